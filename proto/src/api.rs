@@ -1,0 +1,279 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! The documents of the HTTP API, shared by the dispatcher that writes them and the clients that
+//! read them.
+
+use serde::{Deserialize, Serialize};
+
+use crate::event::Outcome;
+use crate::outcome::Image;
+use crate::state::Epoch;
+use crate::{
+    ArtifactFacts, ArtifactKind, Build, BuildId, BuildRequest, Digest, Failure, FieldError, Phase,
+    PoolName, ProjectName, Reference, Stage, Timestamp, WorkerId,
+};
+
+/// An error, as RFC 9457 `application/problem+json`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Problem {
+    /// A URI reference that identifies the kind of problem: `/problems/<code>`.
+    pub r#type: String,
+    /// What kind of problem it is, in a few words.
+    pub title: String,
+    /// The HTTP status.
+    pub status: u16,
+    /// What is wrong here and what to do about it.
+    pub detail: String,
+    /// The stable code of the problem.
+    pub code: String,
+    /// The mistakes by field, where there are several.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub errors: Vec<FieldError>,
+}
+
+/// An uploaded artifact.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ArtifactView {
+    /// The digest that a build request names.
+    pub digest: Digest,
+    /// Its size in bytes.
+    pub size_bytes: u64,
+    /// The name it was uploaded under last.
+    pub filename: String,
+    /// When that was.
+    pub uploaded_at: Timestamp,
+    /// What was read from it; holds its `kind`.
+    #[serde(flatten)]
+    pub facts: ArtifactFacts,
+}
+
+/// Where a build is, in one word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StateName {
+    /// Waiting for a worker.
+    Queued,
+    /// A worker works on it.
+    Running,
+    /// Its tags are being written.
+    Publishing,
+    /// It ended with an image.
+    Succeeded,
+    /// It ended without one.
+    Failed,
+    /// It was called off.
+    Cancelled,
+}
+
+impl StateName {
+    /// All states.
+    pub const ALL: [Self; 6] = [
+        Self::Queued,
+        Self::Running,
+        Self::Publishing,
+        Self::Succeeded,
+        Self::Failed,
+        Self::Cancelled,
+    ];
+
+    /// Returns the word.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Queued => "queued",
+            Self::Running => "running",
+            Self::Publishing => "publishing",
+            Self::Succeeded => "succeeded",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+        }
+    }
+
+    /// Returns whether a build in this state has its outcome.
+    #[must_use]
+    pub fn is_finished(self) -> bool {
+        matches!(self, Self::Succeeded | Self::Failed | Self::Cancelled)
+    }
+}
+
+impl From<&Phase> for StateName {
+    fn from(phase: &Phase) -> Self {
+        match phase {
+            Phase::Queued { .. } => Self::Queued,
+            Phase::Running { .. } => Self::Running,
+            Phase::Publishing { .. } => Self::Publishing,
+            Phase::Succeeded { .. } => Self::Succeeded,
+            Phase::Failed { .. } => Self::Failed,
+            Phase::Cancelled { .. } => Self::Cancelled,
+        }
+    }
+}
+
+/// A build.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BuildView {
+    /// Its id.
+    pub id: BuildId,
+    /// The project it belongs to.
+    pub project: ProjectName,
+    /// Where it is.
+    pub state: StateName,
+    /// What its worker does, while it runs.
+    pub stage: Option<Stage>,
+    /// The number of the current or last attempt; 0 before the first.
+    pub attempt: u32,
+    /// The claim of that attempt.
+    pub epoch: Epoch,
+    /// The worker that holds it.
+    pub worker: Option<WorkerId>,
+    /// The first reference it is to be published under.
+    pub target: Reference,
+    /// What was accepted, the environment resolved.
+    pub request: BuildRequest,
+    /// When it was accepted.
+    pub submitted_at: Timestamp,
+    /// When its first attempt started.
+    pub started_at: Option<Timestamp>,
+    /// When it ended.
+    pub finished_at: Option<Timestamp>,
+    /// For a retry: when the next attempt may start.
+    pub not_before: Option<Timestamp>,
+    /// The image, once it succeeded.
+    pub image: Option<Image>,
+    /// Why it failed, or why its last attempt did.
+    pub failure: Option<Failure>,
+}
+
+impl From<&Build> for BuildView {
+    fn from(build: &Build) -> Self {
+        let state = &build.state;
+        let (mut stage, mut not_before, mut image) = (None, None, None);
+        let mut failure = build.last_failure.clone();
+        match &state.phase {
+            Phase::Running { stage: current, .. } => stage = Some(*current),
+            Phase::Publishing { .. } => stage = Some(Stage::Push),
+            Phase::Queued { not_before: time } => not_before = *time,
+            Phase::Succeeded { .. } | Phase::Failed { .. } | Phase::Cancelled { .. } => {}
+        }
+        match build.outcome() {
+            Some(Outcome::Succeeded { image: published }) => {
+                image = Some(*published);
+                failure = None;
+            }
+            Some(Outcome::Failed { failure: last }) => failure = Some(last),
+            Some(Outcome::Cancelled { message }) => {
+                failure = Some(Failure::new(crate::Reason::Cancelled, message));
+            }
+            None => {}
+        }
+        Self {
+            id: build.request.build,
+            project: build.request.project.clone(),
+            state: StateName::from(&state.phase),
+            stage,
+            attempt: state.attempt,
+            epoch: state.epoch,
+            worker: state.holder().cloned(),
+            target: build.request.image().clone(),
+            request: build.request.clone(),
+            submitted_at: build.accepted_at,
+            started_at: build.started_at,
+            finished_at: build.finished_at,
+            not_before,
+            image,
+            failure,
+        }
+    }
+}
+
+/// A page of builds, newest first.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BuildList {
+    /// The builds.
+    pub builds: Vec<BuildView>,
+    /// What to pass as `cursor` for the next page; none on the last.
+    pub next_cursor: Option<String>,
+}
+
+/// An environment, as far as a user needs to know it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EnvironmentView {
+    /// Its name.
+    pub name: String,
+    /// Other names for it.
+    pub aliases: Vec<String>,
+    /// One line for people.
+    pub description: String,
+    /// The kinds of artifact it takes.
+    pub kinds: Vec<ArtifactKind>,
+    /// What images start from.
+    pub base: String,
+    /// Whether `auto` may choose it.
+    pub auto: bool,
+    /// The Java release it runs.
+    pub java: Option<u16>,
+    /// Variables that its software reads.
+    pub understands: Vec<String>,
+}
+
+impl From<&crate::environment::Environment> for EnvironmentView {
+    fn from(environment: &crate::environment::Environment) -> Self {
+        Self {
+            name: environment.name.clone(),
+            aliases: environment.aliases.clone(),
+            description: environment.description.clone(),
+            kinds: environment.kinds.clone(),
+            base: environment.base.to_string(),
+            auto: environment.auto,
+            java: environment.java,
+            understands: environment.understands.clone(),
+        }
+    }
+}
+
+/// A worker, as it announces itself in `slipway-workers`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkerView {
+    /// Its id.
+    pub id: WorkerId,
+    /// The version of slipway it runs.
+    pub version: String,
+    /// The pool it takes builds from.
+    pub pool: PoolName,
+    /// How many builds it runs at once at most.
+    pub slots: u32,
+    /// The builds it runs now.
+    pub running: Vec<BuildId>,
+    /// The size of its cache of base images, in bytes.
+    pub cache_bytes: u64,
+    /// Whether it finishes what it holds and takes no more.
+    pub draining: bool,
+    /// When it started.
+    pub started_at: Timestamp,
+}
+
+/// How much waits in the queue.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QueueView {
+    /// Builds that wait for a worker.
+    pub queued: u64,
+    /// Builds that a worker holds, or that wait for their retry.
+    pub running: u64,
+    /// The same by pool and priority.
+    pub classes: Vec<QueueClass>,
+    /// How many requests stand in the dead-letter stream.
+    pub dead: u64,
+}
+
+/// The part of the queue that belongs to one pool and priority.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QueueClass {
+    /// The pool.
+    pub pool: PoolName,
+    /// The priority.
+    pub priority: crate::Priority,
+    /// Builds that wait.
+    pub queued: u64,
+    /// Builds that are held.
+    pub running: u64,
+}

@@ -1,0 +1,156 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! What an uploaded artifact is: its kind, and what it needs of a base image.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::platform::Architecture;
+
+/// The three kinds of artifact that Slipway builds images from.
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    Hash,
+    PartialOrd,
+    Ord,
+    Serialize,
+    Deserialize,
+    bincode::Encode,
+    bincode::Decode,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum ArtifactKind {
+    /// A Java archive.
+    Jar,
+    /// A Java web archive: a ZIP with `WEB-INF/`.
+    War,
+    /// A native ELF executable.
+    Binary,
+}
+
+impl ArtifactKind {
+    /// Returns the name used in documents and on the command line.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Jar => "jar",
+            Self::War => "war",
+            Self::Binary => "binary",
+        }
+    }
+}
+
+impl fmt::Display for ArtifactKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A text that is not an artifact kind.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is not an artifact kind: use jar, war or binary")]
+pub struct ParseKindError(String);
+
+impl FromStr for ArtifactKind {
+    type Err = ParseKindError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "jar" => Ok(Self::Jar),
+            "war" => Ok(Self::War),
+            "binary" => Ok(Self::Binary),
+            other => Err(ParseKindError(other.chars().take(100).collect())),
+        }
+    }
+}
+
+/// What was read from an artifact's bytes when it was uploaded; the environment `auto` and the
+/// checks of a submission are decided by it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "lowercase")]
+pub enum ArtifactFacts {
+    /// Facts of a JAR.
+    Jar(JarFacts),
+    /// Facts of a WAR.
+    War(WarFacts),
+    /// Facts of an ELF executable.
+    Binary(ElfFacts),
+}
+
+impl ArtifactFacts {
+    /// Returns the artifact's kind.
+    #[must_use]
+    pub fn kind(&self) -> ArtifactKind {
+        match self {
+            Self::Jar(_) => ArtifactKind::Jar,
+            Self::War(_) => ArtifactKind::War,
+            Self::Binary(_) => ArtifactKind::Binary,
+        }
+    }
+
+    /// Returns the Java release the artifact's classes need, where it is known.
+    #[must_use]
+    pub fn java_release(&self) -> Option<u16> {
+        match self {
+            Self::Jar(jar) => jar.java_release,
+            Self::War(war) => war.java_release,
+            Self::Binary(_) => None,
+        }
+    }
+}
+
+/// Facts of a JAR.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JarFacts {
+    /// The newest Java release among its classes (class-file major version less 44).
+    pub java_release: Option<u16>,
+    /// `Main-Class` of the manifest.
+    pub main_class: Option<String>,
+    /// Set for a Spring Boot executable archive.
+    pub spring_boot: Option<SpringBootFacts>,
+}
+
+/// Facts of a Spring Boot executable archive.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SpringBootFacts {
+    /// `Spring-Boot-Version` of the manifest.
+    pub version: Option<String>,
+    /// Whether the archive brings a `layers.idx`.
+    pub layers_index: bool,
+}
+
+/// Facts of a WAR.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WarFacts {
+    /// The newest Java release among its classes.
+    pub java_release: Option<u16>,
+    /// The servlet API it was written for, where that can be told.
+    pub servlet_api: Option<ServletApi>,
+}
+
+/// The two incompatible package names of the servlet API.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ServletApi {
+    /// `javax.servlet`: Tomcat 9 and older.
+    Javax,
+    /// `jakarta.servlet`, up to Servlet 6.0: Tomcat 10.
+    Jakarta,
+    /// `jakarta.servlet` 6.1 and newer: Tomcat 11.
+    Jakarta61,
+}
+
+/// Facts of an ELF executable.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ElfFacts {
+    /// The processor it runs on.
+    pub architecture: Architecture,
+    /// The program interpreter (dynamic linker) it asks for; none when it is static.
+    pub interpreter: Option<String>,
+}

@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! The record of a build: what was asked, when, and where it is now.
+//!
+//! The live record stands in the key-value bucket `slipway-state`; the projection holds the same
+//! record folded from events.
+
+use serde::{Deserialize, Serialize};
+
+use crate::event::{Event, EventBody, Outcome};
+use crate::state::Epoch;
+use crate::{BuildRequest, BuildState, Change, Digest, Failure, Phase, Timestamp, WorkerId};
+
+/// An accepted build.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Build {
+    /// What was accepted.
+    pub request: BuildRequest,
+    /// The digest of what the client sent, which decides whether an idempotency key is used twice
+    /// for the same thing.
+    pub submission: Digest,
+    /// When it was accepted.
+    pub accepted_at: Timestamp,
+    /// When the first attempt started.
+    pub started_at: Option<Timestamp>,
+    /// When it got its outcome.
+    pub finished_at: Option<Timestamp>,
+    /// Why the last attempt ended without an outcome, if one did.
+    pub last_failure: Option<Failure>,
+    /// Where it is.
+    pub state: BuildState,
+}
+
+impl Build {
+    /// Makes the record of a build that is accepted now.
+    #[must_use]
+    pub fn accepted(request: BuildRequest, submission: Digest, now: Timestamp) -> Self {
+        Self {
+            request,
+            submission,
+            accepted_at: now,
+            started_at: None,
+            finished_at: None,
+            last_failure: None,
+            state: BuildState::accepted(),
+        }
+    }
+
+    /// Applies a change and returns the record after it.
+    ///
+    /// # Errors
+    ///
+    /// Returns the state machine's refusal.
+    pub fn apply(&self, change: &Change, now: Timestamp) -> Result<Self, crate::state::Refusal> {
+        let state = self.state.apply(change)?;
+        let finished_at = state.is_finished().then_some(now);
+        let started_at = match change {
+            Change::Claim { .. } => self.started_at.or(Some(now)),
+            _ => self.started_at,
+        };
+        Ok(Self { state, started_at, finished_at, ..self.clone() })
+    }
+
+    /// Folds an event of this build into the record, as the projection does.
+    ///
+    /// Events can be repeated (their publisher retried) and a lost one can be missing; the fold
+    /// ignores what is older than the record and catches up with what is newer.
+    pub fn fold(&mut self, event: &Event) {
+        match &event.body {
+            EventBody::Queued(_) | EventBody::Published(_) => {}
+            EventBody::Started(started) => {
+                self.catch_up(started.epoch, started.attempt, &started.worker, event.time);
+            }
+            EventBody::Stage(entered) => {
+                self.catch_up(entered.epoch, entered.attempt, &entered.worker, event.time);
+                let change = Change::Enter { epoch: entered.epoch, stage: entered.stage };
+                self.advance(&change, event.time);
+            }
+            EventBody::Retrying(retrying) => {
+                self.catch_up(retrying.epoch, retrying.attempt, &retrying.worker, event.time);
+                let (epoch, not_before) = (retrying.epoch, retrying.not_before);
+                let change = if retrying.charged {
+                    Change::Retry { epoch, not_before }
+                } else {
+                    Change::GiveBack { epoch, not_before: Some(not_before) }
+                };
+                if self.advance(&change, event.time) {
+                    self.last_failure = Some(retrying.failure.clone());
+                }
+            }
+            EventBody::Finished(finished) => {
+                if let Some(worker) = &finished.worker {
+                    self.catch_up(finished.epoch, finished.attempt, worker, event.time);
+                }
+                let epoch = finished.epoch;
+                match &finished.outcome {
+                    Outcome::Succeeded { image } => {
+                        self.advance(&Change::Publish { epoch }, event.time);
+                        self.advance(&Change::Succeed { epoch, image: image.clone() }, event.time);
+                    }
+                    Outcome::Failed { failure } => {
+                        let change = Change::Fail { epoch, failure: failure.clone() };
+                        self.advance(&change, event.time);
+                    }
+                    Outcome::Cancelled { message } => {
+                        let change = Change::Cancel { message: message.clone() };
+                        self.advance(&change, event.time);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Claims the record for an epoch that an event names and the record has not seen.
+    fn catch_up(&mut self, epoch: Epoch, attempt: u32, worker: &WorkerId, time: Timestamp) {
+        let claim = Change::Claim { epoch, worker: worker.clone() };
+        if self.advance(&claim, time) {
+            self.state.attempt = attempt;
+        }
+    }
+
+    fn advance(&mut self, change: &Change, time: Timestamp) -> bool {
+        match self.apply(change, time) {
+            Ok(next) => *self = next,
+            // A repeated or older event: the record already says as much.
+            Err(_refusal) => return false,
+        }
+        true
+    }
+
+    /// Returns the outcome, once there is one.
+    #[must_use]
+    pub fn outcome(&self) -> Option<Outcome> {
+        match &self.state.phase {
+            Phase::Succeeded { image } => Some(Outcome::Succeeded { image: image.clone() }),
+            Phase::Failed { failure } => Some(Outcome::Failed { failure: failure.clone() }),
+            Phase::Cancelled { message } => Some(Outcome::Cancelled { message: message.clone() }),
+            Phase::Queued { .. } | Phase::Running { .. } | Phase::Publishing { .. } => None,
+        }
+    }
+}

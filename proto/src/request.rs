@@ -1,0 +1,288 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! The build request as it travels through the queue.
+//!
+//! It is complete in itself: the environment has been resolved to a [`Recipe`], so a worker needs
+//! no catalogue, and a build queued before a catalogue change is built as it was accepted.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::id::SecretName;
+use crate::{ArtifactKind, BuildId, Digest, Platform, PoolName, ProjectName, Reference};
+
+/// An accepted request to build one image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, bincode::Encode, bincode::Decode)]
+pub struct BuildRequest {
+    /// The build's id.
+    pub build: BuildId,
+    /// The tenant it belongs to.
+    pub project: ProjectName,
+    /// The uploaded file.
+    pub artifact: Artifact,
+    /// The references to tag, the first being the build's main one. Never empty.
+    pub references: Vec<Reference>,
+    /// How to make the image.
+    pub recipe: Recipe,
+    /// Environment variables merged over those of base and recipe.
+    pub env: BTreeMap<String, String>,
+    /// Labels of the image's config.
+    pub labels: BTreeMap<String, String>,
+    /// Annotations of the manifest.
+    pub annotations: BTreeMap<String, String>,
+    /// Ports the image declares beside those of base and recipe.
+    pub ports: Vec<Port>,
+    /// Arguments appended to the command.
+    pub args: Vec<String>,
+    /// The user to run as, in place of the recipe's.
+    pub user: Option<String>,
+    /// What the image runs on.
+    pub platform: Platform,
+    /// How urgent the build is among those of its pool.
+    pub priority: Priority,
+    /// The pool of workers that may take it.
+    pub pool: PoolName,
+    /// The name of the registry credentials, where the default ones do not serve.
+    pub registry_secret: Option<SecretName>,
+    /// The longest time one attempt may take, in seconds.
+    pub timeout_s: u32,
+    /// How many attempts are charged to the build before it fails.
+    pub max_attempts: u32,
+}
+
+impl BuildRequest {
+    /// Returns the build's main reference.
+    #[must_use]
+    pub fn image(&self) -> &Reference {
+        self.references.first().expect("a request has at least one reference")
+    }
+}
+
+/// The artifact of a request.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, bincode::Encode, bincode::Decode)]
+pub struct Artifact {
+    /// The digest that names it in the store.
+    pub digest: Digest,
+    /// Its size in bytes.
+    pub size_bytes: u64,
+    /// Its kind, as read from its bytes.
+    pub kind: ArtifactKind,
+    /// The name it was uploaded under, without any path; it decides names inside the image, such
+    /// as a WAR's context path.
+    pub filename: String,
+}
+
+/// An environment, resolved: everything that says how an artifact becomes an image.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, bincode::Encode, bincode::Decode)]
+pub struct Recipe {
+    /// The environment's name in the catalogue.
+    pub environment: String,
+    /// What the image starts from.
+    pub base: Base,
+    /// How the artifact is laid into layers.
+    pub layering: Layering,
+    /// Where it goes: an absolute path, in which `{file}` stands for the file name and `{name}`
+    /// for the file name without its extension.
+    pub destination: String,
+    /// The entrypoint; an element `{launch}` stands for the arguments that start a JAR, and
+    /// `{artifact}` for the artifact's path. `None` keeps the base's, an empty list clears it.
+    pub entrypoint: Option<Vec<String>>,
+    /// The command, in the same form.
+    pub command: Option<Vec<String>>,
+    /// The user to run as; `None` keeps the base's.
+    pub user: Option<String>,
+    /// The working directory; `None` keeps the base's.
+    pub working_dir: Option<String>,
+    /// Ports that the environment declares.
+    pub ports: Vec<Port>,
+    /// Variables that the environment sets.
+    pub env: BTreeMap<String, String>,
+    /// Variables whose value is also set under a second name that the base's software reads.
+    pub env_aliases: BTreeMap<String, String>,
+    /// Labels that the environment sets.
+    pub labels: BTreeMap<String, String>,
+    /// Mode of the artifact's file where it is laid down as it is.
+    pub file_mode: u32,
+    /// Owner of what is laid down, as numeric user and group.
+    pub owner: (u32, u32),
+}
+
+/// What an image starts from.
+#[derive(Debug, Clone, PartialEq, Eq, bincode::Encode, bincode::Decode)]
+pub enum Base {
+    /// Nothing: the image holds the artifact's layers alone.
+    Scratch,
+    /// Another image.
+    Image(Reference),
+}
+
+impl fmt::Display for Base {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Scratch => f.write_str("scratch"),
+            Self::Image(reference) => fmt::Display::fmt(reference, f),
+        }
+    }
+}
+
+impl Serialize for Base {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Base {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        if text == "scratch" {
+            return Ok(Self::Scratch);
+        }
+        text.parse().map(Self::Image).map_err(serde::de::Error::custom)
+    }
+}
+
+/// How an artifact is laid into layers.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, bincode::Encode, bincode::Decode,
+)]
+#[serde(rename_all = "kebab-case")]
+pub enum Layering {
+    /// One file, unchanged, at the destination path.
+    AsIs,
+    /// A Spring Boot JAR exploded into the layers it names; any other JAR as it is, inside the
+    /// destination directory.
+    Jar,
+    /// A WAR exploded in the destination directory, its libraries in a layer of their own.
+    War,
+}
+
+/// How urgent a build is among those of its pool. Classes are served in weighted turns, so that
+/// none starves.
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    Default,
+    PartialEq,
+    Eq,
+    Hash,
+    PartialOrd,
+    Ord,
+    Serialize,
+    Deserialize,
+    bincode::Encode,
+    bincode::Decode,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum Priority {
+    /// Served sixteen times for each `low`.
+    High,
+    /// Served four times for each `low`.
+    #[default]
+    Normal,
+    /// Served last, but served.
+    Low,
+}
+
+impl Priority {
+    /// All classes with their names and their weight in a round of turns (design section 3).
+    pub const ALL: [(Self, &'static str, u32); 3] =
+        [(Self::High, "high", 16), (Self::Normal, "normal", 4), (Self::Low, "low", 1)];
+
+    /// Returns the class's name: a token of subjects and consumer names.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::High => "high",
+            Self::Normal => "normal",
+            Self::Low => "low",
+        }
+    }
+}
+
+impl fmt::Display for Priority {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A port an image declares; written `8080`, or `8080/udp`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, bincode::Encode, bincode::Decode)]
+pub struct Port {
+    /// The port number, not 0.
+    pub number: u16,
+    /// Its transport.
+    pub protocol: Protocol,
+}
+
+/// The transport of a port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, bincode::Encode, bincode::Decode)]
+pub enum Protocol {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+}
+
+impl Port {
+    /// Makes a TCP port.
+    #[must_use]
+    pub fn tcp(number: u16) -> Self {
+        Self { number, protocol: Protocol::Tcp }
+    }
+}
+
+impl fmt::Display for Port {
+    /// Writes the port as `ExposedPorts` of an image config has it: `8080/tcp`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let protocol = match self.protocol {
+            Protocol::Tcp => "tcp",
+            Protocol::Udp => "udp",
+        };
+        write!(f, "{}/{protocol}", self.number)
+    }
+}
+
+/// A text that is not a port.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is not a port: write a number from 1 to 65535, or one with /udp behind it")]
+pub struct ParsePortError(String);
+
+impl FromStr for Port {
+    type Err = ParsePortError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (number, protocol) = match text.split_once('/') {
+            None => (text, Some(Protocol::Tcp)),
+            Some((number, "tcp")) => (number, Some(Protocol::Tcp)),
+            Some((number, "udp")) => (number, Some(Protocol::Udp)),
+            Some((number, _)) => (number, None),
+        };
+        match (number.parse(), protocol) {
+            (Ok(number), Some(protocol)) if number > 0 => Ok(Self { number, protocol }),
+            _ => Err(ParsePortError(text.chars().take(100).collect())),
+        }
+    }
+}
+
+impl Serialize for Port {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.protocol {
+            Protocol::Tcp => serializer.serialize_u16(self.number),
+            Protocol::Udp => serializer.collect_str(self),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Port {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = match serde_json::Value::deserialize(deserializer)? {
+            serde_json::Value::String(text) => text,
+            other => other.to_string(),
+        };
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}

@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: Apache-2.0
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::{Digest, Platform, Reason};
+
+fn worker(name: &str) -> WorkerId {
+    name.parse().expect("a worker id")
+}
+
+fn image() -> Box<Image> {
+    let reference: crate::Reference = "r.example/app".parse().expect("a reference");
+    Box::new(Image {
+        digest: Digest::of(b"manifest"),
+        pull: reference.with_digest(Digest::of(b"manifest")),
+        references: vec![reference],
+        platform: Platform::LINUX_AMD64,
+        config_digest: Digest::of(b"config"),
+        base: None,
+        layers: vec![],
+        size_bytes: 0,
+        sent_bytes: 0,
+        assembly_version: 1,
+        stages: vec![],
+    })
+}
+
+fn after(changes: &[Change]) -> BuildState {
+    changes.iter().fold(BuildState::accepted(), |state, change| {
+        state.apply(change).expect("the change applies")
+    })
+}
+
+fn claim(epoch: Epoch) -> Change {
+    Change::Claim { epoch, worker: worker("w") }
+}
+
+#[test]
+fn a_good_build_passes_through_its_stages_to_one_outcome() {
+    let done = after(&[
+        claim(1),
+        Change::Enter { epoch: 1, stage: Stage::Push },
+        Change::Publish { epoch: 1 },
+        Change::Succeed { epoch: 1, image: image() },
+    ]);
+    assert!(done.is_finished());
+    assert_eq!((done.epoch, done.attempt), (1, 1));
+    let cancelled = Change::Cancel { message: "late".into() };
+    assert_eq!(done.apply(&cancelled), Err(Refusal::Finished));
+}
+
+#[test]
+fn a_worker_that_lost_its_build_is_fenced_off() {
+    let state = after(&[claim(1), claim(2)]);
+    assert_eq!(state.attempt, 2);
+    let stale = Refusal::StaleEpoch { offered: 1, current: 2 };
+    assert_eq!(state.apply(&Change::Publish { epoch: 1 }), Err(stale));
+    assert_eq!(
+        state.apply(&Change::Retry { epoch: 1, not_before: Timestamp::UNIX_EPOCH }),
+        Err(stale)
+    );
+}
+
+#[test]
+fn a_given_back_attempt_is_not_charged_and_a_retried_one_is() {
+    let given_back = after(&[claim(1), Change::GiveBack { epoch: 1, not_before: None }, claim(2)]);
+    assert_eq!(given_back.attempt, 1);
+    let retry = Change::Retry { epoch: 1, not_before: Timestamp::UNIX_EPOCH };
+    assert_eq!(after(&[claim(1), retry, claim(2)]).attempt, 2);
+}
+
+#[test]
+fn a_build_whose_tags_are_being_written_cannot_be_cancelled() {
+    let state = after(&[claim(1), Change::Publish { epoch: 1 }]);
+    assert_eq!(state.apply(&Change::Cancel { message: "x".into() }), Err(Refusal::TooLate));
+}
+
+fn any_change() -> impl Strategy<Value = Change> {
+    let epoch = 0u64..6;
+    prop_oneof![
+        epoch.clone().prop_map(claim),
+        epoch.clone().prop_map(|epoch| Change::Enter { epoch, stage: Stage::Push }),
+        epoch.clone().prop_map(|epoch| Change::Publish { epoch }),
+        epoch.clone().prop_map(|epoch| Change::Succeed { epoch, image: image() }),
+        epoch.clone().prop_map(|epoch| Change::Fail {
+            epoch,
+            failure: Failure::new(Reason::InvalidArtifact, "x"),
+        }),
+        epoch.clone().prop_map(|epoch| Change::Retry { epoch, not_before: Timestamp::UNIX_EPOCH }),
+        epoch.prop_map(|epoch| Change::GiveBack { epoch, not_before: None }),
+        Just(Change::Cancel { message: "x".into() }),
+    ]
+}
+
+proptest! {
+    /// Whatever happens in whatever order: epochs never go back, a finished build never changes,
+    /// no image is published without the newest epoch, and attempts never exceed claims.
+    #[test]
+    fn no_sequence_of_changes_breaks_the_promises(changes in proptest::collection::vec(any_change(), 0..60)) {
+        let mut state = BuildState::accepted();
+        for change in &changes {
+            let Ok(next) = state.apply(change) else { continue };
+            prop_assert!(!state.is_finished());
+            prop_assert!(next.epoch >= state.epoch);
+            prop_assert!(u64::from(next.attempt) <= next.epoch);
+            if let Change::Succeed { epoch, .. } = change {
+                prop_assert_eq!(*epoch, state.epoch);
+                prop_assert!(matches!(state.phase, Phase::Publishing { .. }), "published unannounced");
+            }
+            state = next;
+        }
+    }
+}

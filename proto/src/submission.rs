@@ -1,0 +1,665 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! A build request as a client writes it, and the checks that make it a [`BuildRequest`].
+//!
+//! Read by hand instead of by serde: serde stops at the first mistake, and a client should learn
+//! of all of them at once, by field.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::environment::{AUTO, Catalogue, edit_distance};
+use crate::id::SecretName;
+use crate::request::{Artifact, Base, Port};
+use crate::{
+    ArtifactFacts, BuildId, BuildRequest, Digest, Platform, PoolName, Priority, ProjectName,
+    Reference, codec,
+};
+
+/// The fields of a request, in the order of the documentation.
+pub const FIELDS: [&str; 20] = [
+    "artifact",
+    "filename",
+    "image",
+    "additional_tags",
+    "additional_images",
+    "environment",
+    "base",
+    "env",
+    "labels",
+    "annotations",
+    "ports",
+    "args",
+    "user",
+    "platform",
+    "priority",
+    "pool",
+    "registry_secret",
+    "timeout_s",
+    "max_attempts",
+    "$schema",
+];
+
+/// Bounds of the numeric fields: an attempt may take a day at most, and be repeated 20 times.
+const TIMEOUT_S: std::ops::RangeInclusive<u64> = 1..=86_400;
+const MAX_ATTEMPTS: std::ops::RangeInclusive<u64> = 1..=20;
+/// More references than this in one build are a mistake.
+const MAX_REFERENCES: usize = 32;
+
+/// A mistake in one field of a request.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FieldError {
+    /// The field, as `image` or `env.PATH`; empty for the document as a whole.
+    pub field: String,
+    /// A stable code.
+    pub code: String,
+    /// What is wrong and what to do.
+    pub detail: String,
+}
+
+impl fmt::Display for FieldError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.field.is_empty() {
+            return f.write_str(&self.detail);
+        }
+        write!(f, "{}: {}", self.field, self.detail)
+    }
+}
+
+/// A request as far as it could be read, with every mistake found so far.
+#[derive(Debug, Clone)]
+pub struct Submission {
+    artifact: Option<Digest>,
+    filename: Option<String>,
+    image: Option<Reference>,
+    additional: Vec<Reference>,
+    environment: String,
+    base: Option<Base>,
+    env: BTreeMap<String, String>,
+    labels: BTreeMap<String, String>,
+    annotations: BTreeMap<String, String>,
+    ports: Vec<Port>,
+    args: Vec<String>,
+    user: Option<String>,
+    platform: Option<Platform>,
+    priority: Priority,
+    pool: PoolName,
+    registry_secret: Option<SecretName>,
+    timeout_s: u32,
+    max_attempts: u32,
+    digest: Digest,
+    errors: Vec<FieldError>,
+}
+
+/// The uploaded artifact that a submission names.
+#[derive(Debug, Clone)]
+pub struct Uploaded {
+    /// Its size in bytes.
+    pub size_bytes: u64,
+    /// The name it was uploaded under.
+    pub filename: String,
+    /// What was read from it.
+    pub facts: ArtifactFacts,
+}
+
+impl Submission {
+    /// Reads a request. Mistakes are kept, to be reported by [`accept`](Self::accept) with those
+    /// that show only then.
+    #[must_use]
+    pub fn read(document: &Value) -> Self {
+        let empty = Map::new();
+        let mut reader = Reader { fields: &empty, errors: Vec::new() };
+        match document {
+            Value::Object(fields) => reader.fields = fields,
+            _ => reader.mistake("", "not_an_object", "the request must be a JSON object"),
+        }
+        reader.refuse_unknown();
+        if !document.is_object() {
+            return Self::assemble(reader, document);
+        }
+        for required in ["artifact", "image"] {
+            if !reader.fields.contains_key(required) {
+                reader.mistake(required, "missing", "is required");
+            }
+        }
+        Self::assemble(reader, document)
+    }
+
+    fn assemble(mut reader: Reader<'_>, document: &Value) -> Self {
+        let image = reader.text("image").and_then(|text| {
+            reader.keep("image", "invalid_reference", Reference::parse_target(&text))
+        });
+        let mut additional = Vec::new();
+        for (index, tag) in reader.texts("additional_tags").into_iter().enumerate() {
+            let field = format!("additional_tags.{index}");
+            let checked = match &image {
+                Some(image) => image.with_tag(&tag),
+                // Without an image the tag is still checked, against any repository.
+                None => Reference::parse_target("registry.invalid/x")
+                    .and_then(|stand_in| stand_in.with_tag(&tag)),
+            };
+            additional.extend(reader.keep(&field, "invalid_tag", checked));
+        }
+        for (index, text) in reader.texts("additional_images").into_iter().enumerate() {
+            let field = format!("additional_images.{index}");
+            let parsed = Reference::parse_target(&text);
+            additional.extend(reader.keep(&field, "invalid_reference", parsed));
+        }
+        if additional.len() >= MAX_REFERENCES {
+            let detail = format!("a build may have {MAX_REFERENCES} references at most");
+            reader.mistake("additional_tags", "too_many", &detail);
+        }
+        let base = reader.text("base").and_then(|text| {
+            if text == "scratch" {
+                return Some(Base::Scratch);
+            }
+            reader.keep("base", "invalid_reference", text.parse().map(Base::Image))
+        });
+        let env = reader.pairs("env", "invalid_variable", is_variable_name, VARIABLE_RULE);
+        let labels = reader.pairs("labels", "invalid_label", is_key, KEY_RULE);
+        let annotations = reader.pairs("annotations", "invalid_annotation", is_key, KEY_RULE);
+        let user = reader.text("user");
+        if user.as_deref().is_some_and(|user| !is_user(user)) {
+            reader.mistake(
+                "user",
+                "invalid_user",
+                "write a user, or user:group, by name or number, as in 1000:1000",
+            );
+        }
+        let filename = reader.text("filename");
+        if filename.as_deref().is_some_and(|name| !is_filename(name)) {
+            reader.mistake("filename", "invalid_filename", FILENAME_RULE);
+        }
+        Self {
+            artifact: reader.parsed("artifact", "invalid_digest"),
+            filename,
+            image,
+            additional,
+            environment: reader.text("environment").unwrap_or_else(|| AUTO.to_owned()),
+            base,
+            env,
+            labels,
+            annotations,
+            ports: reader.ports(),
+            args: reader.texts("args"),
+            user,
+            platform: reader.parsed("platform", "invalid_platform"),
+            priority: reader.priority(),
+            pool: reader.parsed("pool", "invalid_name").unwrap_or_default(),
+            registry_secret: reader.parsed("registry_secret", "invalid_name"),
+            timeout_s: reader.number("timeout_s", TIMEOUT_S).unwrap_or(600),
+            max_attempts: reader.number("max_attempts", MAX_ATTEMPTS).unwrap_or(5),
+            digest: canonical_digest(document),
+            errors: reader.errors,
+        }
+    }
+
+    /// Returns the artifact it names, if that could be read.
+    #[must_use]
+    pub fn artifact(&self) -> Option<Digest> {
+        self.artifact
+    }
+
+    /// Returns the digest of what the client sent, independent of spacing and member order.
+    #[must_use]
+    pub fn digest(&self) -> Digest {
+        self.digest
+    }
+
+    /// Checks what remains against the artifact and the catalogue, and makes the build request.
+    ///
+    /// `uploaded` is `None` when the project has no artifact of that digest.
+    ///
+    /// # Errors
+    ///
+    /// Returns every mistake of the submission.
+    pub fn accept(
+        mut self,
+        build: BuildId,
+        project: ProjectName,
+        uploaded: Option<&Uploaded>,
+        catalogue: &Catalogue,
+    ) -> Result<BuildRequest, Vec<FieldError>> {
+        let mut errors = std::mem::take(&mut self.errors);
+        let mut mistake = |field: &str, code: &str, detail: String| {
+            errors.push(FieldError { field: field.into(), code: code.into(), detail });
+        };
+        let mut environment = None;
+        if let (Some(digest), None) = (self.artifact, uploaded) {
+            let detail = format!("the project has no artifact {digest}: upload it first");
+            mistake("artifact", "artifact_not_found", detail);
+        }
+        match uploaded {
+            Some(uploaded) => {
+                let facts = &uploaded.facts;
+                match catalogue.choose(&self.environment, facts, self.base.is_some()) {
+                    Ok(found) => environment = Some(found),
+                    Err(error @ crate::environment::ChooseError::NotFound { .. }) => {
+                        mistake("environment", "environment_not_found", error.to_string());
+                    }
+                    Err(error) => {
+                        mistake("environment", "environment_unsuitable", error.to_string());
+                    }
+                }
+                if let (ArtifactFacts::Binary(elf), Some(platform)) = (facts, self.platform)
+                    && platform.architecture != elf.architecture
+                {
+                    mistake(
+                        "platform",
+                        "platform_mismatch",
+                        format!(
+                            "the executable is for {}, not {platform}: build it for that platform, or leave the field out",
+                            Platform::from(elf.architecture)
+                        ),
+                    );
+                }
+            }
+            None if self.environment != AUTO => {
+                if let Err(error) = catalogue.find(&self.environment) {
+                    mistake("environment", "environment_not_found", error.to_string());
+                }
+            }
+            None => {}
+        }
+        let complete = (self.artifact, self.image, uploaded, environment);
+        let (Some(digest), Some(image), Some(uploaded), Some(environment)) = complete else {
+            return Err(errors);
+        };
+        let platform = self.platform.unwrap_or(match &uploaded.facts {
+            ArtifactFacts::Binary(elf) => Platform::from(elf.architecture),
+            _ => Platform::LINUX_AMD64,
+        });
+        let mut references = vec![image];
+        for reference in self.additional {
+            if !references.contains(&reference) {
+                references.push(reference);
+            }
+        }
+        let request = BuildRequest {
+            build,
+            project,
+            artifact: Artifact {
+                digest,
+                size_bytes: uploaded.size_bytes,
+                kind: uploaded.facts.kind(),
+                filename: self.filename.unwrap_or_else(|| uploaded.filename.clone()),
+            },
+            references,
+            recipe: environment.recipe(self.base),
+            env: self.env,
+            labels: self.labels,
+            annotations: self.annotations,
+            ports: self.ports,
+            args: self.args,
+            user: self.user,
+            platform,
+            priority: self.priority,
+            pool: self.pool,
+            registry_secret: self.registry_secret,
+            timeout_s: self.timeout_s,
+            max_attempts: self.max_attempts,
+        };
+        if let Err(error) = codec::encode(&request) {
+            errors.push(FieldError {
+                field: String::new(),
+                code: "too_large".into(),
+                detail: format!("{error}: shorten env, labels, annotations or args"),
+            });
+        }
+        if errors.is_empty() { Ok(request) } else { Err(errors) }
+    }
+}
+
+/// Says what a file name may be.
+pub const FILENAME_RULE: &str = "a file name has 1 to 200 characters, no `/`, `\\` or control character, and is not `.` or `..`";
+
+/// Returns whether a text may name an artifact's file. The name becomes a path inside images.
+#[must_use]
+pub fn is_filename(name: &str) -> bool {
+    (1..=200).contains(&name.len())
+        && !matches!(name, "." | "..")
+        && !name.chars().any(|character| matches!(character, '/' | '\\') || character.is_control())
+}
+
+const VARIABLE_RULE: &str =
+    "a variable's name has letters, digits, `_`, `.` and `-`, and does not start with a digit";
+
+fn is_variable_name(name: &str) -> bool {
+    name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte))
+        && name.bytes().next().is_some_and(|byte| !byte.is_ascii_digit())
+}
+
+const KEY_RULE: &str = "a key has 1 to 255 printable characters without spaces";
+
+fn is_key(key: &str) -> bool {
+    (1..=255).contains(&key.len()) && key.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
+fn is_user(user: &str) -> bool {
+    let part = |part: &str| {
+        let word = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
+        (1..=64).contains(&part.len()) && part.bytes().all(word)
+    };
+    user.split_once(':').map_or_else(|| part(user), |(name, group)| part(name) && part(group))
+}
+
+struct Reader<'a> {
+    fields: &'a Map<String, Value>,
+    errors: Vec<FieldError>,
+}
+
+impl Reader<'_> {
+    fn mistake(&mut self, field: &str, code: &str, detail: &str) {
+        self.errors.push(FieldError {
+            field: field.to_owned(),
+            code: code.to_owned(),
+            detail: detail.to_owned(),
+        });
+    }
+
+    fn refuse_unknown(&mut self) {
+        let unknown: Vec<&String> =
+            self.fields.keys().filter(|name| !FIELDS.contains(&name.as_str())).collect();
+        for name in unknown {
+            let near = FIELDS.iter().map(|known| (edit_distance(name, known), known)).min();
+            let hint = match near {
+                Some((distance, known)) if distance <= 3 => format!(", did you mean `{known}`?"),
+                _ => String::new(),
+            };
+            self.mistake(name, "unknown_field", &format!("there is no such field{hint}"));
+        }
+    }
+
+    /// A field that is present and not `null`, which means the default.
+    fn value(&self, field: &str) -> Option<&Value> {
+        self.fields.get(field).filter(|value| !value.is_null())
+    }
+
+    fn keep<T, E: fmt::Display>(
+        &mut self,
+        field: &str,
+        code: &str,
+        result: Result<T, E>,
+    ) -> Option<T> {
+        result.map_err(|error| self.mistake(field, code, &error.to_string())).ok()
+    }
+
+    fn text(&mut self, field: &str) -> Option<String> {
+        match self.value(field)?.clone() {
+            Value::String(text) => Some(text),
+            _ => {
+                self.mistake(field, "wrong_type", "must be a text");
+                None
+            }
+        }
+    }
+
+    fn parsed<T: FromStr<Err: fmt::Display>>(&mut self, field: &str, code: &str) -> Option<T> {
+        let text = self.text(field)?;
+        self.keep(field, code, text.parse())
+    }
+
+    fn texts(&mut self, field: &str) -> Vec<String> {
+        let texts = match self.value(field) {
+            None => return Vec::new(),
+            Some(Value::Array(values)) => {
+                values.iter().map(|value| value.as_str().map(str::to_owned)).collect()
+            }
+            Some(_) => None,
+        };
+        texts.unwrap_or_else(|| {
+            self.mistake(field, "wrong_type", "must be a list of texts");
+            Vec::new()
+        })
+    }
+
+    fn pairs(
+        &mut self,
+        field: &str,
+        code: &str,
+        allowed: fn(&str) -> bool,
+        rule: &str,
+    ) -> BTreeMap<String, String> {
+        let mut pairs = BTreeMap::new();
+        let members = match self.value(field) {
+            None => return pairs,
+            Some(Value::Object(members)) => members.clone(),
+            Some(_) => {
+                self.mistake(field, "wrong_type", "must be an object of texts");
+                return pairs;
+            }
+        };
+        for (key, value) in members {
+            let name = format!("{field}.{key}");
+            match value {
+                Value::String(text) if text.contains('\0') => {
+                    self.mistake(&name, code, "the value must not hold a NUL character");
+                }
+                Value::String(text) if allowed(&key) => {
+                    pairs.insert(key, text);
+                }
+                Value::String(_) => self.mistake(&name, code, rule),
+                _ => self.mistake(&name, "wrong_type", "must be a text"),
+            }
+        }
+        pairs
+    }
+
+    fn ports(&mut self) -> Vec<Port> {
+        let values = match self.value("ports") {
+            None => return Vec::new(),
+            Some(Value::Array(values)) => values.clone(),
+            Some(_) => {
+                self.mistake("ports", "wrong_type", "must be a list of ports");
+                return Vec::new();
+            }
+        };
+        let mut ports = Vec::new();
+        for (index, value) in values.into_iter().enumerate() {
+            let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+            let field = format!("ports.{index}");
+            ports.extend(self.keep::<Port, _>(&field, "invalid_port", text.parse()));
+        }
+        ports
+    }
+
+    fn priority(&mut self) -> Priority {
+        let Some(text) = self.text("priority") else { return Priority::default() };
+        match Priority::ALL.iter().find(|(_, name, _)| *name == text) {
+            Some((priority, ..)) => *priority,
+            None => {
+                self.mistake("priority", "invalid_priority", "must be high, normal or low");
+                Priority::default()
+            }
+        }
+    }
+
+    fn number(&mut self, field: &str, range: std::ops::RangeInclusive<u64>) -> Option<u32> {
+        let value = self.value(field)?.clone();
+        match value.as_u64().filter(|number| range.contains(number)) {
+            Some(number) => u32::try_from(number).ok(),
+            None => {
+                let detail = format!("must be a number from {} to {}", range.start(), range.end());
+                self.mistake(field, "out_of_range", &detail);
+                None
+            }
+        }
+    }
+}
+
+/// Digests a document with its members in the order of their names, whatever order and spacing
+/// they were sent in.
+fn canonical_digest(document: &Value) -> Digest {
+    fn write(value: &Value, text: &mut String) {
+        match value {
+            Value::Object(members) => {
+                let sorted: BTreeMap<&String, &Value> = members.iter().collect();
+                text.push('{');
+                for (name, member) in sorted {
+                    text.push_str(&Value::from(name.as_str()).to_string());
+                    text.push(':');
+                    write(member, text);
+                    text.push(',');
+                }
+                text.push('}');
+            }
+            Value::Array(values) => {
+                text.push('[');
+                for value in values {
+                    write(value, text);
+                    text.push(',');
+                }
+                text.push(']');
+            }
+            scalar => text.push_str(&scalar.to_string()),
+        }
+    }
+    let mut text = String::new();
+    write(document, &mut text);
+    Digest::of(text.as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::artifact::{ElfFacts, JarFacts};
+    use crate::platform::Architecture;
+
+    fn uploaded() -> Uploaded {
+        Uploaded {
+            size_bytes: 10,
+            filename: "app.jar".into(),
+            facts: ArtifactFacts::Jar(JarFacts {
+                java_release: Some(17),
+                main_class: Some("Main".into()),
+                spring_boot: None,
+            }),
+        }
+    }
+
+    fn accept(
+        document: &Value,
+        uploaded: Option<&Uploaded>,
+    ) -> Result<BuildRequest, Vec<FieldError>> {
+        let project = "team".parse().expect("a name");
+        Submission::read(document).accept(
+            BuildId::fresh(),
+            project,
+            uploaded,
+            &Catalogue::default(),
+        )
+    }
+
+    fn mistakes(document: &Value, uploaded: Option<&Uploaded>) -> Vec<(String, String)> {
+        accept(document, uploaded)
+            .expect_err("the request has mistakes")
+            .into_iter()
+            .map(|error| (error.field, error.code))
+            .collect()
+    }
+
+    #[test]
+    fn the_request_of_the_documentation_is_accepted() {
+        let request = accept(
+            &json!({
+                "artifact": Digest::of(b"x").to_string(), "image": "registry.example/team/app:1.4",
+                "additional_tags": ["latest"], "environment": "auto",
+                "env": {"JAVA_OPTIONS": "-Xmx256m"}, "labels": {}, "annotations": {}, "ports": [8080],
+                "args": [], "user": null, "platform": null, "priority": "normal", "pool": "default",
+                "registry_secret": "dockerhub", "timeout_s": 600, "max_attempts": 5
+            }),
+            Some(&uploaded()),
+        )
+        .expect("it is accepted");
+        assert_eq!(request.recipe.environment, "java-17");
+        assert_eq!(request.references.len(), 2);
+        assert_eq!(request.references[1].to_string(), "registry.example/team/app:latest");
+    }
+
+    #[test]
+    fn every_mistake_is_reported_at_once_by_field() {
+        let document = json!({
+            "artifact": "sha256:12", "image": "app", "imagge": 1, "additional_tags": ["-"],
+            "environment": "jawa-17", "env": {"1A": "x", "B": 2}, "ports": [0, "80/sctp"], "user": "a b",
+            "platform": "linux/z80", "priority": "urgent", "pool": "A", "timeout_s": 0,
+            "max_attempts": 99, "args": [1], "labels": [], "filename": "../x", "base": "UPPER/x"
+        });
+        let mut found = mistakes(&document, None);
+        found.sort();
+        let expected = [
+            ("additional_tags.0", "invalid_tag"),
+            ("args", "wrong_type"),
+            ("artifact", "invalid_digest"),
+            ("base", "invalid_reference"),
+            ("env.1A", "invalid_variable"),
+            ("env.B", "wrong_type"),
+            ("environment", "environment_not_found"),
+            ("filename", "invalid_filename"),
+            ("image", "invalid_reference"),
+            ("imagge", "unknown_field"),
+            ("labels", "wrong_type"),
+            ("max_attempts", "out_of_range"),
+            ("platform", "invalid_platform"),
+            ("pool", "invalid_name"),
+            ("ports.0", "invalid_port"),
+            ("ports.1", "invalid_port"),
+            ("priority", "invalid_priority"),
+            ("timeout_s", "out_of_range"),
+            ("user", "invalid_user"),
+        ];
+        let expected: Vec<_> =
+            expected.iter().map(|(f, c)| ((*f).to_owned(), (*c).to_owned())).collect();
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn mistakes_that_show_only_with_the_artifact_are_reported_with_the_others() {
+        let artifact = Digest::of(b"x").to_string();
+        let document = json!({"artifact": artifact, "image": "r.example/a", "environment": "tomcat-10", "pool": "-"});
+        let found = mistakes(&document, Some(&uploaded()));
+        assert_eq!(found.len(), 2, "{found:?}");
+        let missing = mistakes(&document, None);
+        assert!(missing.iter().any(|(_, code)| code == "artifact_not_found"), "{missing:?}");
+    }
+
+    #[test]
+    fn an_executable_decides_the_platform_and_must_not_contradict_it() {
+        let elf = Uploaded {
+            facts: ArtifactFacts::Binary(ElfFacts {
+                architecture: Architecture::Arm64,
+                interpreter: None,
+            }),
+            ..uploaded()
+        };
+        let artifact = Digest::of(b"x").to_string();
+        let mut document = json!({"artifact": artifact, "image": "r.example/a"});
+        let request = accept(&document, Some(&elf)).expect("it is accepted");
+        assert_eq!(request.platform.to_string(), "linux/arm64");
+        document["platform"] = "linux/amd64".into();
+        assert_eq!(
+            mistakes(&document, Some(&elf)),
+            [("platform".to_owned(), "platform_mismatch".to_owned())]
+        );
+    }
+
+    #[test]
+    fn the_digest_does_not_depend_on_order_or_spacing() {
+        let one: Value =
+            serde_json::from_str(r#"{"a": [1, {"x": "y", "b": null}], "c": 2}"#).expect("JSON");
+        let two: Value =
+            serde_json::from_str(r#"{"c":2,"a":[1,{"b":null,"x":"y"}]}"#).expect("JSON");
+        assert_eq!(canonical_digest(&one), canonical_digest(&two));
+        assert_ne!(canonical_digest(&one), canonical_digest(&json!({"a": [1], "c": 2})));
+    }
+
+    #[test]
+    fn what_is_not_an_object_is_refused_once() {
+        assert_eq!(mistakes(&json!([1]), None), [(String::new(), "not_an_object".to_owned())]);
+    }
+}
