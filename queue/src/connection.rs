@@ -1,0 +1,217 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! The connection to NATS and what hangs on it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use async_nats::jetstream::{self, context::ContextBuilder};
+use slipway_proto::subject::Subjects;
+
+use crate::record::Records;
+
+/// How long a JetStream request or an awaited acknowledgement may take.
+///
+/// Too low, and a server that flushes its disk looks dead; too high, and a client of the HTTP API
+/// waits as long for its 503.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How often the client pings the server; a dead connection is noticed after two of them.
+const PING_INTERVAL: Duration = Duration::from_secs(10);
+
+/// The longest pause between attempts to reconnect. The client's own default grows to 4 s, which
+/// is most of what a worker has before it must give up its lease.
+const MAX_RECONNECT_DELAY: Duration = Duration::from_millis(500);
+
+/// How many published messages may wait for their acknowledgement at once; further publishers
+/// wait for a place.
+const MAX_ACKS_IN_FLIGHT: usize = 4096;
+
+/// Where NATS is and how to log in.
+#[derive(Debug, Clone)]
+pub struct QueueOptions {
+    /// Server URLs, separated by commas; a user and password may stand in them.
+    pub url: String,
+    /// A NATS credentials file (`.creds`).
+    pub credentials: Option<std::path::PathBuf>,
+    /// What this process calls itself in the server's connection list.
+    pub client_name: String,
+    /// The prefix of all subjects, streams and buckets.
+    pub subjects: Subjects,
+    /// How many copies of each stream the cluster keeps.
+    pub replicas: usize,
+}
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// The server cannot be reached or refuses.
+    #[error("failed to connect to NATS at {url}")]
+    Unreachable {
+        /// The URL, without credentials.
+        url: String,
+        /// The client's error.
+        #[source]
+        source: async_nats::ConnectError,
+    },
+    /// The credentials file cannot be read.
+    #[error("failed to read the NATS credentials file {path}")]
+    Credentials {
+        /// The file.
+        path: String,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// Counts of what the server told this client out of band. A denied permission shows only here:
+/// the request itself looks like a timeout.
+#[derive(Debug, Default)]
+pub struct ClientEvents {
+    /// Errors the server sent, such as denied permissions.
+    pub server_errors: AtomicU64,
+    /// Subscriptions that lost messages because they were read too slowly.
+    pub slow_consumers: AtomicU64,
+    /// Lost connections.
+    pub disconnects: AtomicU64,
+}
+
+/// A connection to NATS with everything Slipway does over it. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Queue {
+    pub(crate) jetstream: jetstream::Context,
+    pub(crate) subjects: Arc<Subjects>,
+    pub(crate) replicas: usize,
+    events: Arc<ClientEvents>,
+}
+
+impl Queue {
+    /// Connects. Streams and buckets are made by [`Queue::ensure_topology`](crate::topology).
+    ///
+    /// # Errors
+    ///
+    /// When the server cannot be reached or refuses the credentials.
+    pub async fn connect(options: QueueOptions) -> Result<Self, ConnectError> {
+        let events = Arc::new(ClientEvents::default());
+        let seen = Arc::clone(&events);
+        let mut connect = async_nats::ConnectOptions::new()
+            .name(&options.client_name)
+            .ping_interval(PING_INTERVAL)
+            .request_timeout(Some(REQUEST_TIMEOUT))
+            .reconnect_delay_callback(|attempt| {
+                let factor = u32::try_from(attempt.min(6)).expect("at most 6");
+                (Duration::from_millis(8) * 2u32.pow(factor)).min(MAX_RECONNECT_DELAY)
+            })
+            .event_callback(move |event| {
+                let seen = Arc::clone(&seen);
+                async move { note(&seen, &event) }
+            });
+        if let Some(path) = &options.credentials {
+            connect = connect.credentials_file(path).await.map_err(|source| {
+                ConnectError::Credentials { path: path.display().to_string(), source }
+            })?;
+        }
+        let servers: Vec<&str> = options.url.split(',').map(str::trim).collect();
+        let client = connect
+            .connect(servers)
+            .await
+            .map_err(|source| ConnectError::Unreachable { url: redact(&options.url), source })?;
+        let jetstream = ContextBuilder::new()
+            .timeout(REQUEST_TIMEOUT)
+            .ack_timeout(REQUEST_TIMEOUT)
+            .max_ack_inflight(MAX_ACKS_IN_FLIGHT)
+            .backpressure_on_inflight(true)
+            .build(client);
+        Ok(Self {
+            jetstream,
+            subjects: Arc::new(options.subjects),
+            replicas: options.replicas,
+            events,
+        })
+    }
+
+    /// Returns the maker of subjects.
+    #[must_use]
+    pub fn subjects(&self) -> &Subjects {
+        &self.subjects
+    }
+
+    /// Returns the JetStream context.
+    #[must_use]
+    pub fn jetstream(&self) -> &jetstream::Context {
+        &self.jetstream
+    }
+
+    /// Returns the version of the connected server.
+    #[must_use]
+    pub fn server_version(&self) -> String {
+        self.jetstream.client().server_info().version
+    }
+
+    /// Returns what the server told this client out of band.
+    #[must_use]
+    pub fn client_events(&self) -> &ClientEvents {
+        &self.events
+    }
+
+    /// Returns whether the connection stands at this moment.
+    #[must_use]
+    pub fn is_connected(&self) -> bool {
+        self.jetstream.client().connection_state() == async_nats::connection::State::Connected
+    }
+
+    /// Returns the live records of builds.
+    #[must_use]
+    pub fn records(&self) -> Records {
+        Records::new(self.jetstream.clone(), self.subjects.state_bucket())
+    }
+
+    /// Sends what is buffered and closes the connection.
+    ///
+    /// # Errors
+    ///
+    /// When the connection is already closed.
+    pub async fn close(&self) -> Result<(), async_nats::client::DrainError> {
+        self.jetstream.client().drain().await
+    }
+}
+
+fn note(seen: &ClientEvents, event: &async_nats::Event) {
+    match event {
+        async_nats::Event::ServerError(error) => {
+            seen.server_errors.fetch_add(1, Ordering::Relaxed);
+            tracing::warn!(%error, "the NATS server reported an error");
+        }
+        async_nats::Event::SlowConsumer(subscription) => {
+            seen.slow_consumers.fetch_add(1, Ordering::Relaxed);
+            tracing::warn!(subscription, "a NATS subscription was read too slowly");
+        }
+        async_nats::Event::Disconnected => {
+            seen.disconnects.fetch_add(1, Ordering::Relaxed);
+            tracing::warn!("lost the connection to NATS, reconnecting");
+        }
+        other => tracing::debug!(event = %other, "NATS client event"),
+    }
+}
+
+/// Takes user and password out of URLs.
+fn redact(urls: &str) -> String {
+    let one = |url: &str| match (url.split_once("://"), url.rsplit_once('@')) {
+        (Some((scheme, _)), Some((_, host))) => format!("{scheme}://{host}"),
+        (None, Some((_, host))) => host.to_owned(),
+        _ => url.to_owned(),
+    };
+    urls.split(',').map(|url| one(url.trim())).collect::<Vec<_>>().join(",")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::redact;
+
+    #[test]
+    fn passwords_do_not_reach_messages() {
+        assert_eq!(redact("nats://u:p@a:4222, b:4222"), "nats://a:4222,b:4222");
+    }
+}

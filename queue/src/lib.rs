@@ -1,0 +1,21 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! JetStream as Slipway uses it: one connection, the streams and buckets, compare-and-set records,
+//! and publishing that knows what a failure means.
+//!
+//! Dispatcher and worker share this crate so that a rule learnt about the server (a timed-out
+//! publish may have been stored; error 10164 is not a lost race; 2.9.10 drops options without a
+//! word) is written down once. The rules and where they were measured are in `ARCHITECTURE.md`,
+//! "What JetStream taught us".
+
+pub mod connection;
+pub mod log;
+pub mod presence;
+pub mod publish;
+pub mod read;
+pub mod record;
+pub mod topology;
+
+pub use connection::{ConnectError, Queue, QueueOptions};
+pub use publish::PublishError;
+pub use record::{Record, RecordError, Records};

@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! Which workers are there: a bucket whose entries live 15 s, refreshed every 5 s.
+
+use async_nats::jetstream::consumer::DeliverPolicy;
+use async_nats::jetstream::message::PublishMessage;
+use futures::StreamExt as _;
+use slipway_proto::WorkerId;
+use slipway_proto::api::WorkerView;
+
+use crate::Queue;
+use crate::read::{ReadError, Reader};
+
+impl Queue {
+    fn presence_subject(&self, worker: &WorkerId) -> String {
+        format!("$KV.{}.{worker}", self.subjects.workers_bucket())
+    }
+
+    /// Announces a worker until the bucket forgets it, 15 s from now.
+    ///
+    /// # Errors
+    ///
+    /// When the message cannot be sent; its acknowledgement is not awaited.
+    pub async fn announce(&self, worker: &WorkerView) -> Result<(), async_nats::Error> {
+        let payload = serde_json::to_vec(worker).expect("a worker is always valid JSON");
+        let message = PublishMessage::build().payload(payload.into());
+        self.jetstream.send_publish(self.presence_subject(&worker.id), message).await?;
+        Ok(())
+    }
+
+    /// Withdraws a worker's announcement.
+    ///
+    /// # Errors
+    ///
+    /// When the server does not acknowledge.
+    pub async fn withdraw(&self, worker: &WorkerId) -> Result<(), async_nats::Error> {
+        let message =
+            PublishMessage::build().header("KV-Operation", "PURGE").header("Nats-Rollup", "sub");
+        self.jetstream.send_publish(self.presence_subject(worker), message).await?.await?;
+        Ok(())
+    }
+
+    /// Lists the workers that are there.
+    ///
+    /// # Errors
+    ///
+    /// When the bucket cannot be read.
+    pub async fn workers(&self) -> Result<Vec<WorkerView>, ReadError> {
+        let stream = format!("KV_{}", self.subjects.workers_bucket());
+        let filter = format!("$KV.{}.>", self.subjects.workers_bucket());
+        let reader = Reader::open(self, &stream, &filter, DeliverPolicy::LastPerSubject).await?;
+        let mut present = reader.until_caught_up();
+        let mut workers = Vec::new();
+        while let Some(message) = present.next().await {
+            let message = message?;
+            let removed = message.headers.as_ref().is_some_and(|h| h.get("KV-Operation").is_some());
+            if let (false, Ok(worker)) =
+                (removed, serde_json::from_slice::<WorkerView>(&message.payload))
+            {
+                workers.push(worker);
+            }
+        }
+        workers.sort_by(|one, other| one.id.cmp(&other.id));
+        Ok(workers)
+    }
+}

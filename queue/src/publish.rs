@@ -1,0 +1,258 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! Publishing with an acknowledgement, and what its failures mean.
+
+use async_nats::HeaderMap;
+use async_nats::jetstream::context::{PublishAckFuture, PublishErrorKind};
+use async_nats::jetstream::{ErrorCode, message::PublishMessage};
+use bytes::Bytes;
+use slipway_proto::event::Event;
+use slipway_proto::{Build, BuildRequest, Digest, ProjectName, Timestamp, codec};
+
+use crate::Queue;
+
+/// Names of the headers on a build request.
+pub mod header {
+    /// The build's id.
+    pub const BUILD_ID: &str = "Slipway-Build-Id";
+    /// The version of the request's encoding.
+    pub const SCHEMA: &str = "Slipway-Schema";
+    /// The digest of the encoded request.
+    pub const SPEC_DIGEST: &str = "Slipway-Spec-Digest";
+    /// The digest of what the client sent.
+    pub const SUBMISSION_DIGEST: &str = "Slipway-Submission-Digest";
+    /// When the build was accepted (RFC 3339).
+    pub const ACCEPTED_AT: &str = "Slipway-Accepted-At";
+    /// W3C trace context.
+    pub const TRACEPARENT: &str = "traceparent";
+}
+
+/// How often a publish whose outcome is not known is repeated, under the same id.
+const MAX_TRIES: u32 = 3;
+
+/// Why a message was not stored.
+#[derive(Debug, thiserror::Error)]
+pub enum PublishError {
+    /// The stream is at its bound.
+    #[error("the queue is full")]
+    Full(#[source] async_nats::Error),
+    /// No acknowledgement came; the message may have been stored all the same.
+    #[error("NATS did not acknowledge in time")]
+    Unavailable(#[source] async_nats::Error),
+    /// The message itself is refused.
+    #[error("the message was refused")]
+    Refused(#[source] async_nats::Error),
+}
+
+/// Returns the server's error code, if the server itself refused.
+pub(crate) fn server_error(
+    error: &async_nats::jetstream::context::PublishError,
+) -> Option<ErrorCode> {
+    use std::error::Error as _;
+    let source = error.source()?;
+    let refusal = source.downcast_ref::<async_nats::jetstream::Error>()?;
+    Some(refusal.error_code())
+}
+
+enum Stored {
+    Now,
+    /// The subject holds a message already: the build is queued.
+    Before,
+}
+
+impl Queue {
+    /// Puts a build into the queue. Repeating it is harmless: the server refuses a second copy on
+    /// the same subject, which counts as success.
+    ///
+    /// # Errors
+    ///
+    /// When the queue is full, or the server does not acknowledge.
+    pub async fn enqueue(
+        &self,
+        build: &Build,
+        traceparent: Option<&str>,
+    ) -> Result<(), PublishError> {
+        let request = &build.request;
+        let payload =
+            codec::encode(request).map_err(|error| PublishError::Refused(error.into()))?;
+        let mut headers = HeaderMap::new();
+        headers.insert(header::BUILD_ID, request.build.to_string());
+        headers.insert(header::SCHEMA, codec::SCHEMA);
+        headers.insert(header::SPEC_DIGEST, codec::spec_digest(&payload).to_string());
+        headers.insert(header::SUBMISSION_DIGEST, build.submission.to_string());
+        headers.insert(header::ACCEPTED_AT, build.accepted_at.to_string());
+        if let Some(traceparent) = traceparent {
+            headers.insert(header::TRACEPARENT, traceparent);
+        }
+        let subject =
+            self.subjects.build(&request.pool, request.priority, &request.project, request.build);
+        let id = format!("{}:{}", request.build, build.state.epoch);
+        self.store(subject, headers, payload.into(), &id).await.map(|_stored| ())
+    }
+
+    /// Publishes an event and waits until it is stored.
+    ///
+    /// # Errors
+    ///
+    /// When the server does not acknowledge.
+    pub async fn publish_event(&self, event: &Event) -> Result<(), PublishError> {
+        let (subject, headers, payload) = self.event_message(event);
+        self.store(subject, headers, payload, &event.id).await.map(|_stored| ())
+    }
+
+    /// Publishes an event without waiting for its acknowledgement; what the client sends later on
+    /// the same connection is stored after it. For events whose loss only delays a display.
+    pub async fn send_event(&self, event: &Event) {
+        let (subject, headers, payload) = self.event_message(event);
+        let message =
+            PublishMessage::build().payload(payload).headers(headers).message_id(&event.id);
+        match self.jetstream.send_publish(subject, message).await {
+            Ok(acknowledgement) => drop::<PublishAckFuture>(acknowledgement),
+            Err(error) => tracing::debug!(%error, id = event.id, "an event was not sent"),
+        }
+    }
+
+    fn event_message(&self, event: &Event) -> (String, HeaderMap, Bytes) {
+        let project = project_of(event);
+        let subject = self.subjects.event(&project, event.subject, &event.body);
+        let mut headers = HeaderMap::new();
+        headers.insert(header::BUILD_ID, event.subject.to_string());
+        headers.insert("content-type", "application/cloudevents+json");
+        let payload = serde_json::to_vec(event).expect("an event is always valid JSON");
+        (subject, headers, payload.into())
+    }
+
+    /// Moves a message that can never be built to the dead-letter stream.
+    ///
+    /// # Errors
+    ///
+    /// When the server does not acknowledge.
+    pub async fn bury(
+        &self,
+        subject: &str,
+        mut headers: HeaderMap,
+        payload: Bytes,
+        why: &str,
+    ) -> Result<(), PublishError> {
+        // `<prefix>.build.<pool>.<priority>.<project>.<build>`
+        let tokens: Vec<&str> = subject.rsplitn(5, '.').collect();
+        let [build, project, _priority, pool, _] = tokens.as_slice() else {
+            return Err(PublishError::Refused(format!("`{subject}` is no build's subject").into()));
+        };
+        let pool = pool.parse().unwrap_or_default();
+        headers.insert("Slipway-Dead-Reason", why.replace(['\r', '\n'], " ").as_str());
+        headers.insert("Slipway-Dead-Subject", subject);
+        // The build's own id would be dropped as a duplicate after a replay.
+        let id = format!("dead:{build}:{}", Digest::of(&payload).hex());
+        let dead = self.subjects.dead(&pool, project, build);
+        self.store(dead, headers, payload, &id).await.map(|_stored| ())
+    }
+
+    async fn store(
+        &self,
+        subject: String,
+        headers: HeaderMap,
+        payload: Bytes,
+        id: &str,
+    ) -> Result<Stored, PublishError> {
+        let mut last = None;
+        for _ in 0..MAX_TRIES {
+            let message = PublishMessage::build()
+                .payload(payload.clone())
+                .headers(headers.clone())
+                .message_id(id);
+            let outcome = match self.jetstream.send_publish(subject.clone(), message).await {
+                Ok(acknowledgement) => acknowledgement.await.map(|_| ()),
+                Err(error) => Err(error),
+            };
+            let Err(error) = outcome else { return Ok(Stored::Now) };
+            match (error.kind(), server_error(&error)) {
+                // One code, several texts: "per subject" says that the build is queued already.
+                (_, Some(ErrorCode::STREAM_STORE_FAILED)) => {
+                    if describes_subject_limit(&error) {
+                        return Ok(Stored::Before);
+                    }
+                    return Err(PublishError::Full(error.into()));
+                }
+                (PublishErrorKind::MaxPayloadExceeded, _) => {
+                    return Err(PublishError::Refused(error.into()));
+                }
+                _ => last = Some(error),
+            }
+        }
+        let error = last.expect("there was at least one try");
+        Err(PublishError::Unavailable(error.into()))
+    }
+}
+
+fn describes_subject_limit(error: &async_nats::jetstream::context::PublishError) -> bool {
+    use std::error::Error as _;
+    error.source().is_some_and(|source| source.to_string().contains("per subject"))
+}
+
+fn project_of(event: &Event) -> ProjectName {
+    let name = event.source.rsplit('/').next().unwrap_or_default();
+    name.parse().expect("an event's source names a project")
+}
+
+/// A build request as it came out of the queue.
+#[derive(Debug)]
+pub struct Delivered {
+    /// The request.
+    pub request: BuildRequest,
+    /// The digest of what the client sent.
+    pub submission: Digest,
+    /// When it was accepted.
+    pub accepted_at: Timestamp,
+}
+
+/// Why a message of the queue is no build request.
+#[derive(Debug, thiserror::Error)]
+pub enum DeliveryError {
+    /// The bytes do not decode.
+    #[error("the request does not decode")]
+    Codec(#[from] codec::CodecError),
+    /// The bytes are not those that were published.
+    #[error(
+        "the request's bytes are corrupt: their digest is {actual}, and {expected} was published"
+    )]
+    Corrupt {
+        /// The digest in the header.
+        expected: String,
+        /// The digest of the bytes.
+        actual: Digest,
+    },
+    /// A header is missing or does not parse.
+    #[error("the header {0} is missing or malformed")]
+    Header(&'static str),
+}
+
+/// Reads a delivered message.
+///
+/// # Errors
+///
+/// When it is not a request, or was corrupted on its way; it can then never be built.
+pub fn read_delivery(
+    headers: Option<&HeaderMap>,
+    payload: &[u8],
+) -> Result<Delivered, DeliveryError> {
+    let text = |name: &'static str| {
+        let value = headers.and_then(|headers| headers.get(name));
+        value.map(async_nats::HeaderValue::as_str).ok_or(DeliveryError::Header(name))
+    };
+    let expected = text(header::SPEC_DIGEST)?;
+    let actual = codec::spec_digest(payload);
+    if expected != actual.to_string() {
+        return Err(DeliveryError::Corrupt { expected: expected.to_owned(), actual });
+    }
+    let parse_error = DeliveryError::Header;
+    Ok(Delivered {
+        request: codec::decode(payload)?,
+        submission: text(header::SUBMISSION_DIGEST)?
+            .parse()
+            .map_err(|_| parse_error(header::SUBMISSION_DIGEST))?,
+        accepted_at: text(header::ACCEPTED_AT)?
+            .parse()
+            .map_err(|_| parse_error(header::ACCEPTED_AT))?,
+    })
+}
