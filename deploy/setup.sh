@@ -1,0 +1,90 @@
+#!/usr/bin/env bash
+#
+# Installs, with apt on Debian 12, what the demonstration and the tests run beside Slipway itself,
+# and of that only what is missing. A Rust toolchain is not among it.
+#
+# Debian's nats-server and docker-registry come as services on ports 4222 and 5000. Slipway starts
+# its own on free ports, so what is installed here is neither started nor enabled.
+
+set -euo pipefail
+# Debian keeps some of these commands where only root's PATH looks.
+PATH=$PATH:/usr/sbin:/sbin
+
+readonly POLICY=/usr/sbin/policy-rc.d
+readonly SERVICES=(nats-server docker-registry)
+
+say() { printf 'setup: %s\n' "$*"; }
+
+missing=()
+# A command that is there counts, wherever it came from.
+need() {
+  command -v "$1" >/dev/null || missing+=("$2")
+}
+
+need nats-server nats-server
+need docker-registry docker-registry
+need skopeo skopeo
+need umoci umoci
+need podman podman
+need runc runc
+need mmdebstrap mmdebstrap
+need curl curl
+need jq jq
+need flock util-linux
+need mount mount
+need cc gcc
+need readelf binutils
+# Both for rustc's linker; the latter also holds the static libc. gcc only recommends it.
+[ -e /usr/include/stdio.h ] || missing+=(libc6-dev)
+# The demonstration's classes are for Java 17.
+javac_version=$(javac -version 2>&1 | sed -n 's/^javac \([0-9]*\).*/\1/p' || true)
+[ "${javac_version:-0}" -ge 17 ] || missing+=(openjdk-17-jdk-headless)
+# Other users than root need mapped user ids to make root file systems and to run containers.
+[ "$(id -u)" -eq 0 ] || need newuidmap uidmap
+
+if [ ${#missing[@]} -eq 0 ]; then
+  say "nothing is missing"
+  exit 0
+fi
+
+command -v apt-get >/dev/null || {
+  say "this is not Debian; install by hand what provides: ${missing[*]}" >&2
+  exit 1
+}
+
+as_root=()
+if [ "$(id -u)" -ne 0 ]; then
+  command -v sudo >/dev/null || { say "missing: ${missing[*]}; install them, or run this as root" >&2; exit 1; }
+  as_root=(sudo)
+fi
+
+# While this policy is in place, Debian's package scripts start no service.
+hold_services() {
+  "${as_root[@]}" sh -c "
+    [ ! -e $POLICY ] || [ -e $POLICY.slipway-saved ] || mv $POLICY $POLICY.slipway-saved
+    printf '#!/bin/sh\nexit 101\n' >$POLICY
+    chmod 0755 $POLICY"
+}
+
+release_services() {
+  "${as_root[@]}" sh -c "
+    rm -f $POLICY
+    [ ! -e $POLICY.slipway-saved ] || mv $POLICY.slipway-saved $POLICY"
+}
+
+say "installing ${missing[*]}"
+trap release_services EXIT
+hold_services
+"${as_root[@]}" apt-get -qq update
+"${as_root[@]}" env DEBIAN_FRONTEND=noninteractive \
+  apt-get -qq --yes --no-install-recommends install "${missing[@]}" >/dev/null
+
+# Enabled by their installation, they would start at the next boot.
+if command -v systemctl >/dev/null; then
+  for service in "${SERVICES[@]}"; do
+    case " ${missing[*]} " in
+      *" $service "*) "${as_root[@]}" systemctl --quiet disable "$service" || true ;;
+    esac
+  done
+fi
+say "installed ${missing[*]}"
