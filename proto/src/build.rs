@@ -25,6 +25,8 @@ pub struct Build {
     pub started_at: Option<Timestamp>,
     /// When it got its outcome.
     pub finished_at: Option<Timestamp>,
+    /// The worker that claimed it last.
+    pub last_worker: Option<WorkerId>,
     /// Why the last attempt ended without an outcome, if one did.
     pub last_failure: Option<Failure>,
     /// Where it is.
@@ -41,6 +43,7 @@ impl Build {
             accepted_at: now,
             started_at: None,
             finished_at: None,
+            last_worker: None,
             last_failure: None,
             state: BuildState::accepted(),
         }
@@ -54,11 +57,18 @@ impl Build {
     pub fn apply(&self, change: &Change, now: Timestamp) -> Result<Self, crate::state::Refusal> {
         let state = self.state.apply(change)?;
         let finished_at = state.is_finished().then_some(now);
-        let started_at = match change {
-            Change::Claim { .. } => self.started_at.or(Some(now)),
-            _ => self.started_at,
-        };
-        Ok(Self { state, started_at, finished_at, ..self.clone() })
+        let mut next = Self { state, finished_at, ..self.clone() };
+        match change {
+            Change::Claim { worker, .. } => {
+                next.started_at = self.started_at.or(Some(now));
+                next.last_worker = Some(worker.clone());
+            }
+            Change::Retry { failure, .. } | Change::GiveBack { failure: Some(failure), .. } => {
+                next.last_failure = Some(failure.clone());
+            }
+            _ => {}
+        }
+        Ok(next)
     }
 
     /// Folds an event of this build into the record, as the projection does.
@@ -79,14 +89,14 @@ impl Build {
             EventBody::Retrying(retrying) => {
                 self.catch_up(retrying.epoch, retrying.attempt, &retrying.worker, event.time);
                 let (epoch, not_before) = (retrying.epoch, retrying.not_before);
+                let failure = retrying.failure.clone();
                 let change = if retrying.charged {
-                    Change::Retry { epoch, not_before }
+                    Change::Retry { epoch, not_before, failure }
                 } else {
-                    Change::GiveBack { epoch, not_before: Some(not_before) }
+                    let (not_before, failure) = (Some(not_before), Some(failure));
+                    Change::GiveBack { epoch, not_before, failure }
                 };
-                if self.advance(&change, event.time) {
-                    self.last_failure = Some(retrying.failure.clone());
-                }
+                self.advance(&change, event.time);
             }
             EventBody::Finished(finished) => {
                 if let Some(worker) = &finished.worker {

@@ -306,14 +306,14 @@ impl Event {
     /// Returns the event of the outcome that the record holds; `None` while it has none. It can
     /// be made again from the record alone and is then the same event.
     #[must_use]
-    pub fn finished(build: &Build, worker: Option<&WorkerId>) -> Option<Self> {
+    pub fn finished(build: &Build) -> Option<Self> {
         let request = &build.request;
         let body = EventBody::Finished(Box::new(Finished {
             project: request.project.clone(),
             image: request.image().clone(),
             epoch: build.state.epoch,
             attempt: build.state.attempt,
-            worker: worker.cloned(),
+            worker: build.last_worker.clone(),
             accepted_at: build.accepted_at,
             started_at: build.started_at,
             outcome: build.outcome()?,

@@ -154,6 +154,8 @@ pub enum Change {
         epoch: Epoch,
         /// When to try again.
         not_before: Timestamp,
+        /// Why it failed.
+        failure: Failure,
     },
     /// The attempt ended by no fault of the build; it is not charged.
     GiveBack {
@@ -161,6 +163,8 @@ pub enum Change {
         epoch: Epoch,
         /// When to try again, if not at once.
         not_before: Option<Timestamp>,
+        /// Why it ended, if there is more to say than that its worker stopped.
+        failure: Option<Failure>,
     },
     /// Somebody calls the build off.
     Cancel {
@@ -261,11 +265,11 @@ impl BuildState {
                 self.fence(*epoch)?;
                 self.to(Phase::Failed { failure: failure.clone() })
             }
-            Change::Retry { epoch, not_before } => {
+            Change::Retry { epoch, not_before, .. } => {
                 self.held(*epoch)?;
                 self.to(Phase::Queued { not_before: Some(*not_before) })
             }
-            Change::GiveBack { epoch, not_before } => {
+            Change::GiveBack { epoch, not_before, .. } => {
                 self.held(*epoch)?;
                 let attempt = self.attempt.saturating_sub(1);
                 Self { attempt, ..self.to(Phase::Queued { not_before: *not_before }) }

@@ -204,6 +204,12 @@ impl Submission {
         self.artifact
     }
 
+    /// Returns the pool it is for; the default one if none could be read.
+    #[must_use]
+    pub fn pool(&self) -> &PoolName {
+        &self.pool
+    }
+
     /// Returns the digest of what the client sent, independent of spacing and member order.
     #[must_use]
     pub fn digest(&self) -> Digest {

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use async_nats::jetstream::{self, context::ContextBuilder};
 use slipway_proto::subject::Subjects;
+use tokio::sync::watch;
 
 use crate::record::Records;
 
@@ -85,6 +86,7 @@ pub struct Queue {
     pub(crate) subjects: Arc<Subjects>,
     pub(crate) replicas: usize,
     events: Arc<ClientEvents>,
+    connections: watch::Receiver<u64>,
 }
 
 impl Queue {
@@ -96,6 +98,8 @@ impl Queue {
     pub async fn connect(options: QueueOptions) -> Result<Self, ConnectError> {
         let events = Arc::new(ClientEvents::default());
         let seen = Arc::clone(&events);
+        let (connected, connections) = watch::channel(0);
+        let connected = Arc::new(connected);
         let mut connect = async_nats::ConnectOptions::new()
             .name(&options.client_name)
             .ping_interval(PING_INTERVAL)
@@ -105,8 +109,13 @@ impl Queue {
                 (Duration::from_millis(8) * 2u32.pow(factor)).min(MAX_RECONNECT_DELAY)
             })
             .event_callback(move |event| {
-                let seen = Arc::clone(&seen);
-                async move { note(&seen, &event) }
+                let (seen, connected) = (Arc::clone(&seen), Arc::clone(&connected));
+                async move {
+                    note(&seen, &event);
+                    if matches!(event, async_nats::Event::Connected) {
+                        connected.send_modify(|count| *count += 1);
+                    }
+                }
             });
         if let Some(path) = &options.credentials {
             connect = connect.credentials_file(path).await.map_err(|source| {
@@ -129,6 +138,7 @@ impl Queue {
             subjects: Arc::new(options.subjects),
             replicas: options.replicas,
             events,
+            connections,
         })
     }
 
@@ -154,6 +164,13 @@ impl Queue {
     #[must_use]
     pub fn client_events(&self) -> &ClientEvents {
         &self.events
+    }
+
+    /// Returns a counter of connections, which changes when a lost connection is made again: the
+    /// moment to repeat what a server forgets, such as waiting pull requests.
+    #[must_use]
+    pub fn connections(&self) -> watch::Receiver<u64> {
+        self.connections.clone()
     }
 
     /// Returns whether the connection stands at this moment.

@@ -9,8 +9,10 @@
 //! "What JetStream taught us".
 
 pub mod connection;
+pub mod events;
 pub mod log;
 pub mod presence;
+pub mod probe;
 pub mod publish;
 pub mod read;
 pub mod record;

@@ -54,6 +54,32 @@ impl Queue {
             .await
     }
 
+    /// Returns the sequence of the last chunk of a build's log that the stream holds.
+    ///
+    /// # Errors
+    ///
+    /// When the server does not answer.
+    pub async fn end_of_log(
+        &self,
+        project: &ProjectName,
+        build: BuildId,
+    ) -> Result<Option<u64>, async_nats::Error> {
+        use async_nats::jetstream::ErrorCode;
+        use async_nats::jetstream::stream::LastRawMessageErrorKind as Kind;
+        let stream = self.jetstream.get_stream_no_info(self.subjects.logs_stream()).await?;
+        let subject = self.subjects.log(project, build);
+        match stream.get_last_raw_message_by_subject(&subject).await {
+            Ok(message) => Ok(Some(message.sequence)),
+            Err(error) => match error.kind() {
+                Kind::NoMessageFound => Ok(None),
+                Kind::JetStream(inner) if inner.error_code() == ErrorCode::NO_MESSAGE_FOUND => {
+                    Ok(None)
+                }
+                _ => Err(error.into()),
+            },
+        }
+    }
+
     /// Removes a build's log from the stream.
     ///
     /// # Errors

@@ -9,7 +9,8 @@
 
 use std::time::Duration;
 
-use async_nats::jetstream::{self, ErrorCode, context::PublishErrorKind, message::PublishMessage};
+use async_nats::jetstream::message::{PublishMessage, StreamMessage};
+use async_nats::jetstream::{self, ErrorCode, context::PublishErrorKind};
 use bytes::Bytes;
 use slipway_proto::{Build, BuildId, ProjectName};
 
@@ -68,31 +69,35 @@ impl Records {
         project: &ProjectName,
         build: BuildId,
     ) -> Result<Option<Record>, RecordError> {
-        let stream = self
-            .jetstream
-            .get_stream_no_info(format!("KV_{}", self.bucket))
-            .await
-            .map_err(|error| RecordError::Unavailable(error.into()))?;
         let subject = self.subject(project, build);
-        let message = match stream.get_last_raw_message_by_subject(&subject).await {
-            Ok(message) => message,
-            Err(error) => {
-                use async_nats::jetstream::stream::LastRawMessageErrorKind as Kind;
-                return match error.kind() {
-                    Kind::NoMessageFound => Ok(None),
-                    Kind::JetStream(inner) if inner.error_code() == ErrorCode::NO_MESSAGE_FOUND => {
-                        Ok(None)
-                    }
-                    _ => Err(RecordError::Unavailable(error.into())),
-                };
-            }
-        };
-        if message.headers.get("KV-Operation").is_some() {
+        let Some(message) = self.last(&subject).await? else { return Ok(None) };
+        if is_removed(&message) {
             return Ok(None);
         }
         let parsed = serde_json::from_slice(&message.payload)
             .map_err(|error| RecordError::Malformed(subject, error))?;
         Ok(Some(Record { build: parsed, revision: message.sequence }))
+    }
+
+    async fn last(&self, subject: &str) -> Result<Option<StreamMessage>, RecordError> {
+        let stream = self
+            .jetstream
+            .get_stream_no_info(format!("KV_{}", self.bucket))
+            .await
+            .map_err(|error| RecordError::Unavailable(error.into()))?;
+        match stream.get_last_raw_message_by_subject(subject).await {
+            Ok(message) => Ok(Some(message)),
+            Err(error) => {
+                use async_nats::jetstream::stream::LastRawMessageErrorKind as Kind;
+                match error.kind() {
+                    Kind::NoMessageFound => Ok(None),
+                    Kind::JetStream(inner) if inner.error_code() == ErrorCode::NO_MESSAGE_FOUND => {
+                        Ok(None)
+                    }
+                    _ => Err(RecordError::Unavailable(error.into())),
+                }
+            }
+        }
     }
 
     /// Writes the first record of a build.
@@ -101,7 +106,42 @@ impl Records {
     ///
     /// [`RecordError::Conflict`] when there is one already.
     pub async fn create(&self, build: Build) -> Result<Record, RecordError> {
-        self.write(build, 0).await
+        match self.write(build.clone(), 0).await {
+            Err(RecordError::Conflict) => {
+                // What a deletion left behind has a revision of its own, and is no record.
+                let request = &build.request;
+                let subject = self.subject(&request.project, request.build);
+                match self.last(&subject).await? {
+                    Some(message) if is_removed(&message) => {
+                        self.write(build, message.sequence).await
+                    }
+                    _ => Err(RecordError::Conflict),
+                }
+            }
+            outcome => outcome,
+        }
+    }
+
+    /// Removes a record if it still has its revision, as when its build was not accepted after
+    /// all.
+    ///
+    /// # Errors
+    ///
+    /// [`RecordError::Conflict`] when somebody changed it in between.
+    pub async fn delete(&self, record: &Record) -> Result<(), RecordError> {
+        let request = &record.build.request;
+        let subject = self.subject(&request.project, request.build);
+        for attempt in 0..MAX_TRIES {
+            let message = PublishMessage::build().header("KV-Operation", "DEL");
+            match self.publish(&subject, message, record.revision).await {
+                Ok(_revision) => return Ok(()),
+                Err(Refused::Wrong) => return Err(RecordError::Conflict),
+                Err(Refused::Busy) => tokio::time::sleep(backoff(attempt)).await,
+                Err(Refused::Full(error)) => return Err(RecordError::Full(error)),
+                Err(Refused::Unavailable(error)) => return Err(RecordError::Unavailable(error)),
+            }
+        }
+        Err(RecordError::Unavailable("the subject stayed busy".into()))
     }
 
     /// Writes a record if it still has the revision.
@@ -119,7 +159,8 @@ impl Records {
         let subject = self.subject(&build.request.project, build.request.build);
         let mut unavailable = None;
         for attempt in 0..MAX_TRIES {
-            match self.publish(&subject, payload.clone(), revision).await {
+            let message = PublishMessage::build().payload(payload.clone());
+            match self.publish(&subject, message, revision).await {
                 Ok(revision) => return Ok(Record { build, revision }),
                 Err(Refused::Wrong) => return self.settle(build, unavailable.is_some()).await,
                 Err(Refused::Busy) => tokio::time::sleep(backoff(attempt)).await,
@@ -148,9 +189,13 @@ impl Records {
         Err(RecordError::Conflict)
     }
 
-    async fn publish(&self, subject: &str, payload: Bytes, revision: u64) -> Result<u64, Refused> {
-        let message =
-            PublishMessage::build().payload(payload).expected_last_subject_sequence(revision);
+    async fn publish(
+        &self,
+        subject: &str,
+        message: PublishMessage,
+        revision: u64,
+    ) -> Result<u64, Refused> {
+        let message = message.expected_last_subject_sequence(revision);
         let unavailable = |error: async_nats::Error| Refused::Unavailable(error);
         let acknowledgement = self
             .jetstream
@@ -167,6 +212,10 @@ impl Records {
             },
         }
     }
+}
+
+fn is_removed(message: &StreamMessage) -> bool {
+    message.headers.get("KV-Operation").is_some()
 }
 
 enum Refused {

@@ -101,6 +101,29 @@ impl Queue {
         self.ensure_pool(&PoolName::default()).await
     }
 
+    /// Returns whether the streams are there.
+    ///
+    /// # Errors
+    ///
+    /// When the server does not answer.
+    pub async fn has_topology(&self) -> Result<bool, TopologyError> {
+        use async_nats::jetstream::ErrorCode;
+        use async_nats::jetstream::context::GetStreamErrorKind as Kind;
+        let name = self.subjects.builds_stream();
+        match self.jetstream.get_stream(&name).await {
+            Ok(_) => Ok(true),
+            Err(error) => match error.kind() {
+                Kind::JetStream(inner) if inner.error_code() == ErrorCode::STREAM_NOT_FOUND => {
+                    Ok(false)
+                }
+                _ => Err(TopologyError::Refused {
+                    what: format!("stream {name}"),
+                    source: error.into(),
+                }),
+            },
+        }
+    }
+
     /// Makes the three consumers of a pool, if they are missing.
     ///
     /// # Errors
@@ -171,6 +194,10 @@ impl Queue {
             num_replicas: self.replicas,
             duplicate_window: DUPLICATE_WINDOW,
             allow_direct: true,
+            // Without bounds, in the server's own writing; it would be read back otherwise.
+            max_messages: -1,
+            max_bytes: -1,
+            max_messages_per_subject: -1,
             ..Default::default()
         };
         let bucket = |bucket: String, max_age: Duration, description: &str| Config {
@@ -181,6 +208,8 @@ impl Queue {
             allow_rollup: true,
             deny_delete: true,
             max_age,
+            // The server refuses a longer one.
+            duplicate_window: DUPLICATE_WINDOW.min(max_age),
             ..stream(format!("KV_{bucket}"), format!("$KV.{bucket}.>"), description)
         };
         vec![

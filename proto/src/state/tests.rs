@@ -32,6 +32,15 @@ fn after(changes: &[Change]) -> BuildState {
     })
 }
 
+fn retry(epoch: Epoch) -> Change {
+    let failure = Failure::new(Reason::PushImageFailed, "reset");
+    Change::Retry { epoch, not_before: Timestamp::UNIX_EPOCH, failure }
+}
+
+fn give_back(epoch: Epoch) -> Change {
+    Change::GiveBack { epoch, not_before: None, failure: None }
+}
+
 fn claim(epoch: Epoch) -> Change {
     Change::Claim { epoch, worker: worker("w") }
 }
@@ -56,18 +65,14 @@ fn a_worker_that_lost_its_build_is_fenced_off() {
     assert_eq!(state.attempt, 2);
     let stale = Refusal::StaleEpoch { offered: 1, current: 2 };
     assert_eq!(state.apply(&Change::Publish { epoch: 1 }), Err(stale));
-    assert_eq!(
-        state.apply(&Change::Retry { epoch: 1, not_before: Timestamp::UNIX_EPOCH }),
-        Err(stale)
-    );
+    assert_eq!(state.apply(&retry(1)), Err(stale));
 }
 
 #[test]
 fn a_given_back_attempt_is_not_charged_and_a_retried_one_is() {
-    let given_back = after(&[claim(1), Change::GiveBack { epoch: 1, not_before: None }, claim(2)]);
+    let given_back = after(&[claim(1), give_back(1), claim(2)]);
     assert_eq!(given_back.attempt, 1);
-    let retry = Change::Retry { epoch: 1, not_before: Timestamp::UNIX_EPOCH };
-    assert_eq!(after(&[claim(1), retry, claim(2)]).attempt, 2);
+    assert_eq!(after(&[claim(1), retry(1), claim(2)]).attempt, 2);
 }
 
 #[test]
@@ -87,8 +92,8 @@ fn any_change() -> impl Strategy<Value = Change> {
             epoch,
             failure: Failure::new(Reason::InvalidArtifact, "x"),
         }),
-        epoch.clone().prop_map(|epoch| Change::Retry { epoch, not_before: Timestamp::UNIX_EPOCH }),
-        epoch.prop_map(|epoch| Change::GiveBack { epoch, not_before: None }),
+        epoch.clone().prop_map(retry),
+        epoch.prop_map(give_back),
         Just(Change::Cancel { message: "x".into() }),
     ]
 }

@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! Why an artifact is refused: a stable code and a sentence for the person who uploaded it.
+//!
+//! What is wrong with the bytes is kept apart from what is wrong with the storage they are read
+//! from: the first is for whoever uploaded them and stays wrong, the second may pass.
+
+use std::{fmt, io};
+
+/// The stable code of a refusal; part of the API, so a code never changes its meaning.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Code {
+    /// Neither a ZIP archive nor an ELF executable.
+    NotAnArtifact,
+    /// The end of the file is missing.
+    Truncated,
+    /// A name inside the archive would leave the directory it is put into, or cannot be a path.
+    UnsafePath,
+    /// Two entries of the archive are the same path, or one is the other's directory.
+    DuplicateEntry,
+    /// The archive would inflate to far more than it can be meant to.
+    ArchiveBomb,
+    /// An entry is encrypted, compressed by an unknown method, or neither file nor directory.
+    UnsupportedEntry,
+    /// The archive contradicts itself.
+    CorruptArchive,
+    /// The file's name says another kind than its bytes.
+    KindMismatch,
+    /// An ELF file that is not an executable for a processor we know.
+    UnsupportedExecutable,
+    /// The archive has more entries than are read.
+    TooManyEntries,
+}
+
+impl Code {
+    /// Returns the code as it stands in documents.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::NotAnArtifact => "not_an_artifact",
+            Self::Truncated => "truncated",
+            Self::UnsafePath => "unsafe_path",
+            Self::DuplicateEntry => "duplicate_entry",
+            Self::ArchiveBomb => "archive_bomb",
+            Self::UnsupportedEntry => "unsupported_entry",
+            Self::CorruptArchive => "corrupt_archive",
+            Self::KindMismatch => "kind_mismatch",
+            Self::UnsupportedExecutable => "unsupported_executable",
+            Self::TooManyEntries => "too_many_entries",
+        }
+    }
+}
+
+impl fmt::Display for Code {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// An artifact's bytes that are refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct InvalidArtifact {
+    /// What is wrong, for programs.
+    pub code: Code,
+    /// What is wrong and what to do, for people.
+    pub message: String,
+}
+
+impl InvalidArtifact {
+    /// Makes a refusal.
+    #[must_use]
+    pub fn new(code: Code, message: impl Into<String>) -> Self {
+        Self { code, message: message.into() }
+    }
+}
+
+/// Why an artifact could not be inspected.
+#[derive(Debug, thiserror::Error)]
+pub enum InspectError {
+    /// Its bytes are refused.
+    #[error(transparent)]
+    Invalid(#[from] InvalidArtifact),
+    /// Its bytes could not be read.
+    #[error("cannot read the artifact")]
+    Read(#[from] io::Error),
+}
+
+impl InspectError {
+    /// Makes a refusal.
+    #[must_use]
+    pub fn invalid(code: Code, message: impl Into<String>) -> Self {
+        Self::Invalid(InvalidArtifact::new(code, message))
+    }
+}
+
+/// Writes a name out of an archive so that it can stand in a sentence: in backticks, with control
+/// characters escaped, and not longer than a line.
+pub(crate) fn quoted(name: &str) -> String {
+    const LONGEST: usize = 120;
+    let mut characters = name.chars();
+    let shown: String = characters.by_ref().take(LONGEST).flat_map(char::escape_debug).collect();
+    let rest = if characters.next().is_some() { "…" } else { "" };
+    format!("`{shown}{rest}`")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_quoted_name_cannot_disturb_a_terminal() {
+        assert_eq!(quoted("a\u{1b}[2Jb\n"), r"`a\u{1b}[2Jb\n`");
+        let long = quoted(&"x".repeat(5000));
+        assert_eq!(long.chars().count(), 123, "{long}");
+    }
+}

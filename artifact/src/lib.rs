@@ -1,0 +1,27 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! What an uploaded artifact is, read defensively from its bytes, and the store that keeps it.
+//!
+//! Everything here reads through [`Source`], by position: an artifact is never held in memory and
+//! never unpacked to disk, so memory does not depend on its size. Whatever an archive claims about
+//! itself (counts, sizes, offsets, names) is bounded or checked before it is believed, since the
+//! people who upload are not the people who run the service.
+
+pub mod elf;
+pub mod inspect;
+pub mod invalid;
+pub mod manifest;
+pub mod source;
+pub mod spring_boot;
+pub mod store;
+#[cfg(test)]
+mod testing;
+pub mod zip;
+
+pub use inspect::inspect;
+pub use invalid::{Code, InspectError, InvalidArtifact};
+pub use manifest::Manifest;
+pub use source::{FileSource, Source, SourceReader};
+pub use spring_boot::Layers;
+pub use store::{ArtifactStore, Fetched, ReceiveError, StoreError, Upload};
+pub use zip::{Archive, Entry, EntryReader, Method};

@@ -1,0 +1,199 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! Bytes that can be read from any position.
+//!
+//! Not a memory map: its pages count as resident memory of the process, which must stay bounded
+//! however large the artifact is, and a file that is cut short under a map kills the process
+//! instead of giving an error. Not `Read + Seek`: a position shared by readers would need a lock.
+
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::os::unix::fs::FileExt as _;
+use std::path::Path;
+
+/// Bytes of a known length that can be read from any position, by several readers at once.
+pub trait Source: Send + Sync {
+    /// Returns the number of bytes.
+    fn len(&self) -> u64;
+
+    /// Returns whether there are no bytes.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Fills `buffer` with the bytes at `offset`.
+    ///
+    /// # Errors
+    ///
+    /// [`io::ErrorKind::UnexpectedEof`] when the source has not so many bytes there, or what the
+    /// storage reports.
+    fn read_exact_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()>;
+}
+
+/// A file as a source. Its length is the one it had when it was opened.
+#[derive(Debug)]
+pub struct FileSource {
+    file: File,
+    length: u64,
+}
+
+impl FileSource {
+    /// Opens the file at `path`.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be opened.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        Self::new(File::open(path)?)
+    }
+
+    /// Takes a file that is open for reading.
+    ///
+    /// # Errors
+    ///
+    /// When its length cannot be learned.
+    pub fn new(file: File) -> io::Result<Self> {
+        let length = file.metadata()?.len();
+        Ok(Self { file, length })
+    }
+}
+
+impl Source for FileSource {
+    fn len(&self) -> u64 {
+        self.length
+    }
+
+    fn read_exact_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        self.file.read_exact_at(buffer, offset)
+    }
+}
+
+impl Source for &[u8] {
+    fn len(&self) -> u64 {
+        <[u8]>::len(self) as u64
+    }
+
+    fn read_exact_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        let bytes = usize::try_from(offset)
+            .ok()
+            .and_then(|start| self.get(start..)?.get(..buffer.len()))
+            .ok_or(io::ErrorKind::UnexpectedEof)?;
+        buffer.copy_from_slice(bytes);
+        Ok(())
+    }
+}
+
+impl Source for Vec<u8> {
+    fn len(&self) -> u64 {
+        Source::len(&self.as_slice())
+    }
+
+    fn read_exact_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        self.as_slice().read_exact_at(offset, buffer)
+    }
+}
+
+/// Reads a range of a source from its first byte to its last. It has no buffer of its own.
+#[derive(Clone)]
+pub struct SourceReader<'a> {
+    source: &'a dyn Source,
+    start: u64,
+    length: u64,
+    position: u64,
+}
+
+impl<'a> SourceReader<'a> {
+    /// Makes a reader of the `length` bytes at `offset`. A range that reaches behind the source's
+    /// end is shortened to it.
+    #[must_use]
+    pub fn new(source: &'a dyn Source, offset: u64, length: u64) -> Self {
+        let start = offset.min(source.len());
+        let length = length.min(source.len() - start);
+        Self { source, start, length, position: 0 }
+    }
+
+    /// Returns the number of bytes that are still to be read.
+    #[must_use]
+    pub fn remaining(&self) -> u64 {
+        self.length.saturating_sub(self.position)
+    }
+}
+
+impl std::fmt::Debug for SourceReader<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SourceReader")
+            .field("start", &self.start)
+            .field("length", &self.length)
+            .field("position", &self.position)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Read for SourceReader<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = usize::try_from(self.remaining()).unwrap_or(usize::MAX).min(buffer.len());
+        if count == 0 {
+            return Ok(0);
+        }
+        self.source.read_exact_at(self.start + self.position, &mut buffer[..count])?;
+        self.position += count as u64;
+        Ok(count)
+    }
+}
+
+impl Seek for SourceReader<'_> {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        let target = match to {
+            SeekFrom::Start(offset) => Some(offset),
+            SeekFrom::End(offset) => self.length.checked_add_signed(offset),
+            SeekFrom::Current(offset) => self.position.checked_add_signed(offset),
+        };
+        self.position = target.ok_or(io::ErrorKind::InvalidInput)?;
+        Ok(self.position)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use super::*;
+
+    #[test]
+    fn a_file_is_read_by_position() {
+        let mut file = tempfile::tempfile().expect("a temporary file");
+        file.write_all(b"0123456789").expect("written");
+        let source = FileSource::new(file).expect("a source");
+        let mut buffer = [0; 3];
+        source.read_exact_at(4, &mut buffer).expect("three bytes at 4");
+        assert_eq!((&buffer, source.len(), source.is_empty()), (b"456", 10, false));
+        let error = source.read_exact_at(8, &mut buffer).expect_err("only two bytes are there");
+        assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+    }
+
+    #[test]
+    fn a_reader_gives_its_range_and_no_more() {
+        let bytes = b"0123456789".to_vec();
+        let mut text = String::new();
+        let mut reader = SourceReader::new(&bytes, 2, 5);
+        reader.read_to_string(&mut text).expect("the range");
+        assert_eq!((text.as_str(), reader.remaining()), ("23456", 0));
+        text.clear();
+        SourceReader::new(&bytes, 8, 100).read_to_string(&mut text).expect("the shortened range");
+        assert_eq!(text, "89");
+        assert_eq!(SourceReader::new(&bytes, u64::MAX, u64::MAX).remaining(), 0);
+    }
+
+    #[test]
+    fn a_reader_seeks_within_its_range() {
+        let bytes = b"0123456789".to_vec();
+        let mut reader = SourceReader::new(&bytes, 2, 5);
+        let mut text = String::new();
+        assert_eq!(reader.seek(SeekFrom::End(-2)).expect("a position"), 3);
+        reader.read_to_string(&mut text).expect("the rest");
+        assert_eq!(text, "56");
+        assert!(reader.seek(SeekFrom::Current(-6)).is_err(), "before the range");
+        assert_eq!(reader.seek(SeekFrom::Start(u64::MAX)).expect("far behind it"), u64::MAX);
+        assert_eq!(reader.read(&mut [0; 1]).expect("nothing"), 0);
+    }
+}

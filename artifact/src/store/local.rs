@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! A store in a directory: what the object store's own local backend lacks.
+//!
+//! Records and logs go through that backend, with its `fsync`. Blobs do not: they are written
+//! while they arrive, must be inspected before they get their name, and are opened in place to be
+//! read by position.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use object_store::local::LocalFileSystem;
+use slipway_proto::Digest;
+use tokio::task::spawn_blocking;
+
+use super::{StoreError, blob_path, fresh_upload_path};
+use crate::source::FileSource;
+
+/// The directory of a store.
+#[derive(Clone, Debug)]
+pub(super) struct Directory {
+    root: PathBuf,
+}
+
+/// A file that is removed unless it gets its final name.
+#[derive(Debug)]
+pub(super) struct Partial {
+    path: PathBuf,
+    placed: bool,
+}
+
+impl Partial {
+    fn rename(&mut self, to: &Path) -> io::Result<()> {
+        fs::rename(&self.path, to)?;
+        self.placed = true;
+        Ok(())
+    }
+}
+
+impl Drop for Partial {
+    fn drop(&mut self) {
+        if !self.placed {
+            // If it cannot be removed now, the sweep will.
+            fs::remove_file(&self.path).ok();
+        }
+    }
+}
+
+impl Directory {
+    /// Opens the directory, and makes it durably if it is not there.
+    pub(super) async fn open(root: PathBuf) -> Result<(Self, LocalFileSystem), StoreError> {
+        let open = move || -> Result<_, StoreError> {
+            let failed = |error| StoreError::of_io("make the store's directory", error);
+            for path in [root.join("uploads"), root.join("blobs/sha256")] {
+                fs::create_dir_all(path).map_err(failed)?;
+            }
+            for path in [root.join("blobs"), root.clone()] {
+                sync_directory(&path).map_err(failed)?;
+            }
+            let objects = LocalFileSystem::new_with_prefix(&root)
+                .map_err(|error| StoreError::of_object("open the store's directory", error))?;
+            let root = fs::canonicalize(root).map_err(failed)?;
+            // Not ours, and perhaps not readable; then whoever made it has to see to it.
+            root.parent().map(sync_directory).transpose().ok();
+            Ok((Self { root }, objects.with_fsync(true)))
+        };
+        spawn_blocking(open).await.map_err(StoreError::of_task)?
+    }
+
+    fn path_of(&self, path: &object_store::path::Path) -> PathBuf {
+        self.root.join(path.as_ref())
+    }
+
+    /// Makes the file of an upload.
+    pub(super) async fn create_upload(&self) -> Result<(File, Partial), StoreError> {
+        let path = self.path_of(&fresh_upload_path());
+        let create = move || {
+            let file = OpenOptions::new().read(true).write(true).create_new(true).open(&path)?;
+            Ok((file, Partial { path, placed: false }))
+        };
+        let created = spawn_blocking(create).await.map_err(StoreError::of_task)?;
+        created.map_err(|error| StoreError::of_io("begin an upload", error))
+    }
+
+    /// Gives an upload its final name. When this returns, the blob survives a power cut.
+    pub(super) async fn place(
+        &self,
+        file: File,
+        mut partial: Partial,
+        digest: Digest,
+    ) -> Result<(), StoreError> {
+        let blob = self.path_of(&blob_path(digest));
+        let place = move || {
+            let length = file.metadata()?.len();
+            if fs::metadata(&blob).is_ok_and(|known| known.len() == length) {
+                drop(partial);
+            } else {
+                file.sync_all()?;
+                partial.rename(&blob)?;
+            }
+            // Also for a blob that was there: whoever is placing it may not have come so far.
+            sync_directory(blob.parent().expect("a blob is in a directory"))
+        };
+        let placed = spawn_blocking(place).await.map_err(StoreError::of_task)?;
+        placed.map_err(|error| StoreError::of_io("keep an artifact", error))
+    }
+
+    /// Opens a blob; none if there is none.
+    pub(super) fn open_blob(&self, digest: Digest) -> io::Result<Option<FileSource>> {
+        match FileSource::open(&self.path_of(&blob_path(digest))) {
+            Ok(source) => Ok(Some(source)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+fn sync_directory(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
+}

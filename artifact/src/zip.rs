@@ -1,0 +1,350 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! A ZIP archive that may be hostile, read by position.
+//!
+//! Written by hand because the readers at hand are made to be lenient: they take the first of two
+//! answers where an archive can be understood in two ways. Here such an archive is refused, so
+//! that what was checked is what runs. Only the central directory is held in memory.
+
+mod directory;
+mod end;
+mod layout;
+mod name;
+mod reader;
+
+use self::end::u16_at;
+pub use self::reader::EntryReader;
+use crate::invalid::{Code, InspectError, quoted};
+use crate::source::Source;
+
+const LOCAL: &[u8] = b"PK\x03\x04";
+/// The length of a local header without name and extra fields.
+const LOCAL_LENGTH: u64 = 30;
+
+/// How an entry's bytes are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Method {
+    /// As they are.
+    Stored,
+    /// By raw deflate (RFC 1951).
+    Deflated,
+}
+
+/// One entry of an archive, as its central directory has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// Its name: a relative path with `/` between the components, and one at the end if it is a
+    /// directory.
+    pub name: String,
+    /// How its bytes are stored.
+    pub method: Method,
+    /// CRC-32 of its content.
+    pub crc32: u32,
+    /// The number of bytes it takes in the archive.
+    pub compressed_size: u64,
+    /// The number of bytes of its content.
+    pub size: u64,
+    /// Where its local header is in the source.
+    offset: u64,
+    /// Where the next local header or the central directory starts.
+    end: u64,
+    /// The length of its name in the archive, which may not be UTF-8 there.
+    raw_name_length: u16,
+}
+
+impl Entry {
+    /// Returns whether this is a directory.
+    #[must_use]
+    pub fn is_directory(&self) -> bool {
+        self.name.ends_with('/')
+    }
+}
+
+/// The entries of an archive, checked as far as that is possible without reading their content.
+///
+/// No two entries are the same path, none is the directory of another without being one, all names
+/// stay below the directory they are put into, no two share bytes, and together they inflate to
+/// no more than is reasonable.
+#[derive(Debug, Clone)]
+pub struct Archive {
+    entries: Vec<Entry>,
+    /// Indices of `entries` in the order of their paths: half the memory of a hash table, and it
+    /// finds names, duplicates and files that are used as directories alike.
+    by_path: Vec<u32>,
+}
+
+impl Archive {
+    /// Reads the central directory of an archive.
+    ///
+    /// # Errors
+    ///
+    /// [`InspectError::Invalid`] with any [`Code`] except `KindMismatch` and
+    /// `UnsupportedExecutable`, or [`InspectError::Read`].
+    pub fn read(source: &dyn Source) -> Result<Self, InspectError> {
+        let directory = end::locate(source)?;
+        let mut entries = directory::read(source, &directory)?;
+        layout::check_sizes(&entries, source.len())?;
+        layout::place(&mut entries, directory.offset)?;
+        let mut by_path: Vec<u32> = (0..).take(entries.len()).collect();
+        let name = |index: &u32| entries[position(*index)].name.as_str();
+        by_path.sort_unstable_by(|one, other| name::by_path(name(one), name(other)));
+        name::check_distinct(by_path.iter().map(name))?;
+        Ok(Self { entries, by_path })
+    }
+
+    /// Returns the entries in the order of the central directory.
+    #[must_use]
+    pub fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
+    /// Returns the entry of exactly this name.
+    #[must_use]
+    pub fn find(&self, name: &str) -> Option<&Entry> {
+        let found = self
+            .by_path
+            .binary_search_by(|index| name::by_path(&self.entries[position(*index)].name, name));
+        found.ok().map(|found| &self.entries[position(self.by_path[found])])
+    }
+
+    /// Returns where the entry's compressed bytes start in the source, after holding its local
+    /// header against the central directory: a reader that goes by local headers must see the
+    /// same entry.
+    ///
+    /// # Errors
+    ///
+    /// [`Code::CorruptArchive`] when the local header says another thing.
+    pub fn data_offset(&self, source: &dyn Source, entry: &Entry) -> Result<u64, InspectError> {
+        let name_start = entry.offset.saturating_add(LOCAL_LENGTH);
+        let name_end = name_start.saturating_add(u64::from(entry.raw_name_length));
+        if name_end > entry.end {
+            return Err(corrupt(entry, "has no room for its local header"));
+        }
+        // In one read with the name, which must be as long as the central directory has it.
+        let mut header = vec![0; usize::try_from(name_end - entry.offset).expect("17 bits")];
+        source.read_exact_at(entry.offset, &mut header)?;
+        if !header.starts_with(LOCAL) {
+            return Err(corrupt(entry, "is not where the archive's list of entries says"));
+        }
+        let name = &header[usize::try_from(LOCAL_LENGTH).expect("it is 30")..];
+        if u16_at(&header, 26) != entry.raw_name_length
+            || name::decode(name, u16_at(&header, 6))? != entry.name
+        {
+            return Err(corrupt(entry, "has another name in its local header"));
+        }
+        let data = name_end.saturating_add(u64::from(u16_at(&header, 28)));
+        if data.checked_add(entry.compressed_size).is_none_or(|end| end > entry.end) {
+            return Err(corrupt(entry, "overlaps what follows it"));
+        }
+        let method = match entry.method {
+            Method::Stored => 0,
+            Method::Deflated => 8,
+        };
+        if u16_at(&header, 8) != method {
+            return Err(corrupt(entry, "has another compression method in its local header"));
+        }
+        Ok(data)
+    }
+
+    /// Opens an entry for reading its content.
+    ///
+    /// # Errors
+    ///
+    /// As [`data_offset`](Self::data_offset).
+    pub fn open<'a>(
+        &self,
+        source: &'a dyn Source,
+        entry: &Entry,
+    ) -> Result<EntryReader<'a>, InspectError> {
+        let offset = self.data_offset(source, entry)?;
+        Ok(EntryReader::new(source, entry, offset))
+    }
+
+    /// Reads the whole content of an entry that has at most `limit` bytes.
+    ///
+    /// # Errors
+    ///
+    /// [`Code::ArchiveBomb`] when it has more, [`Code::CorruptArchive`] when it is not what the
+    /// archive says.
+    pub fn read_to_vec(
+        &self,
+        source: &dyn Source,
+        entry: &Entry,
+        limit: usize,
+    ) -> Result<Vec<u8>, InspectError> {
+        let size = usize::try_from(entry.size).unwrap_or(usize::MAX);
+        if size > limit {
+            return Err(InspectError::invalid(
+                Code::ArchiveBomb,
+                format!(
+                    "the entry {} has {} bytes, and at most {limit} are read of it: make it smaller",
+                    quoted(&entry.name),
+                    entry.size
+                ),
+            ));
+        }
+        let mut content = vec![0; size];
+        self.open(source, entry)?.fill(&mut content)?;
+        Ok(content)
+    }
+
+    /// Reads as many of an entry's first bytes as `buffer` holds, and returns how many that were.
+    pub(crate) fn read_start(
+        &self,
+        source: &dyn Source,
+        entry: &Entry,
+        buffer: &mut [u8],
+    ) -> Result<usize, InspectError> {
+        let offset = self.data_offset(source, entry)?;
+        let count = usize::try_from(entry.size).unwrap_or(usize::MAX).min(buffer.len());
+        EntryReader::for_start(source, entry, offset).fill(&mut buffer[..count])?;
+        Ok(count)
+    }
+}
+
+fn position(index: u32) -> usize {
+    usize::try_from(index).expect("an index of the entries fits the address space")
+}
+
+fn corrupt(entry: &Entry, what: &str) -> InspectError {
+    let message = format!("the entry {} {what}: build the archive again", quoted(&entry.name));
+    InspectError::invalid(Code::CorruptArchive, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read as _;
+
+    use super::*;
+    use crate::testing::{TestArchive, TestEntry, deflated, stored, zip};
+
+    fn refusal<T>(result: Result<T, InspectError>) -> Code {
+        match result {
+            Err(InspectError::Invalid(invalid)) => invalid.code,
+            Err(InspectError::Read(error)) => panic!("{error}"),
+            Ok(_) => panic!("it was accepted"),
+        }
+    }
+
+    #[test]
+    fn entries_keep_their_order_and_are_found_by_name() {
+        let bytes =
+            zip([stored("b", b"1"), stored("a/", b""), deflated("a/c", b"22"), stored("a!", b"")]);
+        let archive = Archive::read(&bytes).expect("it is read");
+        let names: Vec<&str> = archive.entries().iter().map(|entry| entry.name.as_str()).collect();
+        assert_eq!(names, ["b", "a/", "a/c", "a!"]);
+        for name in names {
+            assert_eq!(archive.find(name).expect("it is found").name, name);
+        }
+        for name in ["", "a", "c", "a/c/", "b/"] {
+            assert!(archive.find(name).is_none(), "{name}");
+        }
+        assert!(archive.find("a/").expect("found").is_directory());
+    }
+
+    #[test]
+    fn content_is_read_however_the_archive_was_written() {
+        let content: Vec<u8> = (0..200_000u32).flat_map(|number| number.to_le_bytes()).collect();
+        let described = TestEntry { flags: 8, ..deflated("described", &content) };
+        let entries = vec![
+            stored("stored", &content),
+            deflated("deflated", &content),
+            described,
+            TestEntry { zip64: true, local_extra: vec![9; 40], ..deflated("wide", &content) },
+            TestEntry { name: b"M\x81ll".to_vec(), ..deflated("", &content) },
+            stored("empty", b""),
+        ];
+        for prefix in [&b""[..], b"#!/bin/sh\nexec java -jar $0\n"] {
+            for (zip64, absolute_offsets) in
+                [(false, false), (true, false), (false, true), (true, true)]
+            {
+                let archive = TestArchive {
+                    entries: entries.clone(),
+                    prefix: prefix.to_vec(),
+                    absolute_offsets,
+                    zip64,
+                    ..TestArchive::default()
+                };
+                let bytes = archive.bytes();
+                let archive = Archive::read(&bytes).expect("it is read");
+                for name in ["stored", "deflated", "described", "wide", "Müll"] {
+                    let entry = archive.find(name).expect(name);
+                    let read = archive.read_to_vec(&bytes, entry, content.len()).expect(name);
+                    assert!(read == content, "{name}");
+                    let start = &mut [0; 9];
+                    assert_eq!(archive.read_start(&bytes, entry, start).expect(name), 9);
+                    assert_eq!(start[..], content[..9], "{name}");
+                }
+                let empty = archive.find("empty").expect("an entry");
+                assert!(archive.read_to_vec(&bytes, empty, 0).expect("nothing").is_empty());
+            }
+        }
+    }
+
+    #[test]
+    fn a_local_header_that_says_another_thing_is_refused() {
+        let entry = stored("name", b"content");
+        let renamed = TestEntry { local_name: Some(b"eman".to_vec()), ..entry.clone() };
+        let longer = TestEntry { local_name: Some(b"name/../../x".to_vec()), ..entry.clone() };
+        let mut sign = zip([entry.clone()]);
+        sign[2] = 7;
+        let mut method = zip([entry]);
+        method[8] = 8;
+        for bytes in [zip([renamed]), zip([longer]), sign, method] {
+            let archive = Archive::read(&bytes).expect("the central directory is right");
+            let entry = &archive.entries()[0];
+            assert_eq!(refusal(archive.data_offset(&bytes, entry)), Code::CorruptArchive);
+        }
+    }
+
+    #[test]
+    fn an_extra_field_that_reaches_over_the_next_entry_is_refused() {
+        let mut bytes = zip([stored("a", b"1"), stored("b", b"2")]);
+        bytes[28] = 32;
+        let archive = Archive::read(&bytes).expect("the central directory is right");
+        let entry = archive.find("a").expect("an entry");
+        assert_eq!(refusal(archive.open(&bytes, entry)), Code::CorruptArchive);
+    }
+
+    #[test]
+    fn an_entry_above_the_limit_is_not_read() {
+        let bytes = zip([deflated("a", &[0; 1000])]);
+        let archive = Archive::read(&bytes).expect("it is read");
+        let entry = &archive.entries()[0];
+        assert!(archive.read_to_vec(&bytes, entry, 1000).is_ok());
+        assert_eq!(refusal(archive.read_to_vec(&bytes, entry, 999)), Code::ArchiveBomb);
+    }
+
+    #[test]
+    fn a_duplicate_in_the_archive_is_refused() {
+        for pair in [["a", "a"], ["a", "a/b"], ["a", "a/"]] {
+            let content = |name: &str| if name.ends_with('/') { &b""[..] } else { b"x" };
+            let bytes = zip(pair.map(|name| stored(name, content(name))));
+            assert_eq!(refusal(Archive::read(&bytes)), Code::DuplicateEntry, "{pair:?}");
+        }
+    }
+
+    #[test]
+    fn a_source_that_fails_is_no_fault_of_the_artifact() {
+        struct Failing(Vec<u8>);
+        impl Source for Failing {
+            fn len(&self) -> u64 {
+                Source::len(&self.0)
+            }
+            fn read_exact_at(&self, offset: u64, buffer: &mut [u8]) -> std::io::Result<()> {
+                if offset == 0 && buffer.len() > 30 {
+                    return Err(std::io::Error::other("the disk is gone"));
+                }
+                self.0.read_exact_at(offset, buffer)
+            }
+        }
+        let source = Failing(zip([stored("a", b"1")]));
+        let archive = Archive::read(&source).expect("it is read");
+        let result = archive.open(&source, &archive.entries()[0]);
+        assert!(matches!(result, Err(InspectError::Read(_))));
+        let mut text = String::new();
+        let entry = &archive.entries()[0];
+        archive.open(&source.0, entry).expect("open").read_to_string(&mut text).expect("read");
+        assert_eq!(text, "1");
+    }
+}
