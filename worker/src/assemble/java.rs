@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! How JARs and WARs are laid into layers, so that a rebuild moves only what changed.
+
+use std::sync::Arc;
+
+use slipway_artifact::FileSource;
+use slipway_artifact::manifest::Manifest;
+use slipway_artifact::spring_boot::{self, Layers};
+use slipway_artifact::zip::{Archive, Entry};
+use slipway_proto::BuildRequest;
+
+use super::AssembleError;
+use super::layout::{Data, Node, Plan, PlannedLayer, Start, as_is};
+
+/// The largest index of layers that is read, in bytes.
+const MAX_TEXT: usize = 4 * 1024 * 1024;
+
+/// Mode of what is unpacked from an archive, whatever the archive says.
+const ENTRY_MODE: u32 = 0o644;
+
+/// Plans a Spring Boot JAR exploded into its layers, any other as one file.
+pub(super) fn plan_jar(
+    request: &BuildRequest,
+    artifact: &Arc<FileSource>,
+    destination: &str,
+) -> Result<Plan, AssembleError> {
+    let archive = Arc::new(Archive::read(&**artifact)?);
+    let manifest = Manifest::read(&archive, &**artifact)?;
+    let Some(main_class) = manifest.get("Main-Class") else {
+        return Err(AssembleError::Artifact(
+            "the JAR's manifest names no Main-Class, so nothing says how to start it: build an executable JAR"
+                .to_owned(),
+        ));
+    };
+    if !spring_boot::is_spring_boot(&manifest) {
+        return Ok(as_is(request, format!("{destination}/{}", request.artifact.filename)));
+    }
+    let index = Index::of(&archive, artifact, &manifest)?;
+    let owner = request.recipe.owner;
+    let mut layers: Vec<PlannedLayer> = index
+        .names()
+        .iter()
+        .map(|name| PlannedLayer::new(&format!("spring boot {name}"), Some(&archive), owner))
+        .collect();
+    let last = layers.len() - 1;
+    for entry in archive.entries() {
+        // What the index does not name belongs to the application, which changes most.
+        let layer = index.layer_of(&entry.name).unwrap_or(last);
+        add(&mut layers[layer], destination, entry);
+    }
+    // The launcher class moved with Spring Boot 3.2; the archive names the one it brings.
+    let launch = vec!["-cp".to_owned(), format!("/{destination}"), main_class.to_owned()];
+    Ok(plan(layers, launch, destination))
+}
+
+/// Which layer an entry of a Spring Boot archive belongs to.
+enum Index {
+    /// As the archive's own `layers.idx` says.
+    Own(Layers),
+    /// The layers that Spring Boot's build plugins make where nobody says otherwise.
+    Default,
+}
+
+impl Index {
+    fn of(
+        archive: &Archive,
+        artifact: &Arc<FileSource>,
+        manifest: &Manifest,
+    ) -> Result<Self, AssembleError> {
+        let named = manifest.get("Spring-Boot-Layers-Index").unwrap_or("BOOT-INF/layers.idx");
+        let Some(entry) = archive.find(named) else { return Ok(Self::Default) };
+        let text = archive.read_to_vec(&**artifact, entry, MAX_TEXT)?;
+        let layers = Layers::parse(&String::from_utf8_lossy(&text));
+        layers.map(Self::Own).map_err(|error| AssembleError::Artifact(format!("{named}: {error}")))
+    }
+
+    fn names(&self) -> Vec<&str> {
+        match self {
+            Self::Own(layers) => layers.names().collect(),
+            Self::Default => {
+                vec!["dependencies", "spring-boot-loader", "snapshot-dependencies", "application"]
+            }
+        }
+    }
+
+    fn layer_of(&self, path: &str) -> Option<usize> {
+        let layers = match self {
+            Self::Own(layers) => return layers.layer_of(path),
+            Self::Default => ["BOOT-INF/lib/", "org/springframework/boot/loader/"],
+        };
+        match layers.iter().position(|prefix| path.starts_with(prefix) && path != *prefix)? {
+            0 if path.contains("SNAPSHOT") => Some(2),
+            layer => Some(layer),
+        }
+    }
+}
+
+/// Plans a WAR exploded in its directory, its libraries in a layer of their own.
+pub(super) fn plan_war(
+    request: &BuildRequest,
+    artifact: &Arc<FileSource>,
+    destination: &str,
+) -> Result<Plan, AssembleError> {
+    let archive = Arc::new(Archive::read(&**artifact)?);
+    let owner = request.recipe.owner;
+    let mut libraries = PlannedLayer::new("war libraries", Some(&archive), owner);
+    let mut application = PlannedLayer::new("war application", Some(&archive), owner);
+    for entry in archive.entries() {
+        let is_library = entry.name.starts_with("WEB-INF/lib/") && !entry.is_directory();
+        let layer = if is_library { &mut libraries } else { &mut application };
+        add(layer, destination, entry);
+    }
+    Ok(plan(vec![libraries, application], Vec::new(), destination))
+}
+
+fn add(layer: &mut PlannedLayer, destination: &str, entry: &Entry) {
+    let path = format!("{destination}/{}", entry.name.trim_end_matches('/'));
+    let node = if entry.is_directory() {
+        Node::Directory
+    } else {
+        Node::File { mode: ENTRY_MODE, data: Data::Entry(entry.clone()) }
+    };
+    layer.add(path, node);
+}
+
+fn plan(mut layers: Vec<PlannedLayer>, launch: Vec<String>, destination: &str) -> Plan {
+    layers.retain(|layer| !layer.nodes.is_empty());
+    Plan { layers, start: Start { launch, artifact: format!("/{destination}") } }
+}

@@ -1,0 +1,162 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! Decides which files go where, in which layer.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use slipway_artifact::FileSource;
+use slipway_artifact::zip::{Archive, Entry};
+use slipway_proto::BuildRequest;
+use slipway_proto::request::Layering;
+
+use super::{AssembleError, java};
+
+/// Everything that goes into an image beside its base.
+#[derive(Debug)]
+pub struct Plan {
+    /// The layers, lowest first; none is empty.
+    pub layers: Vec<PlannedLayer>,
+    /// How the artifact is started.
+    pub start: Start,
+}
+
+/// The parts of a command that depend on how the artifact was laid down.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Start {
+    /// What `{launch}` stands for: the arguments that start a JAR.
+    pub launch: Vec<String>,
+    /// What `{artifact}` stands for: the absolute path of the artifact's file or directory.
+    pub artifact: String,
+}
+
+/// A layer to be made.
+#[derive(Debug)]
+pub struct PlannedLayer {
+    /// What it holds, for the history and the log.
+    pub title: String,
+    /// Its entries by path, relative to the root; parents come before what they hold.
+    pub nodes: BTreeMap<String, Node>,
+    /// The archive that entries refer to.
+    archive: Option<Arc<Archive>>,
+    owner: (u32, u32),
+}
+
+/// An entry of a layer.
+#[derive(Debug)]
+pub enum Node {
+    /// A directory.
+    Directory,
+    /// A file.
+    File {
+        /// Its permission bits.
+        mode: u32,
+        /// Where its bytes come from.
+        data: Data,
+    },
+}
+
+/// Where a file's bytes come from.
+#[derive(Debug)]
+pub enum Data {
+    /// The artifact itself.
+    Whole,
+    /// An entry of the artifact, which is an archive.
+    Entry(Entry),
+}
+
+impl PlannedLayer {
+    pub(super) fn new(title: &str, archive: Option<&Arc<Archive>>, owner: (u32, u32)) -> Self {
+        let archive = archive.map(Arc::clone);
+        Self { title: title.to_owned(), nodes: BTreeMap::new(), archive, owner }
+    }
+
+    /// Adds an entry and the directories above it.
+    pub(super) fn add(&mut self, path: String, node: Node) {
+        for (slash, _) in path.match_indices('/') {
+            self.nodes.entry(path[..slash].to_owned()).or_insert(Node::Directory);
+        }
+        self.nodes.insert(path, node);
+    }
+
+    /// Returns the archive that entries refer to.
+    pub(super) fn archive(&self) -> &Archive {
+        self.archive.as_ref().expect("a layer with entries of an archive knows the archive")
+    }
+
+    /// Returns the owner of a path. A directory at the top is the system's, not the artifact's.
+    pub(super) fn owner(&self, path: &str) -> (u32, u32) {
+        if path.contains('/') { self.owner } else { (0, 0) }
+    }
+}
+
+/// Plans the layers of a request.
+///
+/// # Errors
+///
+/// When the artifact or the recipe does not allow it.
+pub fn plan(request: &BuildRequest, artifact: &Arc<FileSource>) -> Result<Plan, AssembleError> {
+    let recipe = &request.recipe;
+    let destination = destination(&recipe.destination, &request.artifact.filename)?;
+    match recipe.layering {
+        Layering::AsIs => Ok(as_is(request, destination)),
+        Layering::Jar => java::plan_jar(request, artifact, &destination),
+        Layering::War => java::plan_war(request, artifact, &destination),
+    }
+}
+
+/// One layer with the artifact's file.
+pub(super) fn as_is(request: &BuildRequest, path: String) -> Plan {
+    let recipe = &request.recipe;
+    let artifact = format!("/{path}");
+    let title = request.artifact.kind.as_str();
+    let mut layer = PlannedLayer::new(title, None, recipe.owner);
+    layer.add(path, Node::File { mode: recipe.file_mode, data: Data::Whole });
+    let launch = vec!["-jar".to_owned(), artifact.clone()];
+    Plan { layers: vec![layer], start: Start { launch, artifact } }
+}
+
+/// Resolves a destination to a path relative to the root.
+fn destination(template: &str, filename: &str) -> Result<String, AssembleError> {
+    let name = [".jar", ".war"]
+        .iter()
+        .find_map(|extension| filename.strip_suffix(extension))
+        .unwrap_or(filename);
+    let path = template.trim_matches('/').replace("{file}", filename).replace("{name}", name);
+    let bad = |part: &str| matches!(part, "" | "." | "..");
+    if path.split('/').any(bad) {
+        return Err(AssembleError::Recipe(format!(
+            "the artifact's file name `{filename}` gives no path inside the image ({template}): upload it under another name"
+        )));
+    }
+    Ok(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_war_is_named_by_its_file() {
+        let war = "/usr/local/tomcat/webapps/{name}";
+        assert_eq!(destination(war, "shop.war").expect("a path"), "usr/local/tomcat/webapps/shop");
+        assert_eq!(destination("/app/{file}", "tool").expect("a path"), "app/tool");
+    }
+
+    #[test]
+    fn a_file_name_cannot_climb_out() {
+        for filename in ["...war", "..war", ".war"] {
+            assert!(destination("/webapps/{name}", filename).is_err(), "{filename}");
+        }
+    }
+
+    #[test]
+    fn the_directories_above_an_entry_come_first() {
+        let mut layer = PlannedLayer::new("x", None, (7, 7));
+        layer.add("a/b/c".into(), Node::File { mode: 0o644, data: Data::Whole });
+        layer.add("a-z".into(), Node::Directory);
+        let paths: Vec<&str> = layer.nodes.keys().map(String::as_str).collect();
+        assert_eq!(paths, ["a", "a-z", "a/b", "a/b/c"]);
+        assert_eq!((layer.owner("a"), layer.owner("a/b")), ((0, 0), (7, 7)));
+    }
+}

@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! The manifest of an image (OCI image specification, "Image Manifest Specification").
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use serde::Serialize;
+use slipway_proto::{BuildRequest, Digest};
+
+use super::layer::{self, Layer};
+use crate::base::ResolvedBase;
+
+/// The media type of the manifests made here.
+pub const MEDIA_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
+
+const CONFIG_TYPE: &str = "application/vnd.oci.image.config.v1+json";
+
+/// In the order in which the members are written.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Manifest {
+    schema_version: u8,
+    media_type: &'static str,
+    config: Descriptor,
+    layers: Vec<Descriptor>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    annotations: BTreeMap<String, String>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Descriptor {
+    media_type: String,
+    digest: Digest,
+    size: u64,
+}
+
+/// Writes the manifest.
+#[must_use]
+pub fn image_manifest(
+    request: &BuildRequest,
+    base: Option<&ResolvedBase>,
+    layers: &[Layer],
+    config_digest: Digest,
+    config_size: usize,
+) -> Bytes {
+    let mut annotations = BTreeMap::new();
+    let mut descriptors = Vec::new();
+    if let Some(base) = base {
+        annotations
+            .insert("org.opencontainers.image.base.name".to_owned(), base.reference.to_string());
+        annotations
+            .insert("org.opencontainers.image.base.digest".to_owned(), base.digest.to_string());
+        descriptors.extend(base.layers.iter().map(|layer| Descriptor {
+            media_type: layer.media_type.clone(),
+            digest: layer.digest,
+            size: layer.size,
+        }));
+    }
+    annotations.extend(request.annotations.clone());
+    descriptors.extend(layers.iter().map(|layer| Descriptor {
+        media_type: layer::MEDIA_TYPE.to_owned(),
+        digest: layer.digest,
+        size: layer.size,
+    }));
+    let manifest = Manifest {
+        schema_version: 2,
+        media_type: MEDIA_TYPE,
+        config: Descriptor {
+            media_type: CONFIG_TYPE.to_owned(),
+            digest: config_digest,
+            size: config_size as u64,
+        },
+        layers: descriptors,
+        annotations,
+    };
+    serde_json::to_vec(&manifest).expect("a manifest is always valid JSON").into()
+}

@@ -1,0 +1,258 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! One attempt at a build: claim it, run the stages, commit the outcome, acknowledge.
+//!
+//! Each step that others can see is a compare-and-set of the build's record under the epoch that
+//! this attempt claimed, so that an attempt whose lease has passed to another can do no harm
+//! (design section 4). What ends an attempt is one of the variants of [`End`]; only
+//! [`Attempt::settle`] acts on it.
+
+mod claim;
+mod settle;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_nats::jetstream::Message;
+use slipway_artifact::store::ArtifactStore;
+use slipway_proto::event::Event;
+use slipway_proto::outcome::Image;
+use slipway_proto::{BuildRequest, Change, Failure, Reason, Stage, Timestamp, WorkerId};
+use slipway_queue::publish::read_delivery;
+use slipway_queue::{Queue, Record, RecordError};
+use tokio_util::sync::CancellationToken;
+
+use crate::failure::StageError;
+use crate::lease::Lease;
+use crate::log::BuildLog;
+use crate::pipeline::{self, Observer, Pipeline, Stages};
+use crate::running::Running;
+use claim::Claim;
+
+/// What attempts share.
+#[derive(Clone)]
+pub(crate) struct Attempts {
+    /// The queue.
+    pub(crate) queue: Queue,
+    /// The artifacts.
+    pub(crate) store: ArtifactStore,
+    /// The way from artifact to image.
+    pub(crate) pipeline: Pipeline,
+    /// This worker.
+    pub(crate) worker: WorkerId,
+    /// The builds this worker runs now.
+    pub(crate) running: Running,
+    /// Cancelled when the worker must give back what it holds.
+    pub(crate) hand_back: CancellationToken,
+}
+
+/// How an attempt ended.
+enum End {
+    /// The record says succeeded, with this image.
+    Succeeded(Box<Image>),
+    /// A stage failed.
+    Failed(StageError),
+    /// The worker must stop and gives the build back.
+    HandedBack,
+    /// Somebody else holds or finished the build; nothing may be said about it any more.
+    Lost,
+}
+
+impl Attempts {
+    /// Handles a delivered message to its end. Whatever happens, the message is acknowledged,
+    /// given back with a delay, or left to be delivered again when its lease ends.
+    pub(crate) async fn handle(&self, message: Message) {
+        let delivered = match read_delivery(message.headers.as_ref(), &message.payload) {
+            Ok(delivered) => delivered,
+            Err(error) => return settle::bury(&self.queue, &message, &error).await,
+        };
+        let request = Arc::new(delivered.request.clone());
+        let Some(_registered) = self.running.register(request.build) else {
+            // The lease was thought lost, and the build came back to the worker that still works
+            // on it: extend, and let the attempt go on.
+            return settle::extend(&message).await;
+        };
+        let message = Arc::new(message);
+        let lease = Lease::keep(Arc::clone(&message));
+        match self.claim(&delivered, &message).await {
+            Ok(Claim::Claimed(record)) => {
+                let attempt = Attempt::new(self.clone(), request, message, lease, *record);
+                Box::pin(attempt.run()).await;
+            }
+            Ok(Claim::Settled) => {}
+            // Left alone, the message comes back when its lease ends.
+            Err(error) => tracing::warn!(build = %request.build, %error, "could not claim a build"),
+        }
+    }
+}
+
+struct Attempt {
+    shared: Attempts,
+    request: Arc<BuildRequest>,
+    message: Arc<Message>,
+    lease: Lease,
+    record: Record,
+    log: BuildLog,
+}
+
+/// Passes what the stages report to log and events.
+struct Reporter<'a> {
+    attempt: &'a Attempt,
+    stages: tokio::sync::mpsc::UnboundedSender<Stage>,
+}
+
+impl Observer for Reporter<'_> {
+    fn stage(&self, stage: Stage) {
+        // Four at most in an attempt, so the channel is bounded by its use.
+        let _receiver_gone = self.stages.send(stage);
+    }
+
+    fn line(&self, line: &str) {
+        self.attempt.log.line(line);
+    }
+}
+
+impl Attempt {
+    fn new(
+        shared: Attempts,
+        request: Arc<BuildRequest>,
+        message: Arc<Message>,
+        lease: Lease,
+        record: Record,
+    ) -> Self {
+        let log = BuildLog::start(
+            shared.queue.clone(),
+            request.project.clone(),
+            request.build,
+            record.build.state.epoch,
+        );
+        Self { shared, request, message, lease, record, log }
+    }
+
+    async fn run(mut self) {
+        let (worker, state) = (&self.shared.worker, &self.record.build.state);
+        self.log.line(&format!(
+            "attempt {} of {} on worker {worker} (build {}, epoch {})",
+            state.attempt, self.request.max_attempts, self.request.build, state.epoch
+        ));
+        let limit = Duration::from_secs(self.request.timeout_s.into());
+        let hand_back = self.shared.hand_back.clone();
+        let work = tokio::time::timeout(limit, self.work());
+        let outcome = tokio::select! {
+            outcome = work => Some(outcome),
+            () = self.lease.lost() => None,
+            () = hand_back.cancelled() => Some(Ok(Err(End::HandedBack))),
+        };
+        let end = match outcome {
+            Some(Ok(Ok((image, published)))) => {
+                self.record = published;
+                self.commit(image).await
+            }
+            Some(Ok(Err(end))) => end,
+            Some(Err(_elapsed)) => End::Failed(StageError::permanent(Failure::new(
+                Reason::DeadlineExceeded,
+                format!(
+                    "the attempt took longer than {} s; raise timeout_s if the build needs more",
+                    self.request.timeout_s
+                ),
+            ))),
+            None => End::Lost,
+        };
+        Box::pin(self.settle(end)).await;
+    }
+
+    /// Runs the stages up to the tags, which are written under `Publishing`.
+    async fn work(&self) -> Result<(Image, Record), End> {
+        let (stages_seen, stages_entered) = tokio::sync::mpsc::unbounded_channel();
+        let reporter = Reporter { attempt: self, stages: stages_seen };
+        let events = self.send_stage_events(stages_entered);
+        let stages = async {
+            let outcome = self.stages(&reporter).await;
+            drop(reporter);
+            outcome
+        };
+        let (outcome, ()) = tokio::join!(stages, events);
+        outcome
+    }
+
+    async fn stages(&self, observer: &dyn Observer) -> Result<(Image, Record), End> {
+        let request = &self.request;
+        let pipeline = &self.shared.pipeline;
+        let mut stages = Stages::default();
+        stages.enter(Stage::Fetch, observer);
+        let artifact = &request.artifact;
+        let fetched = self
+            .shared
+            .store
+            .fetch(artifact.digest, artifact.size_bytes, pipeline.scratch())
+            .await
+            .map_err(|error| End::Failed(error.into()))?;
+        observer.line(&format!(
+            "fetched artifact {} ({}, {})",
+            artifact.filename,
+            pipeline::bytes(artifact.size_bytes),
+            artifact.digest
+        ));
+        let source = Arc::new(fetched.source);
+        let image =
+            pipeline.assemble(request, source, &mut stages, observer).await.map_err(End::Failed)?;
+        self.check_lease()?;
+        let pushed =
+            pipeline.push(request, &image, &mut stages, observer).await.map_err(End::Failed)?;
+        self.check_lease()?;
+        let epoch = self.record.build.state.epoch;
+        let record = self.change(&self.record, &Change::Publish { epoch }).await?;
+        self.check_lease()?;
+        pipeline.tag(request, &image, observer).await.map_err(End::Failed)?;
+        Ok((pipeline::outcome(request, &image, &pushed, stages.finish()), record))
+    }
+
+    async fn send_stage_events(&self, mut stages: tokio::sync::mpsc::UnboundedReceiver<Stage>) {
+        while let Some(stage) = stages.recv().await {
+            let build = &self.record.build;
+            let event = Event::stage(build, &self.shared.worker, stage, Timestamp::now());
+            self.shared.queue.send_event(&event).await;
+        }
+    }
+
+    fn check_lease(&self) -> Result<(), End> {
+        if self.lease.holds() { Ok(()) } else { Err(End::Lost) }
+    }
+
+    /// Changes the record under this attempt's epoch.
+    async fn change(&self, from: &Record, change: &Change) -> Result<Record, End> {
+        let Ok(next) = from.build.apply(change, Timestamp::now()) else { return Err(End::Lost) };
+        match self.shared.queue.records().update(next, from.revision).await {
+            Ok(record) => Ok(record),
+            // Whoever changed it holds it now, or has called it off.
+            Err(RecordError::Conflict) => Err(End::Lost),
+            Err(error) => {
+                let message = format!("the build's record could not be written: {error}");
+                Err(End::Failed(StageError {
+                    failure: Failure::new(Reason::LeaseLost, message),
+                    transient: true,
+                    charged: false,
+                    retry_after: None,
+                }))
+            }
+        }
+    }
+
+    /// Records the success of a build whose tags are written. As long as the lease holds it is
+    /// tried again: the image is there, and only the record does not say so yet.
+    async fn commit(&mut self, image: Image) -> End {
+        let epoch = self.record.build.state.epoch;
+        let change = Change::Succeed { epoch, image: Box::new(image.clone()) };
+        while self.lease.holds() {
+            match self.change(&self.record, &change).await {
+                Ok(record) => {
+                    self.record = record;
+                    return End::Succeeded(Box::new(image));
+                }
+                Err(End::Failed(_)) => tokio::time::sleep(Duration::from_millis(250)).await,
+                Err(end) => return end,
+            }
+        }
+        End::Lost
+    }
+}

@@ -1,0 +1,356 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! Base images: which manifest a reference means today, and what it holds.
+//!
+//! Only manifest and config are read here. They are kept in the cache by digest, so a base that
+//! was seen before costs one request, for the tag. Layers are moved by the push, and only where
+//! the target lacks them.
+
+use bytes::Bytes;
+use serde::Deserialize;
+use slipway_proto::{Digest, Failure, Platform, Reason, Reference};
+
+use crate::cache::Cache;
+use crate::registry::{ErrorKind, Registry, RegistryError, Repository};
+
+/// The largest config that is read, in bytes.
+const MAX_CONFIG: u64 = 16 * 1024 * 1024;
+
+/// Replaces the start of base references, so that public names work inside a closed network.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mirror {
+    prefix: String,
+    mirror: String,
+}
+
+/// A text that is not a mirror.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is not a mirror: write PREFIX=MIRROR, as in docker.io=registry.example/docker.io")]
+pub struct ParseMirrorError(String);
+
+impl std::str::FromStr for Mirror {
+    type Err = ParseMirrorError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let refuse = || ParseMirrorError(text.to_owned());
+        let (prefix, mirror) = text.split_once('=').ok_or_else(refuse)?;
+        let (prefix, mirror) = (prefix.trim_matches('/'), mirror.trim_matches('/'));
+        // A probe: both must be the start of some reference with a registry.
+        let starts = |part: &str| Reference::parse_target(&format!("{part}/probe")).is_ok();
+        if !starts(prefix) || !starts(mirror) {
+            return Err(refuse());
+        }
+        Ok(Self { prefix: prefix.to_owned(), mirror: mirror.to_owned() })
+    }
+}
+
+impl std::fmt::Display for Mirror {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}={}", self.prefix, self.mirror)
+    }
+}
+
+/// Returns where a base is read from: the longest matching prefix wins.
+#[must_use]
+pub fn mirrored(reference: &Reference, mirrors: &[Mirror]) -> Reference {
+    let text = reference.to_string();
+    let rest_of = |mirror: &Mirror| {
+        let rest = text.strip_prefix(&mirror.prefix)?;
+        rest.starts_with(['/', ':', '@']).then(|| rest.to_owned())
+    };
+    mirrors
+        .iter()
+        .filter_map(|mirror| rest_of(mirror).map(|rest| (mirror, rest)))
+        .max_by_key(|(mirror, _)| mirror.prefix.len())
+        .and_then(|(mirror, rest)| format!("{}{rest}", mirror.mirror).parse().ok())
+        .unwrap_or_else(|| reference.clone())
+}
+
+/// A base image for one platform.
+#[derive(Debug, Clone)]
+pub struct ResolvedBase {
+    /// The reference as it was named, before any mirror.
+    pub reference: Reference,
+    /// The digest of the manifest for the platform.
+    pub digest: Digest,
+    /// Where its blobs are read from.
+    pub repository: Repository,
+    /// Its layers, lowest first.
+    pub layers: Vec<BaseLayer>,
+    /// Its config, as it is.
+    pub config: serde_json::Value,
+}
+
+/// A layer of a base image.
+#[derive(Debug, Clone)]
+pub struct BaseLayer {
+    /// The digest of its stored bytes.
+    pub digest: Digest,
+    /// The digest of its tar archive.
+    pub diff_id: Digest,
+    /// The number of its stored bytes.
+    pub size: u64,
+    /// Its media type in an OCI manifest.
+    pub media_type: String,
+}
+
+/// Why a base image cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum BaseError {
+    /// Its registry refused or failed.
+    #[error("failed to read the base image {reference}")]
+    Registry {
+        /// The base.
+        reference: Reference,
+        /// Why.
+        #[source]
+        source: Box<RegistryError>,
+    },
+    /// It has no image for the platform.
+    #[error("the base image {reference} has no image for {platform}; it has {available}")]
+    NoPlatform {
+        /// The base.
+        reference: Reference,
+        /// The platform asked for.
+        platform: Platform,
+        /// What there is.
+        available: String,
+    },
+    /// Its documents are not those of an image.
+    #[error("the base image {reference} is not an image Slipway can build on: {why}")]
+    Unusable {
+        /// The base.
+        reference: Reference,
+        /// What is wrong.
+        why: String,
+    },
+}
+
+impl BaseError {
+    /// Returns whether another attempt may succeed.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        matches!(self, Self::Registry { source, .. } if source.is_transient())
+    }
+
+    /// Returns the failure that users see.
+    #[must_use]
+    pub fn failure(&self) -> Failure {
+        match self {
+            Self::Registry { reference, source } => match source.kind() {
+                ErrorKind::NotFound => Failure::new(
+                    Reason::BaseImageNotFound,
+                    format!(
+                        "there is no base image {reference} ({source}); check its name and tag"
+                    ),
+                ),
+                ErrorKind::Denied => {
+                    Failure::new(Reason::RegistryDenied, format!("{self}: {source}"))
+                }
+                _ => Failure::new(Reason::PullBaseImageFailed, format!("{self}: {source}")),
+            },
+            Self::NoPlatform { .. } => Failure::new(Reason::BaseImageNotFound, self.to_string()),
+            Self::Unusable { .. } => Failure::new(Reason::PullBaseImageFailed, self.to_string()),
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Document {
+    #[serde(default)]
+    manifests: Vec<IndexEntry>,
+    config: Option<Descriptor>,
+    #[serde(default)]
+    layers: Vec<Descriptor>,
+}
+
+#[derive(Deserialize)]
+struct IndexEntry {
+    digest: Digest,
+    platform: Option<IndexPlatform>,
+}
+
+#[derive(Deserialize)]
+struct IndexPlatform {
+    os: String,
+    architecture: String,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Descriptor {
+    media_type: String,
+    digest: Digest,
+    size: u64,
+}
+
+/// Finds out what a base reference means for a platform.
+///
+/// # Errors
+///
+/// When it is not there, not for the platform, or not an image.
+pub async fn resolve(
+    registry: &Registry,
+    cache: &Cache,
+    mirrors: &[Mirror],
+    reference: &Reference,
+    platform: Platform,
+) -> Result<ResolvedBase, BaseError> {
+    let location = mirrored(reference, mirrors);
+    let repository = Repository { reference: location.clone(), secret: None };
+    let resolver = Resolver { registry, cache, repository: &repository, reference };
+    let (mut document, mut digest) = resolver.manifest(&location.version()).await?;
+    if !document.manifests.is_empty() {
+        digest = resolver.choose(&document.manifests, platform)?;
+        (document, _) = resolver.manifest(&digest.to_string()).await?;
+    }
+    let descriptor =
+        document.config.ok_or_else(|| resolver.unusable("its manifest has no config"))?;
+    let config = resolver.config(&descriptor).await?;
+    let architecture = config["architecture"].as_str().unwrap_or_default();
+    if architecture != platform.architecture.as_str() {
+        return Err(BaseError::NoPlatform {
+            reference: reference.clone(),
+            platform,
+            available: format!("linux/{architecture}"),
+        });
+    }
+    let diff_ids = config["rootfs"]["diff_ids"].as_array().map_or(&[][..], Vec::as_slice);
+    if diff_ids.len() != document.layers.len() {
+        return Err(resolver.unusable("its config and manifest disagree about its layers"));
+    }
+    let mut layers = Vec::with_capacity(diff_ids.len());
+    for (layer, diff_id) in document.layers.into_iter().zip(diff_ids) {
+        let diff_id = diff_id.as_str().and_then(|text| text.parse().ok());
+        layers.push(BaseLayer {
+            digest: layer.digest,
+            diff_id: diff_id.ok_or_else(|| resolver.unusable("a diff id does not parse"))?,
+            size: layer.size,
+            media_type: resolver.oci_media_type(&layer.media_type)?,
+        });
+    }
+    let reference = reference.clone();
+    Ok(ResolvedBase { reference, digest, repository: repository.clone(), layers, config })
+}
+
+struct Resolver<'a> {
+    registry: &'a Registry,
+    cache: &'a Cache,
+    repository: &'a Repository,
+    reference: &'a Reference,
+}
+
+impl Resolver<'_> {
+    /// Reads a manifest; one that is named by digest may come from the cache.
+    async fn manifest(&self, version: &str) -> Result<(Document, Digest), BaseError> {
+        let cached = match version.parse::<Digest>() {
+            Ok(digest) => self.cache.read(digest).await.map(|bytes| (bytes, digest)),
+            Err(_tag) => None,
+        };
+        let (bytes, digest) = match cached {
+            Some(cached) => cached,
+            None => {
+                let manifest = self
+                    .registry
+                    .manifest(self.repository, version)
+                    .await
+                    .map_err(|source| self.failed(source))?;
+                self.cache.keep(manifest.digest, manifest.bytes.clone()).await;
+                (manifest.bytes, manifest.digest)
+            }
+        };
+        let document = serde_json::from_slice(&bytes)
+            .map_err(|error| self.unusable(&format!("its manifest does not parse ({error})")))?;
+        Ok((document, digest))
+    }
+
+    fn choose(&self, entries: &[IndexEntry], wanted: Platform) -> Result<Digest, BaseError> {
+        let platforms =
+            || entries.iter().filter_map(|entry| Some((entry, entry.platform.as_ref()?)));
+        platforms()
+            .find(|(_, platform)| {
+                platform.os == "linux" && platform.architecture == wanted.architecture.as_str()
+            })
+            .map(|(entry, _)| entry.digest)
+            .ok_or_else(|| BaseError::NoPlatform {
+                reference: self.reference.clone(),
+                platform: wanted,
+                available: platforms()
+                    .filter(|(_, platform)| platform.os != "unknown")
+                    .map(|(_, platform)| format!("{}/{}", platform.os, platform.architecture))
+                    .collect::<Vec<_>>()
+                    .join(", "),
+            })
+    }
+
+    async fn config(&self, descriptor: &Descriptor) -> Result<serde_json::Value, BaseError> {
+        if descriptor.size > MAX_CONFIG {
+            return Err(self.unusable("its config is too large"));
+        }
+        let digest = descriptor.digest;
+        let fetch = || self.registry.blob(self.repository, digest);
+        if let Err(error) = self.cache.get_or_fetch(digest, fetch).await {
+            use crate::cache::CacheError;
+            return Err(match error {
+                CacheError::Fetch(source) => self.failed(source),
+                other => self.failed(RegistryError::unavailable(other.to_string())),
+            });
+        }
+        let bytes: Bytes =
+            self.cache.read(digest).await.ok_or_else(|| {
+                self.failed(RegistryError::unavailable("its config vanished".into()))
+            })?;
+        serde_json::from_slice(&bytes)
+            .map_err(|error| self.unusable(&format!("its config does not parse ({error})")))
+    }
+
+    /// The media type that the same bytes have in an OCI manifest.
+    fn oci_media_type(&self, media_type: &str) -> Result<String, BaseError> {
+        let oci = match media_type {
+            "application/vnd.docker.image.rootfs.diff.tar.gzip" => {
+                "application/vnd.oci.image.layer.v1.tar+gzip"
+            }
+            "application/vnd.docker.image.rootfs.diff.tar" => {
+                "application/vnd.oci.image.layer.v1.tar"
+            }
+            oci if oci.starts_with("application/vnd.oci.image.layer.v1.") => oci,
+            other => return Err(self.unusable(&format!("it has a layer of type {other}"))),
+        };
+        Ok(oci.to_owned())
+    }
+
+    fn failed(&self, source: RegistryError) -> BaseError {
+        BaseError::Registry { reference: self.reference.clone(), source: Box::new(source) }
+    }
+
+    fn unusable(&self, why: &str) -> BaseError {
+        BaseError::Unusable { reference: self.reference.clone(), why: why.to_owned() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_longest_prefix_names_the_mirror() {
+        let mirrors: Vec<Mirror> =
+            ["docker.io=127.0.0.1:5000/docker.io", "docker.io/library=m.example/official"]
+                .map(|text| text.parse().expect("a mirror"))
+                .to_vec();
+        let mirror =
+            |text: &str| mirrored(&text.parse().expect("a reference"), &mirrors).to_string();
+        assert_eq!(mirror("nginx:1"), "m.example/official/nginx:1");
+        assert_eq!(mirror("team/app:1"), "127.0.0.1:5000/docker.io/team/app:1");
+        assert_eq!(mirror("gcr.io/a/b:1"), "gcr.io/a/b:1");
+        assert_eq!(mirror("docker.iox.example/a:1"), "docker.iox.example/a:1");
+    }
+
+    #[test]
+    fn what_is_no_mirror_is_refused() {
+        for text in ["docker.io", "=x", "docker.io=", "docker.io=UPPER/x", "library=r.example"] {
+            assert!(text.parse::<Mirror>().is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,241 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! Writes an image to this machine's disk instead of a registry.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::{self, BufWriter, Read as _, Seek as _, Write};
+use std::path::Path;
+
+use flate2::read::GzDecoder;
+use serde_json::json;
+use slipway_proto::{BuildRequest, Digest};
+use tempfile::NamedTempFile;
+
+use crate::assemble::{Assembled, manifest, tar};
+use crate::base::BaseLayer;
+use crate::pipeline::Target;
+
+/// Writes an image and returns how many bytes of it were written.
+///
+/// # Errors
+///
+/// When the disk fails.
+pub fn write(
+    target: &Target,
+    request: &BuildRequest,
+    image: &Assembled,
+    base_layers: &[File],
+) -> io::Result<u64> {
+    match target {
+        Target::OciLayout(path) => oci_layout(path, request, image, base_layers),
+        Target::DockerArchive(path) => docker_archive(path, request, image, base_layers),
+        Target::Registry => Ok(0),
+    }
+}
+
+/// OCI image specification, "Image Layout". Other images of the directory are kept; a reference
+/// that it knows already moves to this one.
+fn oci_layout(
+    path: &Path,
+    request: &BuildRequest,
+    image: &Assembled,
+    base_layers: &[File],
+) -> io::Result<u64> {
+    let blobs = path.join("blobs/sha256");
+    std::fs::create_dir_all(&blobs)?;
+    let mut written = 0;
+    let mut blob = |digest: Digest, fill: &mut dyn FnMut(&mut dyn Write) -> io::Result<u64>| {
+        let name = blobs.join(digest.hex());
+        if name.exists() {
+            return Ok(());
+        }
+        let mut file = NamedTempFile::new_in(&blobs)?;
+        written += fill(&mut file)?;
+        file.persist(name).map_err(|error| error.error)?;
+        Ok::<_, io::Error>(())
+    };
+    for (layer, file) in bases(image).zip(base_layers) {
+        blob(layer.digest, &mut |out| copy_from_start(file, out))?;
+    }
+    for layer in &image.layers {
+        blob(layer.digest, &mut |out| {
+            let mut size = 0;
+            for chunk in layer.content.chunks() {
+                let chunk = chunk?;
+                out.write_all(&chunk)?;
+                size += chunk.len() as u64;
+            }
+            Ok(size)
+        })?;
+    }
+    for (digest, bytes) in
+        [(image.config_digest, &image.config), (image.manifest_digest, &image.manifest)]
+    {
+        blob(digest, &mut |out| out.write_all(bytes).map(|()| bytes.len() as u64))?;
+    }
+    replace(&path.join("oci-layout"), br#"{"imageLayoutVersion":"1.0.0"}"#)?;
+    let index_path = path.join("index.json");
+    let index = match std::fs::read(&index_path) {
+        Ok(bytes) => serde_json::from_slice(&bytes)?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => json!({}),
+        Err(error) => return Err(error),
+    };
+    const NAME: &str = "org.opencontainers.image.ref.name";
+    let tags: BTreeSet<&str> = request.references.iter().filter_map(|r| r.tag()).collect();
+    let mut manifests = index["manifests"].as_array().cloned().unwrap_or_default();
+    manifests.retain(|entry| {
+        let name = entry["annotations"][NAME].as_str();
+        name.is_none_or(|name| !tags.contains(name))
+    });
+    manifests.extend(tags.iter().map(|tag| {
+        json!({
+            "mediaType": manifest::MEDIA_TYPE,
+            "digest": image.manifest_digest,
+            "size": image.manifest.len(),
+            "platform": {"os": "linux", "architecture": request.platform.architecture.as_str()},
+            "annotations": {NAME: tag},
+        })
+    }));
+    let index = json!({
+        "schemaVersion": 2,
+        "mediaType": "application/vnd.oci.image.index.v1+json",
+        "manifests": manifests,
+    });
+    replace(&index_path, index.to_string().as_bytes())?;
+    Ok(written)
+}
+
+/// The format of `docker save`: a tar of uncompressed layers, the config and `manifest.json`.
+fn docker_archive(
+    path: &Path,
+    request: &BuildRequest,
+    image: &Assembled,
+    base_layers: &[File],
+) -> io::Result<u64> {
+    let directory = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    let temporary = NamedTempFile::new_in(directory)?;
+    let mut archive = Archive { out: BufWriter::new(temporary), written: 0 };
+    let mut names = Vec::new();
+    for (layer, file) in bases(image).zip(base_layers) {
+        let mut file = file.try_clone()?;
+        file.rewind()?;
+        let mut compressed: Box<dyn io::Read> = match layer.media_type.as_str() {
+            gzip if gzip.ends_with("+gzip") => Box::new(GzDecoder::new(file)),
+            zstd if zstd.ends_with("+zstd") => {
+                return Err(io::Error::other(
+                    "a layer of the base is compressed with zstd, which a docker archive cannot hold: write an OCI layout instead",
+                ));
+            }
+            _plain => Box::new(file),
+        };
+        names.push(archive.layer(directory, layer.diff_id, &mut compressed)?);
+    }
+    for layer in &image.layers {
+        let chunks = layer.content.chunks();
+        let mut plain = GzDecoder::new(ChunkReader { chunks, current: bytes::Bytes::new() });
+        names.push(archive.layer(directory, layer.diff_id, &mut plain)?);
+    }
+    let config = format!("{}.json", image.config_digest.hex());
+    archive.bytes(&config, &image.config)?;
+    let tags: Vec<String> = request.references.iter().map(ToString::to_string).collect();
+    let manifest = json!([{"Config": config, "RepoTags": tags, "Layers": names}]);
+    archive.bytes("manifest.json", manifest.to_string().as_bytes())?;
+    archive.write(&tar::END)?;
+    let written = archive.written;
+    let temporary = archive.out.into_inner().map_err(io::IntoInnerError::into_error)?;
+    temporary.persist(path).map_err(|error| error.error)?;
+    Ok(written)
+}
+
+struct Archive {
+    out: BufWriter<NamedTempFile>,
+    written: u64,
+}
+
+impl Archive {
+    /// Adds a layer. It is unpacked beside the archive first: a header must know its size.
+    fn layer(
+        &mut self,
+        directory: &Path,
+        diff_id: Digest,
+        plain: &mut dyn io::Read,
+    ) -> io::Result<String> {
+        let mut unpacked = tempfile::tempfile_in(directory)?;
+        let size = io::copy(plain, &mut unpacked)?;
+        unpacked.rewind()?;
+        let name = format!("{}.tar", diff_id.hex());
+        self.header(&name, size)?;
+        self.written += io::copy(&mut unpacked, &mut self.out)?;
+        self.pad(size)?;
+        Ok(name)
+    }
+
+    fn bytes(&mut self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        self.header(name, bytes.len() as u64)?;
+        self.write(bytes)?;
+        self.pad(bytes.len() as u64)
+    }
+
+    fn header(&mut self, name: &str, size: u64) -> io::Result<()> {
+        let entry = tar::Entry {
+            path: name,
+            kind: tar::Kind::File(size),
+            mode: 0o644,
+            user: 0,
+            group: 0,
+            modified: crate::assemble::DEFAULT_EPOCH,
+        };
+        self.write(&tar::header(&entry))
+    }
+
+    fn pad(&mut self, size: u64) -> io::Result<()> {
+        self.write(&[0; tar::BLOCK][..tar::padding(size)])
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.out.write_all(bytes)?;
+        self.written += bytes.len() as u64;
+        Ok(())
+    }
+}
+
+struct ChunkReader<I> {
+    chunks: I,
+    current: bytes::Bytes,
+}
+
+impl<I: Iterator<Item = io::Result<bytes::Bytes>>> io::Read for ChunkReader<I> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.current.is_empty() {
+            match self.chunks.next() {
+                Some(chunk) => self.current = chunk?,
+                None => return Ok(0),
+            }
+        }
+        let length = buffer.len().min(self.current.len());
+        buffer[..length].copy_from_slice(&self.current.split_to(length));
+        Ok(length)
+    }
+}
+
+fn bases(image: &Assembled) -> impl Iterator<Item = &BaseLayer> {
+    image.base.iter().flat_map(|base| &base.layers)
+}
+
+fn copy_from_start(file: &File, out: &mut dyn Write) -> io::Result<u64> {
+    let mut file = file.try_clone()?;
+    file.rewind()?;
+    io::copy(&mut file.take(u64::MAX), out)
+}
+
+fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let directory = path.parent().expect("a file of the layout lies in its directory");
+    let mut temporary = NamedTempFile::new_in(directory)?;
+    temporary.write_all(bytes)?;
+    temporary.persist(path).map_err(|error| error.error)?;
+    Ok(())
+}

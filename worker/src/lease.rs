@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! Keeps a build's lease while an attempt runs, and ends the attempt when it cannot.
+//!
+//! Every extension is confirmed by the server. A worker that has had no confirmation for 11 s
+//! stops by itself: 15 s after the last one JetStream gives the build to another worker, and what
+//! this one still had in hand must be over by then.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_nats::jetstream::{AckKind, Message};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+/// How often the lease is extended; a third of the ack wait.
+const EXTEND_EVERY: Duration = Duration::from_secs(5);
+/// How long one extension may take before it is tried again.
+const EXTEND_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a worker trusts its last confirmation. Less than the ack wait by more than the longest
+/// step that is not interrupted.
+const TRUSTED_FOR: Duration = Duration::from_secs(11);
+
+/// The lease of one attempt.
+#[derive(Debug)]
+pub(crate) struct Lease {
+    confirmed: Arc<Mutex<Instant>>,
+    lost: CancellationToken,
+    keeper: tokio::task::JoinHandle<()>,
+}
+
+impl Lease {
+    /// Starts to keep the lease of a message that was delivered just now.
+    #[must_use]
+    pub(crate) fn keep(message: Arc<Message>) -> Self {
+        let confirmed = Arc::new(Mutex::new(Instant::now()));
+        let lost = CancellationToken::new();
+        let keeper = tokio::spawn(extend(message, Arc::clone(&confirmed), lost.clone()));
+        Self { confirmed, lost, keeper }
+    }
+
+    /// Resolves when the lease is lost.
+    pub(crate) async fn lost(&self) {
+        self.lost.cancelled().await;
+    }
+
+    /// Returns whether the lease is still to be trusted at this moment. Asked before every step
+    /// that others can see: a process that was asleep finds out here.
+    #[must_use]
+    pub(crate) fn holds(&self) -> bool {
+        !self.lost.is_cancelled() && age(&self.confirmed) < TRUSTED_FOR
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.keeper.abort();
+    }
+}
+
+async fn extend(message: Arc<Message>, confirmed: Arc<Mutex<Instant>>, lost: CancellationToken) {
+    let mut pause = EXTEND_EVERY;
+    loop {
+        let deadline = {
+            let last = *confirmed.lock().unwrap_or_else(PoisonError::into_inner);
+            last + TRUSTED_FOR
+        };
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = tokio::time::sleep_until(deadline) => {}
+        }
+        if age(&confirmed) >= TRUSTED_FOR {
+            lost.cancel();
+            return;
+        }
+        let asked = Instant::now();
+        let extension = message.double_ack_with(AckKind::Progress);
+        match tokio::time::timeout(EXTEND_TIMEOUT, extension).await {
+            Ok(Ok(())) => {
+                // From the moment of asking: the server may have counted from then.
+                *confirmed.lock().unwrap_or_else(PoisonError::into_inner) = asked;
+                pause = EXTEND_EVERY;
+            }
+            Ok(Err(_)) | Err(_) => pause = Duration::from_millis(500),
+        }
+    }
+}
+
+fn age(confirmed: &Mutex<Instant>) -> Duration {
+    confirmed.lock().unwrap_or_else(PoisonError::into_inner).elapsed()
+}

@@ -1,0 +1,26 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! Pulls builds, assembles images on cached base layers, pushes them and publishes events.
+//!
+//! [`Worker`] is the process; [`pipeline`] is what it does to one artifact, also without a queue;
+//! [`assemble`] is the image itself and a function of its input alone.
+
+pub mod assemble;
+mod attempt;
+pub mod base;
+pub mod cache;
+pub mod config;
+pub mod export;
+pub mod failure;
+mod lease;
+mod log;
+pub mod pipeline;
+mod pull;
+pub mod push;
+pub mod registry;
+mod running;
+mod worker;
+
+pub use base::Mirror;
+pub use config::{Config, ConfigError, Options};
+pub use worker::{Worker, WorkerError};

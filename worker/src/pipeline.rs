@@ -1,0 +1,413 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! The way from an artifact to a published image, without the queue: resolve, assemble, push, tag.
+//!
+//! Used by attempts of the queue and by `slipway build --local` alike, so that both make the same
+//! image.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use slipway_artifact::FileSource;
+use slipway_proto::outcome::{BaseImage, Image, Layer, StageTime, Transfer};
+use slipway_proto::request::Base;
+use slipway_proto::{BuildRequest, Failure, Reason, Stage};
+
+use crate::assemble::{self, ASSEMBLY_VERSION, Assembled, layer};
+use crate::base::{self, Mirror, ResolvedBase};
+use crate::cache::Cache;
+use crate::config::Config;
+use crate::export;
+use crate::failure::StageError;
+use crate::push::{Pushed, Pusher};
+use crate::registry::{Registry, RegistryError};
+
+/// What a pipeline needs of the machine is not there.
+#[derive(Debug, thiserror::Error)]
+pub enum PipelineError {
+    /// The cache's directory cannot be used.
+    #[error("failed to use the cache directory {path}")]
+    Cache {
+        /// The directory.
+        path: String,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The registry client cannot be made.
+    #[error("failed to set up the registry client: {0}")]
+    Registry(RegistryError),
+}
+
+/// Listens to a build as it goes.
+pub trait Observer: Send + Sync {
+    /// A stage begins.
+    fn stage(&self, stage: Stage);
+    /// Something a person should read.
+    fn line(&self, line: &str);
+}
+
+/// Builds images. Cheap to clone.
+#[derive(Clone)]
+pub struct Pipeline {
+    registry: Registry,
+    cache: Cache,
+    mirrors: Arc<[Mirror]>,
+    scratch: PathBuf,
+    epoch: i64,
+}
+
+/// Measures stages one after the other.
+#[derive(Debug, Default)]
+pub struct Stages {
+    done: Vec<StageTime>,
+    current: Option<(Stage, Instant)>,
+}
+
+impl Stages {
+    /// Ends the current stage and begins another.
+    pub fn enter(&mut self, stage: Stage, observer: &dyn Observer) {
+        self.end();
+        self.current = Some((stage, Instant::now()));
+        observer.stage(stage);
+    }
+
+    fn end(&mut self) {
+        if let Some((stage, begun)) = self.current.take() {
+            let duration_us = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
+            self.done.push(StageTime { stage, duration_us });
+        }
+    }
+
+    /// Ends the last stage and returns them all.
+    #[must_use]
+    pub fn finish(mut self) -> Vec<StageTime> {
+        self.end();
+        self.done
+    }
+}
+
+impl Pipeline {
+    /// Makes a pipeline.
+    ///
+    /// # Errors
+    ///
+    /// When the cache directory cannot be used or credentials cannot be read.
+    pub fn new(config: &Config) -> Result<Self, PipelineError> {
+        let scratch = config.cache_dir.join("scratch");
+        let unusable =
+            |source| PipelineError::Cache { path: config.cache_dir.display().to_string(), source };
+        std::fs::create_dir_all(&scratch).map_err(unusable)?;
+        Ok(Self {
+            registry: Registry::new(config.registry_options()).map_err(PipelineError::Registry)?,
+            cache: Cache::open(&config.cache_dir, config.cache_bytes).map_err(unusable)?,
+            mirrors: config.mirrors.clone().into(),
+            scratch,
+            epoch: config.source_date_epoch,
+        })
+    }
+
+    /// Returns the directory for temporary files.
+    #[must_use]
+    pub fn scratch(&self) -> &Path {
+        &self.scratch
+    }
+
+    /// Returns the cache of base layers.
+    #[must_use]
+    pub fn cache(&self) -> &Cache {
+        &self.cache
+    }
+
+    /// Resolves the base and assembles the image.
+    ///
+    /// # Errors
+    ///
+    /// When a stage fails.
+    pub async fn assemble(
+        &self,
+        request: &Arc<BuildRequest>,
+        artifact: Arc<FileSource>,
+        stages: &mut Stages,
+        observer: &dyn Observer,
+    ) -> Result<Assembled, StageError> {
+        stages.enter(Stage::Resolve, observer);
+        let base = self.resolve(request, observer).await?;
+        stages.enter(Stage::Assemble, observer);
+        let (request, scratch, epoch) = (Arc::clone(request), self.scratch.clone(), self.epoch);
+        let assembled = tokio::task::spawn_blocking(move || {
+            assemble::assemble(&request, &artifact, base, epoch, &scratch)
+        });
+        let assembled = assembled.await.map_err(|error| {
+            // The thread panicked: a bug, and perhaps one that only this artifact finds.
+            let message = format!("the assembly broke down: {error}; please report it");
+            StageError::permanent(Failure::new(Reason::AssembleFailed, message))
+        })??;
+        for layer in &assembled.layers {
+            observer.line(&format!(
+                "assembled layer {} ({}): {}",
+                layer.title,
+                bytes(layer.size),
+                layer.digest
+            ));
+        }
+        Ok(assembled)
+    }
+
+    async fn resolve(
+        &self,
+        request: &BuildRequest,
+        observer: &dyn Observer,
+    ) -> Result<Option<ResolvedBase>, StageError> {
+        let Base::Image(reference) = &request.recipe.base else {
+            observer.line("starting from nothing (scratch)");
+            return Ok(None);
+        };
+        let base =
+            base::resolve(&self.registry, &self.cache, &self.mirrors, reference, request.platform)
+                .await?;
+        let location = &base.repository.reference;
+        let by_way =
+            if location == reference { String::new() } else { format!(" by way of {location}") };
+        observer.line(&format!("resolved base image {reference}{by_way} to {}", base.digest));
+        Ok(Some(base))
+    }
+
+    /// Pushes blobs and manifest by digest. No tag points at them yet.
+    ///
+    /// # Errors
+    ///
+    /// When a registry refuses or fails.
+    pub async fn push(
+        &self,
+        request: &BuildRequest,
+        image: &Assembled,
+        stages: &mut Stages,
+        observer: &dyn Observer,
+    ) -> Result<Pushed, StageError> {
+        stages.enter(Stage::Push, observer);
+        let pushed = self.pusher(request).push(image).await?;
+        let count = |transfer| pushed.transfers.iter().filter(|t| **t == transfer).count();
+        observer.line(&format!(
+            "pushed {}: {} layers mounted, {} found, {} uploaded, {} sent",
+            image.manifest_digest,
+            count(Transfer::Mounted),
+            count(Transfer::Found),
+            count(Transfer::Uploaded),
+            bytes(pushed.sent_bytes)
+        ));
+        Ok(pushed)
+    }
+
+    /// Points the request's references at a pushed image.
+    ///
+    /// # Errors
+    ///
+    /// When a registry refuses or fails.
+    pub async fn tag(
+        &self,
+        request: &BuildRequest,
+        image: &Assembled,
+        observer: &dyn Observer,
+    ) -> Result<(), StageError> {
+        self.pusher(request).tag(image).await?;
+        for reference in &request.references {
+            observer.line(&format!("tagged {reference}"));
+        }
+        Ok(())
+    }
+
+    fn pusher<'a>(&'a self, request: &'a BuildRequest) -> Pusher<'a> {
+        Pusher { registry: &self.registry, cache: &self.cache, request }
+    }
+
+    async fn export_layers(&self, image: &Assembled) -> Result<Vec<std::fs::File>, StageError> {
+        let Some(base) = &image.base else { return Ok(Vec::new()) };
+        let mut files = Vec::new();
+        for layer in &base.layers {
+            let fetch = || self.registry.blob(&base.repository, layer.digest);
+            let file = self.cache.get_or_fetch(layer.digest, fetch).await.map_err(|source| {
+                crate::push::PushError::BaseLayer {
+                    reference: base.reference.clone(),
+                    digest: layer.digest,
+                    source,
+                }
+            })?;
+            files.push(file);
+        }
+        Ok(files)
+    }
+}
+
+/// Describes a published image.
+#[must_use]
+pub fn outcome(
+    request: &BuildRequest,
+    image: &Assembled,
+    pushed: &Pushed,
+    stages: Vec<StageTime>,
+) -> Image {
+    let base_layers = image.base.iter().flat_map(|base| &base.layers);
+    let mut layers: Vec<Layer> = base_layers
+        .map(|layer| Layer {
+            digest: layer.digest,
+            diff_id: layer.diff_id,
+            size_bytes: layer.size,
+            media_type: layer.media_type.clone(),
+            base: true,
+            transfer: Transfer::Found,
+        })
+        .collect();
+    layers.extend(image.layers.iter().map(|layer| Layer {
+        digest: layer.digest,
+        diff_id: layer.diff_id,
+        size_bytes: layer.size,
+        media_type: layer::MEDIA_TYPE.to_owned(),
+        base: false,
+        transfer: Transfer::Uploaded,
+    }));
+    for (layer, transfer) in layers.iter_mut().zip(&pushed.transfers) {
+        layer.transfer = *transfer;
+    }
+    let layer_bytes: u64 = layers.iter().map(|layer| layer.size_bytes).sum();
+    Image {
+        digest: image.manifest_digest,
+        pull: request.image().with_digest(image.manifest_digest),
+        references: request.references.clone(),
+        platform: request.platform,
+        config_digest: image.config_digest,
+        base: image
+            .base
+            .as_ref()
+            .map(|base| BaseImage { reference: base.reference.clone(), digest: base.digest }),
+        layers,
+        size_bytes: layer_bytes + image.config.len() as u64,
+        sent_bytes: pushed.sent_bytes,
+        assembly_version: ASSEMBLY_VERSION,
+        stages,
+    }
+}
+
+/// Where a local build puts its image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Target {
+    /// The registries that the request names.
+    Registry,
+    /// An OCI image layout in a directory.
+    OciLayout(PathBuf),
+    /// A file that `docker load` and `podman load` read.
+    DockerArchive(PathBuf),
+}
+
+struct Lines<F>(F);
+
+impl<F: Fn(&str) + Send + Sync> Observer for Lines<F> {
+    fn stage(&self, _stage: Stage) {}
+
+    fn line(&self, line: &str) {
+        (self.0)(line);
+    }
+}
+
+/// Builds an image in this process, without a server or a queue.
+///
+/// # Errors
+///
+/// When a stage fails. Transient failures are tried again as often as the request allows.
+pub async fn build_local(
+    config: &Config,
+    request: &BuildRequest,
+    file: &Path,
+    target: Target,
+    log: impl Fn(&str) + Send + Sync,
+) -> Result<Image, Failure> {
+    let observer = Lines(log);
+    let pipeline = Pipeline::new(config)
+        .map_err(|error| Failure::new(Reason::AssembleFailed, error.to_string()))?;
+    let request = Arc::new(request.clone());
+    let mut attempt = 1;
+    loop {
+        let error = match try_local(&pipeline, &request, file, &target, &observer).await {
+            Ok(image) => return Ok(image),
+            Err(error) => error,
+        };
+        if !error.transient || attempt >= request.max_attempts {
+            return Err(error.failure);
+        }
+        let delay = error.retry_after.unwrap_or(Duration::from_secs(1 << attempt.min(5)));
+        observer.line(&format!("{}; trying again in {} s", error.failure, delay.as_secs()));
+        tokio::time::sleep(delay).await;
+        attempt += 1;
+    }
+}
+
+async fn try_local(
+    pipeline: &Pipeline,
+    request: &Arc<BuildRequest>,
+    file: &Path,
+    target: &Target,
+    observer: &dyn Observer,
+) -> Result<Image, StageError> {
+    let mut stages = Stages::default();
+    stages.enter(Stage::Fetch, observer);
+    let artifact = FileSource::open(file).map_err(|error| {
+        let message = format!("failed to open {}: {error}", file.display());
+        StageError::permanent(Failure::new(Reason::FetchArtifactFailed, message))
+    })?;
+    let image = pipeline.assemble(request, Arc::new(artifact), &mut stages, observer).await?;
+    let pushed = match target {
+        Target::Registry => {
+            let pushed = pipeline.push(request, &image, &mut stages, observer).await?;
+            pipeline.tag(request, &image, observer).await?;
+            pushed
+        }
+        Target::OciLayout(path) | Target::DockerArchive(path) => {
+            stages.enter(Stage::Push, observer);
+            let base_layers = pipeline.export_layers(&image).await?;
+            let written = export::write(target, request, &image, &base_layers);
+            let sent_bytes = written.map_err(|error| {
+                let message = format!("failed to write {}: {error}", path.display());
+                StageError::permanent(Failure::new(Reason::PushImageFailed, message))
+            })?;
+            observer.line(&format!("wrote {}", path.display()));
+            let layers = base_layers.len() + image.layers.len();
+            Pushed { transfers: vec![Transfer::Uploaded; layers], sent_bytes }
+        }
+    };
+    Ok(outcome(request, &image, &pushed, stages.finish()))
+}
+
+/// Writes a number of bytes for people.
+#[must_use]
+pub fn bytes(number: u64) -> String {
+    const UNITS: [&str; 4] = ["kB", "MB", "GB", "TB"];
+    if number < 1000 {
+        return format!("{number} B");
+    }
+    let mut whole = number;
+    let mut tenths = 0;
+    let mut unit = "B";
+    for larger in UNITS {
+        if whole < 1000 {
+            break;
+        }
+        tenths = whole % 1000 / 100;
+        whole /= 1000;
+        unit = larger;
+    }
+    format!("{whole}.{tenths} {unit}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::bytes;
+
+    #[test]
+    fn sizes_are_written_for_people() {
+        assert_eq!(bytes(999), "999 B");
+        assert_eq!(bytes(1000), "1.0 kB");
+        assert_eq!(bytes(46_234_567), "46.2 MB");
+        assert_eq!(bytes(3_000_000_000), "3.0 GB");
+    }
+}

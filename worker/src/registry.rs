@@ -1,0 +1,161 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! Talks to OCI registries: one connection pool and one set of tokens for all builds of a process.
+//!
+//! `oci-client` does the authentication (challenge, token request, token parsing) and nothing
+//! else. Its own requests cannot serve here: 0.18 asks `/v2/` before each request to a registry
+//! that needs no token, drops `Retry-After`, and gives up the upload session that a refused mount
+//! opens. What each request means is in the OCI distribution specification 1.1; the sections are
+//! named at the methods.
+
+pub mod credentials;
+pub mod error;
+mod transport;
+mod upload;
+
+use bytes::Bytes;
+use futures::{Stream, StreamExt as _};
+use http::{Method, StatusCode};
+use slipway_proto::id::SecretName;
+use slipway_proto::{Digest, Reference};
+
+pub use error::{ErrorKind, RegistryError};
+use transport::{Access, Body};
+pub use transport::{Registry, RegistryOptions};
+pub use upload::{Mounted, UploadSession};
+
+/// The largest manifest or index that is read, in bytes; the limit that registries themselves
+/// have (distribution specification, "Pushing Manifests").
+const MAX_MANIFEST: usize = 4 * 1024 * 1024;
+
+/// The media types of manifests and indexes that can be read.
+const MANIFEST_TYPES: &str = "application/vnd.oci.image.manifest.v1+json, \
+    application/vnd.oci.image.index.v1+json, \
+    application/vnd.docker.distribution.manifest.v2+json, \
+    application/vnd.docker.distribution.manifest.list.v2+json";
+
+/// A repository, and the credentials to use for it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Repository {
+    /// Registry and repository; tag and digest are ignored.
+    pub reference: Reference,
+    /// The named credentials, where the default ones do not serve.
+    pub secret: Option<SecretName>,
+}
+
+/// A manifest or index as the registry has it.
+#[derive(Debug, Clone)]
+pub struct Manifest {
+    /// Its bytes.
+    pub bytes: Bytes,
+    /// Its digest, computed here.
+    pub digest: Digest,
+}
+
+impl Registry {
+    /// Reads a manifest or index ("Pulling manifests") and checks it against `version`, if that
+    /// is a digest.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::NotFound`] when the repository has no such manifest.
+    pub async fn manifest(
+        &self,
+        repository: &Repository,
+        version: &str,
+    ) -> Result<Manifest, RegistryError> {
+        let path = format!("manifests/{version}");
+        let access = Access::pull(repository);
+        let request = |builder: reqwest::RequestBuilder| builder.header("accept", MANIFEST_TYPES);
+        let response = self.send(&access, Method::GET, &path, &request, &Body::Empty).await?;
+        let what = format!("manifest {}:{version}", repository.reference.name());
+        let bytes = read_bounded(response, MAX_MANIFEST, &what).await?;
+        let digest = Digest::of(&bytes);
+        if version.starts_with("sha256:") && version != digest.to_string() {
+            return Err(RegistryError::malformed(format!(
+                "{what}: the registry answered with bytes of digest {digest}"
+            )));
+        }
+        Ok(Manifest { bytes, digest })
+    }
+
+    /// Reads a blob ("Pulling blobs") as a stream of its bytes, unchecked.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::NotFound`] when the repository has no such blob.
+    pub async fn blob(
+        &self,
+        repository: &Repository,
+        digest: Digest,
+    ) -> Result<impl Stream<Item = Result<Bytes, RegistryError>> + Send + use<>, RegistryError>
+    {
+        let path = format!("blobs/{digest}");
+        let access = Access::pull(repository);
+        let response = self.send(&access, Method::GET, &path, &|b| b, &Body::Empty).await?;
+        let what = format!("blob {}@{digest}", repository.reference.name());
+        Ok(response
+            .bytes_stream()
+            .map(move |chunk| chunk.map_err(|error| RegistryError::from_transport(&what, error))))
+    }
+
+    /// Asks whether a repository has a blob ("Checking if content exists").
+    ///
+    /// # Errors
+    ///
+    /// When the registry refuses or cannot be reached.
+    pub async fn has_blob(
+        &self,
+        repository: &Repository,
+        digest: Digest,
+    ) -> Result<bool, RegistryError> {
+        let path = format!("blobs/{digest}");
+        // With the rights to push: a fresh repository may be invisible to a token for pulling.
+        let access = Access::push(repository);
+        match self.send(&access, Method::HEAD, &path, &|b| b, &Body::Empty).await {
+            Ok(_) => Ok(true),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Writes a manifest under a tag or its digest ("Pushing manifests").
+    ///
+    /// # Errors
+    ///
+    /// When the registry refuses or cannot be reached.
+    pub async fn put_manifest(
+        &self,
+        repository: &Repository,
+        version: &str,
+        media_type: &'static str,
+        manifest: &Bytes,
+    ) -> Result<(), RegistryError> {
+        let path = format!("manifests/{version}");
+        let access = Access::push(repository);
+        let request = |builder: reqwest::RequestBuilder| builder.header("content-type", media_type);
+        let body = Body::Bytes(manifest.clone());
+        let response = self.send(&access, Method::PUT, &path, &request, &body).await?;
+        if response.status() != StatusCode::CREATED && response.status() != StatusCode::OK {
+            return Err(RegistryError::unexpected(&response, "the manifest"));
+        }
+        Ok(())
+    }
+}
+
+async fn read_bounded(
+    response: reqwest::Response,
+    limit: usize,
+    what: &str,
+) -> Result<Bytes, RegistryError> {
+    let mut body = response.bytes_stream();
+    let mut bytes = Vec::new();
+    while let Some(chunk) = body.next().await {
+        let chunk = chunk.map_err(|error| RegistryError::from_transport(what, error))?;
+        if bytes.len() + chunk.len() > limit {
+            return Err(RegistryError::malformed(format!("{what} is larger than {limit} bytes")));
+        }
+        bytes.extend_from_slice(&chunk);
+    }
+    Ok(bytes.into())
+}

@@ -1,0 +1,209 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! What a registry's refusal means: the one place that decides whether trying again can help.
+
+use std::time::Duration;
+
+use http::StatusCode;
+
+/// The longest part of a registry's own words that is shown.
+const MAX_QUOTE: usize = 300;
+
+/// A request to a registry that failed.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct RegistryError {
+    kind: ErrorKind,
+    message: String,
+    retry_after: Option<Duration>,
+    #[source]
+    source: Option<reqwest::Error>,
+}
+
+/// What went wrong, as far as callers decide by it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ErrorKind {
+    /// The repository, manifest or blob is not there.
+    NotFound,
+    /// The credentials do not suffice, or there are none.
+    Denied,
+    /// The registry refuses the request itself; the same request will be refused again.
+    Refused,
+    /// The registry answers something that is not the protocol.
+    Malformed,
+    /// The registry asks for fewer requests.
+    RateLimited,
+    /// The registry cannot be reached, broke off, or has an error of its own.
+    Unavailable,
+}
+
+impl RegistryError {
+    /// Returns what went wrong.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        self.kind
+    }
+
+    /// Returns whether the same request may succeed later.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        matches!(self.kind, ErrorKind::RateLimited | ErrorKind::Unavailable)
+    }
+
+    /// Returns how long the registry asked to wait.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.retry_after
+    }
+
+    /// An answer outside the protocol.
+    pub(crate) fn malformed(message: String) -> Self {
+        Self { kind: ErrorKind::Malformed, message, retry_after: None, source: None }
+    }
+
+    /// The credentials do not suffice.
+    pub(crate) fn denied(message: String) -> Self {
+        Self { kind: ErrorKind::Denied, message, retry_after: None, source: None }
+    }
+
+    /// A fault of this side while sending, such as an unreadable file.
+    pub(crate) fn unavailable(message: String) -> Self {
+        Self { kind: ErrorKind::Unavailable, message, retry_after: None, source: None }
+    }
+
+    /// A success status that the protocol does not have at this place.
+    pub(crate) fn unexpected(response: &reqwest::Response, what: &str) -> Self {
+        let (status, url) = (response.status(), response.url());
+        Self::malformed(format!("{}: answered {status} to {what}", host(url)))
+    }
+
+    /// No answer, or a broken one.
+    pub(crate) fn from_transport(what: &str, error: reqwest::Error) -> Self {
+        let error = error.without_url();
+        let why = if error.is_timeout() {
+            "it did not answer in time".to_owned()
+        } else if error.is_connect() {
+            format!("it cannot be reached ({})", root_cause(&error))
+        } else {
+            format!("the connection broke ({})", root_cause(&error))
+        };
+        Self {
+            kind: ErrorKind::Unavailable,
+            message: format!("{what}: {why}"),
+            retry_after: None,
+            source: Some(error),
+        }
+    }
+
+    /// An answer with an error status; reads as much of the body as is worth showing.
+    pub(crate) async fn from_response(what: &str, response: reqwest::Response) -> Self {
+        let status = response.status();
+        let retry_after = response
+            .headers()
+            .get("retry-after")
+            .and_then(|value| value.to_str().ok())
+            .and_then(parse_retry_after);
+        let words = quote(response).await;
+        let (kind, advice) = classify(status);
+        let said = if words.is_empty() { String::new() } else { format!(": {words}") };
+        let message = format!("{what}: the registry answered {status}{said}{advice}");
+        Self { kind, message, retry_after, source: None }
+    }
+}
+
+fn classify(status: StatusCode) -> (ErrorKind, &'static str) {
+    match status.as_u16() {
+        404 => (ErrorKind::NotFound, ""),
+        401 | 403 => (
+            ErrorKind::Denied,
+            "; check that the worker has credentials for it and that they may do this",
+        ),
+        429 => (ErrorKind::RateLimited, ""),
+        408 | 500..=599 => (ErrorKind::Unavailable, ""),
+        _ => (ErrorKind::Refused, ""),
+    }
+}
+
+/// `Retry-After` in seconds, or as a date (RFC 9110, 10.2.3); a date in the past is no delay.
+fn parse_retry_after(value: &str) -> Option<Duration> {
+    if let Ok(seconds) = value.trim().parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let date = jiff::fmt::rfc2822::parse(value).ok()?;
+    let wait = date.timestamp().duration_since(jiff::Timestamp::now());
+    Some(Duration::try_from(wait).unwrap_or_default())
+}
+
+/// The messages of the registry's error document, or the start of whatever it sent.
+async fn quote(mut response: reqwest::Response) -> String {
+    let mut body = Vec::new();
+    while body.len() < 64 * 1024 {
+        match response.chunk().await {
+            Ok(Some(chunk)) => body.extend_from_slice(&chunk),
+            Ok(None) | Err(_) => break,
+        }
+    }
+    let document: Option<serde_json::Value> = serde_json::from_slice(&body).ok();
+    let errors = document.as_ref().and_then(|document| document["errors"].as_array());
+    let words = match errors {
+        Some(errors) => errors
+            .iter()
+            .map(|error| {
+                let code = error["code"].as_str().unwrap_or_default();
+                let message = error["message"].as_str().unwrap_or_default();
+                format!("{code} {message}").trim().to_owned()
+            })
+            .collect::<Vec<_>>()
+            .join(", "),
+        None => String::from_utf8_lossy(&body).into_owned(),
+    };
+    let printable = words.chars().filter(|character| !character.is_control());
+    printable.take(MAX_QUOTE).collect::<String>().trim().to_owned()
+}
+
+fn root_cause(error: &dyn std::error::Error) -> String {
+    let mut cause = error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    cause.to_string()
+}
+
+fn host(url: &reqwest::Url) -> String {
+    url.host_str().unwrap_or("the registry").to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn retry_after_is_read_in_both_forms() {
+        assert_eq!(parse_retry_after("7"), Some(Duration::from_secs(7)));
+        assert_eq!(parse_retry_after("Wed, 21 Oct 2015 07:28:00 GMT"), Some(Duration::ZERO));
+        assert_eq!(parse_retry_after("soon"), None);
+    }
+
+    #[test]
+    fn only_what_can_pass_is_transient() {
+        for (status, transient) in [
+            (400, false),
+            (401, false),
+            (403, false),
+            (404, false),
+            (405, false),
+            (413, false),
+            (408, true),
+            (429, true),
+            (500, true),
+            (502, true),
+            (503, true),
+            (504, true),
+        ] {
+            let (kind, _) = classify(StatusCode::from_u16(status).expect("a status"));
+            let error =
+                RegistryError { kind, message: String::new(), retry_after: None, source: None };
+            assert_eq!(error.is_transient(), transient, "{status}");
+        }
+    }
+}

@@ -1,0 +1,213 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! A worker process: connects, announces itself, takes builds until told to stop, drains.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rand::Rng as _;
+use slipway_artifact::store::{ArtifactStore, StoreError};
+use slipway_proto::api::WorkerView;
+use slipway_proto::{Timestamp, WorkerId};
+use slipway_queue::topology::{Limits, TopologyError};
+use slipway_queue::{ConnectError, Queue, QueueOptions};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::attempt::Attempts;
+use crate::config::Config;
+use crate::pipeline::{Pipeline, PipelineError};
+use crate::pull::Puller;
+use crate::running::Running;
+
+/// How often a worker refreshes its announcement; the bucket forgets it after 15 s.
+const ANNOUNCE_EVERY: Duration = Duration::from_secs(5);
+/// How long giving builds back may take once the grace period is over.
+const HAND_BACK_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Why a worker cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum WorkerError {
+    /// No connection to NATS.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// The streams are not as they must be.
+    #[error(transparent)]
+    Topology(#[from] TopologyError),
+    /// The artifact store cannot be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Cache or registry client cannot be used.
+    #[error(transparent)]
+    Pipeline(#[from] PipelineError),
+}
+
+/// A worker that is ready to take builds.
+pub struct Worker {
+    config: Config,
+    id: WorkerId,
+    attempts: Attempts,
+    puller: Puller,
+    started_at: Timestamp,
+}
+
+impl Worker {
+    /// Connects to everything a worker needs.
+    ///
+    /// # Errors
+    ///
+    /// When something of that is not to be had.
+    pub async fn start(config: Config) -> Result<Self, WorkerError> {
+        let id = config.id.clone().unwrap_or_else(make_id);
+        let pipeline = Pipeline::new(&config)?;
+        let store = ArtifactStore::open(&config.store).await?;
+        let subjects =
+            config.prefix.parse().expect("the prefix was checked with the configuration");
+        let queue = Queue::connect(QueueOptions {
+            url: config.nats_url.clone(),
+            credentials: config.nats_credentials.clone(),
+            client_name: format!("slipway-worker {id}"),
+            subjects,
+            replicas: 1,
+        })
+        .await?;
+        if !queue.has_topology().await? {
+            // The dispatcher makes the streams; a worker that comes first makes them alike.
+            queue.ensure_topology(&Limits::default()).await?;
+        }
+        let puller = Puller::open(&queue, &config.pool).await?;
+        let attempts = Attempts {
+            queue,
+            store,
+            pipeline,
+            worker: id.clone(),
+            running: Running::default(),
+            hand_back: CancellationToken::new(),
+        };
+        Ok(Self { config, id, attempts, puller, started_at: Timestamp::now() })
+    }
+
+    /// Returns the worker's id.
+    #[must_use]
+    pub fn id(&self) -> &WorkerId {
+        &self.id
+    }
+
+    /// Takes builds until cancelled; then finishes what it holds within the grace period, gives
+    /// back what remains, and returns.
+    pub async fn run(self, stop: CancellationToken) {
+        let Self { config, id, attempts, puller, started_at } = self;
+        let presence = Presence {
+            config: config.clone(),
+            id: id.clone(),
+            attempts: attempts.clone(),
+            started_at,
+        };
+        let gone = CancellationToken::new();
+        let announcing = tokio::spawn(presence.announce(stop.clone(), gone.clone()));
+        let slots = Arc::new(Semaphore::new(config.slots as usize));
+        let tracker = TaskTracker::new();
+        tracing::info!(worker = %id, pool = %config.pool, slots = config.slots, "taking builds");
+        puller
+            .run(slots, stop, |message, slot| {
+                let attempts = attempts.clone();
+                tracker.spawn(async move {
+                    Box::pin(attempts.handle(message)).await;
+                    drop(slot);
+                });
+            })
+            .await;
+        tracker.close();
+        let held = attempts.running.list().len();
+        tracing::info!(worker = %id, held, "taking no more builds");
+        if tokio::time::timeout(config.drain_grace, tracker.wait()).await.is_err() {
+            attempts.hand_back.cancel();
+            if tokio::time::timeout(HAND_BACK_TIMEOUT, tracker.wait()).await.is_err() {
+                tracing::warn!(
+                    "some builds were not given back; they move on when their lease ends"
+                );
+            }
+        }
+        gone.cancel();
+        if let Err(error) = announcing.await {
+            tracing::warn!(%error, "the presence task broke down");
+        }
+        if let Err(error) = attempts.queue.close().await {
+            tracing::debug!(%error, "the connection was closed already");
+        }
+    }
+}
+
+struct Presence {
+    config: Config,
+    id: WorkerId,
+    attempts: Attempts,
+    started_at: Timestamp,
+}
+
+impl Presence {
+    /// Announces the worker until it is gone, and then withdraws the announcement.
+    async fn announce(self, draining: CancellationToken, gone: CancellationToken) {
+        let queue = &self.attempts.queue;
+        let mut ticks = tokio::time::interval(ANNOUNCE_EVERY);
+        loop {
+            if let Err(error) = queue.announce(&self.view(draining.is_cancelled()).await).await {
+                tracing::debug!(%error, "could not announce the worker");
+            }
+            let drain_begins = async {
+                if draining.is_cancelled() {
+                    std::future::pending::<()>().await;
+                }
+                draining.cancelled().await;
+            };
+            tokio::select! {
+                _ = ticks.tick() => {}
+                () = drain_begins => {}
+                () = gone.cancelled() => break,
+            }
+        }
+        if let Err(error) = queue.withdraw(&self.id).await {
+            tracing::debug!(%error, "could not withdraw the worker's announcement");
+        }
+    }
+
+    async fn view(&self, draining: bool) -> WorkerView {
+        let cache = self.attempts.pipeline.cache().clone();
+        let cache_bytes = tokio::task::spawn_blocking(move || cache.size()).await.unwrap_or(0);
+        WorkerView {
+            id: self.id.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pool: self.config.pool.clone(),
+            slots: self.config.slots,
+            running: self.attempts.running.list(),
+            cache_bytes,
+            draining,
+            started_at: self.started_at,
+        }
+    }
+}
+
+/// The host's name with a random part: two workers of a host must not share an id.
+fn make_id() -> WorkerId {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let label: String = host
+        .trim()
+        .to_lowercase()
+        .chars()
+        .map(|character| if character.is_ascii_alphanumeric() { character } else { '-' })
+        .take(40)
+        .collect();
+    let label = label.trim_matches('-');
+    let label = if label.is_empty() { "worker" } else { label };
+    let random: u32 = rand::rng().random();
+    format!("{label}-{random:08x}").parse().expect("a label with a random part is a name")
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn made_ids_are_names_and_differ() {
+        assert_ne!(super::make_id(), super::make_id());
+    }
+}
