@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! What the parts of a dispatcher share.
+
+use std::sync::Arc;
+
+use slipway_artifact::ArtifactStore;
+use slipway_proto::environment::Catalogue;
+use slipway_queue::Queue;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::builds::Builds;
+use crate::feed::Feed;
+use crate::metrics::Metrics;
+use crate::pools::Pools;
+use crate::projection::Projection;
+use crate::readiness::Readiness;
+
+/// The parts that requests are served from.
+#[derive(Debug)]
+pub(crate) struct App {
+    /// The connection to NATS.
+    pub(crate) queue: Queue,
+    /// Artifacts and archived logs.
+    pub(crate) store: ArtifactStore,
+    /// The environments.
+    pub(crate) catalogue: Catalogue,
+    /// The largest artifact in bytes.
+    pub(crate) max_artifact_bytes: u64,
+    /// Finds one build.
+    pub(crate) builds: Builds,
+    /// Lists builds.
+    pub(crate) projection: Projection,
+    /// Hands out events.
+    pub(crate) feed: Arc<Feed>,
+    /// Knows the pools.
+    pub(crate) pools: Pools,
+    /// Knows whether this dispatcher can serve.
+    pub(crate) readiness: Readiness,
+    /// Counts.
+    pub(crate) metrics: Arc<Metrics>,
+    /// Every task that outlives its request.
+    pub(crate) tasks: TaskTracker,
+    /// Ends them, and every stream to a client.
+    pub(crate) stop: CancellationToken,
+    /// Ends uploads that are still not done when the grace period is over.
+    pub(crate) cut_off: CancellationToken,
+}

@@ -1,0 +1,167 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! Moves the logs of finished builds from the stream `LOGS` into the artifact store.
+//!
+//! All dispatchers share one durable consumer of outcomes, so each log is moved once, and a crash
+//! in between has it moved again. A log is removed from the stream only when its outcome is
+//! delivered for the second time, a minute after it was archived: whoever was reading the end of
+//! the log has got it by then.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use async_nats::jetstream::AckKind;
+use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, pull};
+use futures::{StreamExt as _, TryStreamExt as _};
+use slipway_artifact::{ArtifactStore, StoreError};
+use slipway_proto::{BuildId, ProjectName};
+use slipway_queue::Queue;
+use slipway_queue::read::ReadError;
+use tokio_util::sync::CancellationToken;
+
+use crate::backoff::Backoff;
+use crate::metrics::Metrics;
+use crate::problem::chain;
+
+/// The durable consumer's name, shared by all dispatchers of a prefix.
+const CONSUMER: &str = "log-archiver";
+
+/// How long an archived log stays in the stream, and how soon a log whose archiver died is taken up
+/// again.
+const KEPT: Duration = Duration::from_secs(60);
+
+/// How many outcomes may be on their way at once. Each of them waits for `KEPT`, so this bounds the
+/// archiver at some 8,000 builds a second; the default of 1,000 would at 16.
+const MAX_ACK_PENDING: i64 = 500_000;
+
+/// How many logs are moved at once. Each takes a few MiB at most, for the part being written.
+const CONCURRENCY: usize = 4;
+
+/// How long the server may take over one step.
+const DEADLINE: Duration = Duration::from_secs(10);
+
+/// The longest wait for outcomes in one pull; only bounds how long a lost pull goes unnoticed.
+const PULL_EXPIRES: Duration = Duration::from_secs(30);
+
+#[derive(Debug, thiserror::Error)]
+enum ArchiveError {
+    #[error("failed to use the consumer {CONSUMER}")]
+    Consumer(#[source] async_nats::Error),
+    #[error("failed to read the log")]
+    Read(#[from] ReadError),
+    #[error("failed to keep the log")]
+    Store(#[from] StoreError),
+    #[error("failed to remove the log from the stream")]
+    Purge(#[source] async_nats::Error),
+    #[error("failed to acknowledge")]
+    Acknowledge(#[source] async_nats::Error),
+    #[error("the server took too long")]
+    Deadline(#[from] tokio::time::error::Elapsed),
+}
+
+/// Moves logs.
+#[derive(Debug, Clone)]
+pub(crate) struct Archiver {
+    pub(crate) queue: Queue,
+    pub(crate) store: ArtifactStore,
+    pub(crate) metrics: Arc<Metrics>,
+}
+
+impl Archiver {
+    /// Runs until `stop`.
+    pub(crate) async fn run(self, stop: CancellationToken) {
+        let mut backoff = Backoff::default();
+        loop {
+            match stop.run_until_cancelled(self.serve(&mut backoff)).await {
+                None => return,
+                Some(Ok(())) => {}
+                Some(Err(error)) => {
+                    tracing::warn!(error = chain(&error), "the log archiver starts over");
+                }
+            }
+            if !backoff.pause(&stop).await {
+                return;
+            }
+        }
+    }
+
+    async fn serve(&self, backoff: &mut Backoff) -> Result<(), ArchiveError> {
+        let config = pull::Config {
+            durable_name: Some(CONSUMER.to_owned()),
+            description: Some("moves logs of finished builds to the artifact store".to_owned()),
+            filter_subject: self.queue.subjects().outcomes(),
+            ack_policy: AckPolicy::Explicit,
+            deliver_policy: DeliverPolicy::All,
+            ack_wait: KEPT,
+            max_ack_pending: MAX_ACK_PENDING,
+            ..Default::default()
+        };
+        let consumer = self
+            .queue
+            .jetstream()
+            .create_consumer_on_stream(config, self.queue.subjects().events_stream())
+            .await
+            .map_err(|error| ArchiveError::Consumer(error.into()))?;
+        let messages = consumer
+            .stream()
+            // Few at a time: those that wait here would be delivered to another after `KEPT`.
+            .max_messages_per_batch(CONCURRENCY * 4)
+            .expires(PULL_EXPIRES)
+            .heartbeat(PULL_EXPIRES / 3)
+            .messages()
+            .await
+            .map_err(|error| ArchiveError::Consumer(error.into()))?;
+        let mut outcomes = messages
+            .map(|message| async move {
+                let message = message.map_err(|error| ArchiveError::Consumer(error.into()))?;
+                if let Err(error) = self.take(&message).await {
+                    tracing::warn!(
+                        subject = %message.subject,
+                        error = chain(&error),
+                        "a log was not archived; trying again in a minute"
+                    );
+                    acknowledge(&message, AckKind::Nak(Some(KEPT))).await?;
+                }
+                Ok::<_, ArchiveError>(())
+            })
+            .buffer_unordered(CONCURRENCY);
+        while let Some(outcome) = outcomes.next().await {
+            outcome?;
+            backoff.reset();
+        }
+        Ok(())
+    }
+
+    async fn take(&self, message: &async_nats::jetstream::Message) -> Result<(), ArchiveError> {
+        let Some((project, build)) = build_of(message) else {
+            tracing::warn!(subject = %message.subject, "an outcome of no build");
+            return acknowledge(message, AckKind::Ack).await;
+        };
+        if self.store.get_log(&project, build).await?.is_some() {
+            tokio::time::timeout(DEADLINE, self.queue.purge_log(&project, build))
+                .await?
+                .map_err(ArchiveError::Purge)?;
+            return acknowledge(message, AckKind::Ack).await;
+        }
+        let reader =
+            tokio::time::timeout(DEADLINE, self.queue.read_log(&project, build, None)).await??;
+        let log = reader.until_caught_up().map_ok(|chunk| chunk.payload);
+        self.store.put_log(&project, build, log).await?;
+        self.metrics.logs_archived.fetch_add(1, Ordering::Relaxed);
+        acknowledge(message, AckKind::Nak(Some(KEPT))).await
+    }
+}
+
+async fn acknowledge(
+    message: &async_nats::jetstream::Message,
+    kind: AckKind,
+) -> Result<(), ArchiveError> {
+    tokio::time::timeout(DEADLINE, message.ack_with(kind)).await?.map_err(ArchiveError::Acknowledge)
+}
+
+fn build_of(message: &async_nats::jetstream::Message) -> Option<(ProjectName, BuildId)> {
+    let project = message.subject.split('.').nth(2)?.parse().ok()?;
+    let header = message.headers.as_ref()?.get(slipway_queue::publish::header::BUILD_ID)?;
+    Some((project, header.as_str().parse().ok()?))
+}

@@ -1,0 +1,335 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! The one reader of `EVENTS` of this dispatcher. What it reads goes to the projection and then,
+//! through a bounded broadcast, to every subscriber.
+//!
+//! One reader for all: a consumer for each of a thousand dashboards would cost the server more than
+//! the events themselves. A subscriber that is too slow loses its place in the broadcast and is
+//! dropped; it comes back with the last id it saw and reads what it missed from the stream.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use slipway_proto::event::Event;
+use slipway_proto::{BuildId, ProjectName};
+use slipway_queue::Queue;
+use slipway_queue::read::{Message, ReadError};
+use slipway_queue::topology::Limits;
+use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use crate::backoff::Backoff;
+use crate::problem::chain;
+use crate::projection::{Stored, Work};
+use crate::sse;
+
+/// How many events a subscriber may fall behind. At a thousand builds a second and eight events
+/// each this is half a second; each place costs a pointer.
+const MAX_LAG: usize = 4096;
+
+/// How long the connection may be gone before the reader is opened anew. The client heals a short
+/// loss by itself.
+const LOST_FOR: Duration = Duration::from_secs(5);
+
+/// A message of the stream as it arrived.
+#[derive(Debug, Clone)]
+pub(crate) struct Arrived {
+    pub(crate) sequence: u64,
+    /// How many messages follow it at this time.
+    pub(crate) pending: u64,
+    project: Option<ProjectName>,
+    build: Option<BuildId>,
+    /// The short type, from the subject.
+    kind: String,
+    payload: Bytes,
+}
+
+impl Arrived {
+    /// Reads what subject and headers say; the payload is parsed by who needs it.
+    pub(crate) fn of(message: Message) -> Self {
+        // `<prefix>.event.<project>.<shard>.<type>`, where a type has dots of its own.
+        let mut tokens = message.subject.splitn(5, '.').skip(2);
+        let project = tokens.next().and_then(|project| project.parse().ok());
+        let kind = tokens.nth(1).unwrap_or_default().to_owned();
+        let header = message.headers.as_ref();
+        let build = header
+            .and_then(|headers| headers.get(slipway_queue::publish::header::BUILD_ID))
+            .and_then(|value| value.as_str().parse().ok());
+        Self {
+            sequence: message.sequence,
+            pending: message.pending,
+            project,
+            build,
+            kind,
+            payload: message.payload,
+        }
+    }
+
+    /// Parses the payload.
+    pub(crate) fn stored(&self) -> Stored {
+        let event = match serde_json::from_slice::<Event>(&self.payload) {
+            Ok(event) => Some(event),
+            Err(error) => {
+                let sequence = self.sequence;
+                tracing::warn!(%error, sequence, kind = self.kind, "skipped an event that does not parse");
+                None
+            }
+        };
+        Stored { sequence: self.sequence, event }
+    }
+
+    /// Makes what subscribers are told; `None` for what is no event.
+    pub(crate) fn notice(&self) -> Option<Notice> {
+        let text = str::from_utf8(&self.payload).ok()?;
+        Some(Notice {
+            sequence: self.sequence,
+            project: self.project.clone()?,
+            build: self.build?,
+            finished: self.kind == "build.finished",
+            frame: sse::frame(self.sequence, &self.kind, text),
+        })
+    }
+}
+
+/// An event as subscribers get it.
+#[derive(Debug)]
+pub(crate) struct Notice {
+    /// Its sequence in the stream.
+    pub(crate) sequence: u64,
+    /// The project it belongs to.
+    pub(crate) project: ProjectName,
+    /// The build it is about.
+    pub(crate) build: BuildId,
+    /// Whether it is the build's outcome.
+    pub(crate) finished: bool,
+    /// The bytes of its `text/event-stream` frame, the same for all.
+    pub(crate) frame: Bytes,
+}
+
+/// What comes out of the broadcast.
+#[derive(Debug, Clone)]
+pub(crate) enum Told {
+    /// An event.
+    Event(Arc<Notice>),
+    /// The stream was made anew: sequences start over, and nobody can go on from here.
+    Anew,
+}
+
+/// Hands events out.
+#[derive(Debug)]
+pub(crate) struct Feed {
+    sender: broadcast::Sender<Told>,
+    /// The sequence of the last event that was, or is about to be, handed out.
+    position: AtomicU64,
+    /// The sequence of the stream's last event when it was last opened.
+    head: AtomicU64,
+    caught_up: AtomicBool,
+}
+
+/// A place in the broadcast.
+pub(crate) struct Subscription {
+    /// Gets every event behind `position`.
+    pub(crate) receiver: broadcast::Receiver<Told>,
+    /// Where the broadcast stood: everything up to here must be read from the stream.
+    pub(crate) position: u64,
+    /// The end of the stream as far as is known: what happens now comes behind it.
+    pub(crate) head: u64,
+}
+
+impl Default for Feed {
+    fn default() -> Self {
+        let (sender, _) = broadcast::channel(MAX_LAG);
+        Self {
+            sender,
+            position: AtomicU64::new(0),
+            head: AtomicU64::new(0),
+            caught_up: AtomicBool::new(false),
+        }
+    }
+}
+
+impl Feed {
+    /// Takes a place in the broadcast.
+    pub(crate) fn subscribe(&self) -> Subscription {
+        // In this order: `tell` moves the position before it sends, so an event behind the position
+        // read here is sent after the subscription and is received.
+        let receiver = self.sender.subscribe();
+        let position = self.position.load(Ordering::SeqCst);
+        let head = self.head.load(Ordering::SeqCst).max(position);
+        Subscription { receiver, position, head }
+    }
+
+    /// Returns how many subscribers there are.
+    pub(crate) fn subscribers(&self) -> usize {
+        self.sender.receiver_count()
+    }
+
+    /// Hands an event to all subscribers.
+    pub(crate) fn tell(&self, arrived: &Arrived) {
+        self.position.fetch_max(arrived.sequence, Ordering::SeqCst);
+        if self.sender.receiver_count() == 0 {
+            return;
+        }
+        if let Some(notice) = arrived.notice() {
+            // The last subscriber may have left just now.
+            let _unheard = self.sender.send(Told::Event(Arc::new(notice)));
+        }
+    }
+
+    /// Notes where reading goes on, and where the stream ends.
+    pub(crate) fn aligned(&self, position: u64, head: u64, anew: bool) {
+        self.head.store(head, Ordering::SeqCst);
+        self.position.store(position, Ordering::SeqCst);
+        if anew {
+            let _unheard = self.sender.send(Told::Anew);
+        }
+    }
+
+    /// Returns whether the projection has been at the end of the stream since the start. A latch:
+    /// falling behind later is load, and no reason to take this dispatcher out of service.
+    pub(crate) fn is_caught_up(&self) -> bool {
+        self.caught_up.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_caught_up(&self) {
+        if !self.caught_up.swap(true, Ordering::Relaxed) {
+            tracing::info!("the projection has caught up with the events");
+        }
+    }
+}
+
+/// Reads the stream for ever, into `work`, until `stop`. After any error it goes on behind the last
+/// event that the projection has.
+pub(crate) async fn read(
+    queue: Queue,
+    feed: Arc<Feed>,
+    work: mpsc::Sender<Work>,
+    stop: CancellationToken,
+) {
+    let mut backoff = Backoff::default();
+    loop {
+        let reading = Box::pin(read_on(&queue, &feed, &work, &mut backoff));
+        let outcome = stop.run_until_cancelled(reading).await;
+        match outcome {
+            None | Some(Err(Interrupted::Closed)) => return,
+            Some(Err(Interrupted::Lost)) => {
+                tracing::warn!("the connection was gone for too long; opening the events anew");
+            }
+            Some(Err(Interrupted::Read(error))) => {
+                tracing::warn!(error = chain(&error), "lost the reader of events; opening another");
+            }
+            Some(Ok(never)) => match never {},
+        }
+        if !backoff.pause(&stop).await {
+            return;
+        }
+    }
+}
+
+enum Interrupted {
+    /// The projection's thread is gone.
+    Closed,
+    Lost,
+    Read(ReadError),
+}
+
+impl From<ReadError> for Interrupted {
+    fn from(error: ReadError) -> Self {
+        Self::Read(error)
+    }
+}
+
+async fn read_on(
+    queue: &Queue,
+    feed: &Feed,
+    work: &mpsc::Sender<Work>,
+    backoff: &mut Backoff,
+) -> Result<std::convert::Infallible, Interrupted> {
+    let position = match queue.events_position().await {
+        Ok(position) => position,
+        Err(error) => {
+            // The server may have come back without its streams.
+            if let Err(error) = queue.ensure_topology(&Limits::default()).await {
+                tracing::debug!(error = chain(&error), "the streams could not be made anew");
+            }
+            return Err(error.into());
+        }
+    };
+    let (reply, aligned) = oneshot::channel();
+    let align =
+        Work::Align { created: position.created, last_sequence: position.last_sequence, reply };
+    work.send(align).await.map_err(|_| Interrupted::Closed)?;
+    let after = aligned.await.map_err(|_| Interrupted::Closed)?;
+    let mut reader = queue.read_events(&queue.subjects().events(), after).await?;
+    if reader.pending() == 0 {
+        feed.set_caught_up();
+    }
+    tracing::debug!(after, pending = reader.pending(), "reading events");
+    let mut lost_since = None;
+    let mut watch = tokio::time::interval(Duration::from_secs(1));
+    loop {
+        tokio::select! {
+            message = reader.next() => {
+                let arrived = Arrived::of(message?);
+                work.send(Work::Fold(arrived)).await.map_err(|_| Interrupted::Closed)?;
+                backoff.reset();
+                lost_since = None;
+            }
+            now = watch.tick() => {
+                if queue.is_connected() {
+                    // A server that was away may have come back with another stream.
+                    if lost_since.is_some_and(|since| now - since > LOST_FOR) {
+                        return Err(Interrupted::Lost);
+                    }
+                    lost_since = None;
+                } else {
+                    lost_since.get_or_insert(now);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(sequence: u64) -> Message {
+        let build = BuildId::fresh();
+        let mut headers = async_nats::HeaderMap::new();
+        headers.insert(slipway_queue::publish::header::BUILD_ID, build.to_string());
+        Message {
+            sequence,
+            pending: 0,
+            subject: "slipway.event.team.7.build.finished".into(),
+            headers: Some(headers),
+            payload: Bytes::from_static(b"{}"),
+        }
+    }
+
+    #[test]
+    fn what_is_told_comes_from_subject_and_headers() {
+        let arrived = Arrived::of(message(7));
+        let notice = arrived.notice().expect("it is an event");
+        assert_eq!(notice.project.as_str(), "team");
+        assert!(notice.finished);
+        assert_eq!(notice.frame, "id: 7\nevent: build.finished\ndata: {}\n\n");
+        assert!(arrived.stored().event.is_none(), "the payload is no event");
+        let headless = Message { headers: None, ..message(8) };
+        assert!(Arrived::of(headless).notice().is_none());
+    }
+
+    #[test]
+    fn a_subscription_knows_what_it_will_not_receive() {
+        let feed = Feed::default();
+        feed.tell(&Arrived::of(message(3)));
+        let mut subscription = feed.subscribe();
+        feed.tell(&Arrived::of(message(4)));
+        assert_eq!(subscription.position, 3);
+        let Ok(Told::Event(notice)) = subscription.receiver.try_recv() else { panic!("nothing") };
+        assert_eq!(notice.sequence, 4);
+        assert!(subscription.receiver.try_recv().is_err());
+    }
+}

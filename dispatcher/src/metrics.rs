@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! Counters, written in Prometheus' text format.
+
+use std::fmt::Write as _;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// What this dispatcher has done since it started.
+#[derive(Debug, Default)]
+pub(crate) struct Metrics {
+    pub(crate) uploads_stored: AtomicU64,
+    pub(crate) uploads_refused: AtomicU64,
+    pub(crate) upload_bytes: AtomicU64,
+    pub(crate) submits_accepted: AtomicU64,
+    pub(crate) submits_repeated: AtomicU64,
+    pub(crate) submits_invalid: AtomicU64,
+    pub(crate) submits_key_reused: AtomicU64,
+    pub(crate) submits_queue_full: AtomicU64,
+    pub(crate) submits_unavailable: AtomicU64,
+    pub(crate) events_folded: AtomicU64,
+    pub(crate) projection_sequence: AtomicU64,
+    pub(crate) subscribers_dropped: AtomicU64,
+    pub(crate) logs_archived: AtomicU64,
+}
+
+/// What is read when somebody asks, not counted.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Gauges {
+    pub(crate) connected: bool,
+    pub(crate) server_errors: u64,
+    pub(crate) slow_consumers: u64,
+    pub(crate) disconnects: u64,
+    pub(crate) subscribers: usize,
+}
+
+impl Metrics {
+    /// Adds one.
+    pub(crate) fn count(counter: &AtomicU64) {
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Writes all of them.
+    pub(crate) fn render(&self, gauges: &Gauges) -> String {
+        let value = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let mut page = Page::default();
+        page.family("slipway_uploads_total", "counter", "Uploads of artifacts by outcome.");
+        page.sample("outcome", "stored", value(&self.uploads_stored));
+        page.sample("outcome", "refused", value(&self.uploads_refused));
+        page.family("slipway_upload_bytes_total", "counter", "Bytes of artifacts received.");
+        page.plain(value(&self.upload_bytes));
+        page.family("slipway_submits_total", "counter", "Build requests by outcome.");
+        page.sample("outcome", "accepted", value(&self.submits_accepted));
+        page.sample("outcome", "repeated", value(&self.submits_repeated));
+        page.sample("outcome", "invalid", value(&self.submits_invalid));
+        page.sample("outcome", "key_reused", value(&self.submits_key_reused));
+        page.sample("outcome", "queue_full", value(&self.submits_queue_full));
+        page.sample("outcome", "unavailable", value(&self.submits_unavailable));
+        page.family("slipway_events_folded_total", "counter", "Events folded into the projection.");
+        page.plain(value(&self.events_folded));
+        page.family("slipway_projection_sequence", "gauge", "Sequence of the last event folded.");
+        page.plain(value(&self.projection_sequence));
+        page.family("slipway_event_subscribers", "gauge", "Clients that follow events or logs.");
+        page.plain(gauges.subscribers as u64);
+        page.family(
+            "slipway_event_subscribers_dropped_total",
+            "counter",
+            "Clients that were dropped because they read too slowly.",
+        );
+        page.plain(value(&self.subscribers_dropped));
+        page.family(
+            "slipway_logs_archived_total",
+            "counter",
+            "Logs written to the artifact store.",
+        );
+        page.plain(value(&self.logs_archived));
+        page.family("slipway_nats_connected", "gauge", "Whether the connection to NATS stands.");
+        page.plain(u64::from(gauges.connected));
+        page.family(
+            "slipway_nats_events_total",
+            "counter",
+            "What the NATS server told the client out of band; a denied permission shows only here.",
+        );
+        page.sample("event", "server_error", gauges.server_errors);
+        page.sample("event", "slow_consumer", gauges.slow_consumers);
+        page.sample("event", "disconnect", gauges.disconnects);
+        page.text
+    }
+}
+
+#[derive(Default)]
+struct Page {
+    text: String,
+    family: &'static str,
+}
+
+impl Page {
+    fn family(&mut self, name: &'static str, kind: &str, help: &str) {
+        self.family = name;
+        self.line(&format!("# HELP {name} {help}"));
+        self.line(&format!("# TYPE {name} {kind}"));
+    }
+
+    fn sample(&mut self, label: &str, name: &str, value: u64) {
+        self.line(&format!("{}{{{label}=\"{name}\"}} {value}", self.family));
+    }
+
+    fn plain(&mut self, value: u64) {
+        self.line(&format!("{} {value}", self.family));
+    }
+
+    fn line(&mut self, line: &str) {
+        writeln!(self.text, "{line}").expect("writing to a string does not fail");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_page_is_what_prometheus_reads() {
+        let metrics = Metrics::default();
+        Metrics::count(&metrics.submits_accepted);
+        let gauges = Gauges {
+            connected: true,
+            server_errors: 1,
+            slow_consumers: 0,
+            disconnects: 2,
+            subscribers: 3,
+        };
+        insta::assert_snapshot!(metrics.render(&gauges));
+    }
+}

@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! The projection: builds folded from `EVENTS` into a SQLite file, which answers lists and the
+//! details of builds whose live record is gone.
+//!
+//! It is a cache of the stream and nothing else. Each dispatcher has its own; it can be deleted at
+//! any time and is then folded anew. One thread of its own writes ([`writer`]), since SQLite has
+//! one writer and its calls block; a few read-only connections answer queries beside it, which the
+//! write-ahead log makes possible.
+
+mod fold;
+mod list;
+mod schema;
+mod writer;
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rusqlite::{Connection, OptionalExtension as _, params};
+use slipway_proto::{Build, BuildId, ProjectName};
+use tokio::sync::Semaphore;
+
+pub(crate) use fold::{FindRecord, Folder, RecordUnavailable, Stored};
+pub(crate) use list::{Cursor, ImageFilter, ListQuery, Page};
+pub(crate) use writer::{Work, spawn};
+
+/// How many queries run at once; more would only compete for the same two cores and page cache.
+const MAX_READERS: usize = 4;
+
+/// Why the projection could not be read or written.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ProjectionError {
+    /// SQLite refused.
+    #[error("failed to use the projection {path}")]
+    Sqlite {
+        path: String,
+        #[source]
+        source: rusqlite::Error,
+    },
+    /// The directory cannot be made, or a broken file not be removed.
+    #[error("failed to make room for the projection {path}")]
+    Io {
+        path: String,
+        #[source]
+        source: std::io::Error,
+    },
+    /// A row holds no build; the file was written by something else.
+    #[error("a row of the projection does not parse")]
+    Malformed(#[source] serde_json::Error),
+    /// A live record that is needed to fold an event could not be read.
+    #[error(transparent)]
+    Record(#[from] RecordUnavailable),
+    /// The reading task ended early.
+    #[error("the query was called off")]
+    CalledOff,
+}
+
+/// Reads the projection. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct Projection {
+    readers: Arc<Readers>,
+}
+
+#[derive(Debug)]
+struct Readers {
+    path: PathBuf,
+    idle: Mutex<Vec<Connection>>,
+    permits: Semaphore,
+}
+
+impl Projection {
+    /// Opens the file for writing and for reading, making or remaking it where it is missing, of
+    /// another version, or broken.
+    pub(crate) fn open(path: &Path, find: FindRecord) -> Result<(Self, Folder), ProjectionError> {
+        let connection = schema::open(path)?;
+        let folder = Folder::new(connection, path, find)?;
+        let readers = Readers {
+            path: path.to_owned(),
+            idle: Mutex::default(),
+            permits: Semaphore::new(MAX_READERS),
+        };
+        Ok((Self { readers: Arc::new(readers) }, folder))
+    }
+
+    /// Reads one build.
+    pub(crate) async fn get(
+        &self,
+        project: &ProjectName,
+        build: BuildId,
+    ) -> Result<Option<Build>, ProjectionError> {
+        let (project, build) = (project.clone(), build.to_string());
+        let body: Option<String> = self
+            .query(move |connection| {
+                connection
+                    .prepare_cached("SELECT body FROM builds WHERE project = ?1 AND id = ?2")?
+                    .query_row(params![project.as_str(), build], |row| row.get(0))
+                    .optional()
+            })
+            .await?;
+        body.map(|body| serde_json::from_str(&body).map_err(ProjectionError::Malformed)).transpose()
+    }
+
+    /// Reads a page of builds, newest first.
+    pub(crate) async fn list(&self, query: ListQuery) -> Result<Page, ProjectionError> {
+        let rows = self.query(move |connection| list::rows(connection, &query)).await?;
+        rows.into_page()
+    }
+
+    async fn query<T, F>(&self, query: F) -> Result<T, ProjectionError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    {
+        let _permit = self.readers.permits.acquire().await.expect("nobody closes it");
+        let readers = Arc::clone(&self.readers);
+        let answer = tokio::task::spawn_blocking(move || {
+            let idle = readers.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+            let connection = match idle {
+                Some(connection) => connection,
+                None => schema::open_for_reading(&readers.path)?,
+            };
+            let answer = query(&connection).map_err(schema::refused(&readers.path))?;
+            readers.idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
+            Ok(answer)
+        });
+        answer.await.unwrap_or(Err(ProjectionError::CalledOff))
+    }
+}
+
+#[cfg(test)]
+mod tests;

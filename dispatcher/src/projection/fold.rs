@@ -1,0 +1,323 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! Folding events into rows.
+//!
+//! A batch is one transaction that also moves `last_sequence`, so an event is folded exactly once
+//! however often it is delivered.
+//!
+//! A worker may announce that it started a build before the dispatcher announced that it accepted
+//! it; both publish on their own connection. An event of a build that is not known yet is helped by
+//! the live record; where that is gone too (a rebuild from old events), the event waits in the
+//! table `early` for the `build.queued` that follows.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::path::{Path, PathBuf};
+
+use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior, params};
+use slipway_proto::api::StateName;
+use slipway_proto::event::{Event, EventBody};
+use slipway_proto::{Build, BuildId, ProjectName};
+
+use super::{ProjectionError, list, schema};
+
+/// How many unfinished builds are kept parsed between batches. Each takes a few KiB; a build that
+/// is not among them is read from its row again.
+const MAX_ACTIVE: usize = 5_000;
+
+/// How far behind an early event may fall before it is given up: its `build.queued` never came.
+const EARLY_WINDOW: u64 = 100_000;
+
+/// The live record could not be read.
+#[derive(Debug, thiserror::Error)]
+#[error("failed to read the live record of a build")]
+pub(crate) struct RecordUnavailable(#[source] pub(crate) slipway_queue::RecordError);
+
+/// Looks for the live record of a build.
+pub(crate) type FindRecord =
+    Box<dyn Fn(&ProjectName, BuildId) -> Result<Option<Build>, RecordUnavailable> + Send>;
+
+/// A message of the stream, read as an event.
+#[derive(Debug, Clone)]
+pub(crate) struct Stored {
+    /// Its sequence in the stream.
+    pub(crate) sequence: u64,
+    /// The event; `None` if the message does not parse.
+    pub(crate) event: Option<Event>,
+}
+
+/// Folds events into the file.
+pub(crate) struct Folder {
+    connection: Connection,
+    path: PathBuf,
+    find: FindRecord,
+    last_sequence: u64,
+    active: HashMap<BuildId, Row>,
+}
+
+/// A build and what its row says of it.
+#[derive(Debug, Clone)]
+struct Row {
+    build: Build,
+    /// The state in the row; `None` while there is no row.
+    stored: Option<StateName>,
+    dirty: bool,
+}
+
+impl Folder {
+    pub(super) fn new(
+        connection: Connection,
+        path: &Path,
+        find: FindRecord,
+    ) -> Result<Self, ProjectionError> {
+        let last_sequence = last_sequence(&connection).map_err(schema::refused(path))?;
+        Ok(Self { connection, path: path.to_owned(), find, last_sequence, active: HashMap::new() })
+    }
+
+    /// Returns the sequence of the last event that was folded.
+    pub(crate) fn last_sequence(&self) -> u64 {
+        self.last_sequence
+    }
+
+    /// Makes sure that the file is a projection of this stream: one made at another time, or one
+    /// that ends before what was folded, has other events under the same sequences.
+    pub(crate) fn align(&mut self, created: i128, last: u64) -> Result<(), ProjectionError> {
+        let refused = schema::refused(&self.path);
+        let created = created.to_string();
+        let known: Option<String> = self
+            .connection
+            .query_row("SELECT value FROM meta WHERE key = 'stream_created'", [], |row| row.get(0))
+            .optional()
+            .map_err(&refused)?;
+        let same = known.as_ref().is_none_or(|known| *known == created);
+        if !same || last < self.last_sequence {
+            tracing::warn!("the events are another stream's than before; folding them anew");
+            self.active.clear();
+            schema::reset(&self.connection).map_err(&refused)?;
+            self.last_sequence = 0;
+        }
+        self.connection
+            .execute("INSERT OR REPLACE INTO meta VALUES ('stream_created', ?1)", [created])
+            .map_err(&refused)?;
+        Ok(())
+    }
+
+    /// Folds a batch and returns how many of its events were new. On an error nothing is folded.
+    pub(crate) fn fold(&mut self, batch: &[Stored]) -> Result<usize, ProjectionError> {
+        let outcome = self.try_fold(batch);
+        if outcome.is_err() {
+            // They may be ahead of their rows now.
+            self.active.clear();
+        }
+        outcome
+    }
+
+    fn try_fold(&mut self, batch: &[Stored]) -> Result<usize, ProjectionError> {
+        let refused = schema::refused(&self.path);
+        let transaction = self
+            .connection
+            .transaction_with_behavior(TransactionBehavior::Immediate)
+            .map_err(&refused)?;
+        let before = last_sequence(&transaction).map_err(&refused)?;
+        if before != self.last_sequence {
+            // Another process writes to the same file.
+            self.active.clear();
+        }
+        let mut batch_fold = BatchFold {
+            transaction: &transaction,
+            active: &mut self.active,
+            find: &self.find,
+            path: &self.path,
+        };
+        let new = || batch.iter().filter(|stored| stored.sequence > before);
+        // First those that make a build known, since others of the batch may need it.
+        for event in new().filter_map(|stored| stored.event.as_ref()) {
+            batch_fold.accept(event)?;
+        }
+        for stored in new() {
+            if let Some(event) = &stored.event {
+                batch_fold.fold(stored.sequence, event)?;
+            }
+        }
+        batch_fold.write()?;
+        let last = batch.iter().map(|stored| stored.sequence).max().unwrap_or(0).max(before);
+        transaction
+            .prepare_cached("UPDATE meta SET value = ?1 WHERE key = 'last_sequence'")
+            .and_then(|mut statement| statement.execute([integer(last)]))
+            .map_err(&refused)?;
+        transaction
+            .prepare_cached("DELETE FROM early WHERE sequence < ?1")
+            .and_then(|mut statement| {
+                statement.execute([integer(last.saturating_sub(EARLY_WINDOW))])
+            })
+            .map_err(&refused)?;
+        transaction.commit().map_err(&refused)?;
+        self.last_sequence = last;
+        self.active.retain(|_, row| !row.build.state.is_finished());
+        if self.active.len() > MAX_ACTIVE {
+            self.active.clear();
+        }
+        Ok(new().count())
+    }
+}
+
+/// The folding of one batch, inside its transaction.
+struct BatchFold<'a> {
+    transaction: &'a Transaction<'a>,
+    active: &'a mut HashMap<BuildId, Row>,
+    find: &'a FindRecord,
+    path: &'a Path,
+}
+
+impl BatchFold<'_> {
+    /// Folds `build.queued`.
+    fn accept(&mut self, event: &Event) -> Result<(), ProjectionError> {
+        let EventBody::Queued(queued) = &event.body else { return Ok(()) };
+        if self.known(event)? {
+            return Ok(());
+        }
+        let mut build = Build::accepted(queued.request.clone(), queued.submission, event.time);
+        for early in self.take_early(event.subject)? {
+            build.fold(&early);
+        }
+        self.active.insert(event.subject, Row { build, stored: None, dirty: true });
+        Ok(())
+    }
+
+    /// Folds any other event.
+    fn fold(&mut self, sequence: u64, event: &Event) -> Result<(), ProjectionError> {
+        if matches!(event.body, EventBody::Queued(_)) {
+            return Ok(());
+        }
+        if !self.known(event)? {
+            let Some(project) = project(event) else { return Ok(()) };
+            match (self.find)(&project, event.subject)? {
+                Some(build) => {
+                    self.active.insert(event.subject, Row { build, stored: None, dirty: true });
+                }
+                None => return self.put_early(sequence, event),
+            }
+        }
+        if let Entry::Occupied(mut entry) = self.active.entry(event.subject) {
+            let row = entry.get_mut();
+            row.build.fold(event);
+            row.dirty = true;
+        }
+        Ok(())
+    }
+
+    /// Brings an event's build into `active`; returns whether it is there.
+    fn known(&mut self, event: &Event) -> Result<bool, ProjectionError> {
+        let id = event.subject;
+        if self.active.contains_key(&id) {
+            return Ok(true);
+        }
+        let project = event.source.strip_prefix("/projects/").unwrap_or_default();
+        let body: Option<String> = self
+            .transaction
+            .prepare_cached("SELECT body FROM builds WHERE project = ?1 AND id = ?2")
+            .and_then(|mut statement| {
+                statement.query_row(params![project, id.to_string()], |row| row.get(0)).optional()
+            })
+            .map_err(schema::refused(self.path))?;
+        let Some(body) = body else { return Ok(false) };
+        let build: Build = serde_json::from_str(&body).map_err(ProjectionError::Malformed)?;
+        let stored = Some(StateName::from(&build.state.phase));
+        self.active.insert(id, Row { build, stored, dirty: false });
+        Ok(true)
+    }
+
+    fn put_early(&self, sequence: u64, event: &Event) -> Result<(), ProjectionError> {
+        tracing::warn!(
+            build = %event.subject,
+            event = event.body.short_type(),
+            "an event of a build that is not known; it waits for the build's first"
+        );
+        let body = serde_json::to_string(event).map_err(ProjectionError::Malformed)?;
+        self.transaction
+            .prepare_cached("INSERT OR IGNORE INTO early VALUES (?1, ?2, ?3)")
+            .and_then(|mut statement| {
+                statement.execute(params![event.subject.to_string(), integer(sequence), body])
+            })
+            .map_err(schema::refused(self.path))?;
+        Ok(())
+    }
+
+    fn take_early(&self, id: BuildId) -> Result<Vec<Event>, ProjectionError> {
+        let refused = schema::refused(self.path);
+        let id = id.to_string();
+        let bodies: Vec<String> = self
+            .transaction
+            .prepare_cached("SELECT body FROM early WHERE id = ?1 ORDER BY sequence")
+            .and_then(|mut statement| statement.query_map([&id], |row| row.get(0))?.collect())
+            .map_err(&refused)?;
+        if !bodies.is_empty() {
+            self.transaction.execute("DELETE FROM early WHERE id = ?1", [&id]).map_err(&refused)?;
+        }
+        bodies
+            .iter()
+            .map(|body| serde_json::from_str(body).map_err(ProjectionError::Malformed))
+            .collect()
+    }
+
+    /// Writes the rows of the builds that changed, touching an index only where its columns did.
+    fn write(&mut self) -> Result<(), ProjectionError> {
+        let refused = schema::refused(self.path);
+        for row in self.active.values_mut().filter(|row| row.dirty) {
+            let build = &row.build;
+            let body = serde_json::to_string(build).map_err(ProjectionError::Malformed)?;
+            let (project, id) = (build.request.project.as_str(), build.request.build.to_string());
+            let state = StateName::from(&build.state.phase);
+            let written = match row.stored {
+                None => self
+                    .transaction
+                    .prepare_cached(
+                        "INSERT INTO builds (project, id, state, repository, image, accepted_at, body)
+                         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+                    )
+                    .and_then(|mut statement| {
+                        statement.execute(params![
+                            project,
+                            id,
+                            list::state_number(state),
+                            build.request.image().name(),
+                            build.request.image().to_string(),
+                            build.accepted_at.as_microsecond(),
+                            body
+                        ])
+                    }),
+                Some(stored) if stored == state => self
+                    .transaction
+                    .prepare_cached("UPDATE builds SET body = ?3 WHERE project = ?1 AND id = ?2")
+                    .and_then(|mut statement| statement.execute(params![project, id, body])),
+                Some(_) => self
+                    .transaction
+                    .prepare_cached(
+                        "UPDATE builds SET body = ?3, state = ?4 WHERE project = ?1 AND id = ?2",
+                    )
+                    .and_then(|mut statement| {
+                        statement.execute(params![project, id, body, list::state_number(state)])
+                    }),
+            };
+            written.map_err(&refused)?;
+            row.stored = Some(state);
+            row.dirty = false;
+        }
+        Ok(())
+    }
+}
+
+fn project(event: &Event) -> Option<ProjectName> {
+    event.source.strip_prefix("/projects/")?.parse().ok()
+}
+
+fn last_sequence(connection: &Connection) -> rusqlite::Result<u64> {
+    let last: i64 = connection
+        .prepare_cached("SELECT value FROM meta WHERE key = 'last_sequence'")?
+        .query_row([], |row| row.get(0))?;
+    Ok(u64::try_from(last).unwrap_or(0))
+}
+
+fn integer(sequence: u64) -> i64 {
+    i64::try_from(sequence).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,174 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! Lists of builds, newest first, a page at a time.
+//!
+//! A page starts behind the last row of the one before (time and id), not at an offset, so it costs
+//! the same however deep it is and does not shift when builds arrive. A query over several states
+//! is asked once for each and merged: each part is then a run of one index in the order of the
+//! answer, whatever the filters, and never a scan or a sort of all builds.
+
+use std::fmt;
+use std::str::FromStr;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use rusqlite::{Connection, ToSql, params};
+use slipway_proto::api::StateName;
+use slipway_proto::{Build, BuildId, ProjectName, Reference};
+
+use super::ProjectionError;
+
+/// What to list.
+#[derive(Debug, Clone)]
+pub(crate) struct ListQuery {
+    /// The project.
+    pub(crate) project: ProjectName,
+    /// The states to list; all if empty.
+    pub(crate) states: Vec<StateName>,
+    /// Only builds of this image.
+    pub(crate) image: Option<ImageFilter>,
+    /// How many builds at most.
+    pub(crate) limit: usize,
+    /// Only builds behind this one.
+    pub(crate) after: Option<Cursor>,
+}
+
+/// Compares with a build's main reference.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum ImageFilter {
+    /// With its tag.
+    Tagged(String),
+    /// Whatever its tag.
+    Repository(String),
+}
+
+impl From<Reference> for ImageFilter {
+    fn from(reference: Reference) -> Self {
+        match reference.tag() {
+            Some(_) => Self::Tagged(reference.to_string()),
+            None => Self::Repository(reference.name()),
+        }
+    }
+}
+
+/// Where a page ended; opaque to clients.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Cursor {
+    accepted_at: i64,
+    id: BuildId,
+}
+
+impl fmt::Display for Cursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&URL_SAFE_NO_PAD.encode(format!("{}.{}", self.accepted_at, self.id)))
+    }
+}
+
+/// A text that is not a cursor.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("is not a cursor: pass the `next_cursor` of the page before")]
+pub(crate) struct ParseCursorError;
+
+impl FromStr for Cursor {
+    type Err = ParseCursorError;
+
+    fn from_str(text: &str) -> Result<Self, ParseCursorError> {
+        let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| ParseCursorError)?;
+        let text = str::from_utf8(&bytes).map_err(|_| ParseCursorError)?;
+        let (time, id) = text.split_once('.').ok_or(ParseCursorError)?;
+        Ok(Self {
+            accepted_at: time.parse().map_err(|_| ParseCursorError)?,
+            id: id.parse().map_err(|_| ParseCursorError)?,
+        })
+    }
+}
+
+/// A page of builds.
+#[derive(Debug)]
+pub(crate) struct Page {
+    /// The builds, newest first.
+    pub(crate) builds: Vec<Build>,
+    /// Where the next page starts; `None` behind the last.
+    pub(crate) next: Option<Cursor>,
+}
+
+/// A page as it stands in the file.
+#[derive(Debug)]
+pub(super) struct Rows {
+    bodies: Vec<String>,
+    next: Option<Cursor>,
+}
+
+impl Rows {
+    pub(super) fn into_page(self) -> Result<Page, ProjectionError> {
+        let builds = self.bodies.iter().map(|body| serde_json::from_str(body));
+        let builds = builds.collect::<Result<_, _>>().map_err(ProjectionError::Malformed)?;
+        Ok(Page { builds, next: self.next })
+    }
+}
+
+/// The number that stands for a state in a row.
+pub(super) fn state_number(state: StateName) -> i64 {
+    let position = StateName::ALL.iter().position(|known| *known == state);
+    position.and_then(|position| i64::try_from(position).ok()).unwrap_or(i64::MAX)
+}
+
+pub(super) fn rows(connection: &Connection, query: &ListQuery) -> rusqlite::Result<Rows> {
+    let states = if query.states.is_empty() { &StateName::ALL[..] } else { &query.states };
+    let mut found = Vec::new();
+    for state in states {
+        part(connection, query, *state, &mut found)?;
+    }
+    found.sort_unstable_by(|one, other| other.cmp(one));
+    let more = found.len() > query.limit;
+    found.truncate(query.limit);
+    let mut body = connection.prepare_cached("SELECT body FROM builds WHERE number = ?1")?;
+    let bodies = found
+        .iter()
+        .map(|(.., number)| body.query_row([number], |row| row.get(0)))
+        .collect::<rusqlite::Result<_>>()?;
+    let next = found.last().filter(|_| more).and_then(|(accepted_at, id, _)| {
+        Some(Cursor { accepted_at: *accepted_at, id: id.parse().ok()? })
+    });
+    Ok(Rows { bodies, next })
+}
+
+/// Adds the rows of one state, one more than the limit, as time, id and row number.
+fn part(
+    connection: &Connection,
+    query: &ListQuery,
+    state: StateName,
+    found: &mut Vec<(i64, String, i64)>,
+) -> rusqlite::Result<()> {
+    let (sql, image) = match &query.image {
+        None => (statement(""), ""),
+        Some(ImageFilter::Tagged(image)) => (statement("image = ?6 AND"), image.as_str()),
+        Some(ImageFilter::Repository(name)) => (statement("repository = ?6 AND"), name.as_str()),
+    };
+    let after = query.after.as_ref();
+    // Behind every row: a time that none has.
+    let time = after.map_or(i64::MAX, |cursor| cursor.accepted_at);
+    let id = after.map_or(String::new(), |cursor| cursor.id.to_string());
+    let limit = i64::try_from(query.limit).unwrap_or(i64::MAX - 1) + 1;
+    let project = query.project.as_str();
+    let state = state_number(state);
+    let mut values: Vec<&dyn ToSql> = params![project, state, time, id, limit].to_vec();
+    if !image.is_empty() {
+        values.push(&image);
+    }
+    let mut statement = connection.prepare_cached(&sql)?;
+    let rows = statement
+        .query_map(values.as_slice(), |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+    for row in rows {
+        found.push(row?);
+    }
+    Ok(())
+}
+
+pub(super) fn statement(image: &str) -> String {
+    format!(
+        "SELECT accepted_at, id, number FROM builds
+         WHERE {image} project = ?1 AND state = ?2 AND (accepted_at, id) < (?3, ?4)
+         ORDER BY accepted_at DESC, id DESC LIMIT ?5"
+    )
+}

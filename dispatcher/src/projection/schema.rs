@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! The tables of the projection, and opening the file that holds them.
+
+use std::path::Path;
+use std::time::Duration;
+
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _};
+
+use super::ProjectionError;
+
+/// The version of the tables and of what is folded into them. A file of another version is folded
+/// anew; raise it whenever a row would come out differently.
+const SCHEMA_VERSION: &str = "1";
+
+/// How long a statement waits for another process's lock, as when two dispatchers share a file by
+/// mistake.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Every list is one state's part of one index, already in the order of the answer, so a page
+/// costs the same among a thousand builds and a million (see `list`).
+const TABLES: &str = "
+    DROP TABLE IF EXISTS meta;
+    DROP TABLE IF EXISTS builds;
+    DROP TABLE IF EXISTS early;
+    CREATE TABLE meta (key TEXT PRIMARY KEY, value NOT NULL) WITHOUT ROWID;
+    CREATE TABLE builds (
+        number INTEGER PRIMARY KEY,
+        project TEXT NOT NULL,
+        id TEXT NOT NULL,
+        state INTEGER NOT NULL,
+        repository TEXT NOT NULL,
+        image TEXT NOT NULL,
+        accepted_at INTEGER NOT NULL,
+        body TEXT NOT NULL,
+        UNIQUE (project, id)
+    );
+    CREATE INDEX builds_by_state ON builds (project, state, accepted_at, id);
+    CREATE INDEX builds_by_repository ON builds (project, repository, state, accepted_at, id);
+    CREATE INDEX builds_by_image ON builds (project, image, state, accepted_at, id);
+    CREATE TABLE early (
+        id TEXT NOT NULL,
+        sequence INTEGER NOT NULL,
+        body TEXT NOT NULL,
+        PRIMARY KEY (id, sequence)
+    ) WITHOUT ROWID;
+";
+
+/// Names SQLite's refusal by the file.
+pub(super) fn refused(path: &Path) -> impl Fn(rusqlite::Error) -> ProjectionError + use<> {
+    let path = path.display().to_string();
+    move |source| ProjectionError::Sqlite { path: path.clone(), source }
+}
+
+/// Opens the file for the one writer.
+pub(super) fn open(path: &Path) -> Result<Connection, ProjectionError> {
+    let io = |source| ProjectionError::Io { path: path.display().to_string(), source };
+    if let Some(directory) = path.parent() {
+        std::fs::create_dir_all(directory).map_err(io)?;
+    }
+    match try_open(path) {
+        Err(error) if is_broken(&error) => {
+            tracing::warn!(
+                path = %path.display(),
+                %error,
+                "the projection is broken; it is folded anew from the events"
+            );
+            for suffix in ["", "-wal", "-shm"] {
+                let mut name = path.as_os_str().to_owned();
+                name.push(suffix);
+                match std::fs::remove_file(&name) {
+                    Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                        return Err(io(error));
+                    }
+                    _ => {}
+                }
+            }
+            try_open(path).map_err(refused(path))
+        }
+        outcome => outcome.map_err(refused(path)),
+    }
+}
+
+fn try_open(path: &Path) -> rusqlite::Result<Connection> {
+    let connection = Connection::open(path)?;
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    // A power cut may cost the last transactions, which the stream brings again; so no commit
+    // needs to wait for the disk.
+    connection.execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;")?;
+    let has_meta: bool = connection.query_row(
+        "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = 'meta')",
+        [],
+        |row| row.get(0),
+    )?;
+    let version: Option<String> = if has_meta {
+        connection
+            .query_row("SELECT value FROM meta WHERE key = 'schema_version'", [], |row| row.get(0))
+            .optional()?
+    } else {
+        None
+    };
+    if version.as_deref() != Some(SCHEMA_VERSION) {
+        reset(&connection)?;
+    }
+    Ok(connection)
+}
+
+fn is_broken(error: &rusqlite::Error) -> bool {
+    matches!(error.sqlite_error_code(), Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt))
+}
+
+/// Makes the tables anew, empty.
+pub(super) fn reset(connection: &Connection) -> rusqlite::Result<()> {
+    connection.execute_batch(&format!(
+        "BEGIN IMMEDIATE; {TABLES}
+         INSERT INTO meta VALUES ('schema_version', '{SCHEMA_VERSION}'), ('last_sequence', 0);
+         COMMIT;"
+    ))
+}
+
+/// Opens the file for one reader.
+pub(super) fn open_for_reading(path: &Path) -> Result<Connection, ProjectionError> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let open = || {
+        let connection = Connection::open_with_flags(path, flags)?;
+        connection.busy_timeout(BUSY_TIMEOUT)?;
+        Ok(connection)
+    };
+    open().map_err(refused(path))
+}

@@ -1,0 +1,280 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! A dispatcher from start to stop.
+//!
+//! [`Dispatcher::start`] does everything that can fail by misconfiguration, before any request is
+//! served; [`Dispatcher::run`] serves until it is told to stop, and then ends in order: no new
+//! connections, open streams end, requests in flight finish within a grace period, the background
+//! tasks follow.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use axum::serve::ListenerExt as _;
+use slipway_artifact::{ArtifactStore, StoreError};
+use slipway_proto::environment::{Catalogue, CatalogueError};
+use slipway_queue::topology::{Limits, TopologyError};
+use slipway_queue::{ConnectError, Queue, QueueOptions};
+use tokio::net::TcpListener;
+use tokio::runtime::Handle;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::app::App;
+use crate::archive::Archiver;
+use crate::backoff::Backoff;
+use crate::builds::Builds;
+use crate::config::{Config, ConfigError};
+use crate::feed::{self, Feed};
+use crate::metrics::Metrics;
+use crate::pools::Pools;
+use crate::problem::chain;
+use crate::projection::{self, FindRecord, Folder, Projection, ProjectionError, RecordUnavailable};
+use crate::readiness::Readiness;
+use crate::routes;
+
+/// How long requests in flight may take after the stop: less than the 30 s after which Kubernetes
+/// kills.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// How long the background tasks may take after that.
+const BACKGROUND_GRACE: Duration = Duration::from_secs(5);
+
+/// How long NATS may take to appear at the start, as when both are started together.
+const NATS_APPEARS: Duration = Duration::from_secs(30);
+
+/// How many events wait for the projection; more wait in the server.
+const MAX_UNFOLDED: usize = 1024;
+
+/// How long the projection waits for a live record.
+const RECORD_DEADLINE: Duration = Duration::from_secs(5);
+
+/// Why a dispatcher does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The configuration cannot be used.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The address cannot be listened on.
+    #[error("failed to listen on {address}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The catalogue file cannot be read.
+    #[error("failed to read the environment catalogue {path}")]
+    CatalogueFile {
+        /// The file.
+        path: String,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The catalogue file is wrong.
+    #[error("failed to use the environment catalogue {path}")]
+    Catalogue {
+        /// The file.
+        path: String,
+        /// Why.
+        #[source]
+        source: CatalogueError,
+    },
+    /// The artifact store cannot be used.
+    #[error("failed to open the artifact store")]
+    Store(#[from] StoreError),
+    /// NATS cannot be reached.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// NATS is not as it must be.
+    #[error(transparent)]
+    Topology(#[from] TopologyError),
+    /// The projection cannot be used.
+    #[error("failed to open the projection in {directory}")]
+    Projection {
+        /// The data directory.
+        directory: String,
+        /// Why.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+/// A dispatcher that is ready to run.
+pub struct Dispatcher {
+    listener: TcpListener,
+    address: SocketAddr,
+    app: Arc<App>,
+    folder: Folder,
+}
+
+impl std::fmt::Debug for Dispatcher {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Dispatcher").field("address", &self.address).finish_non_exhaustive()
+    }
+}
+
+impl Dispatcher {
+    /// Checks the configuration, listens, connects, makes the streams, and opens store and
+    /// projection. Connections wait until [`run`](Self::run).
+    ///
+    /// # Errors
+    ///
+    /// Says which of it failed.
+    pub async fn start(config: Config) -> Result<Self, StartError> {
+        config.validate()?;
+        let listen = |source| StartError::Listen { address: config.listen, source };
+        let listener = TcpListener::bind(config.listen).await.map_err(listen)?;
+        let address = listener.local_addr().map_err(listen)?;
+        let catalogue = catalogue(&config)?;
+        let store = ArtifactStore::open(&config.store).await?;
+        let queue = connect(&config).await?;
+        queue.ensure_topology(&Limits::default()).await?;
+        tracing::info!(nats = queue.server_version(), "connected to NATS");
+        let path = config.data_dir.join("projection.sqlite");
+        let find = find_record(queue.clone(), Handle::current());
+        let opened = tokio::task::spawn_blocking(move || Projection::open(&path, find)).await;
+        let (projection, folder) =
+            opened.unwrap_or(Err(ProjectionError::CalledOff)).map_err(|source| {
+                let directory = config.data_dir.display().to_string();
+                StartError::Projection { directory, source: Box::new(source) }
+            })?;
+        let app = App {
+            builds: Builds::new(queue.clone(), projection.clone()),
+            queue,
+            store,
+            catalogue,
+            max_artifact_bytes: config.max_artifact_bytes,
+            projection,
+            feed: Arc::default(),
+            pools: Pools::default(),
+            readiness: Readiness::default(),
+            metrics: Arc::default(),
+            tasks: TaskTracker::new(),
+            stop: CancellationToken::new(),
+            cut_off: CancellationToken::new(),
+        };
+        Ok(Self { listener, address, app: Arc::new(app), folder })
+    }
+
+    /// Returns the address it listens on.
+    #[must_use]
+    pub fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Serves until `stop` is cancelled and everything has ended.
+    pub async fn run(self, stop: CancellationToken) {
+        let Self { listener, address, app, folder } = self;
+        let thread = background(&app, folder);
+        tracing::info!(%address, "listening");
+        let listener = listener.tap_io(|connection| {
+            // Answers are small and latency counts; nothing is gained by collecting them.
+            if let Err(error) = connection.set_nodelay(true) {
+                tracing::debug!(%error, "a connection stays slow");
+            }
+        });
+        let server = axum::serve(listener, routes::router(Arc::clone(&app)))
+            .with_graceful_shutdown(stop.clone().cancelled_owned());
+        let mut serving = tokio::spawn(server.into_future());
+        stop.cancelled().await;
+        tracing::info!("stopping");
+        // Ends the streams, which would never end by themselves, and the background.
+        app.stop.cancel();
+        if tokio::time::timeout(GRACE, &mut serving).await.is_err() {
+            tracing::warn!("requests were still in flight after the grace period");
+            app.cut_off.cancel();
+            let _ended = tokio::time::timeout(Duration::from_secs(1), serving).await;
+        }
+        app.tasks.close();
+        if tokio::time::timeout(BACKGROUND_GRACE, app.tasks.wait()).await.is_err() {
+            tracing::warn!("background tasks were still busy after the grace period");
+        }
+        if let Some(thread) = thread {
+            let joined = tokio::task::spawn_blocking(move || thread.join());
+            if tokio::time::timeout(BACKGROUND_GRACE, joined).await.is_err() {
+                tracing::warn!("the projection was still busy after the grace period");
+            }
+        }
+        if let Err(error) = app.queue.close().await {
+            tracing::debug!(%error, "the connection to NATS was gone already");
+        }
+        tracing::info!("stopped");
+    }
+}
+
+/// Starts what runs beside the requests.
+fn background(app: &Arc<App>, folder: Folder) -> Option<JoinHandle<()>> {
+    let (work, works) = mpsc::channel(MAX_UNFOLDED);
+    let feed: Arc<Feed> = Arc::clone(&app.feed);
+    let metrics: Arc<Metrics> = Arc::clone(&app.metrics);
+    let thread =
+        projection::spawn(folder, works, Arc::clone(&feed), Arc::clone(&metrics), app.stop.clone());
+    let thread = thread
+        .inspect_err(|error| tracing::error!(%error, "failed to start the projection's thread"));
+    app.tasks.spawn(feed::read(app.queue.clone(), feed, work, app.stop.clone()));
+    let archiver = Archiver { queue: app.queue.clone(), store: app.store.clone(), metrics };
+    app.tasks.spawn(archiver.run(app.stop.clone()));
+    thread.ok()
+}
+
+fn catalogue(config: &Config) -> Result<Catalogue, StartError> {
+    let Some(path) = &config.environments else { return Ok(Catalogue::default()) };
+    let shown = path.display().to_string();
+    let text = std::fs::read_to_string(path)
+        .map_err(|source| StartError::CatalogueFile { path: shown.clone(), source })?;
+    Catalogue::default()
+        .extended(&text)
+        .map_err(|source| StartError::Catalogue { path: shown, source })
+}
+
+/// Connects, and waits for a server that is just starting.
+async fn connect(config: &Config) -> Result<Queue, StartError> {
+    let start = Instant::now();
+    let mut backoff = Backoff::default();
+    let patient = CancellationToken::new();
+    loop {
+        let options = QueueOptions {
+            url: config.nats_url.clone(),
+            credentials: config.nats_credentials.clone(),
+            client_name: "slipway-dispatcher".to_owned(),
+            subjects: config.subjects(),
+            replicas: config.replicas,
+        };
+        match Queue::connect(options).await {
+            Err(ConnectError::Unreachable { url, source })
+                if may_appear(&source) && start.elapsed() < NATS_APPEARS =>
+            {
+                tracing::warn!(url, error = chain(&source), "waiting for NATS");
+                backoff.pause(&patient).await;
+            }
+            outcome => return Ok(outcome?),
+        }
+    }
+}
+
+/// Returns whether a server that does not answer may do so soon; one that refuses will not.
+fn may_appear(error: &async_nats::ConnectError) -> bool {
+    use async_nats::ConnectErrorKind as Kind;
+    matches!(error.kind(), Kind::Io | Kind::TimedOut | Kind::Dns | Kind::MaxReconnects)
+}
+
+/// Lets the projection's thread, which is no task, ask for a live record.
+fn find_record(queue: Queue, runtime: Handle) -> FindRecord {
+    Box::new(move |project, build| {
+        runtime.block_on(async {
+            let records = queue.records();
+            let record = tokio::time::timeout(RECORD_DEADLINE, records.get(project, build)).await;
+            let record = record.unwrap_or_else(|elapsed| {
+                Err(slipway_queue::RecordError::Unavailable(elapsed.into()))
+            });
+            Ok(record.map_err(RecordUnavailable)?.map(|record| record.build))
+        })
+    })
+}

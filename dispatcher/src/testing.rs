@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! What the tests of this crate share.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use slipway_proto::request::{Artifact, Base, Layering, Recipe};
+use slipway_proto::{
+    ArtifactKind, Build, BuildId, BuildRequest, Digest, Platform, Priority, Timestamp,
+};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::{TcpListener, TcpStream};
+
+/// Makes the record of a build that was just accepted.
+pub(crate) fn build(project: &str, image: &str) -> Build {
+    let request = BuildRequest {
+        build: BuildId::fresh(),
+        project: project.parse().expect("a name"),
+        artifact: Artifact {
+            digest: Digest::of(b"artifact"),
+            size_bytes: 8,
+            kind: ArtifactKind::Binary,
+            filename: "app".into(),
+        },
+        references: vec![image.parse().expect("a reference")],
+        recipe: Recipe {
+            environment: "scratch".into(),
+            base: Base::Scratch,
+            layering: Layering::AsIs,
+            destination: "/app".into(),
+            entrypoint: None,
+            command: None,
+            user: None,
+            working_dir: None,
+            ports: Vec::new(),
+            env: BTreeMap::new(),
+            env_aliases: BTreeMap::new(),
+            labels: BTreeMap::new(),
+            file_mode: 0o755,
+            owner: (0, 0),
+        },
+        env: BTreeMap::new(),
+        labels: BTreeMap::new(),
+        annotations: BTreeMap::new(),
+        ports: Vec::new(),
+        args: Vec::new(),
+        user: None,
+        platform: Platform::LINUX_AMD64,
+        priority: Priority::Normal,
+        pool: "default".parse().expect("a name"),
+        registry_secret: None,
+        timeout_s: 600,
+        max_attempts: 5,
+    };
+    Build::accepted(request, Digest::of(b"submission"), Timestamp::now())
+}
+
+/// Starts what answers as a NATS server without JetStream does: it takes connections, and says of
+/// every request that nobody responds.
+pub(crate) async fn nats_without_jetstream() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("an address");
+    tokio::spawn(async move {
+        while let Ok((connection, _)) = listener.accept().await {
+            tokio::spawn(refuse_requests(connection));
+        }
+    });
+    address
+}
+
+async fn refuse_requests(connection: TcpStream) -> std::io::Result<()> {
+    const INFO: &str = r#"INFO {"server_id":"x","server_name":"x","version":"2.9.10","proto":1,"go":"","host":"","port":0,"headers":true,"max_payload":1048576}"#;
+    let (read, mut write) = connection.into_split();
+    write.write_all(format!("{INFO}\r\n").as_bytes()).await?;
+    let mut lines = BufReader::new(read);
+    let mut subscriptions: Vec<(String, String)> = Vec::new();
+    let mut line = String::new();
+    while lines.read_line(&mut line).await? > 0 {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        match words.as_slice() {
+            ["PING"] => write.write_all(b"PONG\r\n").await?,
+            ["SUB", subject, .., id] => {
+                let prefix = subject.trim_end_matches('*');
+                subscriptions.push((prefix.to_owned(), (*id).to_owned()));
+            }
+            [verb @ ("PUB" | "HPUB"), rest @ ..] => {
+                let length: usize = rest.last().and_then(|n| n.parse().ok()).unwrap_or(0);
+                let mut payload = vec![0; length + 2];
+                lines.read_exact(&mut payload).await?;
+                let sizes = if *verb == "PUB" { 1 } else { 2 };
+                if let [_, reply] = rest[..rest.len() - sizes]
+                    && let Some((_, id)) =
+                        subscriptions.iter().find(|(prefix, _)| reply.starts_with(prefix))
+                {
+                    let answer = format!("HMSG {reply} {id} 16 16\r\nNATS/1.0 503\r\n\r\n\r\n");
+                    write.write_all(answer.as_bytes()).await?;
+                }
+            }
+            _ => {}
+        }
+        line.clear();
+    }
+    Ok(())
+}
