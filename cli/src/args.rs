@@ -1,0 +1,183 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! The command line.
+
+mod build;
+mod dev;
+mod value;
+
+use clap::{Args, Parser, Subcommand};
+use slipway_proto::{BuildId, ProjectName};
+use url::Url;
+
+use crate::output::Format;
+
+pub use build::{BuildArgs, LocalArgs, RequestArgs, SubmitArgs, Target};
+pub use dev::DevArgs;
+
+/// Turns a JAR, a WAR or a native binary into a container image in a registry.
+#[derive(Debug, Parser)]
+#[command(
+    name = "slipway",
+    version,
+    arg_required_else_help = true,
+    after_help = "Exit codes: 0 succeeded, 1 the build failed or the server refused the request, \
+                  2 usage, 3 the server cannot be reached."
+)]
+pub struct Arguments {
+    /// The options of every command.
+    #[command(flatten)]
+    pub global: GlobalArgs,
+    /// The command.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The options of every command.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Global options")]
+pub struct GlobalArgs {
+    /// Where the dispatcher is
+    #[arg(
+        long,
+        global = true,
+        env = "SLIPWAY_SERVER",
+        value_name = "URL",
+        default_value = "http://127.0.0.1:7070",
+        value_parser = value::server
+    )]
+    pub server: Url,
+    /// The project that builds and artifacts belong to
+    #[arg(
+        long,
+        global = true,
+        env = "SLIPWAY_PROJECT",
+        value_name = "NAME",
+        default_value = "default"
+    )]
+    pub project: ProjectName,
+    /// The API token; better given by the environment than where `ps` shows it
+    #[arg(long, global = true, env = "SLIPWAY_TOKEN", hide_env_values = true)]
+    pub token: Option<String>,
+    /// How results are written to stdout
+    #[arg(
+        long,
+        global = true,
+        env = "SLIPWAY_OUTPUT",
+        value_enum,
+        default_value_t,
+        value_name = "text|json",
+        hide_possible_values = true
+    )]
+    pub output: Format,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run all of Slipway on this machine: nats-server, dispatcher and a worker
+    Dev(Box<DevArgs>),
+    /// Upload an artifact, build its image and wait for the outcome
+    Build(Box<BuildArgs>),
+    /// Upload an artifact and submit its build without waiting; prints the build's id
+    Submit(Box<SubmitArgs>),
+    /// Show one build
+    Get {
+        /// The build
+        id: BuildId,
+    },
+    /// List builds, newest first
+    List(ListArgs),
+    /// Print the log of a build, as text whatever --output says
+    Logs {
+        /// The build
+        id: BuildId,
+        /// Go on until the build has ended; the exit code is then the build's
+        #[arg(short, long)]
+        follow: bool,
+    },
+    /// Print the project's events, oldest first
+    Events(EventsArgs),
+    /// List the workers
+    Workers,
+    /// Show how much waits in the queue
+    Queue,
+    /// List the environments that a build can name
+    Environments,
+}
+
+/// The options of `slipway list`.
+#[derive(Debug, Clone, Args)]
+pub struct ListArgs {
+    /// Only builds in this state; several may be given
+    #[arg(long = "state", value_name = "STATE", value_delimiter = ',', value_parser = value::state)]
+    pub states: Vec<slipway_proto::api::StateName>,
+    /// Only builds of this image: REGISTRY/REPOSITORY for any tag, or with :TAG
+    #[arg(long, value_name = "REFERENCE")]
+    pub image: Option<String>,
+    /// How many at most
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
+    pub limit: u32,
+    /// All of them, page by page
+    #[arg(long, conflicts_with = "limit")]
+    pub all: bool,
+}
+
+/// The options of `slipway events`.
+#[derive(Debug, Clone, Args)]
+pub struct EventsArgs {
+    /// Print what happens from now on, until Ctrl-C, in place of what has happened
+    #[arg(short, long)]
+    pub follow: bool,
+    /// Only events of this build; with --follow also those it had
+    #[arg(long, value_name = "ID")]
+    pub build: Option<BuildId>,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    fn parse(line: &str) -> Result<Arguments, clap::Error> {
+        Arguments::try_parse_from(line.split_whitespace())
+    }
+
+    #[test]
+    fn the_definition_of_the_command_line_is_sound() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn global_options_stand_before_and_behind_the_command() {
+        for line in [
+            "slipway --server http://ci.example/s --project team --output json queue",
+            "slipway queue --server http://ci.example/s --project team --output json",
+        ] {
+            let global = parse(line).expect("it parses").global;
+            assert_eq!(global.server.as_str(), "http://ci.example/s");
+            assert_eq!(global.project.as_str(), "team");
+            assert_eq!(global.output, Format::Json);
+        }
+    }
+
+    #[test]
+    fn mistakes_are_usage_errors() {
+        for line in [
+            "slipway get 12",
+            "slipway queue --server localhost:7070",
+            "slipway queue --server ftp://x",
+            "slipway queue --project A",
+            "slipway list --state done",
+            "slipway list --all --limit 3",
+            "slipway list --limit 0",
+            "slipway build app.jar",
+            "slipway build --image r.example/a",
+            "slipway frobnicate",
+        ] {
+            let error = parse(line).expect_err(line);
+            assert_eq!(error.exit_code(), 2, "{line}");
+        }
+    }
+}

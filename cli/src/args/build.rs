@@ -1,0 +1,275 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! The options of `slipway build` and `slipway submit`, and the build request they make.
+//!
+//! Values are passed on as they were written: the dispatcher checks them all at once and says
+//! what is wrong by field, and a client of another version must not know better.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use serde_json::{Map, Value};
+use slipway_proto::Digest;
+use slipway_worker::Mirror;
+
+use super::value;
+
+/// The options of `slipway build`.
+#[derive(Debug, Args)]
+pub struct BuildArgs {
+    /// The artifact: a JAR, a WAR or a Linux executable
+    pub file: PathBuf,
+    /// What to build.
+    #[command(flatten)]
+    pub request: RequestArgs,
+    /// Show the build's log while it runs; without it only its stages are shown
+    #[arg(short, long)]
+    pub follow: bool,
+    /// Build and push from this process, without a server
+    #[arg(long, conflicts_with_all = ["idempotency_key"])]
+    pub local: bool,
+    /// Build without a server and write the image to a file in place of the registry
+    #[arg(
+        long,
+        value_name = "oci:DIR|docker-archive:FILE",
+        value_parser = value::target,
+        conflicts_with_all = ["local", "idempotency_key"]
+    )]
+    pub to: Option<Target>,
+    /// The options of builds without a server.
+    #[command(flatten)]
+    pub local_options: LocalArgs,
+}
+
+/// The options of `slipway submit`.
+#[derive(Debug, Args)]
+pub struct SubmitArgs {
+    /// The artifact: a JAR, a WAR or a Linux executable
+    pub file: PathBuf,
+    /// What to build.
+    #[command(flatten)]
+    pub request: RequestArgs,
+}
+
+/// Where a build without a server writes its image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Target {
+    /// A directory in the OCI image layout.
+    OciLayout(PathBuf),
+    /// A tar file as `docker load` reads it.
+    DockerArchive(PathBuf),
+}
+
+/// The options of builds without a server.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Options of builds without a server (--local, --to)")]
+pub struct LocalArgs {
+    /// Read images below PREFIX from MIRROR instead
+    #[arg(
+        long = "mirror",
+        value_name = "PREFIX=MIRROR",
+        env = "SLIPWAY_MIRRORS",
+        value_delimiter = ','
+    )]
+    pub mirrors: Vec<Mirror>,
+    /// Speak plain HTTP with this registry; loopback ones need no such option
+    #[arg(
+        long = "insecure-registry",
+        value_name = "HOST:PORT",
+        env = "SLIPWAY_INSECURE_REGISTRIES",
+        value_delimiter = ','
+    )]
+    pub insecure_registries: Vec<String>,
+    /// A Docker config.json with registry credentials, in place of ~/.docker/config.json
+    #[arg(
+        long = "docker-config",
+        value_name = "FILE",
+        env = "SLIPWAY_DOCKER_CONFIGS",
+        value_delimiter = ','
+    )]
+    pub docker_configs: Vec<PathBuf>,
+    /// A TOML file with further environments
+    #[arg(long, value_name = "FILE", env = "SLIPWAY_ENVIRONMENTS")]
+    pub environments: Option<PathBuf>,
+    /// Where layers of base images are kept [default: $XDG_CACHE_HOME/slipway or ~/.cache/slipway]
+    #[arg(long, value_name = "DIR", env = "SLIPWAY_CACHE_DIR")]
+    pub cache_dir: Option<PathBuf>,
+}
+
+/// What to build: the fields of a build request.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "What to build")]
+pub struct RequestArgs {
+    /// Where to push the image: REGISTRY/REPOSITORY[:TAG]
+    #[arg(long, value_name = "REFERENCE")]
+    pub image: String,
+    /// Tag the image also with this, in the same repository
+    #[arg(long = "tag", value_name = "TAG")]
+    pub tags: Vec<String>,
+    /// Push the image also to this reference
+    #[arg(long = "additional-image", value_name = "REFERENCE")]
+    pub additional_images: Vec<String>,
+    /// The environment; `slipway environments` lists them [default: auto]
+    #[arg(long, value_name = "NAME")]
+    pub environment: Option<String>,
+    /// Another base image than the environment's, or `scratch`
+    #[arg(long, value_name = "REFERENCE")]
+    pub base: Option<String>,
+    /// Set an environment variable in the image
+    #[arg(long, value_name = "KEY=VALUE", value_parser = value::pair)]
+    pub env: Vec<(String, String)>,
+    /// Set a label of the image
+    #[arg(long = "label", value_name = "KEY=VALUE", value_parser = value::pair)]
+    pub labels: Vec<(String, String)>,
+    /// Set an annotation of the manifest
+    #[arg(long = "annotation", value_name = "KEY=VALUE", value_parser = value::pair)]
+    pub annotations: Vec<(String, String)>,
+    /// Declare a port, as 8080 or 53/udp
+    #[arg(long = "port", value_name = "PORT")]
+    pub ports: Vec<String>,
+    /// Append an argument to the command
+    #[arg(long = "arg", value_name = "ARGUMENT", allow_hyphen_values = true)]
+    pub args: Vec<String>,
+    /// The user to run as, as 1000:1000 or a name
+    #[arg(long, value_name = "USER[:GROUP]")]
+    pub user: Option<String>,
+    /// What the image runs on, as linux/arm64 [default: what the artifact says]
+    #[arg(long, value_name = "OS/ARCH")]
+    pub platform: Option<String>,
+    /// How urgent the build is: high, normal or low
+    #[arg(long)]
+    pub priority: Option<String>,
+    /// The pool of workers that builds it
+    #[arg(long, value_name = "NAME")]
+    pub pool: Option<String>,
+    /// The name of the registry credentials
+    #[arg(long, value_name = "NAME")]
+    pub registry_secret: Option<String>,
+    /// The longest time an attempt may take, as 90s, 10m or 1h [default: 10m]
+    #[arg(long, value_name = "TIME", value_parser = value::seconds)]
+    pub timeout: Option<u64>,
+    /// How often the build is tried [default: 5]
+    #[arg(long, value_name = "N")]
+    pub max_attempts: Option<u64>,
+    /// Submitting again with the same key returns the same build
+    #[arg(long, value_name = "KEY")]
+    pub idempotency_key: Option<String>,
+    /// The artifact's name inside the image [default: the file's]
+    #[arg(long, value_name = "NAME")]
+    pub filename: Option<String>,
+}
+
+impl RequestArgs {
+    /// Returns the name that the artifact gets.
+    #[must_use]
+    pub fn filename(&self, file: &Path) -> String {
+        self.filename.clone().unwrap_or_else(|| {
+            file.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned())
+        })
+    }
+
+    /// Returns the build request as the API takes it; what was not given is left out.
+    #[must_use]
+    pub fn document(&self, artifact: Digest, file: &Path) -> Value {
+        let mut fields = Map::new();
+        let mut put = |name: &str, value: Value| fields.insert(name.to_owned(), value);
+        put("artifact", artifact.to_string().into());
+        put("filename", self.filename(file).into());
+        put("image", self.image.clone().into());
+        let texts = [
+            ("environment", &self.environment),
+            ("base", &self.base),
+            ("user", &self.user),
+            ("platform", &self.platform),
+            ("priority", &self.priority),
+            ("pool", &self.pool),
+            ("registry_secret", &self.registry_secret),
+        ];
+        for (name, text) in texts {
+            if let Some(text) = text {
+                put(name, text.clone().into());
+            }
+        }
+        let lists = [
+            ("additional_tags", &self.tags),
+            ("additional_images", &self.additional_images),
+            ("ports", &self.ports),
+            ("args", &self.args),
+        ];
+        for (name, list) in lists {
+            if !list.is_empty() {
+                put(name, list.clone().into());
+            }
+        }
+        let pairs =
+            [("env", &self.env), ("labels", &self.labels), ("annotations", &self.annotations)];
+        for (name, pairs) in pairs {
+            if !pairs.is_empty() {
+                let members = pairs.iter().map(|(key, value)| (key.clone(), value.clone().into()));
+                put(name, Value::Object(members.collect()));
+            }
+        }
+        for (name, number) in [("timeout_s", self.timeout), ("max_attempts", self.max_attempts)] {
+            if let Some(number) = number {
+                put(name, number.into());
+            }
+        }
+        Value::Object(fields)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+    use serde_json::json;
+    use slipway_proto::submission::FIELDS;
+
+    use super::*;
+    use crate::args::{Arguments, Command};
+
+    fn build(line: &str) -> BuildArgs {
+        let arguments = Arguments::try_parse_from(line.split_whitespace()).expect("it parses");
+        match arguments.command {
+            Command::Build(build) => *build,
+            other => panic!("not a build: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn what_was_not_given_is_left_out_of_the_request() {
+        let build = build("slipway build dir/app.jar --image r.example/a:1");
+        let artifact = Digest::of(b"x");
+        assert_eq!(
+            build.request.document(artifact, &build.file),
+            json!({"artifact": artifact, "filename": "app.jar", "image": "r.example/a:1"})
+        );
+    }
+
+    #[test]
+    fn every_field_of_the_request_has_its_option() {
+        let build = build(
+            "slipway build x --image r.example/a:1 --tag latest --additional-image s.example/a:1 \
+             --environment java-17 --base b.example/c --env A=b=c --label l=1 --annotation a=2 \
+             --port 8080 --port 53/udp --arg --verbose --user 1000:0 --platform linux/arm64 \
+             --priority high --pool arm --registry-secret hub --timeout 2m --max-attempts 3 \
+             --filename app.jar",
+        );
+        let document = build.request.document(Digest::of(b"x"), &build.file);
+        let fields = document.as_object().expect("an object");
+        let missing: Vec<_> = FIELDS.iter().filter(|name| !fields.contains_key(**name)).collect();
+        assert_eq!(missing, [&"$schema"]);
+        assert_eq!(document["filename"], "app.jar");
+        assert_eq!(document["env"], json!({"A": "b=c"}));
+        assert_eq!(document["ports"], json!(["8080", "53/udp"]));
+        assert_eq!(document["args"], json!(["--verbose"]));
+        assert_eq!(document["timeout_s"], 120);
+    }
+
+    #[test]
+    fn an_image_goes_to_one_place() {
+        let line = "slipway build a.jar --image r.example/a --local --to oci:x";
+        assert!(Arguments::try_parse_from(line.split_whitespace()).is_err());
+        let to = build("slipway build a.jar --image r.example/a --to oci:x").to;
+        assert_eq!(to, Some(Target::OciLayout("x".into())));
+    }
+}

@@ -1,0 +1,190 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! Uploads an artifact: named by its digest, and only if the project does not have it.
+//!
+//! The file is read from disk as it is sent. A form or one `Bytes` would be simpler, and would
+//! need as much memory as the artifact is large.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use base64::Engine as _;
+use futures::TryStreamExt as _;
+use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use reqwest::{Body, Method};
+use slipway_proto::Digest;
+use slipway_proto::api::ArtifactView;
+use tokio::io::AsyncReadExt as _;
+use tokio_util::io::ReaderStream;
+
+use super::retry::Retries;
+use super::{Client, ClientError, REQUEST_DEADLINE, is_missing};
+
+/// How much is read from the file at once.
+const PIECE: usize = 1 << 18;
+
+/// How long an upload may stand still. Above the time in which a dispatcher digests, inspects and
+/// stores what it was sent, which it does without a word once it has the last byte.
+const STALL_DEADLINE: Duration = Duration::from_secs(120);
+
+/// An artifact to upload.
+#[derive(Debug, Clone, Copy)]
+pub struct Upload<'a> {
+    /// The file.
+    pub path: &'a Path,
+    /// The name it gets.
+    pub filename: &'a str,
+    /// Its digest.
+    pub digest: Digest,
+    /// Its size in bytes.
+    pub size_bytes: u64,
+}
+
+/// Told how an upload goes on.
+pub trait Progress: Send + Sync {
+    /// Bytes start to be sent, from the first one; called again when a try failed.
+    fn started(&self);
+    /// So many bytes have been sent in all.
+    fn sent(&self, bytes: u64);
+    /// All have been sent and the server has them.
+    fn finished(&self);
+}
+
+/// Hears and says nothing.
+impl Progress for () {
+    fn started(&self) {}
+    fn sent(&self, _bytes: u64) {}
+    fn finished(&self) {}
+}
+
+impl Client {
+    /// Returns whether the project has the artifact.
+    ///
+    /// # Errors
+    ///
+    /// When the server refuses or cannot be asked.
+    pub async fn has_artifact(&self, digest: Digest) -> Result<bool, ClientError> {
+        let url = self.project_url(&["artifacts", &digest.to_string()]);
+        let mut retries = Retries::default();
+        loop {
+            let request = self.request(Method::HEAD, url.clone()).timeout(REQUEST_DEADLINE);
+            let response = request.send().await.map_err(|source| self.transport(source))?;
+            let status = response.status();
+            if status.is_success() {
+                return Ok(true);
+            }
+            // The answer to HEAD has no body to say why, so the upload that follows asks again.
+            let error = self.refusal(response).await;
+            match retries.after(&error, false) {
+                Some(pause) if !is_missing(status) => tokio::time::sleep(pause).await,
+                _ => return Ok(false),
+            }
+        }
+    }
+
+    /// Uploads an artifact unless the project has it; returns what the server read from it, or
+    /// `None` when it was there.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be read, or the server refuses it or stays away.
+    pub async fn upload(
+        &self,
+        upload: Upload<'_>,
+        progress: &Arc<dyn Progress>,
+    ) -> Result<Option<ArtifactView>, ClientError> {
+        if self.has_artifact(upload.digest).await? {
+            return Ok(None);
+        }
+        let mut retries = Retries::default();
+        loop {
+            match self.put(upload, progress).await {
+                Ok(artifact) => {
+                    progress.finished();
+                    return Ok(Some(artifact));
+                }
+                Err(error) => match retries.after(&error, true) {
+                    Some(pause) => tokio::time::sleep(pause).await,
+                    None => return Err(error),
+                },
+            }
+        }
+    }
+
+    async fn put(
+        &self,
+        upload: Upload<'_>,
+        progress: &Arc<dyn Progress>,
+    ) -> Result<ArtifactView, ClientError> {
+        let file = tokio::fs::File::open(upload.path)
+            .await
+            .map_err(|source| ClientError::ReadArtifact { path: upload.path.to_owned(), source })?;
+        progress.started();
+        let sent = Arc::new(AtomicU64::new(0));
+        // Not beyond the size that was announced, should the file grow meanwhile.
+        let pieces = ReaderStream::with_capacity(file.take(upload.size_bytes), PIECE);
+        let counter = Arc::clone(&sent);
+        let listener = Arc::clone(progress);
+        let body = Body::wrap_stream(pieces.inspect_ok(move |piece| {
+            let length = piece.len() as u64;
+            listener.sent(counter.fetch_add(length, Ordering::Relaxed) + length);
+        }));
+        let mut url = self.project_url(&["artifacts"]);
+        url.query_pairs_mut().append_pair("filename", upload.filename);
+        let request = self
+            .request(Method::PUT, url)
+            .header(CONTENT_TYPE, "application/octet-stream")
+            .header(CONTENT_LENGTH, upload.size_bytes)
+            .header("content-digest", content_digest(upload.digest))
+            .body(body);
+        let answer = async {
+            let response = self.send(request).await?;
+            let status = response.status().as_u16();
+            let bytes = response.bytes().await.map_err(|source| self.transport(source))?;
+            serde_json::from_slice(&bytes).map_err(|source| ClientError::Unexpected {
+                server: self.shown(),
+                status,
+                source: Some(source),
+            })
+        };
+        tokio::select! {
+            answer = answer => answer,
+            () = stalled(&sent) => Err(self.silent(STALL_DEADLINE)),
+        }
+    }
+}
+
+/// Returns once nothing has been sent for the deadline.
+async fn stalled(sent: &AtomicU64) {
+    let mut seen = None;
+    loop {
+        let now = sent.load(Ordering::Relaxed);
+        if seen == Some(now) {
+            return;
+        }
+        seen = Some(now);
+        tokio::time::sleep(STALL_DEADLINE).await;
+    }
+}
+
+/// Writes a digest as a dictionary of byte sequences (RFC 9530 section 2, RFC 8941).
+fn content_digest(digest: Digest) -> String {
+    format!("sha-256=:{}:", base64::engine::general_purpose::STANDARD.encode(digest.as_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_content_digest_has_the_form_of_its_rfc() {
+        // The example of RFC 9530, appendix B.1.
+        let digest = Digest::of(b"{\"hello\": \"world\"}\n");
+        assert_eq!(
+            content_digest(digest),
+            "sha-256=:RK/0qy18MlBSVnWgjwz6lZEWjP/lF5HF9bvEF8FabDg=:"
+        );
+    }
+}

@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! The commands: what each asks of the dispatcher and prints.
+
+mod build;
+mod events;
+mod log;
+mod show;
+mod signal;
+mod wait;
+
+use crate::args::{Arguments, BuildArgs, Command, GlobalArgs};
+use crate::client::{Client, ClientError, ClientOptions};
+use crate::exit::{Error, Exit, chain};
+use crate::output::Output;
+use crate::{dev, local, telemetry};
+
+pub(crate) use signal::Signals;
+
+/// Runs a command and returns the exit code of the process. Errors are told on stderr.
+pub async fn run(arguments: Arguments) -> u8 {
+    let output = Output::new(arguments.global.output);
+    match Box::pin(run_command(arguments, &output)).await {
+        Ok(exit) => exit.code(),
+        Err(error) => {
+            output.note(&format!("error: {}", chain(&error)));
+            error.code()
+        }
+    }
+}
+
+async fn run_command(arguments: Arguments, output: &Output) -> Result<Exit, Error> {
+    let Arguments { global, command } = arguments;
+    let now = slipway_proto::Timestamp::now;
+    match command {
+        Command::Dev(args) => {
+            telemetry::start("info");
+            Ok(dev::run(*args, output).await?)
+        }
+        Command::Build(args) => build_command(*args, global, output).await,
+        Command::Submit(args) => {
+            let client = client(global)?;
+            let build = build::submit(&client, &args.file, &args.request, output).await?;
+            if output.is_json() {
+                output.document(&build);
+            } else {
+                output.result(&build.id.to_string());
+            }
+            Ok(Exit::Success)
+        }
+        Command::Get { id } => {
+            let build = client(global)?.build(id).await?;
+            show::document(output, &build, || crate::render::build_details(&build, now()));
+            Ok(Exit::Success)
+        }
+        Command::List(args) => Ok(show::list(&client(global)?, &args, output).await?),
+        Command::Logs { id, follow: false } => Ok(log::print(&client(global)?, id, output).await?),
+        Command::Logs { id, follow: true } => {
+            Ok(Box::pin(wait::follow_log(&client(global)?, id, output)).await?)
+        }
+        Command::Events(args) => Ok(events::print(&client(global)?, &args, output).await?),
+        Command::Workers => {
+            let workers = client(global)?.workers().await?;
+            show::document(output, &workers, || crate::render::workers(&workers, now()));
+            Ok(Exit::Success)
+        }
+        Command::Queue => {
+            let queue = client(global)?.queue().await?;
+            show::document(output, &queue, || crate::render::queue(&queue));
+            Ok(Exit::Success)
+        }
+        Command::Environments => {
+            let environments = client(global)?.environments().await?;
+            show::document(output, &environments, || crate::render::environments(&environments));
+            Ok(Exit::Success)
+        }
+    }
+}
+
+async fn build_command(
+    args: BuildArgs,
+    global: GlobalArgs,
+    output: &Output,
+) -> Result<Exit, Error> {
+    let build = if args.local || args.to.is_some() {
+        telemetry::start("warn");
+        local::build(&args, &global.project, output).await?
+    } else {
+        let client = client(global)?;
+        let accepted = build::submit(&client, &args.file, &args.request, output).await?;
+        let watch = if args.follow { wait::Watch::Log } else { wait::Watch::Stages };
+        match Box::pin(wait::wait(&client, accepted, watch, output)).await? {
+            wait::Waited::Finished(build) => *build,
+            wait::Waited::Signalled(exit) => return Ok(exit),
+        }
+    };
+    show::document(output, &build, || crate::render::outcome(&build));
+    Ok(show::exit_of(&build))
+}
+
+fn client(global: GlobalArgs) -> Result<Client, ClientError> {
+    Client::new(ClientOptions {
+        server: global.server,
+        project: global.project,
+        token: global.token,
+    })
+}

@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! Uploads an artifact and submits its build.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use slipway_proto::BuildId;
+use slipway_proto::api::BuildView;
+
+use crate::args::RequestArgs;
+use crate::client::{Client, ClientError, Progress, Upload};
+use crate::digest_file;
+use crate::output::Output;
+use crate::progress::UploadProgress;
+
+/// Uploads the artifact if the project does not have it, and submits the build.
+pub(super) async fn submit(
+    client: &Client,
+    file: &Path,
+    request: &RequestArgs,
+    output: &Output,
+) -> Result<BuildView, ClientError> {
+    let (digest, size_bytes) = digest(file).await?;
+    let filename = request.filename(file);
+    let progress: Arc<dyn Progress> =
+        Arc::new(UploadProgress::new(&filename, size_bytes, output.notes_on_terminal()));
+    let upload = Upload { path: file, filename: &filename, digest, size_bytes };
+    if client.upload(upload, &progress).await?.is_none() {
+        output.note(&format!("{filename} is there already ({digest})"));
+    }
+    // A fresh key, so that the build is one build however often its submission is sent.
+    let key = request.idempotency_key.clone().unwrap_or_else(|| BuildId::fresh().to_string());
+    let build = client.submit(&request.document(digest, file), &key).await?;
+    let (id, environment) = (build.id, &build.request.recipe.environment);
+    output.note(&format!("build {id} accepted: {} on {environment}", build.target));
+    Ok(build)
+}
+
+async fn digest(file: &Path) -> Result<(slipway_proto::Digest, u64), ClientError> {
+    let path = file.to_owned();
+    let digested = tokio::task::spawn_blocking(move || digest_file(&path)).await;
+    digested
+        .unwrap_or_else(|panic| Err(std::io::Error::other(panic)))
+        .map_err(|source| ClientError::ReadArtifact { path: file.to_owned(), source })
+}

@@ -1,0 +1,247 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! `slipway dev`: all of Slipway on this machine, in one command.
+//!
+//! nats-server runs as a child process, dispatcher and worker inside this one: the same code as in
+//! production, on loopback and in a directory that is kept between runs. Not a container, because
+//! whoever tries Slipway on a CI machine may have nothing to run one with.
+
+mod data_dir;
+mod error;
+mod nats;
+mod ready;
+
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use crate::args::DevArgs;
+use crate::commands::Signals;
+use crate::exit::Exit;
+use crate::local;
+use crate::output::Output;
+use data_dir::DataDir;
+use nats::NatsServer;
+
+pub use error::{DevError, PartError};
+
+/// Where the dispatcher listens, and where clients look for it, unless told otherwise.
+const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 7070);
+
+/// How long the worker may go on with what it holds. Short: what it hands back is not lost, and
+/// somebody waits for the prompt.
+const DRAIN_GRACE: Duration = Duration::from_secs(3);
+
+/// How long the worker may take to stop: its grace, and the 10 s within which it hands back what is
+/// left, which takes that long only if NATS does not answer.
+const WORKER_STOP_DEADLINE: Duration = Duration::from_secs(15);
+
+/// How long the dispatcher may take to stop.
+const STOP_DEADLINE: Duration = Duration::from_secs(5);
+
+/// The bound of the cache of base images, in bytes.
+const CACHE_BYTES: u64 = 10 << 30;
+
+/// Runs until a signal says to stop, or a part ends by itself.
+///
+/// Must be called from the main thread; see [`NatsServer::start`].
+///
+/// # Errors
+///
+/// When a part does not start, or ends by itself.
+pub(crate) async fn run(args: DevArgs, output: &Output) -> Result<Exit, DevError> {
+    let mut signals = Signals::listen();
+    let started = tokio::select! {
+        started = Stack::start(&args) => started?,
+        _ = signals.next() => return Ok(Exit::Success),
+    };
+    let stopped = async {
+        let mut stack = started;
+        ready::tell(output, stack.address, stack.nats.url(), stack.data.path());
+        let ended = tokio::select! {
+            error = stack.ended_by_itself() => Some(error),
+            _ = signals.next() => None,
+        };
+        match &ended {
+            Some(error) => output.note(&format!("{error}; stopping")),
+            None => output.note("stopping; once more to stop at once"),
+        }
+        tokio::select! {
+            () = stack.stop() => {}
+            // Dropped: nats-server is killed, the rest ends with this process.
+            exit = signals.next() => return Ok(exit),
+        }
+        output.note("stopped");
+        ended.map_or(Ok(Exit::Success), Err)
+    };
+    Box::pin(stopped).await
+}
+
+/// Everything that runs.
+struct Stack {
+    address: SocketAddr,
+    dispatcher: Part,
+    worker: Part,
+    nats: NatsServer,
+    data: DataDir,
+}
+
+/// A part that runs as a task of this process.
+struct Part {
+    stop: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+impl Part {
+    fn start<F>(run: impl FnOnce(CancellationToken) -> F) -> Self
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let stop = CancellationToken::new();
+        let task = tokio::spawn(run(stop.clone()));
+        Self { stop, task }
+    }
+
+    /// Returns when the task has ended, with its panic if that was why.
+    async fn ended(&mut self) -> Option<PartError> {
+        (&mut self.task).await.err().map(PartError::from)
+    }
+
+    async fn stop(self, deadline: Duration, name: &str) {
+        self.stop.cancel();
+        if self.task.is_finished() {
+            return;
+        }
+        match timeout(deadline, self.task).await {
+            Ok(Ok(())) => {}
+            Ok(Err(panic)) => tracing::warn!(%panic, "{name} did not stop cleanly"),
+            Err(_) => tracing::warn!("{name} did not stop within {deadline:?}"),
+        }
+    }
+}
+
+impl Stack {
+    async fn start(args: &DevArgs) -> Result<Self, DevError> {
+        let listen = args.listen.unwrap_or(DEFAULT_LISTEN);
+        if !listen.ip().is_loopback() {
+            return Err(DevError::NotLoopback(listen));
+        }
+        let program = match &args.nats_server {
+            Some(program) => program.clone(),
+            None => nats::find("nats-server").ok_or(DevError::NoNats)?,
+        };
+        // Before anything else starts: the likeliest reason is another `slipway dev`.
+        check_free(listen, args.listen.is_some())?;
+        let nats_listen = SocketAddr::from((Ipv4Addr::LOCALHOST, args.nats_port));
+        check_free(nats_listen, true)?;
+        let data_dir = args.data_dir.clone().or_else(default_data_dir).ok_or(DevError::NoHome)?;
+        let data = DataDir::open(data_dir).await?;
+        let nats = NatsServer::start(program, &data, args.nats_port).await?;
+
+        let store = data.join("artifacts").display().to_string();
+        let dispatcher = slipway_dispatcher::Config {
+            listen,
+            nats_url: nats.url().to_owned(),
+            data_dir: data.join("dispatcher"),
+            store: store.clone(),
+            environments: args.environments.clone(),
+            ..Default::default()
+        };
+        let failed = |source: PartError| DevError::Dispatcher {
+            what: "does not start",
+            source: Some(source),
+        };
+        let dispatcher = slipway_dispatcher::Dispatcher::start(dispatcher)
+            .await
+            .map_err(|error| failed(error.into()))?;
+        let address = dispatcher.local_addr();
+
+        let worker = slipway_worker::Config {
+            nats_url: nats.url().to_owned(),
+            slots: args.slots,
+            store,
+            cache_dir: data.join("cache"),
+            cache_bytes: CACHE_BYTES,
+            mirrors: args.mirrors.clone(),
+            insecure_registries: args.insecure_registries.clone(),
+            docker_configs: local::docker_configs(&args.docker_configs),
+            drain_grace: DRAIN_GRACE,
+            ..Default::default()
+        };
+        let failed =
+            |source: PartError| DevError::Worker { what: "does not start", source: Some(source) };
+        let worker =
+            slipway_worker::Worker::start(worker).await.map_err(|error| failed(error.into()))?;
+
+        let dispatcher = Part::start(|stop| dispatcher.run(stop));
+        let worker = Part::start(|stop| worker.run(stop));
+        ready::wait(address).await?;
+        Ok(Self { address, dispatcher, worker, nats, data })
+    }
+
+    /// Returns when a part has ended although nobody told it to.
+    async fn ended_by_itself(&mut self) -> DevError {
+        const WHAT: &str = "ended by itself";
+        tokio::select! {
+            error = self.nats.ended_by_itself() => error,
+            source = self.dispatcher.ended() => DevError::Dispatcher { what: WHAT, source },
+            source = self.worker.ended() => DevError::Worker { what: WHAT, source },
+        }
+    }
+
+    /// Stops the parts in the order in which they need each other: the worker hands back what it
+    /// holds, through a queue that is there, while whoever follows a build is still connected.
+    async fn stop(self) {
+        self.worker.stop(WORKER_STOP_DEADLINE, "the worker").await;
+        self.dispatcher.stop(STOP_DEADLINE, "the dispatcher").await;
+        self.nats.stop().await;
+        drop(self.data);
+    }
+}
+
+/// Returns an error if somebody listens on the address. They may still come between this and our
+/// own listening; it is here for the better message.
+fn check_free(address: SocketAddr, chosen: bool) -> Result<(), DevError> {
+    match TcpListener::bind(address) {
+        Ok(_) => Ok(()),
+        Err(source) if source.kind() == std::io::ErrorKind::AddrInUse => {
+            let hint = if chosen {
+                "choose another port, or 0 for a free one"
+            } else {
+                "is slipway running already? Stop it, or choose another port with --listen 127.0.0.1:0"
+            };
+            Err(DevError::Taken { address, hint })
+        }
+        Err(source) => Err(DevError::Listen { address, source }),
+    }
+}
+
+/// Returns where data is kept by the XDG Base Directory Specification.
+fn default_data_dir() -> Option<PathBuf> {
+    let absolute = |path: PathBuf| path.is_absolute().then_some(path);
+    std::env::var_os("XDG_DATA_HOME")
+        .map(PathBuf::from)
+        .and_then(absolute)
+        .or_else(|| Some(std::env::home_dir().and_then(absolute)?.join(".local/share")))
+        .map(|directory| directory.join("slipway/dev"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_that_is_taken_is_told_with_what_to_do() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = listener.local_addr().expect("an address");
+        let error = check_free(address, false).expect_err("it is taken");
+        assert!(error.to_string().contains("is taken: is slipway running already?"), "{error}");
+        assert_eq!(error.exit_code(), 2);
+        drop(listener);
+        check_free("127.0.0.1:0".parse().expect("an address"), true).expect("one is free");
+    }
+}

@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! How a command ends: the exit codes that scripts rely on, decided in one place.
+
+use crate::client::ClientError;
+use crate::dev::DevError;
+use crate::local::LocalError;
+
+/// How a command ended that did what it was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// It is done; a build it waited for succeeded.
+    Success,
+    /// The build it waited for did not succeed.
+    BuildFailed,
+    /// Somebody ended it while it waited: Ctrl-C.
+    Interrupted,
+    /// Somebody ended it while it waited: SIGTERM.
+    Terminated,
+}
+
+impl Exit {
+    /// Returns the exit code; 128 and the signal's number for the signals, as shells do.
+    #[must_use]
+    pub fn code(self) -> u8 {
+        match self {
+            Self::Success => 0,
+            Self::BuildFailed => 1,
+            Self::Interrupted => 130,
+            Self::Terminated => 143,
+        }
+    }
+}
+
+/// Why a command could not do what it was asked for.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The dispatcher refuses or cannot be reached.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// A build without a server cannot be started.
+    #[error(transparent)]
+    Local(#[from] LocalError),
+    /// `slipway dev` cannot run.
+    #[error(transparent)]
+    Dev(#[from] DevError),
+}
+
+impl Error {
+    /// Returns the exit code: 1 refused, 2 usage, 3 server unreachable.
+    #[must_use]
+    pub fn code(&self) -> u8 {
+        match self {
+            Self::Client(error) => error.exit_code(),
+            Self::Local(error) => error.exit_code(),
+            Self::Dev(error) => error.exit_code(),
+        }
+    }
+}
+
+/// Writes an error with what caused it, each cause once.
+#[must_use]
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        // Libraries often repeat their source in their own message.
+        if !text.contains(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("{0}")]
+    struct Link(&'static str, #[source] Option<Box<Self>>);
+
+    #[test]
+    fn a_cause_that_was_already_told_is_not_repeated() {
+        let inner = Link("refused", None);
+        let middle = Link("cannot connect: refused", Some(Box::new(inner)));
+        let outer = Link("cannot send", Some(Box::new(middle)));
+        assert_eq!(chain(&outer), "cannot send: cannot connect: refused");
+    }
+}

@@ -1,0 +1,26 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! The command line client, `slipway dev` and `slipway build --local`.
+//!
+//! A library, so that the load generator and the tests speak to a dispatcher by the same client as
+//! people do. Responsible for the HTTP client ([`client`]), for what the commands print
+//! ([`render`], [`output`]) and for running the whole of Slipway on one machine ([`dev`]). Builds
+//! nothing itself: that is the worker's.
+
+pub mod args;
+pub mod client;
+mod commands;
+pub mod dev;
+mod digest;
+mod exit;
+pub mod local;
+pub mod output;
+mod progress;
+pub mod render;
+pub mod sse;
+mod telemetry;
+
+pub use args::Arguments;
+pub use commands::run;
+pub use digest::digest_file;
+pub use exit::{Error, Exit};

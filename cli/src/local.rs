@@ -1,0 +1,256 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! `slipway build --local` and `--to`: a build without a server, queue or worker process.
+//!
+//! The artifact is inspected, the request checked against the catalogue and the image made by the
+//! very code that dispatcher and worker use, so that the image has the same digest as one that was
+//! built through the queue.
+
+use std::path::{Path, PathBuf};
+
+use slipway_artifact::{FileSource, InspectError};
+use slipway_proto::api::BuildView;
+use slipway_proto::environment::{Catalogue, CatalogueError};
+use slipway_proto::outcome::Image;
+use slipway_proto::submission::Uploaded;
+use slipway_proto::{
+    ArtifactFacts, Build, BuildId, BuildRequest, Change, Digest, Failure, FieldError, ProjectName,
+    Submission, Timestamp, WorkerId,
+};
+use slipway_worker::pipeline;
+
+use crate::args::{BuildArgs, LocalArgs, Target};
+use crate::digest_file;
+use crate::output::Output;
+
+/// The bound of the cache of base images, in bytes.
+const CACHE_BYTES: u64 = 10 << 30;
+
+/// Why a build without a server cannot be started.
+#[derive(Debug, thiserror::Error)]
+pub enum LocalError {
+    /// The artifact cannot be read.
+    #[error("cannot read {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The artifact is not one.
+    #[error("{} cannot become an image", path.display())]
+    Inspect {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: InspectError,
+    },
+    /// The catalogue file cannot be read.
+    #[error("cannot read the environment catalogue {}", path.display())]
+    ReadCatalogue {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The catalogue file is wrong.
+    #[error("the environment catalogue {} is wrong", path.display())]
+    Catalogue {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        #[source]
+        source: CatalogueError,
+    },
+    /// The request has mistakes.
+    #[error("the build request has mistakes:{}", lines(.0))]
+    Refused(Vec<FieldError>),
+    /// There is nowhere to keep layers of base images.
+    #[error("there is no home directory to keep a cache in: name a directory with --cache-dir")]
+    NoHome,
+    /// `SOURCE_DATE_EPOCH` is not a time.
+    #[error("SOURCE_DATE_EPOCH is not a number of seconds")]
+    SourceDateEpoch,
+}
+
+impl LocalError {
+    /// Returns the exit code: 1 where a server would have refused, else 2.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Inspect { .. } | Self::Refused(_) => 1,
+            Self::Read { .. }
+            | Self::ReadCatalogue { .. }
+            | Self::Catalogue { .. }
+            | Self::NoHome
+            | Self::SourceDateEpoch => 2,
+        }
+    }
+}
+
+fn lines(mistakes: &[FieldError]) -> String {
+    mistakes.iter().map(|mistake| format!("\n  {mistake}")).collect()
+}
+
+/// Builds an image in this process and returns the build as a dispatcher would show it.
+pub(crate) async fn build(
+    args: &BuildArgs,
+    project: &ProjectName,
+    output: &Output,
+) -> Result<BuildView, LocalError> {
+    let catalogue = catalogue(args.local_options.environments.as_deref())?;
+    let config = config(&args.local_options)?;
+    let file = args.file.clone();
+    let filename = args.request.filename(&file);
+    let inspected = tokio::task::spawn_blocking(move || inspect(&file, &filename)).await;
+    let (digest, uploaded) = inspected.unwrap_or_else(|panic| {
+        Err(LocalError::Read { path: args.file.clone(), source: std::io::Error::other(panic) })
+    })?;
+    let submission = Submission::read(&args.request.document(digest, &args.file));
+    let submitted = submission.digest();
+    let request = submission
+        .accept(BuildId::fresh(), project.clone(), Some(&uploaded), &catalogue)
+        .map_err(LocalError::Refused)?;
+    let target = match &args.to {
+        None => pipeline::Target::Registry,
+        Some(Target::OciLayout(path)) => pipeline::Target::OciLayout(path.clone()),
+        Some(Target::DockerArchive(path)) => pipeline::Target::DockerArchive(path.clone()),
+    };
+    let accepted = Timestamp::now();
+    let log = |line: &str| output.log(line.trim_end_matches('\n'));
+    let built = Box::pin(pipeline::build_local(&config, &request, &args.file, target, log)).await;
+    Ok(view(request, submitted, accepted, built))
+}
+
+/// Returns the build as it looks at its end.
+fn view(
+    request: BuildRequest,
+    submission: Digest,
+    accepted: Timestamp,
+    built: Result<Image, Failure>,
+) -> BuildView {
+    let worker: WorkerId = "local".parse().expect("it is a name");
+    let epoch = 1;
+    let outcome = match built {
+        Ok(image) => Change::Succeed { epoch, image: Box::new(image) },
+        Err(failure) => Change::Fail { epoch, failure },
+    };
+    let now = Timestamp::now();
+    let steps = [
+        (Change::Claim { epoch, worker }, accepted),
+        (Change::Publish { epoch }, now),
+        (outcome, now),
+    ];
+    let build = Build::accepted(request, submission, accepted);
+    let build = steps.into_iter().fold(build, |build, (change, time)| {
+        build.apply(&change, time).expect("a new build takes these steps")
+    });
+    BuildView::from(&build)
+}
+
+fn inspect(path: &Path, filename: &str) -> Result<(Digest, Uploaded), LocalError> {
+    let read = |source| LocalError::Read { path: path.to_owned(), source };
+    let (digest, size_bytes) = digest_file(path).map_err(read)?;
+    let source = FileSource::open(path).map_err(read)?;
+    let facts: ArtifactFacts = slipway_artifact::inspect(&source, filename)
+        .map_err(|source| LocalError::Inspect { path: path.to_owned(), source })?;
+    Ok((digest, Uploaded { size_bytes, filename: filename.to_owned(), facts }))
+}
+
+fn catalogue(file: Option<&Path>) -> Result<Catalogue, LocalError> {
+    let Some(path) = file else { return Ok(Catalogue::default()) };
+    let text = std::fs::read_to_string(path)
+        .map_err(|source| LocalError::ReadCatalogue { path: path.to_owned(), source })?;
+    Catalogue::default()
+        .extended(&text)
+        .map_err(|source| LocalError::Catalogue { path: path.to_owned(), source })
+}
+
+fn config(args: &LocalArgs) -> Result<slipway_worker::Config, LocalError> {
+    let default = slipway_worker::Config::default();
+    let cache_dir = args.cache_dir.clone().or_else(default_cache_dir).ok_or(LocalError::NoHome)?;
+    let source_date_epoch = match std::env::var("SOURCE_DATE_EPOCH") {
+        Ok(text) => text.parse().map_err(|_| LocalError::SourceDateEpoch)?,
+        Err(_) => default.source_date_epoch,
+    };
+    Ok(slipway_worker::Config {
+        cache_dir,
+        cache_bytes: CACHE_BYTES,
+        mirrors: args.mirrors.clone(),
+        insecure_registries: args.insecure_registries.clone(),
+        docker_configs: docker_configs(&args.docker_configs),
+        source_date_epoch,
+        ..default
+    })
+}
+
+/// Returns the credentials files to use: those that were named, else where the tools of this
+/// machine keep theirs.
+pub(crate) fn docker_configs(named: &[PathBuf]) -> Vec<PathBuf> {
+    if !named.is_empty() {
+        return named.to_vec();
+    }
+    let docker = std::env::var_os("DOCKER_CONFIG")
+        .map(PathBuf::from)
+        .or_else(|| Some(std::env::home_dir()?.join(".docker")))
+        .map(|directory| directory.join("config.json"));
+    let podman = std::env::var_os("XDG_RUNTIME_DIR")
+        .map(|directory| PathBuf::from(directory).join("containers/auth.json"));
+    docker.into_iter().chain(podman).filter(|path| path.is_file()).collect()
+}
+
+/// Returns where caches are kept by the XDG Base Directory Specification.
+fn default_cache_dir() -> Option<PathBuf> {
+    let absolute = |path: PathBuf| path.is_absolute().then_some(path);
+    std::env::var_os("XDG_CACHE_HOME")
+        .map(PathBuf::from)
+        .and_then(absolute)
+        .or_else(|| Some(std::env::home_dir().and_then(absolute)?.join(".cache")))
+        .map(|directory| directory.join("slipway"))
+}
+
+#[cfg(test)]
+mod tests {
+    use slipway_proto::Reason;
+    use slipway_proto::api::StateName;
+
+    use super::*;
+
+    fn request() -> (BuildRequest, Digest) {
+        let document = serde_json::json!({
+            "artifact": Digest::of(b"x"), "image": "r.example/a:1", "filename": "a"
+        });
+        let submission = Submission::read(&document);
+        let digest = submission.digest();
+        let facts = serde_json::from_value(serde_json::json!({
+            "kind": "binary", "architecture": "amd64", "interpreter": null
+        }));
+        let uploaded =
+            Uploaded { size_bytes: 1, filename: "a".into(), facts: facts.expect("facts") };
+        let project = "team".parse().expect("a name");
+        let request = submission
+            .accept(BuildId::fresh(), project, Some(&uploaded), &Catalogue::default())
+            .expect("it is accepted");
+        (request, digest)
+    }
+
+    #[test]
+    fn a_local_build_looks_like_any_other() {
+        let (request, digest) = request();
+        let failure = Failure::new(Reason::AssembleFailed, "no");
+        let view = view(request, digest, Timestamp::now(), Err(failure.clone()));
+        assert_eq!((view.state, view.attempt), (StateName::Failed, 1));
+        assert_eq!(view.failure, Some(failure));
+        assert!(view.finished_at.is_some() && view.started_at.is_some());
+    }
+
+    #[test]
+    fn mistakes_stand_on_their_own_lines() {
+        let mistake = FieldError { field: "image".into(), code: "x".into(), detail: "no".into() };
+        let error = LocalError::Refused(vec![mistake]);
+        assert_eq!(error.to_string(), "the build request has mistakes:\n  image: no");
+    }
+}

@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! Where a command writes: results to stdout, everything else to stderr.
+//!
+//! Not `println!`, which panics when the reader of a pipe has gone (`slipway list | head`), and
+//! which would hand control characters of a log to the terminal.
+
+use std::io::{IsTerminal as _, Write as _};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use serde::Serialize;
+
+/// How results are written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Format {
+    /// Tables and sentences, for people.
+    #[default]
+    Text,
+    /// JSON on stdout and nothing else there.
+    Json,
+}
+
+/// The two streams of the process.
+#[derive(Debug)]
+pub struct Output {
+    format: Format,
+    result_on_terminal: bool,
+    notes_on_terminal: bool,
+    closed: AtomicBool,
+}
+
+impl Output {
+    /// Makes the output of this process.
+    #[must_use]
+    pub fn new(format: Format) -> Self {
+        Self {
+            format,
+            result_on_terminal: std::io::stdout().is_terminal(),
+            notes_on_terminal: std::io::stderr().is_terminal(),
+            closed: AtomicBool::new(false),
+        }
+    }
+
+    /// Returns whether results are JSON.
+    #[must_use]
+    pub fn is_json(&self) -> bool {
+        self.format == Format::Json
+    }
+
+    /// Returns whether a person sees stderr as it is written.
+    #[must_use]
+    pub fn notes_on_terminal(&self) -> bool {
+        self.notes_on_terminal
+    }
+
+    /// Returns whether nobody reads stdout any more.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Relaxed)
+    }
+
+    /// Writes a line of the result to stdout.
+    pub fn result(&self, line: &str) {
+        if self.is_closed() {
+            return;
+        }
+        let line = if self.result_on_terminal { printable(line) } else { line.to_owned() };
+        let mut stdout = std::io::stdout().lock();
+        if writeln!(stdout, "{line}").and_then(|()| stdout.flush()).is_err() {
+            self.closed.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Writes a document to stdout: indented for a person, on one line for a program.
+    pub fn document<T: Serialize>(&self, document: &T) {
+        let text = if self.result_on_terminal {
+            serde_json::to_string_pretty(document)
+        } else {
+            serde_json::to_string(document)
+        };
+        self.result(&text.expect("documents of the API have only texts as keys"));
+    }
+
+    /// Writes a document to stdout on one line.
+    pub fn json_line<T: Serialize>(&self, document: &T) {
+        let text = serde_json::to_string(document);
+        self.result(&text.expect("documents of the API have only texts as keys"));
+    }
+
+    /// Writes a line of a log: to stdout for people, beside the result for programs.
+    pub fn log(&self, line: &str) {
+        match self.format {
+            Format::Text => self.result(line),
+            Format::Json => self.note(line),
+        }
+    }
+
+    /// Writes a line about what is going on to stderr.
+    pub fn note(&self, line: &str) {
+        note(&if self.notes_on_terminal { printable(line) } else { line.to_owned() });
+    }
+}
+
+/// Writes a line to stderr; `eprintln!` would panic when that is closed.
+pub(crate) fn note(line: &str) {
+    // Nobody could be told.
+    let _ = writeln!(std::io::stderr().lock(), "{line}");
+}
+
+/// Makes control characters visible instead of effective; a log may hold what an artifact brought.
+fn printable(text: &str) -> String {
+    let effective = |c: char| c.is_control() && !matches!(c, '\n' | '\t');
+    text.chars().map(|c| if effective(c) { '\u{fffd}' } else { c }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn control_characters_do_not_reach_the_terminal() {
+        assert_eq!(printable("a\u{1b}[31mb\tc\nd\r"), "a\u{fffd}[31mb\tc\nd\u{fffd}");
+    }
+}

@@ -1,0 +1,294 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! Builds: a list of them, one of them, and the end of one.
+
+use std::time::Duration;
+
+use slipway_proto::Timestamp;
+use slipway_proto::api::{BuildView, StateName};
+use slipway_proto::outcome::{Image, Transfer};
+
+use super::units::between;
+use super::{Table, age, duration, size};
+
+/// Writes where a build is, with what people ask next: the stage, or why.
+#[must_use]
+pub fn state(build: &BuildView) -> String {
+    let word = build.state.as_str();
+    match (build.state, build.stage, &build.failure) {
+        (StateName::Running, Some(stage), _) => format!("{word} ({stage})"),
+        (StateName::Queued, _, Some(failure)) => format!("{word} (after {})", failure.reason),
+        (StateName::Failed, _, Some(failure)) => format!("{word} ({})", failure.reason),
+        _ => word.to_owned(),
+    }
+}
+
+/// Writes a list of builds.
+#[must_use]
+pub fn build_list(builds: &[BuildView], now: Timestamp) -> Vec<String> {
+    if builds.is_empty() {
+        return vec!["no builds".to_owned()];
+    }
+    let mut table =
+        Table::with_headings(&["ID", "STATE", "IMAGE", "ENVIRONMENT", "SUBMITTED", "TOOK"]);
+    for build in builds {
+        let took = build.finished_at.map(|end| duration(between(build.submitted_at, end)));
+        table.row([
+            build.id.to_string(),
+            state(build),
+            build.target.to_string(),
+            build.request.recipe.environment.clone(),
+            age(build.submitted_at, now),
+            took.unwrap_or_default(),
+        ]);
+    }
+    table.lines()
+}
+
+/// Writes all that is known of one build.
+#[must_use]
+pub fn build_details(build: &BuildView, now: Timestamp) -> Vec<String> {
+    let request = &build.request;
+    let mut facts = Facts::default();
+    facts.add("build", build.id.to_string());
+    facts.add("project", build.project.as_str());
+    facts.add("state", state(build));
+    if let Some(failure) = &build.failure {
+        facts.add("because", failure.message.as_str());
+    }
+    if let Some(time) = build.not_before
+        && !build.state.is_finished()
+    {
+        facts.add("next try in", duration(between(now, time)));
+    }
+    facts.add(
+        "artifact",
+        format!(
+            "{} ({}, {}, {})",
+            request.artifact.filename,
+            request.artifact.kind,
+            size(request.artifact.size_bytes),
+            request.artifact.digest
+        ),
+    );
+    for reference in &request.references {
+        facts.add("target", reference.to_string());
+    }
+    let recipe = &request.recipe;
+    facts.add("environment", format!("{} on {}", recipe.environment, recipe.base));
+    facts.add("platform", request.platform.to_string());
+    facts.add("queue", format!("pool {}, priority {}", request.pool, request.priority));
+    if build.attempt > 0 {
+        facts.add("attempt", format!("{} of {}", build.attempt, request.max_attempts));
+    }
+    if let Some(worker) = &build.worker {
+        facts.add("worker", worker.as_str());
+    }
+    facts.add("submitted", format!("{} ({})", build.submitted_at, age(build.submitted_at, now)));
+    if let Some(time) = build.started_at {
+        facts.add("waited", duration(between(build.submitted_at, time)));
+    }
+    if let Some(time) = build.finished_at {
+        facts.add("took", duration(between(build.submitted_at, time)));
+    }
+    if let Some(image) = &build.image {
+        add_image(&mut facts, image);
+        if let Some(base) = &image.base {
+            facts.add("base", format!("{} ({})", base.reference, base.digest));
+        }
+    }
+    facts.lines()
+}
+
+/// Writes how a build ended: a sentence, and for an image what to do with it.
+#[must_use]
+pub fn outcome(build: &BuildView) -> Vec<String> {
+    let took = build.finished_at.map(|end| duration(between(build.submitted_at, end)));
+    let took = took.map_or_else(String::new, |took| format!(" in {took}"));
+    let Some(image) = build.image.as_ref().filter(|_| build.state == StateName::Succeeded) else {
+        let tries = match build.attempt {
+            0 | 1 => String::new(),
+            several => format!(" at attempt {several}"),
+        };
+        let mut lines = vec![format!("build {} {}{tries}{took}", build.id, build.state.as_str())];
+        lines.extend(build.failure.as_ref().map(|failure| format!("  {failure}")));
+        return lines;
+    };
+    let mut facts = Facts::default();
+    add_image(&mut facts, image);
+    let mut lines = vec![format!("build {} succeeded{took}", build.id)];
+    lines.extend(facts.lines().into_iter().map(|line| format!("  {line}")));
+    lines
+}
+
+fn add_image(facts: &mut Facts, image: &Image) {
+    facts.add("image", image.pull.to_string());
+    for reference in &image.references {
+        facts.add("tagged", reference.to_string());
+    }
+    let ours = image.layers.iter().filter(|layer| !layer.base).count();
+    let base = image.layers.len() - ours;
+    let layers = match (ours, base) {
+        (1, 0) => "1 layer".to_owned(),
+        (ours, 0) => format!("{ours} layers"),
+        (ours, base) => format!("{} layers, {base} of them the base's", ours + base),
+    };
+    facts.add("size", format!("{} in {layers}", size(image.size_bytes)));
+    let count = |wanted| image.layers.iter().filter(|layer| layer.transfer == wanted).count();
+    let transfers: Vec<String> = [
+        (count(Transfer::Uploaded), "sent"),
+        (count(Transfer::Mounted), "mounted"),
+        (count(Transfer::Found), "already there"),
+    ]
+    .into_iter()
+    .filter(|(count, _)| *count > 0)
+    .map(|(count, what)| format!("{count} {what}"))
+    .collect();
+    let how = match transfers.as_slice() {
+        [] => String::new(),
+        transfers => format!(" (layers: {})", transfers.join(", ")),
+    };
+    facts.add("uploaded", format!("{}{how}", size(image.sent_bytes)));
+    let stages: Vec<String> = image
+        .stages
+        .iter()
+        .map(|time| format!("{} {}", time.stage, duration(Duration::from_micros(time.duration_us))))
+        .collect();
+    facts.add("stages", stages.join(", "));
+}
+
+/// Names and values in two columns.
+#[derive(Default)]
+struct Facts {
+    table: Table,
+    last: &'static str,
+}
+
+impl Facts {
+    /// Adds a fact; one of the same name as the last one is written below it.
+    fn add(&mut self, name: &'static str, value: impl Into<String>) {
+        let shown = if self.last == name { "" } else { name };
+        self.last = name;
+        self.table.row([shown.to_owned(), value.into()]);
+    }
+
+    fn lines(&self) -> Vec<String> {
+        self.table.lines()
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    pub(in crate::render) fn build() -> BuildView {
+        let digest = slipway_proto::Digest::of(b"x");
+        let layer = |base: bool, transfer: &str| {
+            json!({"digest": digest, "diff_id": digest, "size_bytes": 1, "media_type": "x",
+                   "base": base, "transfer": transfer})
+        };
+        let view = json!({
+            "id": "01890a5d-ac96-774b-bcce-b302099a8057", "project": "team", "state": "succeeded",
+            "stage": null, "attempt": 1, "epoch": 1, "worker": "w-1",
+            "target": "r.example/team/app:1",
+            "request": {
+                "build": "01890a5d-ac96-774b-bcce-b302099a8057", "project": "team",
+                "artifact": {"digest": digest, "size_bytes": 46_200_000, "kind": "jar",
+                             "filename": "app.jar"},
+                "references": ["r.example/team/app:1", "r.example/team/app:latest"],
+                "recipe": {
+                    "environment": "java-17", "base": "docker.io/library/eclipse-temurin:17-jre",
+                    "layering": "jar", "destination": "/app", "entrypoint": null, "command": null,
+                    "user": null, "working_dir": null, "ports": [], "env": {}, "env_aliases": {},
+                    "labels": {}, "file_mode": 420, "owner": [0, 0]
+                },
+                "env": {}, "labels": {}, "annotations": {}, "ports": [], "args": [], "user": null,
+                "platform": "linux/amd64", "priority": "normal", "pool": "default",
+                "registry_secret": null, "timeout_s": 600, "max_attempts": 5
+            },
+            "submitted_at": "2026-01-01T00:00:00Z", "started_at": "2026-01-01T00:00:00.002Z",
+            "finished_at": "2026-01-01T00:00:00.412Z", "not_before": null,
+            "image": {
+                "digest": digest, "pull": format!("r.example/team/app@{digest}"),
+                "references": ["r.example/team/app:1", "r.example/team/app:latest"],
+                "platform": "linux/amd64", "config_digest": digest,
+                "base": {"reference": "docker.io/library/eclipse-temurin:17-jre", "digest": digest},
+                "layers": [layer(true, "mounted"), layer(true, "found"), layer(false, "uploaded")],
+                "size_bytes": 130_000_000, "sent_bytes": 46_300_000, "assembly_version": 1,
+                "stages": [{"stage": "fetch", "duration_us": 1_200},
+                           {"stage": "push", "duration_us": 399_000}]
+            },
+            "failure": null
+        });
+        serde_json::from_value(view).expect("a view")
+    }
+
+    fn failed() -> BuildView {
+        let failure = slipway_proto::Failure::new(
+            slipway_proto::Reason::RegistryDenied,
+            "r.example denied the push: name a registry secret",
+        );
+        BuildView {
+            state: StateName::Failed,
+            image: None,
+            failure: Some(failure),
+            attempt: 2,
+            ..build()
+        }
+    }
+
+    fn now() -> Timestamp {
+        "2026-01-01T00:05:00Z".parse().expect("a time")
+    }
+
+    #[test]
+    fn the_end_of_a_good_build_says_what_to_pull() {
+        let digest = slipway_proto::Digest::of(b"x");
+        assert_eq!(
+            outcome(&build()),
+            [
+                "build 01890a5d-ac96-774b-bcce-b302099a8057 succeeded in 412 ms".to_owned(),
+                format!("  image     r.example/team/app@{digest}"),
+                "  tagged    r.example/team/app:1".to_owned(),
+                "            r.example/team/app:latest".to_owned(),
+                "  size      130 MB in 3 layers, 2 of them the base's".to_owned(),
+                "  uploaded  46.3 MB (layers: 1 sent, 1 mounted, 1 already there)".to_owned(),
+                "  stages    fetch 1.2 ms, push 399 ms".to_owned(),
+            ]
+        );
+    }
+
+    #[test]
+    fn the_end_of_a_bad_build_says_why() {
+        assert_eq!(
+            outcome(&failed()),
+            [
+                "build 01890a5d-ac96-774b-bcce-b302099a8057 failed at attempt 2 in 412 ms",
+                "  RegistryDenied: r.example denied the push: name a registry secret",
+            ]
+        );
+    }
+
+    #[test]
+    fn lists_show_state_age_and_time() {
+        let lines = build_list(&[build(), failed()], now());
+        let words = |line: &str| line.split("  ").map(str::trim).map(str::to_owned).collect();
+        let columns: Vec<String> = words(&lines[1]);
+        assert!(columns.contains(&"succeeded".to_owned()), "{lines:?}");
+        assert!(lines[1].ends_with("java-17      5 min ago  412 ms"), "{lines:?}");
+        assert!(lines[2].contains("failed (RegistryDenied)"), "{lines:?}");
+        assert_eq!(build_list(&[], now()), ["no builds"]);
+    }
+
+    #[test]
+    fn details_hold_everything_people_ask_for() {
+        let text = build_details(&build(), now()).join("\n");
+        for part in ["succeeded", "46.2 MB", "java-17 on docker.io", "waited       2.0 ms", "w-1"] {
+            assert!(text.contains(part), "{part} is missing:\n{text}");
+        }
+        let text = build_details(&failed(), now()).join("\n");
+        assert!(text.contains("because      r.example denied the push"), "{text}");
+    }
+}

@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! Events, one line each.
+
+use serde_json::Value;
+use slipway_proto::event::{Event, EventBody, Outcome};
+
+use super::size;
+
+/// Writes an event on one line. Of one that this version does not know, its type is shown.
+#[must_use]
+pub fn event_line(document: &Value) -> String {
+    let text = |name: &str| document.get(name).and_then(Value::as_str).unwrap_or("?");
+    let (time, build) = (text("time"), text("subject"));
+    // Seconds and milliseconds; the finer digits only widen the column.
+    let time = match time.strip_suffix('Z').and_then(|time| time.split_once('.')) {
+        Some((seconds, fraction)) => format!("{seconds}.{fraction:0<3.3}Z"),
+        None => time.to_owned(),
+    };
+    let (kind, what) = match serde_json::from_value::<Event>(document.clone()) {
+        Ok(event) => (event.body.short_type().to_owned(), describe(&event.body)),
+        Err(_) => (text("type").to_owned(), String::new()),
+    };
+    format!("{time:<24}  {build}  {kind:<18}  {what}").trim_end().to_owned()
+}
+
+fn describe(body: &EventBody) -> String {
+    match body {
+        EventBody::Queued(queued) => {
+            let request = &queued.request;
+            let artifact = &request.artifact;
+            format!(
+                "{}: {} ({}) on {}",
+                request.image(),
+                artifact.filename,
+                size(artifact.size_bytes),
+                request.recipe.environment
+            )
+        }
+        EventBody::Started(started) => {
+            format!("{}: attempt {} on {}", started.image, started.attempt, started.worker)
+        }
+        EventBody::Stage(entered) => format!("{}: {}", entered.image, entered.stage),
+        EventBody::Retrying(retrying) => {
+            format!("{}: attempt {}: {}", retrying.image, retrying.attempt, retrying.failure)
+        }
+        EventBody::Published(published) => {
+            format!("{} ({})", published.pull, size(published.size_bytes))
+        }
+        EventBody::Finished(finished) => {
+            let outcome = match &finished.outcome {
+                Outcome::Succeeded { .. } => "succeeded".to_owned(),
+                Outcome::Failed { failure } => format!("failed: {failure}"),
+                Outcome::Cancelled { message } => format!("cancelled: {message}"),
+            };
+            format!("{}: {outcome}", finished.image)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn an_event_is_one_line() {
+        let event = json!({
+            "specversion": "1.0", "id": "x", "source": "/projects/team",
+            "subject": "01890a5d-ac96-774b-bcce-b302099a8057", "time": "2026-01-01T00:00:00.1234Z",
+            "datacontenttype": "application/json", "type": "dev.slipway.build.started.v1",
+            "data": {"project": "team", "image": "r.example/a:1", "epoch": 1, "attempt": 1,
+                     "worker": "w-1"}
+        });
+        assert_eq!(
+            event_line(&event),
+            "2026-01-01T00:00:00.123Z  01890a5d-ac96-774b-bcce-b302099a8057  build.started       \
+             r.example/a:1: attempt 1 on w-1"
+        );
+    }
+
+    #[test]
+    fn an_event_of_a_newer_server_is_still_shown() {
+        let event =
+            json!({"time": "2027-01-01T00:00:00Z", "subject": "b", "type": "dev.slipway.x"});
+        assert_eq!(event_line(&event), "2027-01-01T00:00:00Z      b  dev.slipway.x");
+    }
+}
