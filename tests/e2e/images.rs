@@ -1,0 +1,259 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! What images hold, that they are the same everywhere, and that they run.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use serde_json::{Value, json};
+use slipway_tests::process::{command, free_port, repository};
+use slipway_tests::registry::Registry;
+use slipway_tests::{Stack, WorkerOptions, artifacts, http, wait};
+
+async fn run(mut command: Command) -> Output {
+    let output = tokio::task::spawn_blocking(move || command.output());
+    output.await.expect("it does not panic").expect("the program runs")
+}
+
+async fn succeed(command: Command) -> String {
+    let shown = format!("{command:?}");
+    let output = run(command).await;
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{shown}: {errors}");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn podman(directory: &Path) -> Command {
+    let mut podman = command("podman");
+    podman.arg("--root").arg(directory.join("podman"));
+    podman.arg("--runroot").arg(directory.join("podman-run"));
+    podman.args(["--events-backend=none", "--runtime=runc", "--cgroup-manager=cgroupfs"]);
+    podman.arg("--storage-driver=overlay");
+    podman
+}
+
+/// A container that is removed when the test ends, and with it what podman left mounted.
+struct Container<'a> {
+    directory: &'a Path,
+    id: String,
+}
+
+impl<'a> Container<'a> {
+    async fn run(directory: &'a Path, image: &str, environment: &[String]) -> Container<'a> {
+        let mut pull = podman(directory);
+        pull.args(["pull", "--tls-verify=false", "--quiet", image]);
+        succeed(pull).await;
+        let mut run = podman(directory);
+        run.args(["run", "--detach", "--pull=never", "--network=host"]);
+        run.args(["--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024"]);
+        run.args(environment.iter().flat_map(|variable| ["-e", variable]));
+        run.arg(image);
+        let id = succeed(run).await.trim().to_owned();
+        Self { directory, id }
+    }
+}
+
+impl Drop for Container<'_> {
+    fn drop(&mut self) {
+        let mut remove = podman(self.directory);
+        remove.args(["rm", "--force", "--time=0", &self.id]);
+        let _gone = remove.output();
+        let mut unmount = Command::new("umount");
+        unmount.arg(self.directory.join("podman/overlay"));
+        let _not_mounted = unmount.output();
+    }
+}
+
+async fn get(url: &str) -> String {
+    let client = http::client();
+    wait::until(&format!("an answer from {url}"), wait::LATER, || async {
+        let response = client.get(url).send().await.ok()?;
+        if !response.status().is_success() {
+            return None;
+        }
+        response.text().await.ok()
+    })
+    .await
+}
+
+/// The whole way, with the stand-ins of the public base images and the artifacts of the demo.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_jar_a_war_and_a_binary_become_running_images() {
+    let stack = Stack::with_worker().await;
+    let directory = stack.directory.path();
+    let mut bases = command(repository().join("deploy/base-images.sh"));
+    bases.arg(&stack.registry.address).args([
+        "docker.io/library/eclipse-temurin:17-jre",
+        "docker.io/library/tomcat:10.1-jre17-temurin",
+        "gcr.io/distroless/static-debian12:nonroot",
+    ]);
+    let mut compile = command(repository().join("deploy/demo/build.sh"));
+    compile.arg(directory.join("artifacts"));
+    tokio::join!(succeed(bases), succeed(compile));
+
+    let port = free_port();
+    let root = format!("http://127.0.0.1:{port}/");
+    for (file, variable, url, answer) in [
+        ("hello.jar", format!("PORT={port}"), root.clone(), "hello from a jar"),
+        (
+            "hello.war",
+            format!("CATALINA_OPTS=-Dport.http={port}"),
+            format!("{root}hello/"),
+            "hello from a war",
+        ),
+        ("hello", format!("PORT={port}"), root.clone(), "hello from a binary"),
+    ] {
+        let bytes = std::fs::read(directory.join("artifacts").join(file)).expect("it was compiled");
+        let name = file.replace('.', "-");
+        let build = stack.run(file, bytes, &format!("demo/{name}:1"), json!({})).await;
+        assert_eq!(build["state"], "succeeded", "{build}");
+        let pull = build["image"]["pull"].as_str().expect("a reference");
+
+        let mut inspect = command("skopeo");
+        inspect.args(["inspect", "--tls-verify=false", &format!("docker://{pull}")]);
+        let inspected: Value = serde_json::from_str(&succeed(inspect).await).expect("JSON");
+        assert_eq!(inspected["Digest"], build["image"]["digest"]);
+        let layout = directory.join(format!("layout-{name}"));
+        let mut copy = command("skopeo");
+        copy.args(["copy", "--src-tls-verify=false", &format!("docker://{pull}")]);
+        copy.arg(format!("oci:{}:x", layout.display()));
+        succeed(copy).await;
+        let mut unpack = command("umoci");
+        unpack.args(["unpack", "--rootless", "--image", &format!("{}:x", layout.display())]);
+        unpack.arg(directory.join(format!("bundle-{name}")));
+        succeed(unpack).await;
+
+        let _container = Container::run(directory, pull, &[variable]).await;
+        let answered = get(&url).await;
+        assert!(answered.contains(answer), "{file}: {answered}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_workers_of_different_surroundings_make_the_same_image() {
+    let mut stack = Stack::start().await;
+    stack.registry.put_base("docker.io/library/eclipse-temurin", "17-jre", json!({})).await;
+    let jar = stack.upload("app.jar", artifacts::spring_boot_jar()).await;
+    let mut digests = Vec::new();
+    for (id, umask, zone) in [("one", "000", "Asia/Tokyo"), ("two", "077", "America/New_York")] {
+        let worker = stack.add_worker(WorkerOptions {
+            id,
+            umask: Some(umask),
+            environment: vec![("TZ", zone)],
+            ..WorkerOptions::default()
+        });
+        let image = stack.image(&format!("same/{id}:1"));
+        let build = stack.submit(&json!({"artifact": jar, "image": image})).await;
+        let build = stack.finished(&build).await;
+        assert_eq!(build["state"], "succeeded", "{build}");
+        digests.push(build["image"]["digest"].clone());
+        stack.workers[worker].terminate().await;
+    }
+    assert_eq!(digests[0], digests[1]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_spring_boot_jar_becomes_the_layers_it_names() {
+    let stack = Stack::with_worker().await;
+    let config = json!({
+        "Env": ["PATH=/usr/bin", "JAVA_HOME=/opt/java"], "ExposedPorts": {"9999/tcp": {}},
+        "Cmd": ["jshell"]
+    });
+    stack.registry.put_base("docker.io/library/eclipse-temurin", "17-jre", config).await;
+    let more = json!({
+        "env": {"JAVA_OPTIONS": "-Xmx256m", "PATH": "/bin"}, "labels": {"team": "a"},
+        "annotations": {"note": "n"}, "ports": [8080, "53/udp"], "args": ["--x"],
+        "additional_tags": ["latest"]
+    });
+    let build = stack.run("app.jar", artifacts::spring_boot_jar(), "boot/app:1", more).await;
+    assert_eq!(build["state"], "succeeded", "{build}");
+    let (manifest, digest) = stack.registry.manifest("boot/app", "latest").await.expect("tagged");
+    assert_eq!(build["image"]["digest"], digest.to_string());
+    assert_eq!(manifest["annotations"]["note"], "n");
+    assert_eq!(
+        manifest["annotations"]["org.opencontainers.image.base.name"],
+        "docker.io/library/eclipse-temurin:17-jre"
+    );
+    assert_eq!(manifest["layers"].as_array().map(Vec::len), Some(5), "{manifest}");
+    assert_eq!(build["image"]["layers"][0]["transfer"], "mounted");
+    let config = stack.registry.config("boot/app", "1").await;
+    insta::assert_json_snapshot!("spring_boot_config", config, {".rootfs" => "…"});
+    let mut listing = Vec::new();
+    for layer in 1..5 {
+        listing.push(stack.registry.listing("boot/app", "1", layer).await);
+    }
+    insta::assert_json_snapshot!("spring_boot_layers", listing);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_war_is_exploded_with_its_libraries_apart() {
+    let stack = Stack::with_worker().await;
+    let config = json!({"Cmd": ["catalina.sh", "run"], "WorkingDir": "/usr/local/tomcat"});
+    let base = stack.registry.put_base("docker.io/library/tomcat", "plain", config).await;
+    stack.registry.put_index("docker.io/library/tomcat", "10.1-jre17-temurin", base, 600).await;
+    let build = stack.run("shop.war", artifacts::war(), "war/shop:1", json!({})).await;
+    assert_eq!(build["state"], "succeeded", "{build}");
+    assert_eq!(build["image"]["base"]["digest"], base.to_string());
+    let config = stack.registry.config("war/shop", "1").await;
+    assert_eq!(config["config"]["Cmd"], json!(["catalina.sh", "run"]));
+    assert_eq!(config["config"]["User"], "65532:65532");
+    let mut listing = Vec::new();
+    for layer in 1..3 {
+        listing.push(stack.registry.listing("war/shop", "1", layer).await);
+    }
+    insta::assert_json_snapshot!("war_layers", listing);
+}
+
+/// Digests that must not change without a new assembly version.
+#[tokio::test(flavor = "multi_thread")]
+async fn golden_digests_hold() {
+    let stack = Stack::with_worker().await;
+    for base in ["eclipse-temurin:17-jre", "tomcat:10.1-jre17-temurin"] {
+        let (name, tag) = base.split_once(':').expect("a tag");
+        stack.registry.put_base(&format!("docker.io/library/{name}"), tag, json!({})).await;
+    }
+    let mut digests = serde_json::Map::new();
+    for (file, bytes, environment) in [
+        ("plain.jar", artifacts::jar("golden"), "auto"),
+        ("boot.jar", artifacts::spring_boot_jar(), "auto"),
+        ("app.war", artifacts::war(), "auto"),
+        ("tool", artifacts::elf(62, "golden"), "scratch"),
+    ] {
+        let image = format!("golden/{}:1", file.replace('.', "-"));
+        let build = stack.run(file, bytes, &image, json!({"environment": environment})).await;
+        assert_eq!(build["state"], "succeeded", "{build}");
+        digests.insert(file.to_owned(), build["image"]["digest"].clone());
+    }
+    insta::assert_json_snapshot!("golden_digests", digests);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_base_in_another_registry_is_moved_once_and_then_found() {
+    let mut stack = Stack::start().await;
+    let other = Registry::start(&stack.directory.path().join("other")).await;
+    other.put_base("library/base", "1", json!({})).await;
+    stack.add_worker(WorkerOptions { id: "worker-1", ..WorkerOptions::default() });
+    let base = format!("{}/library/base:1", other.address);
+    let build = async |tag: &str| {
+        let more = json!({"environment": "scratch", "base": base});
+        stack.run("tool", artifacts::elf(62, tag), &format!("moved/tool:{tag}"), more).await
+    };
+    let first = build("1").await;
+    assert_eq!(first["state"], "succeeded", "{first}");
+    assert_eq!(first["image"]["layers"][0]["transfer"], "uploaded");
+    let second = build("2").await;
+    assert_eq!(second["image"]["layers"][0]["transfer"], "found", "{second}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_build_reaches_several_registries() {
+    let mut stack = Stack::start().await;
+    let other = Registry::start(&stack.directory.path().join("other")).await;
+    stack.add_worker(WorkerOptions { id: "worker-1", ..WorkerOptions::default() });
+    let copy = format!("{}/copy/tool:1", other.address);
+    let more = json!({"environment": "scratch", "additional_images": [copy]});
+    let build = stack.run("tool", artifacts::elf(62, ""), "main/tool:1", more).await;
+    assert_eq!(build["state"], "succeeded", "{build}");
+    let (_, digest) = other.manifest("copy/tool", "1").await.expect("it was copied");
+    assert_eq!(build["image"]["digest"], digest.to_string());
+}

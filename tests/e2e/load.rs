@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! Many builds, and a large one.
+
+use std::collections::BTreeMap;
+use std::io::{Read as _, Write as _};
+
+use async_nats::jetstream::consumer::pull::OrderedConfig;
+use bytes::Bytes;
+use futures::StreamExt as _;
+use serde_json::{Value, json};
+use slipway_tests::{Stack, WorkerOptions, artifacts, wait};
+
+const MEBIBYTE: u64 = 1 << 20;
+
+/// The most memory that dispatcher and worker may take for an artifact of any size.
+const MAX_RESIDENT: u64 = 150 * MEBIBYTE;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_workers_and_200_builds_each_built_once() {
+    let mut stack = Stack::start().await;
+    stack.add_worker(WorkerOptions { id: "worker-1", ..WorkerOptions::default() });
+    stack.add_worker(WorkerOptions { id: "worker-2", ..WorkerOptions::default() });
+    let tool = stack.upload("tool", artifacts::elf(62, "")).await;
+    let submit = async |number: u32| {
+        let image = stack.image(&format!("many/tool:{number}"));
+        let request = json!({"artifact": tool, "image": image, "environment": "scratch"});
+        stack.submit(&request).await
+    };
+    let builds: Vec<String> =
+        futures::stream::iter(0..200).map(submit).buffer_unordered(16).collect().await;
+    for id in &builds {
+        let build = stack.finished(id).await;
+        assert_eq!(build["state"], "succeeded", "{build}");
+        assert_eq!((&build["attempt"], &build["epoch"]), (&json!(1), &json!(1)), "{build}");
+    }
+    assert_eq!(stack.registry.tags("many/tool").await.len(), 200);
+    let seen = events(&stack).await;
+    for id in &builds {
+        for kind in ["queued", "started", "finished"] {
+            let kind = format!("dev.slipway.build.{kind}.v1");
+            assert_eq!(seen.get(&(id.clone(), kind.clone())), Some(&1), "{id} {kind}");
+        }
+    }
+    wait::until("the queue to be empty", wait::SOON, || async {
+        let (_, queue) = stack.get("/v1/queue").await;
+        (queue["queued"] == 0 && queue["running"] == 0).then_some(())
+    })
+    .await;
+}
+
+/// Counts what a subscriber of NATS sees, by build and type.
+async fn events(stack: &Stack) -> BTreeMap<(String, String), u32> {
+    let client = async_nats::connect(stack.nats_url()).await.expect("NATS is there");
+    let stream = async_nats::jetstream::new(client).get_stream("EVENTS").await.expect("a stream");
+    let consumer = stream.create_consumer(OrderedConfig::default()).await.expect("a consumer");
+    let mut messages = consumer.messages().await.expect("messages");
+    let mut seen = BTreeMap::new();
+    let mut pending = 1;
+    while pending > 0 {
+        let message = tokio::time::timeout(wait::SOON, messages.next()).await.expect("in time");
+        let message = message.expect("a message").expect("no error");
+        pending = message.info().expect("of a stream").pending;
+        let event: Value = serde_json::from_slice(&message.payload).expect("JSON");
+        let text = |name: &str| event[name].as_str().expect("a text").to_owned();
+        *seen.entry((text("subject"), text("type"))).or_default() += 1;
+    }
+    seen
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_jar_of_300_megabytes_needs_little_memory() {
+    let mut stack = Stack::start().await;
+    let worker = stack.add_worker(WorkerOptions { id: "worker-1", ..WorkerOptions::default() });
+    stack.registry.put_base("docker.io/library/eclipse-temurin", "17-jre", json!({})).await;
+    let path = stack.directory.path().join("large.jar");
+    write_large_jar(&path);
+    let size = std::fs::metadata(&path).expect("it is there").len();
+    assert!(size > 300_000_000);
+    let file = std::fs::File::open(&path).expect("it opens");
+    let body = futures::stream::unfold(file, |mut file| async {
+        let mut chunk = vec![0; 1 << 20];
+        let read = file.read(&mut chunk).expect("it reads");
+        chunk.truncate(read);
+        (read > 0).then_some((Ok::<_, std::io::Error>(Bytes::from(chunk)), file))
+    });
+    let url = stack.url("/v1/projects/team/artifacts?filename=large.jar");
+    let request = stack.client.put(url).body(reqwest::Body::wrap_stream(body));
+    let (status, artifact) = stack.send(request).await;
+    assert_eq!(status, 201, "{artifact}");
+    let image = stack.image("large/app:1");
+    let id = stack.submit(&json!({"artifact": artifact["digest"], "image": image})).await;
+    let build = stack.finished(&id).await;
+    assert_eq!(build["state"], "succeeded", "{build}");
+    assert!(build["image"]["sent_bytes"].as_u64().is_some_and(|sent| sent >= size), "{build}");
+    for (name, process) in [("dispatcher", &stack.dispatcher), ("worker", &stack.workers[worker])] {
+        let peak = process.peak_memory();
+        println!("{name}: {} MiB at most", peak / MEBIBYTE);
+        assert!(peak < MAX_RESIDENT, "{name} took {} MiB", peak / MEBIBYTE);
+    }
+}
+
+/// A Spring Boot JAR with one nested library of 300 MiB that does not compress.
+fn write_large_jar(path: &std::path::Path) {
+    let mut library = b"PK\x03\x04".to_vec();
+    let mut state = 0x9e37_79b9_7f4a_7c15u64;
+    while library.len() < 300 << 20 {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        library.extend_from_slice(&state.to_le_bytes());
+    }
+    let manifest = "Main-Class: org.springframework.boot.loader.launch.JarLauncher\n\
+        Spring-Boot-Version: 3.3.0\nSpring-Boot-Classes: BOOT-INF/classes/\n";
+    let jar = artifacts::zip(&[
+        artifacts::entry("META-INF/MANIFEST.MF", manifest),
+        artifacts::entry("BOOT-INF/classes/App.class", artifacts::class(17)),
+        artifacts::entry("BOOT-INF/lib/large.jar", library),
+    ]);
+    let mut file = std::fs::File::create(path).expect("it can be made");
+    file.write_all(&jar).expect("it can be written");
+}

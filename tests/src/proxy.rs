@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! A TCP proxy that can hold a connection at a chosen moment.
+
+use std::sync::Arc;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+/// Passes bytes on to a server. Once a client sends the trigger, that connection gets no further
+/// until the proxy is released.
+pub struct Proxy {
+    /// `127.0.0.1:<port>`, where clients connect.
+    pub address: String,
+    held: watch::Receiver<bool>,
+    release: Arc<watch::Sender<bool>>,
+    acceptor: JoinHandle<()>,
+}
+
+impl Proxy {
+    /// Starts a proxy before `server` that holds a connection once the client sends `trigger`.
+    ///
+    /// # Panics
+    ///
+    /// When loopback has no free port.
+    pub async fn holding(server: &str, trigger: &'static [u8]) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("the port is known").to_string();
+        let (hold, held) = watch::channel(false);
+        let (release, released) = watch::channel(false);
+        let server = server.to_owned();
+        let hold = Arc::new(hold);
+        let acceptor = tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                let Ok(upstream) = TcpStream::connect(&server).await else { continue };
+                tokio::spawn(pass(client, upstream, trigger, Arc::clone(&hold), released.clone()));
+            }
+        });
+        Self { address, held, release: Arc::new(release), acceptor }
+    }
+
+    /// Waits until a connection is held.
+    ///
+    /// # Panics
+    ///
+    /// When the proxy is gone.
+    pub async fn held(&mut self) {
+        self.held.wait_for(|held| *held).await.expect("the proxy runs");
+    }
+
+    /// Lets everything pass from now on.
+    pub fn release(&self) {
+        self.release.send_replace(true);
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.acceptor.abort();
+    }
+}
+
+async fn pass(
+    client: TcpStream,
+    upstream: TcpStream,
+    trigger: &'static [u8],
+    hold: Arc<watch::Sender<bool>>,
+    mut released: watch::Receiver<bool>,
+) {
+    let (mut from_client, mut to_client) = client.into_split();
+    let (mut from_server, mut to_server) = upstream.into_split();
+    let back = tokio::spawn(async move { tokio::io::copy(&mut from_server, &mut to_client).await });
+    let mut chunk = vec![0; 64 * 1024];
+    while let Ok(read @ 1..) = from_client.read(&mut chunk).await {
+        let bytes = &chunk[..read];
+        if !*released.borrow() && bytes.windows(trigger.len()).any(|window| window == trigger) {
+            hold.send_replace(true);
+            if released.wait_for(|released| *released).await.is_err() {
+                break;
+            }
+        }
+        if to_server.write_all(bytes).await.is_err() {
+            break;
+        }
+    }
+    back.abort();
+}

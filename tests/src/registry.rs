@@ -1,0 +1,210 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! Debian's docker-registry as a child, and what tests put into it and read out of it.
+
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use serde_json::{Value, json};
+use slipway_proto::Digest;
+
+use crate::http;
+use crate::process::{Process, command, free_port};
+use crate::{artifacts, wait};
+
+const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
+const INDEX_TYPE: &str = "application/vnd.oci.image.index.v1+json";
+
+/// A registry of its own.
+pub struct Registry {
+    /// `127.0.0.1:<port>`.
+    pub address: String,
+    client: reqwest::Client,
+    process: Process,
+    directory: PathBuf,
+    password_file: Option<PathBuf>,
+}
+
+impl Registry {
+    /// Starts an open registry.
+    pub async fn start(directory: &Path) -> Self {
+        Self::start_with(directory, None).await
+    }
+
+    /// Starts a registry that wants the user `user` with the password `password`.
+    ///
+    /// # Panics
+    ///
+    /// When the password file cannot be written.
+    pub async fn start_closed(directory: &Path) -> Self {
+        std::fs::create_dir_all(directory).expect("the directory can be made");
+        let file = directory.join("htpasswd");
+        // bcrypt of `password`.
+        let line = "user:$2y$05$w0vNa5rFWLdLB2ZsJ8E5B.sUMGgNZzHLjDUo7LYbt7ZLTvcmCjH5e\n";
+        std::fs::write(&file, line).expect("the password file can be written");
+        Self::start_with(directory, Some(file)).await
+    }
+
+    async fn start_with(directory: &Path, password_file: Option<PathBuf>) -> Self {
+        std::fs::create_dir_all(directory).expect("the directory can be made");
+        let address = format!("127.0.0.1:{}", free_port());
+        let process = spawn(directory, &address, password_file.as_deref());
+        let directory = directory.to_owned();
+        let registry = Self { address, client: http::client(), process, directory, password_file };
+        registry.ready().await;
+        registry
+    }
+
+    async fn ready(&self) {
+        let url = self.url("");
+        let client = &self.client;
+        wait::until("the registry", wait::SOON, || http::answers(client, &url)).await;
+    }
+
+    /// Kills the registry.
+    pub fn kill(&mut self) {
+        self.process.kill();
+    }
+
+    /// Starts it again, with what it had.
+    pub async fn restart(&mut self) {
+        self.process = spawn(&self.directory, &self.address, self.password_file.as_deref());
+        self.ready().await;
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("http://{}/v2/{path}", self.address)
+    }
+
+    /// Returns a manifest with its digest, if it is there.
+    ///
+    /// # Panics
+    ///
+    /// When the registry does not answer as a registry.
+    pub async fn manifest(&self, repository: &str, version: &str) -> Option<(Value, Digest)> {
+        let request = self.client.get(self.url(&format!("{repository}/manifests/{version}")));
+        let response = request.header("accept", MANIFEST_TYPE).send().await.expect("it answers");
+        if !response.status().is_success() {
+            return None;
+        }
+        let bytes = response.bytes().await.expect("a body");
+        Some((serde_json::from_slice(&bytes).expect("JSON"), Digest::of(&bytes)))
+    }
+
+    /// Returns the bytes of a blob.
+    ///
+    /// # Panics
+    ///
+    /// When it is not there.
+    pub async fn blob(&self, repository: &str, digest: &str) -> Bytes {
+        let url = self.url(&format!("{repository}/blobs/{digest}"));
+        let response = self.client.get(url).send().await.expect("it answers");
+        assert!(response.status().is_success(), "{repository}@{digest}: {}", response.status());
+        response.bytes().await.expect("a body")
+    }
+
+    /// Returns the config of an image.
+    ///
+    /// # Panics
+    ///
+    /// When the image is not there.
+    pub async fn config(&self, repository: &str, version: &str) -> Value {
+        let (manifest, _) = self.manifest(repository, version).await.expect("the image is there");
+        let digest = manifest["config"]["digest"].as_str().expect("a config");
+        serde_json::from_slice(&self.blob(repository, digest).await).expect("JSON")
+    }
+
+    /// Returns the paths with mode, owner and size in one layer of an image, as `tar` lists them.
+    ///
+    /// # Panics
+    ///
+    /// When the image is not there, or tar does not read it.
+    pub async fn listing(&self, repository: &str, version: &str, layer: usize) -> Vec<String> {
+        let (manifest, _) = self.manifest(repository, version).await.expect("the image is there");
+        let digest = manifest["layers"][layer]["digest"].as_str().expect("a layer").to_owned();
+        let bytes = self.blob(repository, &digest).await;
+        artifacts::tar_listing(&bytes)
+    }
+
+    /// Returns the tags of a repository.
+    ///
+    /// # Panics
+    ///
+    /// When the registry does not answer.
+    pub async fn tags(&self, repository: &str) -> Vec<String> {
+        let url = self.url(&format!("{repository}/tags/list"));
+        let response = self.client.get(url).send().await.expect("it answers");
+        let document: Value = response.json().await.expect("JSON");
+        let tags = document["tags"].as_array().cloned().unwrap_or_default();
+        tags.iter().filter_map(|tag| tag.as_str().map(str::to_owned)).collect()
+    }
+
+    /// Puts a small base image with one layer into the registry, the same bytes each time, and
+    /// returns the digest of its manifest.
+    pub async fn put_base(&self, repository: &str, tag: &str, config: Value) -> Digest {
+        let layer = artifacts::gzip(&artifacts::tar(&[("etc/base", b"a base of the tests\n")]));
+        let diff_id = Digest::of(&artifacts::tar(&[("etc/base", b"a base of the tests\n")]));
+        let config = json!({
+            "architecture": "amd64", "os": "linux", "created": "2020-01-01T00:00:00Z",
+            "config": config,
+            "rootfs": {"type": "layers", "diff_ids": [diff_id]},
+            "history": [{"created_by": "the tests"}],
+        });
+        let config = Bytes::from(config.to_string());
+        let layer_digest = self.put_blob(repository, layer.clone()).await;
+        let config_digest = self.put_blob(repository, config.clone()).await;
+        let manifest = json!({
+            "schemaVersion": 2, "mediaType": MANIFEST_TYPE,
+            "config": {"mediaType": "application/vnd.oci.image.config.v1+json", "digest": config_digest, "size": config.len()},
+            "layers": [{"mediaType": "application/vnd.oci.image.layer.v1.tar+gzip", "digest": layer_digest, "size": layer.len()}],
+        });
+        self.put_manifest(repository, tag, MANIFEST_TYPE, &manifest).await
+    }
+
+    /// Puts an index over one manifest for `linux/amd64`.
+    pub async fn put_index(&self, repository: &str, tag: &str, manifest: Digest, size: usize) {
+        let index = json!({
+            "schemaVersion": 2, "mediaType": INDEX_TYPE,
+            "manifests": [{"mediaType": MANIFEST_TYPE, "digest": manifest, "size": size,
+                "platform": {"os": "linux", "architecture": "amd64"}}],
+        });
+        self.put_manifest(repository, tag, INDEX_TYPE, &index).await;
+    }
+
+    async fn put_blob(&self, repository: &str, bytes: Bytes) -> Digest {
+        let digest = Digest::of(&bytes);
+        let start = self.client.post(self.url(&format!("{repository}/blobs/uploads/")));
+        let response = start.send().await.expect("it answers");
+        let location = response.headers()["location"].to_str().expect("a location").to_owned();
+        let separator = if location.contains('?') { '&' } else { '?' };
+        let put = self.client.put(format!("{location}{separator}digest={digest}")).body(bytes);
+        let response = put.send().await.expect("it answers");
+        assert!(response.status().is_success(), "{}", response.status());
+        digest
+    }
+
+    async fn put_manifest(&self, repository: &str, tag: &str, kind: &str, value: &Value) -> Digest {
+        let bytes = Bytes::from(value.to_string());
+        let url = self.url(&format!("{repository}/manifests/{tag}"));
+        let put = self.client.put(url).header("content-type", kind).body(bytes.clone());
+        let response = put.send().await.expect("it answers");
+        assert!(response.status().is_success(), "{}", response.status());
+        Digest::of(&bytes)
+    }
+}
+
+fn spawn(directory: &Path, address: &str, password_file: Option<&Path>) -> Process {
+    let auth = password_file.map_or_else(String::new, |path| {
+        format!("auth:\n  htpasswd:\n    realm: tests\n    path: {}\n", path.display())
+    });
+    let config = format!(
+        "version: 0.1\nlog:\n  level: error\n  accesslog:\n    disabled: true\nstorage:\n  \
+         filesystem:\n    rootdirectory: {}\nhttp:\n  addr: {address}\n{auth}",
+        directory.join("storage").display()
+    );
+    let path = directory.join("config.yml");
+    std::fs::write(&path, config).expect("the configuration can be written");
+    let mut registry = command("docker-registry");
+    registry.arg("serve").arg(&path);
+    Process::start("docker-registry", registry, &directory.join("registry.log"))
+}

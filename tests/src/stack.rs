@@ -1,0 +1,322 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! A whole Slipway of its own for one test.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use serde_json::{Value, json};
+use slipway_proto::Digest;
+
+use crate::http;
+use crate::process::{Process, command, free_port, program};
+use crate::registry::Registry;
+use crate::wait;
+
+/// nats-server, registry, dispatcher and workers, with their data in one directory.
+pub struct Stack {
+    /// The registry.
+    pub registry: Registry,
+    /// The dispatcher's process.
+    pub dispatcher: Process,
+    /// The workers' processes.
+    pub workers: Vec<Process>,
+    /// The NATS server's process.
+    pub nats: Process,
+    /// A client for the API.
+    pub client: reqwest::Client,
+    /// Where everything lies.
+    pub directory: tempfile::TempDir,
+    nats_port: u16,
+    listen: String,
+    dispatcher_options: Vec<String>,
+}
+
+/// How a worker is started.
+#[derive(Debug, Clone, Default)]
+pub struct WorkerOptions {
+    /// Its name.
+    pub id: &'static str,
+    /// Further arguments.
+    pub arguments: Vec<String>,
+    /// Variables of its environment.
+    pub environment: Vec<(&'static str, &'static str)>,
+    /// Its file mode creation mask, in octal.
+    pub umask: Option<&'static str>,
+}
+
+impl Stack {
+    /// Starts everything but workers.
+    pub async fn start() -> Self {
+        Self::start_with(&[]).await
+    }
+
+    /// Starts everything but workers, the dispatcher with further options.
+    ///
+    /// # Panics
+    ///
+    /// When something does not start in time.
+    pub async fn start_with(dispatcher_options: &[&str]) -> Self {
+        let directory = tempfile::tempdir().expect("a directory");
+        let registry = Registry::start(&directory.path().join("registry")).await;
+        let nats_port = free_port();
+        let nats = spawn_nats(directory.path(), nats_port);
+        nats_ready(nats_port).await;
+        let listen = format!("127.0.0.1:{}", free_port());
+        let dispatcher_options: Vec<String> =
+            dispatcher_options.iter().map(|option| (*option).to_owned()).collect();
+        let dispatcher =
+            spawn_dispatcher(directory.path(), nats_port, &listen, &dispatcher_options);
+        let stack = Self {
+            registry,
+            dispatcher,
+            workers: Vec::new(),
+            nats,
+            client: http::client(),
+            directory,
+            nats_port,
+            listen,
+            dispatcher_options,
+        };
+        stack.dispatcher_ready().await;
+        stack
+    }
+
+    /// Starts everything, with one worker.
+    pub async fn with_worker() -> Self {
+        let mut stack = Self::start().await;
+        stack.add_worker(WorkerOptions { id: "worker-1", ..WorkerOptions::default() });
+        stack
+    }
+
+    /// Waits until the dispatcher says it is ready.
+    pub async fn dispatcher_ready(&self) {
+        let url = self.url("/readyz");
+        wait::until("the dispatcher", wait::SOON, || async {
+            let response = self.client.get(&url).send().await.ok()?;
+            response.status().is_success().then_some(())
+        })
+        .await;
+    }
+
+    /// Starts a worker. All public registries are mirrored by the test's own.
+    pub fn add_worker(&mut self, options: WorkerOptions) -> usize {
+        let directory = self.directory.path();
+        let registry = &self.registry.address;
+        let mut arguments = vec![
+            format!("--nats-url=nats://127.0.0.1:{}", self.nats_port),
+            format!("--store={}", directory.join("store").display()),
+            format!("--cache-dir={}", directory.join(format!("cache-{}", options.id)).display()),
+            format!("--id={}", options.id),
+            format!("--mirror=docker.io={registry}/docker.io,gcr.io={registry}/gcr.io"),
+        ];
+        arguments.extend(options.arguments);
+        let binary = program("slipway-worker");
+        let mut worker = match options.umask {
+            None => command(&binary),
+            Some(umask) => {
+                let mut shell = command("sh");
+                shell.args(["-c", &format!("umask {umask}; exec \"$0\" \"$@\"")]).arg(&binary);
+                shell
+            }
+        };
+        worker.args(arguments).envs(options.environment);
+        let log = directory.join(format!("{}.log", options.id));
+        self.workers.push(Process::start(options.id, worker, &log));
+        self.workers.len() - 1
+    }
+
+    /// Starts nats-server again after it was killed, with its data.
+    pub async fn restart_nats(&mut self) {
+        self.nats = spawn_nats(self.directory.path(), self.nats_port);
+        nats_ready(self.nats_port).await;
+    }
+
+    /// Starts the dispatcher again after it was killed.
+    pub async fn restart_dispatcher(&mut self) {
+        self.dispatcher = spawn_dispatcher(
+            self.directory.path(),
+            self.nats_port,
+            &self.listen,
+            &self.dispatcher_options,
+        );
+        self.dispatcher_ready().await;
+    }
+
+    /// Returns where the dispatcher keeps its projection.
+    #[must_use]
+    pub fn dispatcher_data(&self) -> PathBuf {
+        self.directory.path().join("dispatcher")
+    }
+
+    /// Returns where the artifacts are stored.
+    #[must_use]
+    pub fn store(&self) -> PathBuf {
+        self.directory.path().join("store")
+    }
+
+    /// Returns the URL of a path of the API.
+    #[must_use]
+    pub fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.listen)
+    }
+
+    /// Returns the URL that NATS clients connect to.
+    #[must_use]
+    pub fn nats_url(&self) -> String {
+        format!("nats://127.0.0.1:{}", self.nats_port)
+    }
+
+    /// Returns a reference in the test's registry.
+    #[must_use]
+    pub fn image(&self, repository_and_tag: &str) -> String {
+        format!("{}/{repository_and_tag}", self.registry.address)
+    }
+
+    /// Sends a request and returns status and document.
+    ///
+    /// # Panics
+    ///
+    /// When there is no answer, or it is not JSON.
+    pub async fn send(&self, request: reqwest::RequestBuilder) -> (u16, Value) {
+        let response = request.send().await.expect("the dispatcher answers");
+        let status = response.status().as_u16();
+        let text = response.text().await.expect("a body");
+        let document = serde_json::from_str(&text);
+        (status, document.unwrap_or_else(|error| panic!("{status} is not JSON ({error}): {text}")))
+    }
+
+    /// Reads a document of the API.
+    pub async fn get(&self, path: &str) -> (u16, Value) {
+        self.send(self.client.get(self.url(path))).await
+    }
+
+    /// Tries to upload an artifact.
+    pub async fn try_upload(&self, filename: &str, bytes: Vec<u8>) -> (u16, Value) {
+        let url = self.url(&format!("/v1/projects/team/artifacts?filename={filename}"));
+        self.send(self.client.put(url).body(bytes)).await
+    }
+
+    /// Uploads an artifact and returns its digest.
+    ///
+    /// # Panics
+    ///
+    /// When it is refused.
+    pub async fn upload(&self, filename: &str, bytes: Vec<u8>) -> String {
+        let digest = Digest::of(&bytes).to_string();
+        let (status, document) = self.try_upload(filename, bytes).await;
+        assert!(matches!(status, 200 | 201), "{document}");
+        assert_eq!(document["digest"], digest);
+        digest
+    }
+
+    /// Tries to submit a build.
+    pub async fn try_submit(&self, request: &Value) -> (u16, Value) {
+        let url = self.url("/v1/projects/team/builds");
+        self.send(self.client.post(url).json(request)).await
+    }
+
+    /// Submits a build and returns its id.
+    ///
+    /// # Panics
+    ///
+    /// When it is refused.
+    pub async fn submit(&self, request: &Value) -> String {
+        let (status, document) = self.try_submit(request).await;
+        assert_eq!(status, 202, "{document}");
+        document["id"].as_str().expect("an id").to_owned()
+    }
+
+    /// Reads a build.
+    ///
+    /// # Panics
+    ///
+    /// When it is not there.
+    pub async fn build(&self, id: &str) -> Value {
+        let (status, document) = self.get(&format!("/v1/projects/team/builds/{id}")).await;
+        assert_eq!(status, 200, "{document}");
+        document
+    }
+
+    /// Waits until a build has its outcome.
+    pub async fn finished(&self, id: &str) -> Value {
+        wait::until(&format!("the end of build {id}"), wait::LATER, || async {
+            let build = self.build(id).await;
+            let state = build["state"].as_str().expect("a state").to_owned();
+            matches!(state.as_str(), "succeeded" | "failed" | "cancelled").then_some(build)
+        })
+        .await
+    }
+
+    /// Builds an artifact with a request's further fields, and returns the finished build.
+    ///
+    /// # Panics
+    ///
+    /// When the upload or the request is refused.
+    pub async fn run(&self, filename: &str, bytes: Vec<u8>, image: &str, more: Value) -> Value {
+        let artifact = self.upload(filename, bytes).await;
+        let mut request = json!({"artifact": artifact, "image": self.image(image)});
+        for (field, value) in more.as_object().into_iter().flatten() {
+            request[field] = value.clone();
+        }
+        let id = self.submit(&request).await;
+        self.finished(&id).await
+    }
+
+    /// Returns the whole log of a build.
+    ///
+    /// # Panics
+    ///
+    /// When the dispatcher does not answer.
+    pub async fn log(&self, id: &str) -> String {
+        let url = self.url(&format!("/v1/projects/team/builds/{id}/logs"));
+        let response = self.client.get(url).send().await.expect("the dispatcher answers");
+        response.text().await.expect("a body")
+    }
+
+    /// Runs the command line client to its end.
+    ///
+    /// # Panics
+    ///
+    /// When it cannot be run.
+    pub async fn cli(&self, arguments: &[&str]) -> Output {
+        let mut cli = self.cli_command();
+        cli.args(arguments);
+        let output = tokio::task::spawn_blocking(move || cli.output());
+        output.await.expect("it does not panic").expect("the client runs")
+    }
+
+    /// Returns the command line client, set up for this stack.
+    #[must_use]
+    pub fn cli_command(&self) -> Command {
+        let mut cli = command(program("slipway"));
+        cli.env("SLIPWAY_SERVER", self.url("")).env("SLIPWAY_PROJECT", "team");
+        cli.env("HOME", self.directory.path());
+        cli
+    }
+}
+
+fn spawn_nats(directory: &Path, port: u16) -> Process {
+    let mut nats = command("nats-server");
+    nats.args(["-js", "-a", "127.0.0.1", "-p", &port.to_string(), "-sd"]);
+    nats.arg(directory.join("nats"));
+    Process::start("nats-server", nats, &directory.join("nats.log"))
+}
+
+async fn nats_ready(port: u16) {
+    wait::until("nats-server", wait::SOON, || async {
+        tokio::net::TcpStream::connect(("127.0.0.1", port)).await.ok().map(|_| ())
+    })
+    .await;
+}
+
+fn spawn_dispatcher(directory: &Path, nats: u16, listen: &str, options: &[String]) -> Process {
+    let mut dispatcher = command(program("slipway-dispatcher"));
+    dispatcher
+        .arg(format!("--listen={listen}"))
+        .arg(format!("--nats-url=nats://127.0.0.1:{nats}"))
+        .arg(format!("--data-dir={}", directory.join("dispatcher").display()))
+        .arg(format!("--store={}", directory.join("store").display()))
+        .args(options);
+    Process::start("slipway-dispatcher", dispatcher, &directory.join("dispatcher.log"))
+}
