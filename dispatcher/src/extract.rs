@@ -8,6 +8,7 @@
 
 use std::collections::BTreeMap;
 use std::str::FromStr;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{FromRequestParts, RawPathParams};
@@ -20,6 +21,9 @@ use crate::problem::{ApiError, Code};
 
 /// The largest JSON body: as large as the largest encoded request.
 const MAX_JSON: usize = slipway_proto::codec::MAX_ENCODED;
+
+/// How long a client may take to send it.
+const BODY_DEADLINE: Duration = Duration::from_secs(30);
 
 /// The project in the path.
 pub(crate) struct InProject(pub(crate) ProjectName);
@@ -178,13 +182,17 @@ pub(crate) async fn json(request: Request<Body>) -> Result<serde_json::Value, Ap
     if content_length(request.headers()).is_some_and(|length| length > MAX_JSON as u64) {
         return Err(too_large());
     }
-    let body = axum::body::to_bytes(request.into_body(), MAX_JSON).await.map_err(|error| {
+    let broken =
+        || ApiError::new(Code::MalformedJson, "the body did not come to its end: send it again");
+    let read = axum::body::to_bytes(request.into_body(), MAX_JSON);
+    let read = tokio::time::timeout(BODY_DEADLINE, read).await.map_err(|_elapsed| broken())?;
+    let body = read.map_err(|error| {
         let limit = std::error::Error::source(&error)
             .is_some_and(|source| source.to_string().contains("length limit"));
         if limit {
             return too_large();
         }
-        ApiError::new(Code::MalformedJson, "the body ended before its end: send it again")
+        broken()
     })?;
     serde_json::from_slice(&body).map_err(|error| {
         ApiError::new(Code::MalformedJson, format!("the body is not JSON: {error}"))

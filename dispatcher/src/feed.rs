@@ -9,7 +9,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
 
 use bytes::Bytes;
 use slipway_proto::event::Event;
@@ -28,10 +27,6 @@ use crate::sse;
 /// How many events a subscriber may fall behind. At a thousand builds a second and eight events
 /// each this is half a second; each place costs a pointer.
 const MAX_LAG: usize = 4096;
-
-/// How long the connection may be gone before the reader is opened anew. The client heals a short
-/// loss by itself.
-const LOST_FOR: Duration = Duration::from_secs(5);
 
 /// A message of the stream as it arrived.
 #[derive(Debug, Clone)]
@@ -214,8 +209,8 @@ pub(crate) async fn read(
         let outcome = stop.run_until_cancelled(reading).await;
         match outcome {
             None | Some(Err(Interrupted::Closed)) => return,
-            Some(Err(Interrupted::Lost)) => {
-                tracing::warn!("the connection was gone for too long; opening the events anew");
+            Some(Err(Interrupted::Reconnected)) => {
+                tracing::debug!("connected again; opening the events anew");
             }
             Some(Err(Interrupted::Read(error))) => {
                 tracing::warn!(error = chain(&error), "lost the reader of events; opening another");
@@ -231,7 +226,7 @@ pub(crate) async fn read(
 enum Interrupted {
     /// The projection's thread is gone.
     Closed,
-    Lost,
+    Reconnected,
     Read(ReadError),
 }
 
@@ -247,6 +242,10 @@ async fn read_on(
     work: &mpsc::Sender<Work>,
     backoff: &mut Backoff,
 ) -> Result<std::convert::Infallible, Interrupted> {
+    // A server that restarted has forgotten its readers, which the client would notice only by
+    // their silence, and may have come back with another stream.
+    let mut connections = queue.connections();
+    connections.mark_unchanged();
     let position = match queue.events_position().await {
         Ok(position) => position,
         Err(error) => {
@@ -267,27 +266,14 @@ async fn read_on(
         feed.set_caught_up();
     }
     tracing::debug!(after, pending = reader.pending(), "reading events");
-    let mut lost_since = None;
-    let mut watch = tokio::time::interval(Duration::from_secs(1));
     loop {
         tokio::select! {
             message = reader.next() => {
                 let arrived = Arrived::of(message?);
                 work.send(Work::Fold(arrived)).await.map_err(|_| Interrupted::Closed)?;
                 backoff.reset();
-                lost_since = None;
             }
-            now = watch.tick() => {
-                if queue.is_connected() {
-                    // A server that was away may have come back with another stream.
-                    if lost_since.is_some_and(|since| now - since > LOST_FOR) {
-                        return Err(Interrupted::Lost);
-                    }
-                    lost_since = None;
-                } else {
-                    lost_since.get_or_insert(now);
-                }
-            }
+            _ = connections.changed() => return Err(Interrupted::Reconnected),
         }
     }
 }

@@ -156,7 +156,9 @@ impl Log<'_> {
         let mut backoff = Backoff::default();
         let mut last = None;
         let mut check = tokio::time::interval_at(Instant::now() + CHECK, CHECK);
+        let mut connections = self.app.queue.connections();
         'open: loop {
+            connections.mark_unchanged();
             let mut reader = match self.open(last).await {
                 Ok(reader) => reader,
                 Err(error) => {
@@ -187,6 +189,8 @@ impl Log<'_> {
                             return Err(Stop::Broken);
                         }
                     },
+                    // A server that restarted has forgotten the reader.
+                    _ = connections.changed() => continue 'open,
                     finished = outcome(&mut told, self.request.build),
                         if !build.state.is_finished() =>
                     {

@@ -2,7 +2,7 @@
 
 //! Parses arguments, starts telemetry, runs the dispatcher and maps the outcome to an exit code.
 
-use std::io::Write as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
 /// Accepts artifacts and build requests over HTTP and publishes them to NATS JetStream.
-#[derive(Debug, Parser)]
+#[derive(Parser)]
 #[command(name = "slipway-dispatcher", version)]
 struct Arguments {
     /// Configuration file (TOML); its keys are the flags' names with underscores.
@@ -34,14 +34,11 @@ fn main() -> ExitCode {
         Err(error) => return fail(&error.into(), ExitCode::from(2)),
     };
     if arguments.check_config {
-        let printed = write!(std::io::stdout(), "{}", config.redacted());
-        return if printed.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+        let printed = std::io::stdout().write_all(config.redacted().as_bytes());
+        return printed.map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS);
     }
     start_telemetry(config.log_format);
-    match run(config) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => fail(&error, ExitCode::FAILURE),
-    }
+    run(config).map_or_else(|error| fail(&error, ExitCode::FAILURE), |()| ExitCode::SUCCESS)
 }
 
 #[tokio::main]
@@ -68,6 +65,7 @@ async fn run(config: Config) -> anyhow::Result<()> {
 fn start_telemetry(format: LogFormat) {
     let filter = EnvFilter::try_from_env("SLIPWAY_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
     let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let lines = lines.with_ansi(std::io::stderr().is_terminal());
     match format {
         LogFormat::Text => lines.init(),
         LogFormat::Json => lines.json().init(),

@@ -73,6 +73,12 @@ struct Chunks {
 impl Chunks {
     async fn send_all(mut self, mut waiting: mpsc::Receiver<String>) {
         let mut chunk = Vec::new();
+        // The first line goes alone and at once: it says who took the build, which is what a
+        // reader wants to know of an attempt that ends without a word.
+        if let Some(line) = waiting.recv().await {
+            append(&mut chunk, &line);
+            self.send(&mut chunk).await;
+        }
         while let Some(line) = waiting.recv().await {
             append(&mut chunk, &line);
             // What follows within the delay travels in the same chunk.

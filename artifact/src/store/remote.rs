@@ -176,3 +176,55 @@ impl Source for RemoteSource {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures::TryStreamExt as _;
+    use object_store::memory::InMemory;
+
+    use super::*;
+
+    async fn written(bytes: &[u8]) -> (Arc<dyn ObjectStore>, RemoteUpload, RemoteSource) {
+        let objects: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+        let mut upload = RemoteUpload::begin(Arc::clone(&objects)).await.expect("it begins");
+        upload.write(bytes).await.expect("it is written");
+        let source = upload.complete(bytes.len() as u64).await.expect("it is complete");
+        (objects, upload, source)
+    }
+
+    #[tokio::test]
+    async fn reads_are_right_within_and_across_blocks() {
+        let bytes: Vec<u8> = (0..1_500_000u32).flat_map(u32::to_be_bytes).collect();
+        let (_objects, _upload, source) = written(&bytes).await;
+        let read = move || {
+            let block = usize::try_from(AHEAD).expect("it fits");
+            let last = bytes.len() - 10;
+            for at in [0, 7, block - 5, block, 2 * block - 1, last, 3, block - 5, last, 0] {
+                for length in [0, 1, 10, 2 * block] {
+                    let length = length.min(bytes.len() - at);
+                    let mut buffer = vec![0; length];
+                    source.read_exact_at(at as u64, &mut buffer).expect("it is read");
+                    assert!(buffer == bytes[at..at + length], "{length} at {at}");
+                }
+            }
+            for (at, length) in [(last + 1, 10), (bytes.len(), 1), (usize::MAX, 2)] {
+                let error = source.read_exact_at(at as u64, &mut vec![0; length]);
+                let error = error.expect_err("it is behind the end");
+                assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+            }
+            assert!(source.blocks.lock().expect("no panic").len() <= KEPT_BLOCKS);
+        };
+        tokio::task::spawn_blocking(read).await.expect("no panic");
+    }
+
+    #[tokio::test]
+    async fn an_upload_that_is_dropped_when_it_is_written_is_removed() {
+        let (objects, upload, _source) = written(b"content").await;
+        let list = || async { objects.list(None).try_collect::<Vec<_>>().await.expect("a list") };
+        assert_eq!(list().await.len(), 1);
+        drop(upload);
+        while !list().await.is_empty() {
+            tokio::task::yield_now().await;
+        }
+    }
+}
