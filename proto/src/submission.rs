@@ -5,20 +5,22 @@
 //! Read by hand instead of by serde: serde stops at the first mistake, and a client should learn
 //! of all of them at once, by field.
 
+mod reader;
+
 use std::collections::BTreeMap;
 use std::fmt;
-use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::environment::{AUTO, Catalogue, edit_distance};
+use crate::environment::{AUTO, Catalogue};
 use crate::id::SecretName;
 use crate::request::{Artifact, Base, Port};
 use crate::{
     ArtifactFacts, BuildId, BuildRequest, Digest, Platform, PoolName, Priority, ProjectName,
     Reference, codec,
 };
+use reader::Reader;
 
 /// The fields of a request, in the order of the documentation.
 pub const FIELDS: [&str; 20] = [
@@ -353,150 +355,6 @@ fn is_user(user: &str) -> bool {
     user.split_once(':').map_or_else(|| part(user), |(name, group)| part(name) && part(group))
 }
 
-struct Reader<'a> {
-    fields: &'a Map<String, Value>,
-    errors: Vec<FieldError>,
-}
-
-impl Reader<'_> {
-    fn mistake(&mut self, field: &str, code: &str, detail: &str) {
-        self.errors.push(FieldError {
-            field: field.to_owned(),
-            code: code.to_owned(),
-            detail: detail.to_owned(),
-        });
-    }
-
-    fn refuse_unknown(&mut self) {
-        let unknown: Vec<&String> =
-            self.fields.keys().filter(|name| !FIELDS.contains(&name.as_str())).collect();
-        for name in unknown {
-            let near = FIELDS.iter().map(|known| (edit_distance(name, known), known)).min();
-            let hint = match near {
-                Some((distance, known)) if distance <= 3 => format!(", did you mean `{known}`?"),
-                _ => String::new(),
-            };
-            self.mistake(name, "unknown_field", &format!("there is no such field{hint}"));
-        }
-    }
-
-    /// A field that is present and not `null`, which means the default.
-    fn value(&self, field: &str) -> Option<&Value> {
-        self.fields.get(field).filter(|value| !value.is_null())
-    }
-
-    fn keep<T, E: fmt::Display>(
-        &mut self,
-        field: &str,
-        code: &str,
-        result: Result<T, E>,
-    ) -> Option<T> {
-        result.map_err(|error| self.mistake(field, code, &error.to_string())).ok()
-    }
-
-    fn text(&mut self, field: &str) -> Option<String> {
-        match self.value(field)?.clone() {
-            Value::String(text) => Some(text),
-            _ => {
-                self.mistake(field, "wrong_type", "must be a text");
-                None
-            }
-        }
-    }
-
-    fn parsed<T: FromStr<Err: fmt::Display>>(&mut self, field: &str, code: &str) -> Option<T> {
-        let text = self.text(field)?;
-        self.keep(field, code, text.parse())
-    }
-
-    fn texts(&mut self, field: &str) -> Vec<String> {
-        let texts = match self.value(field) {
-            None => return Vec::new(),
-            Some(Value::Array(values)) => {
-                values.iter().map(|value| value.as_str().map(str::to_owned)).collect()
-            }
-            Some(_) => None,
-        };
-        texts.unwrap_or_else(|| {
-            self.mistake(field, "wrong_type", "must be a list of texts");
-            Vec::new()
-        })
-    }
-
-    fn pairs(
-        &mut self,
-        field: &str,
-        code: &str,
-        allowed: fn(&str) -> bool,
-        rule: &str,
-    ) -> BTreeMap<String, String> {
-        let mut pairs = BTreeMap::new();
-        let members = match self.value(field) {
-            None => return pairs,
-            Some(Value::Object(members)) => members.clone(),
-            Some(_) => {
-                self.mistake(field, "wrong_type", "must be an object of texts");
-                return pairs;
-            }
-        };
-        for (key, value) in members {
-            let name = format!("{field}.{key}");
-            match value {
-                Value::String(text) if text.contains('\0') => {
-                    self.mistake(&name, code, "the value must not hold a NUL character");
-                }
-                Value::String(text) if allowed(&key) => {
-                    pairs.insert(key, text);
-                }
-                Value::String(_) => self.mistake(&name, code, rule),
-                _ => self.mistake(&name, "wrong_type", "must be a text"),
-            }
-        }
-        pairs
-    }
-
-    fn ports(&mut self) -> Vec<Port> {
-        let values = match self.value("ports") {
-            None => return Vec::new(),
-            Some(Value::Array(values)) => values.clone(),
-            Some(_) => {
-                self.mistake("ports", "wrong_type", "must be a list of ports");
-                return Vec::new();
-            }
-        };
-        let mut ports = Vec::new();
-        for (index, value) in values.into_iter().enumerate() {
-            let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-            let field = format!("ports.{index}");
-            ports.extend(self.keep::<Port, _>(&field, "invalid_port", text.parse()));
-        }
-        ports
-    }
-
-    fn priority(&mut self) -> Priority {
-        let Some(text) = self.text("priority") else { return Priority::default() };
-        match Priority::ALL.iter().find(|(_, name, _)| *name == text) {
-            Some((priority, ..)) => *priority,
-            None => {
-                self.mistake("priority", "invalid_priority", "must be high, normal or low");
-                Priority::default()
-            }
-        }
-    }
-
-    fn number(&mut self, field: &str, range: std::ops::RangeInclusive<u64>) -> Option<u32> {
-        let value = self.value(field)?.clone();
-        match value.as_u64().filter(|number| range.contains(number)) {
-            Some(number) => u32::try_from(number).ok(),
-            None => {
-                let detail = format!("must be a number from {} to {}", range.start(), range.end());
-                self.mistake(field, "out_of_range", &detail);
-                None
-            }
-        }
-    }
-}
-
 /// Digests a document with its members in the order of their names, whatever order and spacing
 /// they were sent in.
 fn canonical_digest(document: &Value) -> Digest {
@@ -530,142 +388,4 @@ fn canonical_digest(document: &Value) -> Digest {
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-    use crate::artifact::{ElfFacts, JarFacts};
-    use crate::platform::Architecture;
-
-    fn uploaded() -> Uploaded {
-        Uploaded {
-            size_bytes: 10,
-            filename: "app.jar".into(),
-            facts: ArtifactFacts::Jar(JarFacts {
-                java_release: Some(17),
-                main_class: Some("Main".into()),
-                spring_boot: None,
-            }),
-        }
-    }
-
-    fn accept(
-        document: &Value,
-        uploaded: Option<&Uploaded>,
-    ) -> Result<BuildRequest, Vec<FieldError>> {
-        let project = "team".parse().expect("a name");
-        Submission::read(document).accept(
-            BuildId::fresh(),
-            project,
-            uploaded,
-            &Catalogue::default(),
-        )
-    }
-
-    fn mistakes(document: &Value, uploaded: Option<&Uploaded>) -> Vec<(String, String)> {
-        accept(document, uploaded)
-            .expect_err("the request has mistakes")
-            .into_iter()
-            .map(|error| (error.field, error.code))
-            .collect()
-    }
-
-    #[test]
-    fn the_request_of_the_documentation_is_accepted() {
-        let request = accept(
-            &json!({
-                "artifact": Digest::of(b"x").to_string(), "image": "registry.example/team/app:1.4",
-                "additional_tags": ["latest"], "environment": "auto",
-                "env": {"JAVA_OPTIONS": "-Xmx256m"}, "labels": {}, "annotations": {}, "ports": [8080],
-                "args": [], "user": null, "platform": null, "priority": "normal", "pool": "default",
-                "registry_secret": "dockerhub", "timeout_s": 600, "max_attempts": 5
-            }),
-            Some(&uploaded()),
-        )
-        .expect("it is accepted");
-        assert_eq!(request.recipe.environment, "java-17");
-        assert_eq!(request.references.len(), 2);
-        assert_eq!(request.references[1].to_string(), "registry.example/team/app:latest");
-    }
-
-    #[test]
-    fn every_mistake_is_reported_at_once_by_field() {
-        let document = json!({
-            "artifact": "sha256:12", "image": "app", "imagge": 1, "additional_tags": ["-"],
-            "environment": "jawa-17", "env": {"1A": "x", "B": 2}, "ports": [0, "80/sctp"], "user": "a b",
-            "platform": "linux/z80", "priority": "urgent", "pool": "A", "timeout_s": 0,
-            "max_attempts": 99, "args": [1], "labels": [], "filename": "../x", "base": "UPPER/x"
-        });
-        let mut found = mistakes(&document, None);
-        found.sort();
-        let expected = [
-            ("additional_tags.0", "invalid_tag"),
-            ("args", "wrong_type"),
-            ("artifact", "invalid_digest"),
-            ("base", "invalid_reference"),
-            ("env.1A", "invalid_variable"),
-            ("env.B", "wrong_type"),
-            ("environment", "environment_not_found"),
-            ("filename", "invalid_filename"),
-            ("image", "invalid_reference"),
-            ("imagge", "unknown_field"),
-            ("labels", "wrong_type"),
-            ("max_attempts", "out_of_range"),
-            ("platform", "invalid_platform"),
-            ("pool", "invalid_name"),
-            ("ports.0", "invalid_port"),
-            ("ports.1", "invalid_port"),
-            ("priority", "invalid_priority"),
-            ("timeout_s", "out_of_range"),
-            ("user", "invalid_user"),
-        ];
-        let expected: Vec<_> =
-            expected.iter().map(|(f, c)| ((*f).to_owned(), (*c).to_owned())).collect();
-        assert_eq!(found, expected);
-    }
-
-    #[test]
-    fn mistakes_that_show_only_with_the_artifact_are_reported_with_the_others() {
-        let artifact = Digest::of(b"x").to_string();
-        let document = json!({"artifact": artifact, "image": "r.example/a", "environment": "tomcat-10", "pool": "-"});
-        let found = mistakes(&document, Some(&uploaded()));
-        assert_eq!(found.len(), 2, "{found:?}");
-        let missing = mistakes(&document, None);
-        assert!(missing.iter().any(|(_, code)| code == "artifact_not_found"), "{missing:?}");
-    }
-
-    #[test]
-    fn an_executable_decides_the_platform_and_must_not_contradict_it() {
-        let elf = Uploaded {
-            facts: ArtifactFacts::Binary(ElfFacts {
-                architecture: Architecture::Arm64,
-                interpreter: None,
-            }),
-            ..uploaded()
-        };
-        let artifact = Digest::of(b"x").to_string();
-        let mut document = json!({"artifact": artifact, "image": "r.example/a"});
-        let request = accept(&document, Some(&elf)).expect("it is accepted");
-        assert_eq!(request.platform.to_string(), "linux/arm64");
-        document["platform"] = "linux/amd64".into();
-        assert_eq!(
-            mistakes(&document, Some(&elf)),
-            [("platform".to_owned(), "platform_mismatch".to_owned())]
-        );
-    }
-
-    #[test]
-    fn the_digest_does_not_depend_on_order_or_spacing() {
-        let one: Value =
-            serde_json::from_str(r#"{"a": [1, {"x": "y", "b": null}], "c": 2}"#).expect("JSON");
-        let two: Value =
-            serde_json::from_str(r#"{"c":2,"a":[1,{"b":null,"x":"y"}]}"#).expect("JSON");
-        assert_eq!(canonical_digest(&one), canonical_digest(&two));
-        assert_ne!(canonical_digest(&one), canonical_digest(&json!({"a": [1], "c": 2})));
-    }
-
-    #[test]
-    fn what_is_not_an_object_is_refused_once() {
-        assert_eq!(mistakes(&json!([1]), None), [(String::new(), "not_an_object".to_owned())]);
-    }
-}
+mod tests;

@@ -51,7 +51,7 @@ async fn build_follows_the_log_and_tells_success_from_failure() {
     let missing = stack.image("no/base:1");
     let output = stack.cli(&[&build[..], &["--base", &missing]].concat()).await;
     assert_eq!(output.status.code(), Some(1));
-    assert!(String::from_utf8_lossy(&output.stderr).contains("BaseImageNotFound"));
+    assert!(String::from_utf8_lossy(&output.stdout).contains("BaseImageNotFound"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

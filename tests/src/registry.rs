@@ -40,7 +40,7 @@ impl Registry {
         std::fs::create_dir_all(directory).expect("the directory can be made");
         let file = directory.join("htpasswd");
         // bcrypt of `password`.
-        let line = "user:$2y$05$w0vNa5rFWLdLB2ZsJ8E5B.sUMGgNZzHLjDUo7LYbt7ZLTvcmCjH5e\n";
+        let line = "user:$2a$05$GOYqtVdsNnOa0k51soFZFuvEJw1313SQ2lo6vxbT1yWUC2futLyxu\n";
         std::fs::write(&file, line).expect("the password file can be written");
         Self::start_with(directory, Some(file)).await
     }

@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: Apache-2.0
+
+use serde_json::json;
+
+use super::*;
+use crate::artifact::{ElfFacts, JarFacts};
+use crate::platform::Architecture;
+
+fn uploaded() -> Uploaded {
+    Uploaded {
+        size_bytes: 10,
+        filename: "app.jar".into(),
+        facts: ArtifactFacts::Jar(JarFacts {
+            java_release: Some(17),
+            main_class: Some("Main".into()),
+            spring_boot: None,
+        }),
+    }
+}
+
+fn accept(document: &Value, uploaded: Option<&Uploaded>) -> Result<BuildRequest, Vec<FieldError>> {
+    let project = "team".parse().expect("a name");
+    Submission::read(document).accept(BuildId::fresh(), project, uploaded, &Catalogue::default())
+}
+
+fn mistakes(document: &Value, uploaded: Option<&Uploaded>) -> Vec<(String, String)> {
+    accept(document, uploaded)
+        .expect_err("the request has mistakes")
+        .into_iter()
+        .map(|error| (error.field, error.code))
+        .collect()
+}
+
+#[test]
+fn the_request_of_the_documentation_is_accepted() {
+    let request = accept(
+        &json!({
+            "artifact": Digest::of(b"x").to_string(), "image": "registry.example/team/app:1.4",
+            "additional_tags": ["latest"], "environment": "auto",
+            "env": {"JAVA_OPTIONS": "-Xmx256m"}, "labels": {}, "annotations": {}, "ports": [8080],
+            "args": [], "user": null, "platform": null, "priority": "normal", "pool": "default",
+            "registry_secret": "dockerhub", "timeout_s": 600, "max_attempts": 5
+        }),
+        Some(&uploaded()),
+    )
+    .expect("it is accepted");
+    assert_eq!(request.recipe.environment, "java-17");
+    assert_eq!(request.references.len(), 2);
+    assert_eq!(request.references[1].to_string(), "registry.example/team/app:latest");
+}
+
+#[test]
+fn every_mistake_is_reported_at_once_by_field() {
+    let document = json!({
+        "artifact": "sha256:12", "image": "app", "imagge": 1, "additional_tags": ["-"],
+        "environment": "jawa-17", "env": {"1A": "x", "B": 2}, "ports": [0, "80/sctp"], "user": "a b",
+        "platform": "linux/z80", "priority": "urgent", "pool": "A", "timeout_s": 0,
+        "max_attempts": 99, "args": [1], "labels": [], "filename": "../x", "base": "UPPER/x"
+    });
+    let mut found = mistakes(&document, None);
+    found.sort();
+    let expected = [
+        ("additional_tags.0", "invalid_tag"),
+        ("args", "wrong_type"),
+        ("artifact", "invalid_digest"),
+        ("base", "invalid_reference"),
+        ("env.1A", "invalid_variable"),
+        ("env.B", "wrong_type"),
+        ("environment", "environment_not_found"),
+        ("filename", "invalid_filename"),
+        ("image", "invalid_reference"),
+        ("imagge", "unknown_field"),
+        ("labels", "wrong_type"),
+        ("max_attempts", "out_of_range"),
+        ("platform", "invalid_platform"),
+        ("pool", "invalid_name"),
+        ("ports.0", "invalid_port"),
+        ("ports.1", "invalid_port"),
+        ("priority", "invalid_priority"),
+        ("timeout_s", "out_of_range"),
+        ("user", "invalid_user"),
+    ];
+    let expected: Vec<_> =
+        expected.iter().map(|(f, c)| ((*f).to_owned(), (*c).to_owned())).collect();
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn mistakes_that_show_only_with_the_artifact_are_reported_with_the_others() {
+    let artifact = Digest::of(b"x").to_string();
+    let document = json!({"artifact": artifact, "image": "r.example/a", "environment": "tomcat-10", "pool": "-"});
+    let found = mistakes(&document, Some(&uploaded()));
+    assert_eq!(found.len(), 2, "{found:?}");
+    let missing = mistakes(&document, None);
+    assert!(missing.iter().any(|(_, code)| code == "artifact_not_found"), "{missing:?}");
+}
+
+#[test]
+fn an_executable_decides_the_platform_and_must_not_contradict_it() {
+    let elf = Uploaded {
+        facts: ArtifactFacts::Binary(ElfFacts {
+            architecture: Architecture::Arm64,
+            interpreter: None,
+        }),
+        ..uploaded()
+    };
+    let artifact = Digest::of(b"x").to_string();
+    let mut document = json!({"artifact": artifact, "image": "r.example/a"});
+    let request = accept(&document, Some(&elf)).expect("it is accepted");
+    assert_eq!(request.platform.to_string(), "linux/arm64");
+    document["platform"] = "linux/amd64".into();
+    assert_eq!(
+        mistakes(&document, Some(&elf)),
+        [("platform".to_owned(), "platform_mismatch".to_owned())]
+    );
+}
+
+#[test]
+fn the_digest_does_not_depend_on_order_or_spacing() {
+    let one: Value =
+        serde_json::from_str(r#"{"a": [1, {"x": "y", "b": null}], "c": 2}"#).expect("JSON");
+    let two: Value = serde_json::from_str(r#"{"c":2,"a":[1,{"b":null,"x":"y"}]}"#).expect("JSON");
+    assert_eq!(canonical_digest(&one), canonical_digest(&two));
+    assert_ne!(canonical_digest(&one), canonical_digest(&json!({"a": [1], "c": 2})));
+}
+
+#[test]
+fn what_is_not_an_object_is_refused_once() {
+    assert_eq!(mistakes(&json!([1]), None), [(String::new(), "not_an_object".to_owned())]);
+}
