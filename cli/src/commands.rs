@@ -84,7 +84,12 @@ async fn build_command(
 ) -> Result<Exit, Error> {
     let build = if args.local || args.to.is_some() {
         telemetry::start("warn");
-        local::build(&args, &global.project, output).await?
+        // Listened to, so that an interrupted build removes what it has begun to write.
+        let mut signals = Signals::listen();
+        tokio::select! {
+            build = local::build(&args, &global.project, output) => build?,
+            exit = signals.next() => return Ok(exit),
+        }
     } else {
         let client = client(global)?;
         let accepted = build::submit(&client, &args.file, &args.request, output).await?;
@@ -94,7 +99,8 @@ async fn build_command(
             wait::Waited::Signalled(exit) => return Ok(exit),
         }
     };
-    show::document(output, &build, || crate::render::outcome(&build));
+    let written = args.to.map(|target| target.to_string());
+    show::document(output, &build, || crate::render::outcome(&build, written.as_deref()));
     Ok(show::exit_of(&build))
 }
 

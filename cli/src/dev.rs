@@ -43,6 +43,9 @@ const WORKER_STOP_DEADLINE: Duration = Duration::from_secs(15);
 /// How long the dispatcher may take to stop.
 const STOP_DEADLINE: Duration = Duration::from_secs(5);
 
+/// How long each may take when a part ended by itself: what the others would wait for is gone.
+const LOST_DEADLINE: Duration = Duration::from_secs(1);
+
 /// The bound of the cache of base images, in bytes.
 const CACHE_BYTES: u64 = 10 << 30;
 
@@ -67,11 +70,11 @@ pub(crate) async fn run(args: DevArgs, output: &Output) -> Result<Exit, DevError
             _ = signals.next() => None,
         };
         match &ended {
-            Some(error) => output.note(&format!("{error}; stopping")),
+            Some(_) => output.note("something ended by itself; stopping"),
             None => output.note("stopping; once more to stop at once"),
         }
         tokio::select! {
-            () = stack.stop() => {}
+            () = stack.stop(ended.is_some()) => {}
             // Dropped: nats-server is killed, the rest ends with this process.
             exit = signals.next() => return Ok(exit),
         }
@@ -131,7 +134,8 @@ impl Stack {
             return Err(DevError::NotLoopback(listen));
         }
         let program = match &args.nats_server {
-            Some(program) => program.clone(),
+            Some(program) if nats::is_program(program) => program.clone(),
+            Some(program) => return Err(DevError::NotAProgram(program.clone())),
             None => nats::find("nats-server").ok_or(DevError::NoNats)?,
         };
         // Before anything else starts: the likeliest reason is another `slipway dev`.
@@ -195,9 +199,10 @@ impl Stack {
 
     /// Stops the parts in the order in which they need each other: the worker hands back what it
     /// holds, through a queue that is there, while whoever follows a build is still connected.
-    async fn stop(self) {
-        self.worker.stop(WORKER_STOP_DEADLINE, "the worker").await;
-        self.dispatcher.stop(STOP_DEADLINE, "the dispatcher").await;
+    async fn stop(self, lost: bool) {
+        let at_most = |deadline: Duration| if lost { LOST_DEADLINE } else { deadline };
+        self.worker.stop(at_most(WORKER_STOP_DEADLINE), "the worker").await;
+        self.dispatcher.stop(at_most(STOP_DEADLINE), "the dispatcher").await;
         self.nats.stop().await;
         drop(self.data);
     }

@@ -38,7 +38,7 @@ impl UploadProgress {
     pub(crate) fn new(name: &str, size_bytes: u64, on_terminal: bool) -> Self {
         let bar = on_terminal.then(|| {
             let bar = ProgressBar::with_draw_target(Some(size_bytes), ProgressDrawTarget::hidden());
-            let template = "{msg} [{bar:32}] {bytes}/{total_bytes} {bytes_per_sec} {eta}";
+            let template = "{msg} [{bar:32}] {decimal_bytes}/{decimal_total_bytes} {decimal_bytes_per_sec} {eta}";
             let style = ProgressStyle::with_template(template).expect("the template is constant");
             bar.set_style(style.progress_chars("=> "));
             bar.set_message(format!("uploading {name}"));
@@ -112,7 +112,6 @@ impl StageProgress {
             let spinner = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
             let style = ProgressStyle::with_template("{spinner} {msg} ({elapsed})");
             spinner.set_style(style.expect("the template is constant"));
-            spinner.enable_steady_tick(TICK);
             spinner
         });
         Self { spinner, last: String::new() }
@@ -125,7 +124,10 @@ impl StageProgress {
         }
         state.clone_into(&mut self.last);
         match &self.spinner {
-            Some(spinner) => spinner.set_message(self.last.clone()),
+            Some(spinner) => {
+                spinner.set_message(self.last.clone());
+                spinner.enable_steady_tick(TICK);
+            }
             None => note(state),
         }
     }

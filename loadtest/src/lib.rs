@@ -47,10 +47,10 @@ pub struct Options {
     /// How many submissions are under way at once
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u64).range(1..=4096))]
     pub concurrency: u64,
-    /// The artifact [default: a program of 129 bytes]
+    /// The artifact (default: a program of 129 bytes)
     #[arg(long, value_name = "FILE")]
     pub artifact: Option<PathBuf>,
-    /// The environment [default: `scratch` without --artifact, else `auto`]
+    /// The environment (default: `scratch` without --artifact, else `auto`)
     #[arg(long, value_name = "NAME")]
     pub environment: Option<String>,
     /// The longest time to wait for all builds, in seconds

@@ -60,6 +60,16 @@ pub enum Target {
     DockerArchive(PathBuf),
 }
 
+impl std::fmt::Display for Target {
+    /// Writes the target as it is given, which is also how skopeo and podman take it.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::OciLayout(path) => write!(f, "oci:{}", path.display()),
+            Self::DockerArchive(path) => write!(f, "docker-archive:{}", path.display()),
+        }
+    }
+}
+
 /// The options of builds without a server.
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Options of builds without a server (--local, --to)")]
@@ -91,7 +101,7 @@ pub struct LocalArgs {
     /// A TOML file with further environments
     #[arg(long, value_name = "FILE", env = "SLIPWAY_ENVIRONMENTS")]
     pub environments: Option<PathBuf>,
-    /// Where layers of base images are kept [default: $XDG_CACHE_HOME/slipway or ~/.cache/slipway]
+    /// Where layers of base images are kept (default: $XDG_CACHE_HOME/slipway or ~/.cache/slipway)
     #[arg(long, value_name = "DIR", env = "SLIPWAY_CACHE_DIR")]
     pub cache_dir: Option<PathBuf>,
 }
@@ -100,7 +110,7 @@ pub struct LocalArgs {
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "What to build")]
 pub struct RequestArgs {
-    /// Where to push the image: REGISTRY/REPOSITORY[:TAG]
+    /// Where to push the image: REGISTRY/REPOSITORY:TAG, or without a tag for `latest`
     #[arg(long, value_name = "REFERENCE")]
     pub image: String,
     /// Tag the image also with this, in the same repository
@@ -109,7 +119,7 @@ pub struct RequestArgs {
     /// Push the image also to this reference
     #[arg(long = "additional-image", value_name = "REFERENCE")]
     pub additional_images: Vec<String>,
-    /// The environment; `slipway environments` lists them [default: auto]
+    /// The environment; `slipway environments` lists them (default: auto)
     #[arg(long, value_name = "NAME")]
     pub environment: Option<String>,
     /// Another base image than the environment's, or `scratch`
@@ -131,9 +141,9 @@ pub struct RequestArgs {
     #[arg(long = "arg", value_name = "ARGUMENT", allow_hyphen_values = true)]
     pub args: Vec<String>,
     /// The user to run as, as 1000:1000 or a name
-    #[arg(long, value_name = "USER[:GROUP]")]
+    #[arg(long, value_name = "USER:GROUP")]
     pub user: Option<String>,
-    /// What the image runs on, as linux/arm64 [default: what the artifact says]
+    /// What the image runs on, as linux/arm64 (default: what the artifact says)
     #[arg(long, value_name = "OS/ARCH")]
     pub platform: Option<String>,
     /// How urgent the build is: high, normal or low
@@ -145,16 +155,16 @@ pub struct RequestArgs {
     /// The name of the registry credentials
     #[arg(long, value_name = "NAME")]
     pub registry_secret: Option<String>,
-    /// The longest time an attempt may take, as 90s, 10m or 1h [default: 10m]
+    /// The longest time an attempt may take, as 90s, 10m or 1h (default: 10m)
     #[arg(long, value_name = "TIME", value_parser = value::seconds)]
     pub timeout: Option<u64>,
-    /// How often the build is tried [default: 5]
+    /// How often the build is tried (default: 5)
     #[arg(long, value_name = "N")]
     pub max_attempts: Option<u64>,
     /// Submitting again with the same key returns the same build
     #[arg(long, value_name = "KEY")]
     pub idempotency_key: Option<String>,
-    /// The artifact's name inside the image [default: the file's]
+    /// The artifact's name inside the image (default: the file's)
     #[arg(long, value_name = "NAME")]
     pub filename: Option<String>,
 }

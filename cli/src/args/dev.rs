@@ -11,17 +11,17 @@ use slipway_worker::Mirror;
 /// The options of `slipway dev`.
 #[derive(Debug, Clone, Args)]
 pub struct DevArgs {
-    /// Where the dispatcher listens; port 0 takes a free one [default: 127.0.0.1:7070]
+    /// Where the dispatcher listens; port 0 takes a free one (default: 127.0.0.1:7070)
     #[arg(long, value_name = "ADDRESS:PORT", env = "SLIPWAY_LISTEN")]
     pub listen: Option<SocketAddr>,
     /// Where queue, artifacts, cache and logs are kept between runs
-    /// [default: $XDG_DATA_HOME/slipway/dev or ~/.local/share/slipway/dev]
+    /// (default: $XDG_DATA_HOME/slipway/dev or ~/.local/share/slipway/dev)
     #[arg(long, value_name = "DIR", env = "SLIPWAY_DATA_DIR")]
     pub data_dir: Option<PathBuf>,
-    /// The port of nats-server on 127.0.0.1 [default: a free one]
+    /// The port of nats-server on 127.0.0.1 (default: a free one)
     #[arg(long, value_name = "PORT", default_value_t = 0, hide_default_value = true)]
     pub nats_port: u16,
-    /// The nats-server to run [default: the one in PATH]
+    /// The nats-server to run (default: the one in PATH)
     #[arg(long, value_name = "FILE", env = "SLIPWAY_NATS_SERVER")]
     pub nats_server: Option<PathBuf>,
     /// Read images below PREFIX from MIRROR instead, as docker.io=127.0.0.1:5000/docker.io

@@ -112,9 +112,12 @@ fn describe(problem: &Problem) -> String {
         ("", detail) => detail.to_owned(),
         (title, detail) => format!("{title}: {detail}"),
     };
-    for mistake in &problem.errors {
-        text.push_str("\n  ");
-        text.push_str(&mistake.to_string());
+    for mistake in problem.errors.iter().map(ToString::to_string) {
+        // The detail of a single mistake may be the mistake.
+        if problem.detail != mistake {
+            text.push_str("\n  ");
+            text.push_str(&mistake);
+        }
     }
     text
 }
@@ -148,6 +151,17 @@ mod tests {
             problem(422).to_string(),
             "Invalid request: correct 2 fields\n  image: is required\n  is too large"
         );
+    }
+
+    #[test]
+    fn a_single_mistake_is_not_told_twice() {
+        let mistake = FieldError { field: "a".into(), code: "x".into(), detail: "is b".into() };
+        let ClientError::Refused { mut problem, .. } = problem(422) else {
+            panic!("it is refused")
+        };
+        problem.detail = mistake.to_string();
+        problem.errors = vec![mistake];
+        assert_eq!(describe(&problem), "Invalid request: a: is b");
     }
 
     #[test]

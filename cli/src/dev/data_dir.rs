@@ -11,10 +11,15 @@ use std::io::{Read as _, Seek as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use tokio::time::{Instant, sleep};
+
 use super::DevError;
 
 /// How long to wait for the nats-server of a `slipway dev` that was killed; it ends with it.
 const ORPHAN_GRACE: Duration = Duration::from_secs(5);
+
+/// How long to wait for one that still runs: it may be about to end.
+const HOLDER_GRACE: Duration = Duration::from_secs(1);
 
 /// How often to look.
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
@@ -41,7 +46,7 @@ impl DataDir {
             .truncate(false)
             .open(path.join("lock"))
             .map_err(failed)?;
-        let deadline = tokio::time::Instant::now() + ORPHAN_GRACE;
+        let since = Instant::now();
         loop {
             match lock.try_lock() {
                 Ok(()) => break,
@@ -51,10 +56,11 @@ impl DataDir {
             let mut holder = String::new();
             lock.rewind().and_then(|()| lock.read_to_string(&mut holder)).map_err(failed)?;
             let holder = holder.trim().to_owned();
-            if is_running(&holder) || tokio::time::Instant::now() > deadline {
+            let grace = if is_running(&holder) { HOLDER_GRACE } else { ORPHAN_GRACE };
+            if since.elapsed() > grace {
                 return Err(DevError::Locked { path, holder });
             }
-            tokio::time::sleep(LOOK_INTERVAL).await;
+            sleep(LOOK_INTERVAL).await;
         }
         lock.set_len(0)
             .and_then(|()| lock.rewind())
@@ -81,10 +87,12 @@ impl DataDir {
     }
 }
 
-/// Returns whether a process of that id runs; where that cannot be told, that it does not, and the
-/// lock alone decides a little later.
+/// Returns whether a process of that id runs; where that cannot be told, that it does not.
 fn is_running(pid: &str) -> bool {
-    !pid.is_empty() && Path::new("/proc").join(pid).is_dir()
+    let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else { return false };
+    // proc(5): the state stands behind the name, which is in parentheses and may hold some.
+    let state = stat.rsplit_once(") ").map(|(_, rest)| rest);
+    !state.is_none_or(|state| state.starts_with(['Z', 'X']))
 }
 
 #[cfg(test)]
@@ -103,6 +111,8 @@ mod tests {
         );
         drop(first);
         DataDir::open(path).await.expect("it is free again");
+        assert!(is_running(&std::process::id().to_string()));
+        assert!(!is_running("") && !is_running("4194305"));
     }
 
     #[tokio::test]

@@ -17,6 +17,9 @@ pub enum DevError {
         "nats-server is not installed: apt-get install nats-server (or get it from https://github.com/nats-io/nats-server/releases)"
     )]
     NoNats,
+    /// The named nats-server is not one.
+    #[error("{} is not a program: name a nats-server with --nats-server", .0.display())]
+    NotAProgram(PathBuf),
     /// There is nowhere to keep data.
     #[error("there is no home directory to keep data in: name a directory with --data-dir")]
     NoHome,
@@ -112,6 +115,7 @@ impl DevError {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::NoNats
+            | Self::NotAProgram(_)
             | Self::NoHome
             | Self::NotLoopback(_)
             | Self::Taken { .. }

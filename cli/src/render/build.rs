@@ -100,9 +100,10 @@ pub fn build_details(build: &BuildView, now: Timestamp) -> Vec<String> {
     facts.lines()
 }
 
-/// Writes how a build ended: a sentence, and for an image what to do with it.
+/// Writes how a build ended: a sentence, and for an image what to do with it. `written` says where
+/// the image is if it is not in a registry.
 #[must_use]
-pub fn outcome(build: &BuildView) -> Vec<String> {
+pub fn outcome(build: &BuildView, written: Option<&str>) -> Vec<String> {
     let took = build.finished_at.map(|end| duration(between(build.submitted_at, end)));
     let took = took.map_or_else(String::new, |took| format!(" in {took}"));
     let Some(image) = build.image.as_ref().filter(|_| build.state == StateName::Succeeded) else {
@@ -115,7 +116,10 @@ pub fn outcome(build: &BuildView) -> Vec<String> {
         return lines;
     };
     let mut facts = Facts::default();
-    add_image(&mut facts, image);
+    match written {
+        Some(place) => add_written(&mut facts, image, place),
+        None => add_image(&mut facts, image),
+    }
     let mut lines = vec![format!("build {} succeeded{took}", build.id)];
     lines.extend(facts.lines().into_iter().map(|line| format!("  {line}")));
     lines
@@ -126,14 +130,7 @@ fn add_image(facts: &mut Facts, image: &Image) {
     for reference in &image.references {
         facts.add("tagged", reference.to_string());
     }
-    let ours = image.layers.iter().filter(|layer| !layer.base).count();
-    let base = image.layers.len() - ours;
-    let layers = match (ours, base) {
-        (1, 0) => "1 layer".to_owned(),
-        (ours, 0) => format!("{ours} layers"),
-        (ours, base) => format!("{} layers, {base} of them the base's", ours + base),
-    };
-    facts.add("size", format!("{} in {layers}", size(image.size_bytes)));
+    add_size(facts, image);
     let count = |wanted| image.layers.iter().filter(|layer| layer.transfer == wanted).count();
     let transfers: Vec<String> = [
         (count(Transfer::Uploaded), "sent"),
@@ -149,6 +146,32 @@ fn add_image(facts: &mut Facts, image: &Image) {
         transfers => format!(" (layers: {})", transfers.join(", ")),
     };
     facts.add("uploaded", format!("{}{how}", size(image.sent_bytes)));
+    add_stages(facts, image);
+}
+
+/// What there is to say of an image that went to no registry.
+fn add_written(facts: &mut Facts, image: &Image, place: &str) {
+    facts.add("image", place);
+    facts.add("digest", image.digest.to_string());
+    for reference in &image.references {
+        facts.add("named", reference.to_string());
+    }
+    add_size(facts, image);
+    add_stages(facts, image);
+}
+
+fn add_size(facts: &mut Facts, image: &Image) {
+    let ours = image.layers.iter().filter(|layer| !layer.base).count();
+    let base = image.layers.len() - ours;
+    let layers = match (ours, base) {
+        (1, 0) => "1 layer".to_owned(),
+        (ours, 0) => format!("{ours} layers"),
+        (ours, base) => format!("{} layers, {base} of them the base's", ours + base),
+    };
+    facts.add("size", format!("{} in {layers}", size(image.size_bytes)));
+}
+
+fn add_stages(facts: &mut Facts, image: &Image) {
     let stages: Vec<String> = image
         .stages
         .iter()
@@ -247,7 +270,7 @@ pub(super) mod tests {
     fn the_end_of_a_good_build_says_what_to_pull() {
         let digest = slipway_proto::Digest::of(b"x");
         assert_eq!(
-            outcome(&build()),
+            outcome(&build(), None),
             [
                 "build 01890a5d-ac96-774b-bcce-b302099a8057 succeeded in 412 ms".to_owned(),
                 format!("  image     r.example/team/app@{digest}"),
@@ -261,9 +284,17 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn an_image_that_went_to_no_registry_cannot_be_pulled() {
+        let lines = outcome(&build(), Some("oci:out"));
+        assert_eq!(lines[1], "  image   oci:out");
+        assert!(lines.iter().all(|line| !line.contains('@') && !line.contains("uploaded")));
+        assert!(lines[3].ends_with("r.example/team/app:1"), "{lines:?}");
+    }
+
+    #[test]
     fn the_end_of_a_bad_build_says_why() {
         assert_eq!(
-            outcome(&failed()),
+            outcome(&failed(), None),
             [
                 "build 01890a5d-ac96-774b-bcce-b302099a8057 failed at attempt 2 in 412 ms",
                 "  RegistryDenied: r.example denied the push: name a registry secret",

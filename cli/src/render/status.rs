@@ -49,7 +49,10 @@ pub fn queue(queue: &QueueView) -> Vec<String> {
     ]);
     let mut lines = table.lines();
     if queue.dead > 0 {
-        lines.push(format!("{} dead: requests that no worker could take", queue.dead));
+        lines.push(format!(
+            "{} dead: requests that used up their attempts, or cannot be read",
+            queue.dead
+        ));
     }
     lines
 }
@@ -93,7 +96,7 @@ mod tests {
                 "POOL     PRIORITY  QUEUED  RUNNING",
                 "default  high      3       1",
                 "all                3       1",
-                "2 dead: requests that no worker could take",
+                "2 dead: requests that used up their attempts, or cannot be read",
             ]
         );
     }
