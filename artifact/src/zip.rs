@@ -332,7 +332,7 @@ mod tests {
                 Source::len(&self.0)
             }
             fn read_exact_at(&self, offset: u64, buffer: &mut [u8]) -> std::io::Result<()> {
-                if offset == 0 && buffer.len() > 30 {
+                if offset == 0 && buffer.len() == "a".len() + 30 {
                     return Err(std::io::Error::other("the disk is gone"));
                 }
                 self.0.read_exact_at(offset, buffer)

@@ -21,8 +21,6 @@ use tokio_util::sync::CancellationToken;
 
 /// How long a pull request waits on the server.
 const WAIT: Duration = Duration::from_secs(30);
-/// How often the server shows that it is still there while a request waits.
-const HEARTBEAT: Duration = Duration::from_secs(5);
 /// The pause after a failure of the server.
 const PAUSE: Duration = Duration::from_millis(250);
 
@@ -150,8 +148,10 @@ impl Class {
 
     /// Leaves a request waiting on the server, and returns whether that worked.
     async fn wait(&mut self) -> bool {
-        let request =
-            self.consumer.batch().max_messages(1).expires(WAIT).heartbeat(HEARTBEAT).messages();
+        // Without idle heartbeats: async-nats 0.51 swallows one without waking the reader again, so
+        // that after the first of them a message lies unread until the request expires. A dead
+        // server is noticed by the connection's own pings.
+        let request = self.consumer.batch().max_messages(1).expires(WAIT).messages();
         match request.await {
             Ok(batch) => {
                 self.waiting = Some(batch);

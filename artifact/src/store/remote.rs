@@ -223,8 +223,10 @@ mod tests {
         let list = || async { objects.list(None).try_collect::<Vec<_>>().await.expect("a list") };
         assert_eq!(list().await.len(), 1);
         drop(upload);
-        while !list().await.is_empty() {
+        // By a task of its own, which has its turn when this one waits.
+        for _ in 0..100 {
             tokio::task::yield_now().await;
         }
+        assert_eq!(list().await.len(), 0);
     }
 }

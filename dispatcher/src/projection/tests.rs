@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use rusqlite::params;
 use slipway_proto::api::StateName;

@@ -82,14 +82,10 @@ impl Registry {
     ///
     /// # Errors
     ///
-    /// When a credentials file cannot be read, or the system's certificates cannot.
+    /// When a credentials file cannot be read.
     pub fn new(options: RegistryOptions) -> Result<Self, RegistryError> {
         install_crypto();
-        let http = reqwest::Client::builder()
-            .connect_timeout(CONNECT_TIMEOUT)
-            .read_timeout(READ_TIMEOUT)
-            .user_agent(concat!("slipway/", env!("CARGO_PKG_VERSION")))
-            .build()
+        let http = http_client()
             .map_err(|error| RegistryError::from_transport("the HTTP client", error))?;
         let credentials = Credentials::load(&options.docker_configs)
             .map_err(|error| RegistryError::denied(error.to_string()))?;
@@ -258,6 +254,24 @@ fn is_loopback(registry: &str) -> bool {
         None => registry.split(':').next().unwrap_or(registry),
     };
     host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+/// Makes the client. A machine without certificate authorities still reaches registries in plain
+/// HTTP; those behind TLS are then refused as not trusted.
+fn http_client() -> Result<reqwest::Client, reqwest::Error> {
+    let builder = || {
+        reqwest::Client::builder()
+            .connect_timeout(CONNECT_TIMEOUT)
+            .read_timeout(READ_TIMEOUT)
+            .user_agent(concat!("slipway/", env!("CARGO_PKG_VERSION")))
+    };
+    builder().build().or_else(|error| {
+        tracing::warn!(%error, "no certificate authorities: install ca-certificates to reach registries over TLS");
+        let trusts_nobody = rustls::ClientConfig::builder()
+            .with_root_certificates(rustls::RootCertStore::empty())
+            .with_no_client_auth();
+        builder().tls_backend_preconfigured(trusts_nobody).build()
+    })
 }
 
 /// Chooses ring as the process's TLS cryptography, once; another choice made before stands.
