@@ -104,14 +104,29 @@ impl RegistryError {
             .and_then(|value| value.to_str().ok())
             .and_then(parse_retry_after);
         let words = quote(response).await;
-        let (kind, advice) = classify(status);
+        let (kind, advice) = classify(status, &words);
         let said = if words.is_empty() { String::new() } else { format!(": {words}") };
         let message = format!("{what}: the registry answered {status}{said}{advice}");
         Self { kind, message, retry_after, source: None }
     }
 }
 
-fn classify(status: StatusCode) -> (ErrorKind, &'static str) {
+/// Codes of the distribution specification ("Error Codes") with which a registry says that it lost
+/// something it had: sent again, the same blobs and manifest are taken. Seen of docker-registry 2.8
+/// when two builds upload one layer to one repository: it rewrites the link of a blob in place, and
+/// a manifest that arrives meanwhile finds the blob missing.
+const LOST: [&str; 5] = [
+    "MANIFEST_BLOB_UNKNOWN",
+    "BLOB_UPLOAD_UNKNOWN",
+    "BLOB_UPLOAD_INVALID",
+    "DIGEST_INVALID",
+    "SIZE_INVALID",
+];
+
+fn classify(status: StatusCode, words: &str) -> (ErrorKind, &'static str) {
+    if status.is_client_error() && LOST.iter().any(|code| words.contains(code)) {
+        return (ErrorKind::Unavailable, "");
+    }
     match status.as_u16() {
         404 => (ErrorKind::NotFound, ""),
         401 | 403 => (
@@ -185,6 +200,16 @@ mod tests {
     }
 
     #[test]
+    fn a_blob_that_the_registry_lost_is_sent_again() {
+        let words =
+            "DIGEST_INVALID provided digest did not match, MANIFEST_BLOB_UNKNOWN blob unknown";
+        let (kind, _) = classify(StatusCode::BAD_REQUEST, words);
+        assert_eq!(kind, ErrorKind::Unavailable);
+        let (kind, _) = classify(StatusCode::NOT_FOUND, "MANIFEST_UNKNOWN manifest unknown");
+        assert_eq!(kind, ErrorKind::NotFound);
+    }
+
+    #[test]
     fn only_what_can_pass_is_transient() {
         for (status, transient) in [
             (400, false),
@@ -200,7 +225,7 @@ mod tests {
             (503, true),
             (504, true),
         ] {
-            let (kind, _) = classify(StatusCode::from_u16(status).expect("a status"));
+            let (kind, _) = classify(StatusCode::from_u16(status).expect("a status"), "DENIED no");
             let error =
                 RegistryError { kind, message: String::new(), retry_after: None, source: None };
             assert_eq!(error.is_transient(), transient, "{status}");
