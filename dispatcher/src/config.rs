@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use clap::builder::BoolishValueParser;
 use serde::{Deserialize, Serialize};
 use slipway_proto::subject::Subjects;
+use slipway_queue::connection::redact;
 
 /// The largest artifact that is accepted unless configured otherwise: 2 GiB.
 const DEFAULT_MAX_ARTIFACT_BYTES: u64 = 2 << 30;
@@ -261,28 +262,6 @@ impl Config {
     pub(crate) fn subjects(&self) -> Subjects {
         self.prefix.parse().expect("validate checked the prefix")
     }
-}
-
-/// Takes user, password and query (where object stores take keys) out of URLs.
-fn redact(urls: &str) -> String {
-    let one = |url: &str| {
-        let Ok(mut parsed) = url::Url::parse(url) else {
-            return match url.rsplit_once('@') {
-                Some((_, host)) => format!("redacted@{host}"),
-                None => url.to_owned(),
-            };
-        };
-        let mut secret = false;
-        if parsed.password().is_some() || !parsed.username().is_empty() {
-            secret = parsed.set_password(None).is_ok() && parsed.set_username("redacted").is_ok();
-        }
-        if parsed.query().is_some() {
-            parsed.set_query(Some("redacted"));
-            secret = true;
-        }
-        if secret { parsed.to_string() } else { url.to_owned() }
-    };
-    urls.split(',').map(|url| one(url.trim())).collect::<Vec<_>>().join(",")
 }
 
 #[cfg(test)]

@@ -213,12 +213,16 @@ fn note(seen: &ClientEvents, event: &async_nats::Event) {
     }
 }
 
-/// Takes user and password out of URLs.
-fn redact(urls: &str) -> String {
-    let one = |url: &str| match (url.split_once("://"), url.rsplit_once('@')) {
-        (Some((scheme, _)), Some((_, host))) => format!("{scheme}://{host}"),
-        (None, Some((_, host))) => host.to_owned(),
-        _ => url.to_owned(),
+/// Takes user, password and query (where object stores take keys) out of URLs that are separated
+/// by commas, for messages and printed configuration.
+#[must_use]
+pub fn redact(urls: &str) -> String {
+    let one = |url: &str| {
+        let (url, query) = url.split_once('?').map_or((url, ""), |(url, _)| (url, "?redacted"));
+        let (scheme, rest) = url.split_once("://").map_or(("", url), |(s, r)| (s, r));
+        let separator = if scheme.is_empty() { "" } else { "://" };
+        let (user, host) = rest.rsplit_once('@').map_or(("", rest), |(_, h)| ("redacted@", h));
+        format!("{scheme}{separator}{user}{host}{query}")
     };
     urls.split(',').map(|url| one(url.trim())).collect::<Vec<_>>().join(",")
 }
@@ -229,6 +233,9 @@ mod tests {
 
     #[test]
     fn passwords_do_not_reach_messages() {
-        assert_eq!(redact("nats://u:p@a:4222, b:4222"), "nats://a:4222,b:4222");
+        assert_eq!(redact("nats://u:p@a:4222, b:4222"), "nats://redacted@a:4222,b:4222");
+        assert_eq!(redact("u:p@a"), "redacted@a");
+        assert_eq!(redact("s3://k:s@bucket/x?secret=y"), "s3://redacted@bucket/x?redacted");
+        assert_eq!(redact("/var/lib/slipway"), "/var/lib/slipway");
     }
 }

@@ -204,6 +204,20 @@ async fn a_war_is_exploded_with_its_libraries_apart() {
     insta::assert_json_snapshot!("war_layers", listing);
 }
 
+/// Manifest and config as the specification's own types read them, and that they agree.
+async fn check_documents(stack: &Stack, repository: &str) {
+    let (manifest, _) = stack.registry.manifest(repository, "1").await.expect("it is there");
+    let manifest = manifest.to_string();
+    let manifest = oci_spec::image::ImageManifest::from_reader(manifest.as_bytes());
+    let manifest = manifest.expect("an OCI manifest");
+    let config = stack.registry.config(repository, "1").await.to_string();
+    let config = oci_spec::image::ImageConfiguration::from_reader(config.as_bytes());
+    let config = config.expect("an OCI config");
+    assert_eq!(config.rootfs().diff_ids().len(), manifest.layers().len());
+    let history = config.history().as_ref().expect("a history");
+    assert_eq!(history.len(), manifest.layers().len());
+}
+
 /// Digests that must not change without a new assembly version.
 #[tokio::test(flavor = "multi_thread")]
 async fn golden_digests_hold() {
@@ -223,6 +237,7 @@ async fn golden_digests_hold() {
         let build = stack.run(file, bytes, &image, json!({"environment": environment})).await;
         assert_eq!(build["state"], "succeeded", "{build}");
         digests.insert(file.to_owned(), build["image"]["digest"].clone());
+        check_documents(&stack, image.trim_end_matches(":1")).await;
     }
     insta::assert_json_snapshot!("golden_digests", digests);
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use slipway_proto::subject::Subjects;
 use slipway_proto::{PoolName, WorkerId};
+use slipway_queue::connection::redact;
 
 use crate::base::Mirror;
 use crate::registry::RegistryOptions;
@@ -240,16 +241,9 @@ impl Config {
     /// Writes the configuration for people, without secrets.
     #[must_use]
     pub fn describe(&self) -> String {
-        format!("{:#?}", Self { nats_url: redact(&self.nats_url), ..self.clone() })
+        let (nats_url, store) = (redact(&self.nats_url), redact(&self.store));
+        format!("{:#?}", Self { nats_url, store, ..self.clone() })
     }
-}
-
-fn redact(urls: &str) -> String {
-    let hide = |url: &str| match (url.split_once("://"), url.rsplit_once('@')) {
-        (Some((scheme, _)), Some((_, host))) => format!("{scheme}://<redacted>@{host}"),
-        _ => url.to_owned(),
-    };
-    urls.split(',').map(hide).collect::<Vec<_>>().join(",")
 }
 
 #[cfg(test)]
