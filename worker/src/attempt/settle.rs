@@ -26,7 +26,7 @@ const MAX_DELAY: Duration = Duration::from_secs(60);
 const ACK_TRIES: u32 = 3;
 
 impl Attempt {
-    pub(super) async fn settle(self, end: End) {
+    pub(super) async fn settle(mut self, end: End) {
         let build = self.request.build;
         match end {
             End::Succeeded(image) => {
@@ -38,6 +38,8 @@ impl Attempt {
             End::Failed(error) => self.failed(error).await,
             End::HandedBack => {
                 tracing::info!(%build, "giving a build back, the worker stops");
+                // It may have been stopped after `Publishing` was recorded.
+                self.refresh().await;
                 let epoch = self.record.build.state.epoch;
                 let change = Change::GiveBack { epoch, not_before: None, failure: None };
                 if self.change(&self.record, &change).await.is_ok() {
