@@ -5,7 +5,7 @@
 //! bincode 2 is finished and no longer maintained (RUSTSEC-2025-0141), so nothing else in Slipway
 //! may name it for wire data; should it have to go, it goes from here. Its format is fixed by the
 //! golden bytes in the tests: they must never change. A new shape of request is a new variant of
-//! [`Versioned`] with golden bytes of its own, added at the end.
+//! `Versioned` with golden bytes of its own, added at the end.
 
 use crate::{BuildRequest, Digest};
 
