@@ -21,7 +21,8 @@ demo: setup ## take a JAR, a WAR and a binary through the queue and run the imag
 
 test: setup ## run all tests, against a real nats-server and a real registry
 	@deploy/base-images.sh --prepare
-	cargo build --workspace --locked
+	@# With all targets, so that programs and tests share one build of every dependency.
+	cargo build --workspace --all-targets --locked
 	cargo test --workspace --locked
 
 lint: ## check formatting, lints, documentation and shell scripts
