@@ -250,6 +250,19 @@ async fn a_base_that_is_not_there_fails_the_build_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_archive_whose_entry_is_corrupt_fails_the_build_and_is_not_pushed() {
+    let stack = Stack::with_worker().await;
+    stack.registry.put_base("docker.io/library/eclipse-temurin", "17-jre", json!({})).await;
+    let mut jar = artifacts::spring_boot_jar();
+    // Inside a nested library, which is copied and never unpacked.
+    let content = jar.windows(8).position(|w| w == b"one.txt1").expect("the nested entry") + 7;
+    jar[content] = b'2';
+    let build = stack.run("app.jar", jar, "a/b:1", json!({})).await;
+    failed(&build, "InvalidArtifact", "BOOT-INF/lib/one.jar");
+    assert_eq!(stack.registry.tags("a/b").await, Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_base_for_another_platform_fails_the_build() {
     let stack = Stack::with_worker().await;
     stack.registry.put_base("docker.io/library/eclipse-temurin", "17-jre", json!({})).await;
