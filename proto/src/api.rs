@@ -142,6 +142,12 @@ pub struct BuildView {
     pub image: Option<Image>,
     /// Why it failed, or why its last attempt did.
     pub failure: Option<Failure>,
+    /// Its place in the order of acceptance; a tag stays with the greatest.
+    #[serde(default)]
+    pub order: u64,
+    /// How often it was replayed from the dead letters.
+    #[serde(default)]
+    pub replays: u32,
 }
 
 impl From<&Build> for BuildView {
@@ -182,6 +188,8 @@ impl From<&Build> for BuildView {
             not_before,
             image,
             failure,
+            order: build.order,
+            replays: build.replays,
         }
     }
 }
@@ -250,6 +258,64 @@ pub struct WorkerView {
     pub draining: bool,
     /// When it started.
     pub started_at: Timestamp,
+}
+
+/// A request that could not be built, as it stands in the dead-letter stream.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeadLetterView {
+    /// The build; an arbitrary text where the message in the queue was no request of ours.
+    pub build: String,
+    /// The project.
+    pub project: String,
+    /// The pool it was for.
+    pub pool: PoolName,
+    /// Why it stands here.
+    pub reason: String,
+    /// When it was put here.
+    pub died_at: Timestamp,
+    /// The claim under which it failed.
+    pub epoch: Epoch,
+    /// The request, as far as its bytes can be read.
+    pub request: Option<BuildRequest>,
+}
+
+/// A page of dead letters, oldest first.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeadLetterList {
+    /// The letters.
+    pub letters: Vec<DeadLetterView>,
+    /// What to pass as `cursor` for the next page; none on the last.
+    pub next_cursor: Option<String>,
+}
+
+/// Which builds were cancelled at once.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CancelledView {
+    /// Those builds.
+    pub cancelled: Vec<BuildId>,
+}
+
+/// What a sweep of the reconciler repaired.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RepairsView {
+    /// Unfinished records that it looked at.
+    pub unfinished: u64,
+    /// Builds whose request was missing in the queue and was put there.
+    pub enqueued: u64,
+    /// `build.queued` events that were missing.
+    pub queued_events: u64,
+    /// `build.started` events that were missing.
+    pub started_events: u64,
+    /// `build.finished` events that were missing.
+    pub finished_events: u64,
+    /// Requests moved to the dead letters.
+    pub dead_letters: u64,
+    /// Messages of finished builds taken out of the queue.
+    pub messages_removed: u64,
+    /// Builds that waited longer than they may.
+    pub timed_out: u64,
+    /// Builds cancelled because a later one has their supersede key.
+    pub superseded: u64,
 }
 
 /// How much waits in the queue.

@@ -9,7 +9,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::event::{Event, EventBody, Outcome};
 use crate::state::Epoch;
-use crate::{BuildRequest, BuildState, Change, Digest, Failure, Phase, Timestamp, WorkerId};
+use crate::{
+    BuildRequest, BuildState, Change, Digest, Failure, Phase, Reason, Timestamp, WorkerId,
+};
 
 /// An accepted build.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,6 +23,16 @@ pub struct Build {
     pub submission: Digest,
     /// When it was accepted.
     pub accepted_at: Timestamp,
+    /// Its place in the order of acceptance, which decides whose a contested tag is: the revision
+    /// at which its record was created. Zero until the record is read back or changed.
+    #[serde(default)]
+    pub order: u64,
+    /// How often it was replayed from the dead letters.
+    #[serde(default)]
+    pub replays: u32,
+    /// When it was last replayed.
+    #[serde(default)]
+    pub replayed_at: Option<Timestamp>,
     /// When the first attempt started.
     pub started_at: Option<Timestamp>,
     /// When it got its outcome.
@@ -41,12 +53,38 @@ impl Build {
             request,
             submission,
             accepted_at: now,
+            order: 0,
+            replays: 0,
+            replayed_at: None,
             started_at: None,
             finished_at: None,
             last_worker: None,
             last_failure: None,
             state: BuildState::accepted(),
         }
+    }
+
+    /// Returns since when it waits, or waited, for its first attempt.
+    #[must_use]
+    pub fn queued_since(&self) -> Timestamp {
+        self.replayed_at.unwrap_or(self.accepted_at)
+    }
+
+    /// Returns why the build ends now without ever having started, if it does.
+    #[must_use]
+    pub fn waited_too_long(&self, now: Timestamp) -> Option<Change> {
+        let limit = self.request.queue_timeout_s;
+        let waiting = matches!(self.state.phase, Phase::Queued { .. }) && self.started_at.is_none();
+        let seconds = now.duration_since(self.queued_since()).as_secs();
+        if !waiting || seconds < i64::from(limit) {
+            return None;
+        }
+        let message = format!(
+            "no worker of the pool {} took the build within {limit} s: add workers, or raise queue_timeout_s",
+            self.request.pool
+        );
+        let failure = Failure::new(Reason::QueueTimeExceeded, message);
+        Some(Change::Fail { epoch: self.state.epoch, failure, dead: false })
     }
 
     /// Applies a change and returns the record after it.
@@ -56,9 +94,15 @@ impl Build {
     /// Returns the state machine's refusal.
     pub fn apply(&self, change: &Change, now: Timestamp) -> Result<Self, crate::state::Refusal> {
         let state = self.state.apply(change)?;
-        let finished_at = state.is_finished().then_some(now);
+        let finished_at = state.is_finished().then_some(self.finished_at.unwrap_or(now));
         let mut next = Self { state, finished_at, ..self.clone() };
         match change {
+            Change::Replay { .. } => {
+                next.last_failure = self.failure().cloned();
+                next.replays += 1;
+                next.replayed_at = Some(now);
+                next.started_at = None;
+            }
             Change::Claim { worker, .. } => {
                 next.started_at = self.started_at.or(Some(now));
                 next.last_worker = Some(worker.clone());
@@ -77,7 +121,14 @@ impl Build {
     /// ignores what is older than the record and catches up with what is newer.
     pub fn fold(&mut self, event: &Event) {
         match &event.body {
-            EventBody::Queued(_) | EventBody::Published(_) => {}
+            EventBody::Published(_) => {}
+            EventBody::Queued(queued) => {
+                self.order = self.order.max(queued.order);
+                if queued.replays > self.replays {
+                    self.advance(&Change::Replay { epoch: queued.epoch }, event.time);
+                    self.replays = queued.replays;
+                }
+            }
             EventBody::Started(started) => {
                 self.catch_up(started.epoch, started.attempt, &started.worker, event.time);
             }
@@ -109,7 +160,8 @@ impl Build {
                         self.advance(&Change::Succeed { epoch, image: image.clone() }, event.time);
                     }
                     Outcome::Failed { failure } => {
-                        let change = Change::Fail { epoch, failure: failure.clone() };
+                        let dead = finished.dead;
+                        let change = Change::Fail { epoch, failure: failure.clone(), dead };
                         self.advance(&change, event.time);
                     }
                     Outcome::Cancelled { message } => {
@@ -138,12 +190,27 @@ impl Build {
         true
     }
 
+    /// Returns whether the build failed and its request belongs into the dead-letter stream.
+    #[must_use]
+    pub fn is_dead(&self) -> bool {
+        matches!(self.state.phase, Phase::Failed { dead: true, .. })
+    }
+
+    /// Returns why it failed for good, if it did.
+    #[must_use]
+    pub fn failure(&self) -> Option<&Failure> {
+        match &self.state.phase {
+            Phase::Failed { failure, .. } => Some(failure),
+            _ => None,
+        }
+    }
+
     /// Returns the outcome, once there is one.
     #[must_use]
     pub fn outcome(&self) -> Option<Outcome> {
         match &self.state.phase {
             Phase::Succeeded { image } => Some(Outcome::Succeeded { image: image.clone() }),
-            Phase::Failed { failure } => Some(Outcome::Failed { failure: failure.clone() }),
+            Phase::Failed { failure, .. } => Some(Outcome::Failed { failure: failure.clone() }),
             Phase::Cancelled { message } => Some(Outcome::Cancelled { message: message.clone() }),
             Phase::Queued { .. } | Phase::Running { .. } | Phase::Publishing { .. } => None,
         }

@@ -7,10 +7,12 @@
 //! golden bytes in the tests: they must never change. A new shape of request is a new variant of
 //! `Versioned` with golden bytes of its own, added at the end.
 
+mod v1;
+
 use crate::{BuildRequest, Digest};
 
 /// The version that [`encode`] writes, as sent in the header `Slipway-Schema`.
-pub const SCHEMA: &str = "1";
+pub const SCHEMA: &str = "2";
 
 /// The largest encoded request in bytes.
 ///
@@ -20,7 +22,8 @@ pub const MAX_ENCODED: usize = 256 * 1024;
 
 #[derive(bincode::Encode, bincode::Decode)]
 enum Versioned {
-    V1(BuildRequest),
+    V1(v1::BuildRequest),
+    V2(BuildRequest),
 }
 
 /// Why bytes are not a build request that this version understands.
@@ -52,7 +55,7 @@ fn configuration() -> impl bincode::config::Config {
 ///
 /// When the request is larger than [`MAX_ENCODED`].
 pub fn encode(request: &BuildRequest) -> Result<Vec<u8>, CodecError> {
-    let versioned = Versioned::V1(request.clone());
+    let versioned = Versioned::V2(request.clone());
     let bytes = bincode::encode_to_vec(versioned, configuration())
         .expect("a request holds nothing that bincode cannot write");
     if bytes.len() > MAX_ENCODED {
@@ -83,7 +86,10 @@ pub fn decode(bytes: &[u8]) -> Result<BuildRequest, CodecError> {
     if read < bytes.len() {
         return Err(CodecError::Trailing(bytes.len() - read));
     }
-    let Versioned::V1(request) = versioned;
+    let request = match versioned {
+        Versioned::V1(request) => request.into(),
+        Versioned::V2(request) => request,
+    };
     if request.references.is_empty() {
         return Err(malformed(bincode::error::DecodeError::Other("no reference")));
     }
@@ -151,7 +157,27 @@ mod tests {
             registry_secret: Some("dockerhub".parse().expect("a name")),
             timeout_s: 600,
             max_attempts: 5,
+            queue_timeout_s: 3600,
+            stall_timeout_s: 60,
+            supersede_key: Some("main".into()),
+            retry_of: Some("01890a5d-ac96-774b-bcce-b302099a8058".parse().expect("an id")),
         }
+    }
+
+    /// The same without what version 1 does not know.
+    fn older_request() -> BuildRequest {
+        BuildRequest {
+            queue_timeout_s: crate::request::default_queue_timeout_s(),
+            stall_timeout_s: crate::request::default_stall_timeout_s(),
+            supersede_key: None,
+            retry_of: None,
+            ..request()
+        }
+    }
+
+    fn encode_v1(request: &BuildRequest) -> Vec<u8> {
+        let versioned = Versioned::V1(v1::BuildRequest::from(request.clone()));
+        bincode::encode_to_vec(versioned, configuration()).expect("it encodes")
     }
 
     fn hex(bytes: &[u8]) -> String {
@@ -162,7 +188,17 @@ mod tests {
     /// fails, the change needs a new version, not new bytes here.
     #[test]
     fn version_1_has_the_bytes_it_always_had() {
+        insta::assert_snapshot!(hex(&encode_v1(&request())));
+    }
+
+    #[test]
+    fn version_2_has_the_bytes_it_always_had() {
         insta::assert_snapshot!(hex(&encode(&request()).expect("it encodes")));
+    }
+
+    #[test]
+    fn a_request_of_an_older_dispatcher_is_understood() {
+        assert_eq!(decode(&encode_v1(&request())).expect("it decodes"), older_request());
     }
 
     #[test]
@@ -174,9 +210,9 @@ mod tests {
     #[test]
     fn a_newer_version_is_refused_by_name() {
         let mut bytes = encode(&request()).expect("it encodes");
-        bytes[0] = 1;
+        bytes[0] = 2;
         let error = decode(&bytes).expect_err("the version is unknown");
-        assert!(matches!(error, CodecError::UnknownVersion(2)), "{error:?}");
+        assert!(matches!(error, CodecError::UnknownVersion(3)), "{error:?}");
     }
 
     #[test]

@@ -83,6 +83,16 @@ pub struct Queued {
     pub request: BuildRequest,
     /// The digest of what the client sent.
     pub submission: Digest,
+    /// The build's place in the order of acceptance: of two builds of one tag, the one with the
+    /// greater number keeps it.
+    #[serde(default)]
+    pub order: u64,
+    /// How often it was replayed; 0 when it is queued for the first time.
+    #[serde(default)]
+    pub replays: u32,
+    /// The claim behind which it is queued; 0 for the first time.
+    #[serde(default)]
+    pub epoch: Epoch,
 }
 
 /// Data of `build.started`.
@@ -174,6 +184,9 @@ pub struct Finished {
     pub accepted_at: Timestamp,
     /// When its first attempt started.
     pub started_at: Option<Timestamp>,
+    /// Whether the request stands in the dead-letter stream.
+    #[serde(default)]
+    pub dead: bool,
     /// The outcome.
     #[serde(flatten)]
     pub outcome: Outcome,
@@ -227,9 +240,13 @@ impl Event {
         let body = EventBody::Queued(Box::new(Queued {
             request: build.request.clone(),
             submission: build.submission,
+            order: build.order,
+            replays: build.replays,
+            epoch: if build.replays == 0 { 0 } else { build.state.epoch },
         }));
         let request = &build.request;
-        Self::new(&request.project, request.build, "0", build.accepted_at, body)
+        let discriminator = build.replays.to_string();
+        Self::new(&request.project, request.build, &discriminator, build.queued_since(), body)
     }
 
     /// Returns the event that `worker` started the attempt that the record is at.
@@ -316,10 +333,13 @@ impl Event {
             worker: build.last_worker.clone(),
             accepted_at: build.accepted_at,
             started_at: build.started_at,
+            dead: build.is_dead(),
             outcome: build.outcome()?,
         }));
         let time = build.finished_at?;
-        // Not the epoch: a build has one outcome, whoever publishes it.
-        Some(Self::new(&request.project, request.build, "end", time, body))
+        // The epoch of the record, which the outcome has fixed: whoever publishes it, it is the same
+        // event, and a replay's is another.
+        let epoch = build.state.epoch.to_string();
+        Some(Self::new(&request.project, request.build, &epoch, time, body))
     }
 }

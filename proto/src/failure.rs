@@ -33,6 +33,10 @@ pub enum Reason {
     RegistryDenied,
     /// The build took longer than its `timeout_s`.
     DeadlineExceeded,
+    /// A stage of the build did nothing for longer than its `stall_timeout_s`.
+    StageStalled,
+    /// No worker took the build within its `queue_timeout_s`.
+    QueueTimeExceeded,
     /// Somebody cancelled the build.
     Cancelled,
     /// The worker shut down and handed the build back.
@@ -60,6 +64,8 @@ impl Reason {
             Self::PushImageFailed => "PushImageFailed",
             Self::RegistryDenied => "RegistryDenied",
             Self::DeadlineExceeded => "DeadlineExceeded",
+            Self::StageStalled => "StageStalled",
+            Self::QueueTimeExceeded => "QueueTimeExceeded",
             Self::Cancelled => "Cancelled",
             Self::WorkerDrained => "WorkerDrained",
             Self::LeaseLost => "LeaseLost",

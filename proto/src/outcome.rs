@@ -4,7 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Digest, Platform, Reference, Stage};
+use crate::{BuildId, Digest, Platform, Reference, Stage};
 
 /// The image a build published.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -15,6 +15,9 @@ pub struct Image {
     pub pull: Reference,
     /// Every reference that was tagged.
     pub references: Vec<Reference>,
+    /// References that were left to a build which was submitted later (`tag_superseded`).
+    #[serde(default)]
+    pub superseded: Vec<SupersededTag>,
     /// What the image runs on.
     pub platform: Platform,
     /// The digest of the config.
@@ -31,6 +34,15 @@ pub struct Image {
     pub assembly_version: u32,
     /// Wall-clock time of each stage, in order.
     pub stages: Vec<StageTime>,
+}
+
+/// A reference that belongs to a build which was submitted later.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SupersededTag {
+    /// The reference.
+    pub reference: Reference,
+    /// The build that owns it.
+    pub by: BuildId,
 }
 
 /// The base image that a build resolved.

@@ -11,6 +11,7 @@
 //!    └───── GiveBack ──────┘                       │
 //!  any unfinished ── Fail ──► Failed               │
 //!  Queued, Running ── Cancel ──► Cancelled         └── Retry, GiveBack, Fail as from Running
+//!  Failed ── Replay ──► Queued (epoch + 1, attempts counted anew)
 //! ```
 //!
 //! Who moves a build on after a crash: a build in `Running` or `Publishing` whose worker died is
@@ -103,6 +104,10 @@ pub enum Phase {
     Failed {
         /// Why.
         failure: Failure,
+        /// Whether its request belongs into the dead-letter stream, from where it can be replayed:
+        /// its attempts were used up, or the request itself was corrupt.
+        #[serde(default)]
+        dead: bool,
     },
     /// It was called off.
     Cancelled {
@@ -147,6 +152,8 @@ pub enum Change {
         epoch: Epoch,
         /// Why.
         failure: Failure,
+        /// Whether the request belongs into the dead-letter stream.
+        dead: bool,
     },
     /// The attempt failed in a way that may pass; it is charged.
     Retry {
@@ -171,6 +178,14 @@ pub enum Change {
         /// Who or what, in a sentence.
         message: String,
     },
+    /// Somebody has a failed build tried again, under a new epoch and with all its attempts. The
+    /// one way out of an outcome, and only people take it.
+    Replay {
+        /// The next epoch.
+        epoch: Epoch,
+    },
+    /// Somebody drops the dead letter of a failed build.
+    DropLetter,
 }
 
 /// Why a change does not apply.
@@ -193,6 +208,9 @@ pub enum Refusal {
     /// The tags are being written; it is too late to call the build off.
     #[error("the image is already being published")]
     TooLate,
+    /// Only a failed build can be replayed, or have its dead letter dropped.
+    #[error("the build has not failed")]
+    NotFailed,
 }
 
 impl BuildState {
@@ -226,6 +244,9 @@ impl BuildState {
     ///
     /// Returns a [`Refusal`] when the change does not apply; the state is then as it was.
     pub fn apply(&self, change: &Change) -> Result<Self, Refusal> {
+        if let Change::Replay { .. } | Change::DropLetter = change {
+            return self.revive(change);
+        }
         if self.is_finished() {
             return Err(Refusal::Finished);
         }
@@ -261,9 +282,9 @@ impl BuildState {
                 }
                 _ => return self.not_held(*epoch),
             },
-            Change::Fail { epoch, failure } => {
+            Change::Fail { epoch, failure, dead } => {
                 self.fence(*epoch)?;
-                self.to(Phase::Failed { failure: failure.clone() })
+                self.to(Phase::Failed { failure: failure.clone(), dead: *dead })
             }
             Change::Retry { epoch, not_before, .. } => {
                 self.held(*epoch)?;
@@ -278,8 +299,23 @@ impl BuildState {
                 Phase::Publishing { .. } => return Err(Refusal::TooLate),
                 _ => self.to(Phase::Cancelled { message: message.clone() }),
             },
+            Change::Replay { .. } | Change::DropLetter => return self.revive(change),
         };
         Ok(next)
+    }
+
+    /// The changes that apply to a failed build alone.
+    fn revive(&self, change: &Change) -> Result<Self, Refusal> {
+        let Phase::Failed { failure, .. } = &self.phase else { return Err(Refusal::NotFailed) };
+        match change {
+            Change::Replay { epoch } if *epoch <= self.epoch => {
+                Err(Refusal::StaleEpoch { offered: *epoch, current: self.epoch })
+            }
+            Change::Replay { epoch } => {
+                Ok(Self { epoch: *epoch, attempt: 0, phase: Phase::Queued { not_before: None } })
+            }
+            _ => Ok(self.to(Phase::Failed { failure: failure.clone(), dead: false })),
+        }
     }
 
     fn to(&self, phase: Phase) -> Self {

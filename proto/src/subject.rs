@@ -4,10 +4,13 @@
 //!
 //! All filters of consumers come from here, because nats-server 2.9.10 accepts overlapping filters
 //! on a work queue and would hand one build to two workers; these are disjoint by construction.
+//!
+//! `<prefix>.backlog.<pool>.<lane>.<priority>.<project>.<build>` and the stream `BACKLOG` are taken:
+//! builds of a project above its share will wait there.
 
 use crate::event::EventBody;
 use crate::id::ParseNameError;
-use crate::{BuildId, PoolName, Priority, ProjectName};
+use crate::{BuildId, PoolName, Priority, ProjectName, WorkerId};
 
 /// How many shards a project's events are spread over.
 ///
@@ -74,6 +77,51 @@ impl Subjects {
         self.stream("DEAD")
     }
 
+    /// Returns the name of the stream that keeps the server's advisories about the work queue.
+    #[must_use]
+    pub fn advisories_stream(&self) -> String {
+        self.stream("ADVISORIES")
+    }
+
+    /// Returns the subjects of those advisories.
+    #[must_use]
+    pub fn advisories(&self) -> Vec<String> {
+        let builds = self.builds_stream();
+        ["MAX_DELIVERIES", "MSG_TERMINATED"]
+            .map(|kind| format!("$JS.EVENT.ADVISORY.CONSUMER.{kind}.{builds}.>"))
+            .to_vec()
+    }
+
+    /// Returns the name of the bucket that says whose each tag is.
+    #[must_use]
+    pub fn tags_bucket(&self) -> String {
+        format!("{}-tags", self.prefix)
+    }
+
+    /// Returns the name of the bucket of leases between dispatchers.
+    #[must_use]
+    pub fn leases_bucket(&self) -> String {
+        format!("{}-leases", self.prefix)
+    }
+
+    /// Returns the subject, of core NATS, on which the worker that runs a build is told to stop.
+    #[must_use]
+    pub fn cancel(&self, build: BuildId) -> String {
+        format!("{}.control.cancel.{build}", self.prefix)
+    }
+
+    /// Returns the subject filter of all cancellations.
+    #[must_use]
+    pub fn cancels(&self) -> String {
+        format!("{}.control.cancel.*", self.prefix)
+    }
+
+    /// Returns the subject, of core NATS, on which a worker is told to drain.
+    #[must_use]
+    pub fn drain(&self, worker: &WorkerId) -> String {
+        format!("{}.control.drain.{worker}", self.prefix)
+    }
+
     /// Returns the name of the bucket of live build records.
     #[must_use]
     pub fn state_bucket(&self) -> String {
@@ -114,6 +162,12 @@ impl Subjects {
     #[must_use]
     pub fn builds_of(&self, pool: &PoolName, priority: Priority) -> String {
         format!("{}.build.{pool}.{priority}.>", self.prefix)
+    }
+
+    /// Returns the subject filter of one project's build requests.
+    #[must_use]
+    pub fn builds_of_project(&self, project: &ProjectName) -> String {
+        format!("{}.build.*.*.{project}.>", self.prefix)
     }
 
     /// Returns the name of the consumer of one pool and priority.
@@ -163,6 +217,12 @@ impl Subjects {
     #[must_use]
     pub fn dead(&self, pool: &PoolName, project: &str, build: &str) -> String {
         format!("{}.dead.{pool}.{project}.{build}", self.prefix)
+    }
+
+    /// Returns the subject filter of one project's dead requests.
+    #[must_use]
+    pub fn deads_of(&self, project: &ProjectName) -> String {
+        format!("{}.dead.*.{project}.>", self.prefix)
     }
 
     /// Returns the subject filter of all dead requests.

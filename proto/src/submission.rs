@@ -15,7 +15,7 @@ use serde_json::{Map, Value};
 
 use crate::environment::{AUTO, Catalogue};
 use crate::id::SecretName;
-use crate::request::{Artifact, Base, Port};
+use crate::request::{Artifact, Base, Port, default_queue_timeout_s, default_stall_timeout_s};
 use crate::{
     ArtifactFacts, BuildId, BuildRequest, Digest, Platform, PoolName, Priority, ProjectName,
     Reference, codec,
@@ -23,7 +23,7 @@ use crate::{
 use reader::Reader;
 
 /// The fields of a request, in the order of the documentation.
-pub const FIELDS: [&str; 20] = [
+pub const FIELDS: [&str; 23] = [
     "artifact",
     "filename",
     "image",
@@ -43,12 +43,17 @@ pub const FIELDS: [&str; 20] = [
     "registry_secret",
     "timeout_s",
     "max_attempts",
+    "queue_timeout_s",
+    "stall_timeout_s",
+    "supersede_key",
     "$schema",
 ];
 
 /// Bounds of the numeric fields: an attempt may take a day at most, and be repeated 20 times.
 const TIMEOUT_S: std::ops::RangeInclusive<u64> = 1..=86_400;
 const MAX_ATTEMPTS: std::ops::RangeInclusive<u64> = 1..=20;
+/// A build may wait for two days: its record is kept for three.
+const QUEUE_TIMEOUT_S: std::ops::RangeInclusive<u64> = 1..=172_800;
 /// More references than this in one build are a mistake.
 const MAX_REFERENCES: usize = 32;
 
@@ -93,6 +98,9 @@ pub struct Submission {
     registry_secret: Option<SecretName>,
     timeout_s: u32,
     max_attempts: u32,
+    queue_timeout_s: u32,
+    stall_timeout_s: u32,
+    supersede_key: Option<String>,
     digest: Digest,
     errors: Vec<FieldError>,
 }
@@ -176,6 +184,10 @@ impl Submission {
         if filename.as_deref().is_some_and(|name| !is_filename(name)) {
             reader.mistake("filename", "invalid_filename", FILENAME_RULE);
         }
+        let supersede_key = reader.text("supersede_key");
+        if supersede_key.as_deref().is_some_and(|key| !is_supersede_key(key)) {
+            reader.mistake("supersede_key", "invalid_supersede_key", SUPERSEDE_KEY_RULE);
+        }
         Self {
             artifact: reader.parsed("artifact", "invalid_digest"),
             filename,
@@ -195,6 +207,13 @@ impl Submission {
             registry_secret: reader.parsed("registry_secret", "invalid_name"),
             timeout_s: reader.number("timeout_s", TIMEOUT_S).unwrap_or(600),
             max_attempts: reader.number("max_attempts", MAX_ATTEMPTS).unwrap_or(5),
+            queue_timeout_s: reader
+                .number("queue_timeout_s", QUEUE_TIMEOUT_S)
+                .unwrap_or_else(default_queue_timeout_s),
+            stall_timeout_s: reader
+                .number("stall_timeout_s", TIMEOUT_S)
+                .unwrap_or_else(default_stall_timeout_s),
+            supersede_key,
             digest: canonical_digest(document),
             errors: reader.errors,
         }
@@ -310,6 +329,10 @@ impl Submission {
             registry_secret: self.registry_secret,
             timeout_s: self.timeout_s,
             max_attempts: self.max_attempts,
+            queue_timeout_s: self.queue_timeout_s,
+            stall_timeout_s: self.stall_timeout_s,
+            supersede_key: self.supersede_key,
+            retry_of: None,
         };
         if let Err(error) = codec::encode(&request) {
             errors.push(FieldError {
@@ -345,6 +368,12 @@ const KEY_RULE: &str = "a key has 1 to 255 printable characters without spaces";
 
 fn is_key(key: &str) -> bool {
     (1..=255).contains(&key.len()) && key.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
+const SUPERSEDE_KEY_RULE: &str = "a supersede key has 1 to 255 characters, none of them a control character, as in refs/heads/main";
+
+fn is_supersede_key(key: &str) -> bool {
+    (1..=255).contains(&key.len()) && !key.chars().any(char::is_control)
 }
 
 fn is_user(user: &str) -> bool {

@@ -15,6 +15,7 @@ fn image() -> Box<Image> {
         digest: Digest::of(b"manifest"),
         pull: reference.with_digest(Digest::of(b"manifest")),
         references: vec![reference],
+        superseded: vec![],
         platform: Platform::LINUX_AMD64,
         config_digest: Digest::of(b"config"),
         base: None,
@@ -81,6 +82,22 @@ fn a_build_whose_tags_are_being_written_cannot_be_cancelled() {
     assert_eq!(state.apply(&Change::Cancel { message: "x".into() }), Err(Refusal::TooLate));
 }
 
+#[test]
+fn a_failed_build_alone_can_be_replayed_under_a_newer_epoch_with_all_its_attempts() {
+    let failure = Failure::new(Reason::PushImageFailed, "x");
+    let fail = Change::Fail { epoch: 1, failure, dead: true };
+    let failed = after(&[claim(1), fail]);
+    let stale = Refusal::StaleEpoch { offered: 1, current: 1 };
+    assert_eq!(failed.apply(&Change::Replay { epoch: 1 }), Err(stale));
+    let replayed = failed.apply(&Change::Replay { epoch: 2 }).expect("it failed");
+    assert_eq!((replayed.epoch, replayed.attempt), (2, 0));
+    assert_eq!(replayed.apply(&Change::Replay { epoch: 3 }), Err(Refusal::NotFailed));
+    let dropped = failed.apply(&Change::DropLetter).expect("it failed");
+    assert!(matches!(dropped.phase, Phase::Failed { dead: false, .. }), "{dropped:?}");
+    let cancelled = after(&[Change::Cancel { message: "x".into() }]);
+    assert_eq!(cancelled.apply(&Change::Replay { epoch: 9 }), Err(Refusal::NotFailed));
+}
+
 fn any_change() -> impl Strategy<Value = Change> {
     let epoch = 0u64..6;
     prop_oneof![
@@ -91,7 +108,10 @@ fn any_change() -> impl Strategy<Value = Change> {
         epoch.clone().prop_map(|epoch| Change::Fail {
             epoch,
             failure: Failure::new(Reason::InvalidArtifact, "x"),
+            dead: true,
         }),
+        epoch.clone().prop_map(|epoch| Change::Replay { epoch }),
+        Just(Change::DropLetter),
         epoch.clone().prop_map(retry),
         epoch.prop_map(give_back),
         Just(Change::Cancel { message: "x".into() }),
@@ -106,7 +126,8 @@ proptest! {
         let mut state = BuildState::accepted();
         for change in &changes {
             let Ok(next) = state.apply(change) else { continue };
-            prop_assert!(!state.is_finished());
+            let revived = matches!(change, Change::Replay { .. } | Change::DropLetter);
+            prop_assert_eq!(state.is_finished(), revived, "{:?} by {:?}", state, change);
             prop_assert!(next.epoch >= state.epoch);
             prop_assert!(u64::from(next.attempt) <= next.epoch);
             if let Change::Succeed { epoch, .. } = change {
