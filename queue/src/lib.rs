@@ -8,16 +8,25 @@
 //! word) is written down once. The rules and where they were measured are in `ARCHITECTURE.md`,
 //! "What JetStream taught us".
 
+mod bucket;
 pub mod connection;
+pub mod control;
+pub mod dead;
+pub mod durability;
 pub mod events;
+pub mod failpoint;
+pub mod lease;
 pub mod log;
 pub mod presence;
 pub mod probe;
 pub mod publish;
 pub mod read;
 pub mod record;
+pub mod requests;
+pub mod tag;
 pub mod topology;
 
 pub use connection::{ConnectError, Queue, QueueOptions};
+pub use failpoint::{failpoint, is_off};
 pub use publish::PublishError;
 pub use record::{Record, RecordError, Records};

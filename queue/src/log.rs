@@ -3,37 +3,51 @@
 //! Chunks of build logs in the stream `LOGS`.
 
 use async_nats::jetstream::consumer::DeliverPolicy;
-use async_nats::jetstream::context::PublishAckFuture;
 use async_nats::jetstream::message::PublishMessage;
 use bytes::Bytes;
 use slipway_proto::state::Epoch;
-use slipway_proto::{BuildId, ProjectName};
+use slipway_proto::{BuildId, Digest, ProjectName};
 
 use crate::Queue;
-use crate::read::{ReadError, Reader};
+use crate::read::{ReadError, Reader, is_missing};
+
+/// A part of the log of one attempt.
+#[derive(Debug, Clone)]
+pub struct LogChunk<'a> {
+    /// The claim of the attempt.
+    pub epoch: Epoch,
+    /// Its number within the attempt, from 0 and without gaps.
+    pub number: u64,
+    /// Whole lines.
+    pub text: Bytes,
+    /// On the last chunk: the digest of all the attempt's lines.
+    pub whole: Option<&'a Digest>,
+}
 
 impl Queue {
-    /// Publishes a chunk of a build's log, and returns the acknowledgement to wait for.
-    ///
-    /// Chunks sent one after the other on this connection are stored in that order.
+    /// Publishes a chunk of a build's log and waits until it is stored. Repeating it is harmless.
     ///
     /// # Errors
     ///
-    /// When the message cannot be sent.
-    pub async fn send_log(
+    /// When the server does not acknowledge.
+    pub async fn publish_log(
         &self,
         project: &ProjectName,
         build: BuildId,
-        epoch: Epoch,
-        number: u64,
-        text: Bytes,
-    ) -> Result<PublishAckFuture, async_nats::Error> {
-        let message = PublishMessage::build()
+        chunk: LogChunk<'_>,
+    ) -> Result<(), async_nats::Error> {
+        let LogChunk { epoch, number, text, whole } = chunk;
+        let mut message = PublishMessage::build()
             .payload(text)
             .message_id(format!("{build}:{epoch}:log:{number}"))
             .header("Slipway-Log-Epoch", epoch.to_string().as_str())
             .header("Slipway-Log-Chunk", number.to_string().as_str());
-        Ok(self.jetstream.send_publish(self.subjects.log(project, build), message).await?)
+        if let Some(digest) = whole {
+            message = message.header("Slipway-Log-Digest", digest.to_string().as_str());
+        }
+        let subject = self.subjects.log(project, build);
+        self.jetstream.send_publish(subject, message).await?.await?;
+        Ok(())
     }
 
     /// Reads a build's log from its first chunk, or behind a sequence.
@@ -64,19 +78,12 @@ impl Queue {
         project: &ProjectName,
         build: BuildId,
     ) -> Result<Option<u64>, async_nats::Error> {
-        use async_nats::jetstream::ErrorCode;
-        use async_nats::jetstream::stream::LastRawMessageErrorKind as Kind;
         let stream = self.jetstream.get_stream_no_info(self.subjects.logs_stream()).await?;
         let subject = self.subjects.log(project, build);
         match stream.get_last_raw_message_by_subject(&subject).await {
             Ok(message) => Ok(Some(message.sequence)),
-            Err(error) => match error.kind() {
-                Kind::NoMessageFound => Ok(None),
-                Kind::JetStream(inner) if inner.error_code() == ErrorCode::NO_MESSAGE_FOUND => {
-                    Ok(None)
-                }
-                _ => Err(error.into()),
-            },
+            Err(error) if is_missing(&error) => Ok(None),
+            Err(error) => Err(error.into()),
         }
     }
 

@@ -2,14 +2,18 @@
 
 //! Which workers are there: a bucket whose entries live 15 s, refreshed every 5 s.
 
+use std::time::Duration;
+
 use async_nats::jetstream::consumer::DeliverPolicy;
 use async_nats::jetstream::message::PublishMessage;
 use futures::StreamExt as _;
-use slipway_proto::WorkerId;
 use slipway_proto::api::WorkerView;
+use slipway_proto::{Timestamp, WorkerId};
 
 use crate::Queue;
+use crate::bucket::Bucket;
 use crate::read::{ReadError, Reader};
+use crate::record::RecordError;
 
 impl Queue {
     fn presence_subject(&self, worker: &WorkerId) -> String {
@@ -38,6 +42,22 @@ impl Queue {
             PublishMessage::build().header("KV-Operation", "PURGE").header("Nats-Rollup", "sub");
         self.jetstream.send_publish(self.presence_subject(worker), message).await?.await?;
         Ok(())
+    }
+
+    /// Reads a worker's announcement and how old it is, by this machine's clock.
+    ///
+    /// # Errors
+    ///
+    /// When the server does not answer.
+    pub async fn worker(
+        &self,
+        worker: &WorkerId,
+    ) -> Result<Option<(WorkerView, Duration)>, RecordError> {
+        let bucket = Bucket::new(self.jetstream.clone(), self.subjects.workers_bucket());
+        let Some(entry) = bucket.get(worker.as_str()).await? else { return Ok(None) };
+        let Ok(view) = serde_json::from_slice(&entry.value) else { return Ok(None) };
+        let age = Timestamp::now().duration_since(entry.written_at);
+        Ok(Some((view, Duration::try_from(age).unwrap_or_default())))
     }
 
     /// Lists the workers that are there.

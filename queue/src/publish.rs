@@ -23,6 +23,14 @@ pub mod header {
     pub const SUBMISSION_DIGEST: &str = "Slipway-Submission-Digest";
     /// When the build was accepted (RFC 3339).
     pub const ACCEPTED_AT: &str = "Slipway-Accepted-At";
+    /// The build's place in the order of acceptance.
+    pub const ORDER: &str = "Slipway-Order";
+    /// On a dead letter: why it is one.
+    pub const DEAD_REASON: &str = "Slipway-Dead-Reason";
+    /// On a dead letter: the claim under which the build failed.
+    pub const DEAD_EPOCH: &str = "Slipway-Dead-Epoch";
+    /// On a dead letter: how often the build had been replayed.
+    pub const DEAD_REPLAYS: &str = "Slipway-Dead-Replays";
     /// W3C trace context.
     pub const TRACEPARENT: &str = "traceparent";
 }
@@ -54,10 +62,34 @@ pub(crate) fn server_error(
     Some(refusal.error_code())
 }
 
-enum Stored {
+/// What became of a message that was published.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stored {
+    /// It is in the stream.
     Now,
-    /// The subject holds a message already: the build is queued.
+    /// Its subject holds a message already: the build is queued.
     Before,
+    /// A message of the same id came within the last two minutes; it may have been consumed since.
+    Repeated,
+}
+
+/// Returns the headers of a build's request.
+pub(crate) fn request_headers(
+    build: &Build,
+    payload: &[u8],
+    traceparent: Option<&str>,
+) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    headers.insert(header::BUILD_ID, build.request.build.to_string());
+    headers.insert(header::SCHEMA, codec::SCHEMA);
+    headers.insert(header::SPEC_DIGEST, codec::spec_digest(payload).to_string());
+    headers.insert(header::SUBMISSION_DIGEST, build.submission.to_string());
+    headers.insert(header::ACCEPTED_AT, build.accepted_at.to_string());
+    headers.insert(header::ORDER, build.order.to_string());
+    if let Some(traceparent) = traceparent {
+        headers.insert(header::TRACEPARENT, traceparent);
+    }
+    headers
 }
 
 impl Queue {
@@ -71,23 +103,15 @@ impl Queue {
         &self,
         build: &Build,
         traceparent: Option<&str>,
-    ) -> Result<(), PublishError> {
+    ) -> Result<Stored, PublishError> {
         let request = &build.request;
         let payload =
             codec::encode(request).map_err(|error| PublishError::Refused(error.into()))?;
-        let mut headers = HeaderMap::new();
-        headers.insert(header::BUILD_ID, request.build.to_string());
-        headers.insert(header::SCHEMA, codec::SCHEMA);
-        headers.insert(header::SPEC_DIGEST, codec::spec_digest(&payload).to_string());
-        headers.insert(header::SUBMISSION_DIGEST, build.submission.to_string());
-        headers.insert(header::ACCEPTED_AT, build.accepted_at.to_string());
-        if let Some(traceparent) = traceparent {
-            headers.insert(header::TRACEPARENT, traceparent);
-        }
+        let headers = request_headers(build, &payload, traceparent);
         let subject =
             self.subjects.build(&request.pool, request.priority, &request.project, request.build);
         let id = format!("{}:{}", request.build, build.state.epoch);
-        self.store(subject, headers, payload.into(), &id).await.map(|_stored| ())
+        self.store(subject, headers, payload.into(), &id).await
     }
 
     /// Publishes an event and waits until it is stored.
@@ -122,33 +146,7 @@ impl Queue {
         (subject, headers, payload.into())
     }
 
-    /// Moves a message that can never be built to the dead-letter stream.
-    ///
-    /// # Errors
-    ///
-    /// When the server does not acknowledge.
-    pub async fn bury(
-        &self,
-        subject: &str,
-        mut headers: HeaderMap,
-        payload: Bytes,
-        why: &str,
-    ) -> Result<(), PublishError> {
-        // `<prefix>.build.<pool>.<priority>.<project>.<build>`
-        let tokens: Vec<&str> = subject.rsplitn(5, '.').collect();
-        let [build, project, _priority, pool, _] = tokens.as_slice() else {
-            return Err(PublishError::Refused(format!("`{subject}` is no build's subject").into()));
-        };
-        let pool = pool.parse().unwrap_or_default();
-        headers.insert("Slipway-Dead-Reason", why.replace(['\r', '\n'], " ").as_str());
-        headers.insert("Slipway-Dead-Subject", subject);
-        // The build's own id would be dropped as a duplicate after a replay.
-        let id = format!("dead:{build}:{}", Digest::of(&payload).hex());
-        let dead = self.subjects.dead(&pool, project, build);
-        self.store(dead, headers, payload, &id).await.map(|_stored| ())
-    }
-
-    async fn store(
+    pub(crate) async fn store(
         &self,
         subject: String,
         headers: HeaderMap,
@@ -162,10 +160,15 @@ impl Queue {
                 .headers(headers.clone())
                 .message_id(id);
             let outcome = match self.jetstream.send_publish(subject.clone(), message).await {
-                Ok(acknowledgement) => acknowledgement.await.map(|_| ()),
+                Ok(acknowledgement) => acknowledgement.await,
                 Err(error) => Err(error),
             };
-            let Err(error) = outcome else { return Ok(Stored::Now) };
+            let error = match outcome {
+                // After a try whose outcome is not known, the copy is our own.
+                Ok(stored) if stored.duplicate && last.is_none() => return Ok(Stored::Repeated),
+                Ok(_) => return Ok(Stored::Now),
+                Err(error) => error,
+            };
             match (error.kind(), server_error(&error)) {
                 // One code, several texts: "per subject" says that the build is queued already.
                 (_, Some(ErrorCode::STREAM_STORE_FAILED)) => {
@@ -196,7 +199,7 @@ fn project_of(event: &Event) -> ProjectName {
 }
 
 /// A build request as it came out of the queue.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Delivered {
     /// The request.
     pub request: BuildRequest,
@@ -204,6 +207,8 @@ pub struct Delivered {
     pub submission: Digest,
     /// When it was accepted.
     pub accepted_at: Timestamp,
+    /// Its place in the order of acceptance.
+    pub order: u64,
 }
 
 /// Why a message of the queue is no build request.
@@ -254,5 +259,6 @@ pub fn read_delivery(
         accepted_at: text(header::ACCEPTED_AT)?
             .parse()
             .map_err(|_| parse_error(header::ACCEPTED_AT))?,
+        order: text(header::ORDER)?.parse().map_err(|_| parse_error(header::ORDER))?,
     })
 }

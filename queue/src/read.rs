@@ -4,8 +4,11 @@
 
 use std::time::Duration;
 
+use async_nats::jetstream::ErrorCode;
 use async_nats::jetstream::consumer::{DeliverPolicy, pull};
+use async_nats::jetstream::stream::{LastRawMessageError, LastRawMessageErrorKind};
 use futures::{Stream, StreamExt as _};
+use slipway_proto::Timestamp;
 
 use crate::Queue;
 
@@ -33,6 +36,17 @@ pub enum ReadError {
     },
 }
 
+/// Returns whether the server says that a subject holds no message.
+pub(crate) fn is_missing(error: &LastRawMessageError) -> bool {
+    match error.kind() {
+        LastRawMessageErrorKind::NoMessageFound => true,
+        LastRawMessageErrorKind::JetStream(inner) => {
+            inner.error_code() == ErrorCode::NO_MESSAGE_FOUND
+        }
+        _ => false,
+    }
+}
+
 /// Reads one stream in order, from a point on.
 pub struct Reader {
     stream: String,
@@ -47,6 +61,8 @@ pub struct Message {
     pub sequence: u64,
     /// How many messages of the filter follow it at this time.
     pub pending: u64,
+    /// When it was stored, by the server's clock.
+    pub time: Timestamp,
     /// Its subject.
     pub subject: String,
     /// Its headers.
@@ -112,10 +128,13 @@ impl Reader {
             .info()
             .map_err(|source| ReadError::Unavailable { stream: self.stream.clone(), source })?;
         let (sequence, pending) = (info.stream_sequence, info.pending);
+        let time = Timestamp::from_nanosecond(info.published.unix_timestamp_nanos())
+            .unwrap_or(Timestamp::UNIX_EPOCH);
         let (message, _acker) = message.split();
         Ok(Message {
             sequence,
             pending,
+            time,
             subject: message.subject.to_string(),
             headers: message.headers,
             payload: message.payload,

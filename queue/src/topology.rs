@@ -209,7 +209,11 @@ impl Queue {
             deny_delete: true,
             max_age,
             // The server refuses a longer one.
-            duplicate_window: DUPLICATE_WINDOW.min(max_age),
+            duplicate_window: if max_age.is_zero() {
+                DUPLICATE_WINDOW
+            } else {
+                DUPLICATE_WINDOW.min(max_age)
+            },
             ..stream(format!("KV_{bucket}"), format!("$KV.{bucket}.>"), description)
         };
         vec![
@@ -237,7 +241,15 @@ impl Queue {
                 max_age: 30 * DAY,
                 ..stream(subjects.dead_stream(), subjects.deads(), "requests that cannot be built")
             },
+            Config {
+                max_age: 7 * DAY,
+                max_bytes: 64 << 20,
+                subjects: subjects.advisories(),
+                ..stream(subjects.advisories_stream(), String::new(), "advisories about the queue")
+            },
             bucket(subjects.state_bucket(), 3 * DAY, "live records of builds"),
+            bucket(subjects.tags_bucket(), Duration::ZERO, "which build each tag belongs to"),
+            bucket(subjects.leases_bucket(), crate::lease::LEASE_AGE, "leases of dispatchers"),
             bucket(subjects.workers_bucket(), Duration::from_secs(15), "presence of workers"),
         ]
     }
@@ -278,6 +290,19 @@ impl Queue {
             return differs("subjects");
         }
         Ok(())
+    }
+
+    /// Reads how many copies of the queue the cluster keeps.
+    ///
+    /// # Errors
+    ///
+    /// When the server does not answer.
+    pub async fn queue_replicas(&self) -> Result<usize, TopologyError> {
+        let name = self.subjects.builds_stream();
+        let stream = self.jetstream.get_stream(&name).await.map_err(|error| {
+            TopologyError::Refused { what: format!("stream {name}"), source: error.into() }
+        })?;
+        Ok(stream.cached_info().config.num_replicas)
     }
 
     /// Reads how much waits in the queue.

@@ -1,0 +1,194 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! Entries changed by compare-and-set: what records, tags and leases stand on.
+//!
+//! Written straight to the stream behind a key-value bucket instead of through the client's
+//! key-value store: a compare-and-set must tell apart a lost race (10071) from a write that is
+//! still in process (10164, seen on clusters), which the store folds into one error, and must read
+//! from the leader, since a direct get may answer from a replica that lags (ADR-31).
+
+use std::time::Duration;
+
+use async_nats::jetstream::message::{PublishMessage, StreamMessage};
+use async_nats::jetstream::{self, ErrorCode, context::PublishErrorKind};
+use bytes::Bytes;
+use slipway_proto::Timestamp;
+
+/// How often a write is tried again that the server called busy, or whose outcome is not known.
+const MAX_TRIES: u32 = 10;
+
+/// One bucket.
+#[derive(Debug, Clone)]
+pub(crate) struct Bucket {
+    jetstream: jetstream::Context,
+    name: String,
+}
+
+/// An entry with the revision that a compare-and-set must name.
+#[derive(Debug, Clone)]
+pub(crate) struct Entry {
+    pub(crate) value: Bytes,
+    /// The sequence of its message in the bucket's stream.
+    pub(crate) revision: u64,
+    /// When it was written, by the server's clock.
+    pub(crate) written_at: Timestamp,
+}
+
+/// Why an entry could not be read or written.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum BucketError {
+    #[error("the entry was changed by somebody else")]
+    Conflict,
+    #[error("the bucket is full")]
+    Full(#[source] async_nats::Error),
+    #[error("the bucket does not answer")]
+    Unavailable(#[source] async_nats::Error),
+}
+
+enum Refused {
+    Wrong,
+    Busy,
+    Full(async_nats::Error),
+    Unavailable(async_nats::Error),
+}
+
+impl Bucket {
+    pub(crate) fn new(jetstream: jetstream::Context, name: String) -> Self {
+        Self { jetstream, name }
+    }
+
+    /// Returns the subject of a key.
+    pub(crate) fn subject(&self, key: &str) -> String {
+        format!("$KV.{}.{key}", self.name)
+    }
+
+    /// Reads an entry from the stream's leader.
+    pub(crate) async fn get(&self, key: &str) -> Result<Option<Entry>, BucketError> {
+        let Some(message) = self.last(key).await? else { return Ok(None) };
+        if is_removed(&message) {
+            return Ok(None);
+        }
+        Ok(Some(Entry {
+            revision: message.sequence,
+            written_at: timestamp(&message),
+            value: message.payload,
+        }))
+    }
+
+    async fn last(&self, key: &str) -> Result<Option<StreamMessage>, BucketError> {
+        let stream = self
+            .jetstream
+            .get_stream_no_info(format!("KV_{}", self.name))
+            .await
+            .map_err(|error| BucketError::Unavailable(error.into()))?;
+        match stream.get_last_raw_message_by_subject(&self.subject(key)).await {
+            Ok(message) => Ok(Some(message)),
+            Err(error) if crate::read::is_missing(&error) => Ok(None),
+            Err(error) => Err(BucketError::Unavailable(error.into())),
+        }
+    }
+
+    /// Writes the first value of a key and returns its revision.
+    pub(crate) async fn create(&self, key: &str, value: Bytes) -> Result<u64, BucketError> {
+        match self.update(key, value.clone(), 0).await {
+            Err(BucketError::Conflict) => match self.last(key).await? {
+                // What a deletion left behind has a revision of its own, and is no entry.
+                Some(message) if is_removed(&message) => {
+                    self.update(key, value, message.sequence).await
+                }
+                _ => Err(BucketError::Conflict),
+            },
+            outcome => outcome,
+        }
+    }
+
+    /// Writes a value if the key is still at a revision, and returns the new one.
+    pub(crate) async fn update(
+        &self,
+        key: &str,
+        value: Bytes,
+        revision: u64,
+    ) -> Result<u64, BucketError> {
+        let mut unavailable = None;
+        for attempt in 0..MAX_TRIES {
+            let message = PublishMessage::build().payload(value.clone());
+            match self.publish(key, message, revision).await {
+                Ok(revision) => return Ok(revision),
+                Err(Refused::Wrong) if unavailable.is_some() => {
+                    return self.settle(key, &value).await;
+                }
+                Err(Refused::Wrong) => return Err(BucketError::Conflict),
+                Err(Refused::Busy) => tokio::time::sleep(backoff(attempt)).await,
+                Err(Refused::Full(error)) => return Err(BucketError::Full(error)),
+                // It may have been stored all the same: writing again tells, because then the
+                // revision is wrong and the value is ours.
+                Err(Refused::Unavailable(error)) if attempt < 2 => unavailable = Some(error),
+                Err(Refused::Unavailable(error)) => return Err(BucketError::Unavailable(error)),
+            }
+        }
+        let error = unavailable.unwrap_or_else(|| "the subject stayed busy".into());
+        Err(BucketError::Unavailable(error))
+    }
+
+    /// Removes an entry if it still has its revision.
+    pub(crate) async fn delete(&self, key: &str, revision: u64) -> Result<(), BucketError> {
+        for attempt in 0..MAX_TRIES {
+            let message = PublishMessage::build().header("KV-Operation", "DEL");
+            match self.publish(key, message, revision).await {
+                Ok(_revision) => return Ok(()),
+                Err(Refused::Wrong) => return Err(BucketError::Conflict),
+                Err(Refused::Busy) => tokio::time::sleep(backoff(attempt)).await,
+                Err(Refused::Full(error)) => return Err(BucketError::Full(error)),
+                Err(Refused::Unavailable(error)) => return Err(BucketError::Unavailable(error)),
+            }
+        }
+        Err(BucketError::Unavailable("the subject stayed busy".into()))
+    }
+
+    /// Finds out whether a write that was refused had in truth succeeded at an earlier try.
+    async fn settle(&self, key: &str, value: &Bytes) -> Result<u64, BucketError> {
+        match self.get(key).await? {
+            Some(entry) if entry.value == value => Ok(entry.revision),
+            _ => Err(BucketError::Conflict),
+        }
+    }
+
+    async fn publish(
+        &self,
+        key: &str,
+        message: PublishMessage,
+        revision: u64,
+    ) -> Result<u64, Refused> {
+        let message = message.expected_last_subject_sequence(revision);
+        let unavailable = |error: async_nats::Error| Refused::Unavailable(error);
+        let acknowledgement = self
+            .jetstream
+            .send_publish(self.subject(key), message)
+            .await
+            .map_err(|error| unavailable(error.into()))?;
+        match acknowledgement.await {
+            Ok(acknowledgement) => Ok(acknowledgement.sequence),
+            Err(error) => match (error.kind(), crate::publish::server_error(&error)) {
+                (PublishErrorKind::WrongLastSequence, _) => Err(Refused::Wrong),
+                (_, Some(ErrorCode::STREAM_WRONG_LAST_SEQUENCE_CONSTANT)) => Err(Refused::Busy),
+                (_, Some(ErrorCode::STREAM_STORE_FAILED)) => Err(Refused::Full(error.into())),
+                _ => Err(unavailable(error.into())),
+            },
+        }
+    }
+}
+
+fn is_removed(message: &StreamMessage) -> bool {
+    message.headers.get("KV-Operation").is_some()
+}
+
+/// The server's time of a message; the epoch's start if it is none that we can express.
+pub(crate) fn timestamp(message: &StreamMessage) -> Timestamp {
+    Timestamp::from_nanosecond(message.time.unix_timestamp_nanos()).unwrap_or(Timestamp::UNIX_EPOCH)
+}
+
+/// Between 1 and 20 ms, spread so that two writers do not meet again.
+fn backoff(attempt: u32) -> Duration {
+    let spread = u64::from(std::process::id() % 7);
+    Duration::from_millis((1 << attempt.min(4)) + spread)
+}

@@ -1,0 +1,220 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! The dead-letter stream: requests that cannot be built, kept to be looked at and replayed.
+
+use async_nats::HeaderMap;
+use async_nats::jetstream::consumer::DeliverPolicy;
+use bytes::Bytes;
+use futures::StreamExt as _;
+use slipway_proto::state::Epoch;
+use slipway_proto::{
+    Build, BuildId, BuildRequest, Digest, PoolName, ProjectName, Timestamp, codec,
+};
+
+use crate::Queue;
+use crate::bucket::timestamp;
+use crate::publish::{PublishError, header};
+use crate::read::{Message, ReadError, Reader, is_missing};
+
+/// A request in the dead-letter stream.
+#[derive(Debug, Clone)]
+pub struct DeadLetter {
+    /// Its place in the stream; letters of one project are listed by it.
+    pub sequence: u64,
+    /// The build, as the subject has it.
+    pub build: String,
+    /// The project, as the subject has it.
+    pub project: String,
+    /// The pool.
+    pub pool: PoolName,
+    /// Why it is here.
+    pub reason: String,
+    /// When it came here.
+    pub died_at: Timestamp,
+    /// The claim under which the build failed.
+    pub epoch: Epoch,
+    /// How often it had been replayed.
+    pub replays: u32,
+    /// Its headers, as they were in the queue.
+    pub headers: HeaderMap,
+    /// Its bytes.
+    pub payload: Bytes,
+}
+
+impl DeadLetter {
+    /// Returns the request, if its bytes are one.
+    #[must_use]
+    pub fn request(&self) -> Option<BuildRequest> {
+        codec::decode(&self.payload).ok()
+    }
+
+    fn of(
+        subject: &str,
+        sequence: u64,
+        died_at: Timestamp,
+        headers: HeaderMap,
+        payload: Bytes,
+    ) -> Option<Self> {
+        // `<prefix>.dead.<pool>.<project>.<build>`
+        let mut tokens = subject.split('.').skip(2);
+        let text = |name: &str| headers.get(name).map(|value| value.as_str().to_owned());
+        let number = |name: &str| text(name).and_then(|value| value.parse().ok()).unwrap_or(0);
+        Some(Self {
+            sequence,
+            pool: tokens.next()?.parse().unwrap_or_default(),
+            project: tokens.next()?.to_owned(),
+            build: tokens.next()?.to_owned(),
+            reason: text(header::DEAD_REASON).unwrap_or_default(),
+            died_at,
+            epoch: number(header::DEAD_EPOCH),
+            replays: u32::try_from(number(header::DEAD_REPLAYS)).unwrap_or(u32::MAX),
+            headers,
+            payload,
+        })
+    }
+}
+
+impl Queue {
+    /// Puts the request of a failed build into the dead-letter stream. Repeating it is harmless as
+    /// long as the first copy stands there.
+    ///
+    /// # Errors
+    ///
+    /// When the server does not acknowledge.
+    pub async fn bury(&self, build: &Build) -> Result<(), PublishError> {
+        let request = &build.request;
+        let payload =
+            codec::encode(request).map_err(|error| PublishError::Refused(error.into()))?;
+        let headers = crate::publish::request_headers(build, &payload, None);
+        let why = build.failure().map_or_else(String::new, ToString::to_string);
+        let subject =
+            self.subjects.dead(&request.pool, request.project.as_str(), &request.build.to_string());
+        self.write_letter(subject, headers, payload.into(), &why, build).await
+    }
+
+    async fn write_letter(
+        &self,
+        subject: String,
+        mut headers: HeaderMap,
+        payload: Bytes,
+        why: &str,
+        build: &Build,
+    ) -> Result<(), PublishError> {
+        headers.insert(header::DEAD_REASON, one_line(why).as_str());
+        headers.insert(header::DEAD_EPOCH, build.state.epoch.to_string().as_str());
+        headers.insert(header::DEAD_REPLAYS, build.replays.to_string().as_str());
+        let id = format!("dead:{}:{}", build.request.build, build.state.epoch);
+        self.store(subject, headers, payload, &id).await.map(drop)
+    }
+
+    /// Moves a message of the queue that is no request into the dead-letter stream, as it is.
+    ///
+    /// # Errors
+    ///
+    /// When the server does not acknowledge.
+    pub async fn bury_message(
+        &self,
+        subject: &str,
+        mut headers: HeaderMap,
+        payload: Bytes,
+        why: &str,
+    ) -> Result<(), PublishError> {
+        // `<prefix>.build.<pool>.<priority>.<project>.<build>`
+        let tokens: Vec<&str> = subject.rsplitn(5, '.').collect();
+        let [build, project, _priority, pool, _] = tokens.as_slice() else {
+            return Err(PublishError::Refused(format!("`{subject}` is no build's subject").into()));
+        };
+        let pool = pool.parse().unwrap_or_default();
+        headers.insert(header::DEAD_REASON, one_line(why).as_str());
+        let id = format!("dead:{build}:{}", Digest::of(&payload).hex());
+        let dead = self.subjects.dead(&pool, project, build);
+        self.store(dead, headers, payload, &id).await.map(drop)
+    }
+
+    /// Reads the dead letters of a project behind a sequence, oldest first.
+    ///
+    /// # Errors
+    ///
+    /// When the server does not answer.
+    pub async fn dead_letters(
+        &self,
+        project: &ProjectName,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<DeadLetter>, ReadError> {
+        let from = DeliverPolicy::ByStartSequence { start_sequence: after + 1 };
+        let (stream, filter) = (self.subjects.dead_stream(), self.subjects.deads_of(project));
+        let reader = Reader::open(self, &stream, &filter, from).await?;
+        let mut messages = reader.until_caught_up();
+        let mut letters = Vec::new();
+        while letters.len() < limit
+            && let Some(message) = messages.next().await
+        {
+            letters.extend(letter(message?));
+        }
+        Ok(letters)
+    }
+
+    /// Reads the dead letter of a build.
+    ///
+    /// # Errors
+    ///
+    /// When the server does not answer.
+    pub async fn dead_letter(
+        &self,
+        project: &ProjectName,
+        build: &str,
+    ) -> Result<Option<DeadLetter>, ReadError> {
+        let name = self.subjects.dead_stream();
+        let unavailable =
+            |source: async_nats::Error| ReadError::Unavailable { stream: name.clone(), source };
+        let stream = self.jetstream.get_stream_no_info(&name).await;
+        let stream = stream.map_err(|error| unavailable(error.into()))?;
+        // The pool is not known here; at most one letter of a build matches.
+        let subject = format!("{}.dead.*.{project}.{build}", self.subjects.prefix());
+        match stream.get_last_raw_message_by_subject(&subject).await {
+            Ok(message) => {
+                let (died_at, sequence) = (timestamp(&message), message.sequence);
+                let subject = message.subject.to_string();
+                Ok(DeadLetter::of(&subject, sequence, died_at, message.headers, message.payload))
+            }
+            Err(error) if is_missing(&error) => Ok(None),
+            Err(error) => Err(unavailable(error.into())),
+        }
+    }
+
+    /// Takes a dead letter out of the stream. Repeating it is harmless.
+    ///
+    /// # Errors
+    ///
+    /// When the server does not answer.
+    pub async fn drop_letter(&self, letter: &DeadLetter) -> Result<(), async_nats::Error> {
+        let stream = self.jetstream.get_stream_no_info(self.subjects.dead_stream()).await?;
+        let subject = self.subjects.dead(&letter.pool, &letter.project, &letter.build);
+        // By subject and not by sequence alone: a copy written twice goes with it.
+        stream.purge().sequence(letter.sequence + 1).filter(subject).await?;
+        Ok(())
+    }
+
+    /// Returns whether a build has a dead letter.
+    ///
+    /// # Errors
+    ///
+    /// When the server does not answer.
+    pub async fn is_buried(
+        &self,
+        project: &ProjectName,
+        build: BuildId,
+    ) -> Result<bool, ReadError> {
+        Ok(self.dead_letter(project, &build.to_string()).await?.is_some())
+    }
+}
+
+fn letter(message: Message) -> Option<DeadLetter> {
+    let headers = message.headers.unwrap_or_default();
+    DeadLetter::of(&message.subject, message.sequence, message.time, headers, message.payload)
+}
+
+fn one_line(text: &str) -> String {
+    text.replace(['\r', '\n'], " ")
+}

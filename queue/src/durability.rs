@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! What an acknowledged message survives.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use crate::Queue;
+use crate::topology::TopologyError;
+
+/// What accepted builds survive, from the server's version, the replicas of the queue and whether
+/// the servers flush each message before they acknowledge it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Durability {
+    /// Processes may be killed at any time; a power failure can lose builds, or the whole stream.
+    ProcessCrash,
+    /// One node of the cluster may lose power; all of them at once can lose builds.
+    SinglePowerLoss,
+    /// Every node may lose power at once.
+    PowerLossSafe,
+}
+
+impl fmt::Display for Durability {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::ProcessCrash => "process-crash",
+            Self::SinglePowerLoss => "single-power-loss",
+            Self::PowerLossSafe => "power-loss-safe",
+        })
+    }
+}
+
+impl Durability {
+    /// Works the class out.
+    ///
+    /// `sync_always` is the operator's word that every server has `sync_interval: always`: a client
+    /// cannot read that setting. Servers before 2.10 do not have it (they ignore it without a
+    /// word), so there it counts for nothing.
+    #[must_use]
+    pub fn of(version: &str, replicas: usize, sync_always: bool) -> Self {
+        if sync_always && at_least(version, (2, 10)) {
+            return Self::PowerLossSafe;
+        }
+        if replicas >= 3 { Self::SinglePowerLoss } else { Self::ProcessCrash }
+    }
+}
+
+/// Returns whether a version is at least `major.minor`.
+#[must_use]
+pub fn at_least(version: &str, wanted: (u32, u32)) -> bool {
+    let mut parts = version.split(['.', '-']).map(|part| part.parse::<u32>().unwrap_or(0));
+    (parts.next().unwrap_or(0), parts.next().unwrap_or(0)) >= wanted
+}
+
+impl Queue {
+    /// Finds out what accepted builds survive.
+    ///
+    /// # Errors
+    ///
+    /// When the server does not answer.
+    pub async fn durability(&self, sync_always: bool) -> Result<Durability, TopologyError> {
+        let version = self.server_version();
+        let replicas = self.queue_replicas().await?;
+        Ok(Durability::of(&version, replicas, sync_always))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_class_follows_from_version_replicas_and_flushing() {
+        use Durability::{PowerLossSafe, ProcessCrash, SinglePowerLoss};
+        for (version, replicas, always, class) in [
+            ("2.9.10", 1, false, ProcessCrash),
+            ("2.9.10", 1, true, ProcessCrash),
+            ("2.9.10", 3, true, SinglePowerLoss),
+            ("2.15.1", 1, false, ProcessCrash),
+            ("2.15.1", 1, true, PowerLossSafe),
+            ("2.15.1", 3, false, SinglePowerLoss),
+            ("2.15.1-beta.1", 3, true, PowerLossSafe),
+            ("3.0.0", 1, true, PowerLossSafe),
+        ] {
+            assert_eq!(Durability::of(version, replicas, always), class, "{version} {replicas}");
+        }
+    }
+}

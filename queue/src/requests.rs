@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! What stands in the work queue, looked at from beside it: a work queue serves its messages to
+//! its consumers alone, but tells which subjects hold one.
+
+use std::collections::BTreeSet;
+
+use futures::TryStreamExt as _;
+use slipway_proto::{BuildId, BuildRequest, ProjectName};
+
+use crate::Queue;
+use crate::read::is_missing;
+use crate::topology::TopologyError;
+
+impl Queue {
+    fn request_subject(&self, request: &BuildRequest) -> String {
+        self.subjects.build(&request.pool, request.priority, &request.project, request.build)
+    }
+
+    fn builds_refused(&self, source: async_nats::Error) -> TopologyError {
+        TopologyError::Refused { what: format!("stream {}", self.subjects.builds_stream()), source }
+    }
+
+    /// Returns whether the queue holds a build's request, waiting or held by a worker.
+    ///
+    /// # Errors
+    ///
+    /// When the server does not answer.
+    pub async fn holds(&self, request: &BuildRequest) -> Result<bool, TopologyError> {
+        let stream = self.jetstream.get_stream_no_info(self.subjects.builds_stream()).await;
+        let stream = stream.map_err(|error| self.builds_refused(error.into()))?;
+        match stream.get_last_raw_message_by_subject(&self.request_subject(request)).await {
+            Ok(_message) => Ok(true),
+            Err(error) if is_missing(&error) => Ok(false),
+            Err(error) => Err(self.builds_refused(error.into())),
+        }
+    }
+
+    /// Returns the builds of a project whose requests stand in the queue, waiting or held.
+    ///
+    /// # Errors
+    ///
+    /// When the server does not answer.
+    pub async fn builds_in_queue(
+        &self,
+        project: &ProjectName,
+    ) -> Result<BTreeSet<BuildId>, TopologyError> {
+        self.subjects_in_queue(&self.subjects.builds_of_project(project)).await
+    }
+
+    /// Returns the builds of all projects whose requests stand in the queue.
+    ///
+    /// # Errors
+    ///
+    /// When the server does not answer.
+    pub async fn all_in_queue(&self) -> Result<BTreeSet<BuildId>, TopologyError> {
+        self.subjects_in_queue(&self.subjects.builds()).await
+    }
+
+    async fn subjects_in_queue(&self, filter: &str) -> Result<BTreeSet<BuildId>, TopologyError> {
+        let refused = |error: async_nats::Error| self.builds_refused(error);
+        let stream = self.jetstream.get_stream_no_info(self.subjects.builds_stream()).await;
+        let stream = stream.map_err(|error| refused(error.into()))?;
+        let info = stream.info_builder().subjects(filter).fetch().await;
+        let subjects = info.map_err(|error| refused(error.into()))?;
+        subjects
+            .map_err(|error| refused(error.into()))
+            .try_filter_map(|(subject, _count)| async move {
+                let build = subject.rsplit('.').next();
+                Ok(build.and_then(|build| build.parse::<BuildId>().ok()))
+            })
+            .try_collect()
+            .await
+    }
+
+    /// Takes a build's request out of the queue, whoever holds it. Repeating it is harmless.
+    ///
+    /// # Errors
+    ///
+    /// When the server does not answer.
+    pub async fn remove_request(&self, request: &BuildRequest) -> Result<(), TopologyError> {
+        let stream = self.jetstream.get_stream_no_info(self.subjects.builds_stream()).await;
+        let stream = stream.map_err(|error| self.builds_refused(error.into()))?;
+        let purged = stream.purge().filter(self.request_subject(request)).await;
+        purged.map(drop).map_err(|error| self.builds_refused(error.into()))
+    }
+}
