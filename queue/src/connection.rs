@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_nats::jetstream::{self, context::ContextBuilder};
 use slipway_proto::subject::Subjects;
@@ -87,6 +87,9 @@ pub struct Queue {
     pub(crate) replicas: usize,
     events: Arc<ClientEvents>,
     connections: watch::Receiver<u64>,
+    /// When the connection was last made again, in milliseconds since it was first made; 0 if never.
+    reconnected: Arc<AtomicU64>,
+    first_connected: Instant,
 }
 
 impl Queue {
@@ -100,6 +103,8 @@ impl Queue {
         let seen = Arc::clone(&events);
         let (connected, connections) = watch::channel(0);
         let connected = Arc::new(connected);
+        let (first_connected, reconnected) = (Instant::now(), Arc::new(AtomicU64::new(0)));
+        let noted = Arc::clone(&reconnected);
         let mut connect = async_nats::ConnectOptions::new()
             .name(&options.client_name)
             .ping_interval(PING_INTERVAL)
@@ -110,10 +115,15 @@ impl Queue {
             })
             .event_callback(move |event| {
                 let (seen, connected) = (Arc::clone(&seen), Arc::clone(&connected));
+                let noted = Arc::clone(&noted);
                 async move {
                     note(&seen, &event);
                     if matches!(event, async_nats::Event::Connected) {
                         connected.send_modify(|count| *count += 1);
+                        if seen.disconnects.load(Ordering::Relaxed) > 0 {
+                            let age = first_connected.elapsed().as_millis();
+                            noted.store(u64::try_from(age).unwrap_or(u64::MAX), Ordering::Relaxed);
+                        }
                     }
                 }
             });
@@ -139,6 +149,8 @@ impl Queue {
             replicas: options.replicas,
             events,
             connections,
+            reconnected,
+            first_connected,
         })
     }
 
@@ -171,6 +183,13 @@ impl Queue {
     #[must_use]
     pub fn connections(&self) -> watch::Receiver<u64> {
         self.connections.clone()
+    }
+
+    /// Returns whether the connection was lost and made again within the last `period`.
+    #[must_use]
+    pub fn reconnected_within(&self, period: Duration) -> bool {
+        let reconnected = Duration::from_millis(self.reconnected.load(Ordering::Relaxed));
+        !reconnected.is_zero() && self.first_connected.elapsed() < reconnected + period
     }
 
     /// Returns whether the connection stands at this moment.

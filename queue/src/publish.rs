@@ -73,6 +73,28 @@ pub enum Stored {
     Repeated,
 }
 
+/// An event that was sent and may be stored.
+pub struct Sent {
+    event: Box<Event>,
+    pending: Option<PublishAckFuture>,
+}
+
+impl Sent {
+    /// Makes sure that the event is stored, publishing it again if it is not.
+    ///
+    /// # Errors
+    ///
+    /// When the server does not acknowledge.
+    pub async fn ensure(self, queue: &Queue) -> Result<(), PublishError> {
+        if let Some(pending) = self.pending
+            && pending.await.is_ok()
+        {
+            return Ok(());
+        }
+        queue.publish_event(&self.event).await.map(drop)
+    }
+}
+
 /// Returns the headers of a build's request.
 pub(crate) fn request_headers(
     build: &Build,
@@ -111,7 +133,7 @@ impl Queue {
         let subject =
             self.subjects.build(&request.pool, request.priority, &request.project, request.build);
         let id = format!("{}:{}", request.build, build.state.epoch);
-        self.store(subject, headers, payload.into(), &id).await
+        self.store(subject, headers, payload.into(), &id).await.map(|(stored, _sequence)| stored)
     }
 
     /// Publishes an event and waits until it is stored.
@@ -120,20 +142,30 @@ impl Queue {
     ///
     /// When the server does not acknowledge.
     pub async fn publish_event(&self, event: &Event) -> Result<(), PublishError> {
-        let (subject, headers, payload) = self.event_message(event);
-        self.store(subject, headers, payload, &event.id).await.map(|_stored| ())
+        self.publish_event_at(event).await.map(|_sequence| ())
     }
 
-    /// Publishes an event without waiting for its acknowledgement; what the client sends later on
-    /// the same connection is stored after it. For events whose loss only delays a display.
-    pub async fn send_event(&self, event: &Event) {
+    /// Publishes an event, waits until it is stored, and returns its sequence; that of the first
+    /// copy if this is another.
+    ///
+    /// # Errors
+    ///
+    /// When the server does not acknowledge.
+    pub async fn publish_event_at(&self, event: &Event) -> Result<u64, PublishError> {
         let (subject, headers, payload) = self.event_message(event);
+        self.store(subject, headers, payload, &event.id).await.map(|(_stored, sequence)| sequence)
+    }
+
+    /// Publishes an event without waiting for its acknowledgement, which can be asked for later;
+    /// what the client sends later on the same connection is stored after it.
+    pub async fn send_event(&self, event: Event) -> Sent {
+        let (subject, headers, payload) = self.event_message(&event);
         let message =
             PublishMessage::build().payload(payload).headers(headers).message_id(&event.id);
-        match self.jetstream.send_publish(subject, message).await {
-            Ok(acknowledgement) => drop::<PublishAckFuture>(acknowledgement),
-            Err(error) => tracing::debug!(%error, id = event.id, "an event was not sent"),
-        }
+        let sent = self.jetstream.send_publish(subject, message).await;
+        let pending = sent
+            .inspect_err(|error| tracing::debug!(%error, id = event.id, "an event was not sent"));
+        Sent { event: Box::new(event), pending: pending.ok() }
     }
 
     fn event_message(&self, event: &Event) -> (String, HeaderMap, Bytes) {
@@ -152,7 +184,7 @@ impl Queue {
         headers: HeaderMap,
         payload: Bytes,
         id: &str,
-    ) -> Result<Stored, PublishError> {
+    ) -> Result<(Stored, u64), PublishError> {
         let mut last = None;
         for _ in 0..MAX_TRIES {
             let message = PublishMessage::build()
@@ -165,15 +197,18 @@ impl Queue {
             };
             let error = match outcome {
                 // After a try whose outcome is not known, the copy is our own.
-                Ok(stored) if stored.duplicate && last.is_none() => return Ok(Stored::Repeated),
-                Ok(_) => return Ok(Stored::Now),
+                Ok(stored) if stored.duplicate && last.is_none() => {
+                    return Ok((Stored::Repeated, stored.sequence));
+                }
+                Ok(stored) => return Ok((Stored::Now, stored.sequence)),
                 Err(error) => error,
             };
             match (error.kind(), server_error(&error)) {
                 // One code, several texts: "per subject" says that the build is queued already.
                 (_, Some(ErrorCode::STREAM_STORE_FAILED)) => {
                     if describes_subject_limit(&error) {
-                        return Ok(Stored::Before);
+                        // Whose sequence the server does not say.
+                        return Ok((Stored::Before, 0));
                     }
                     return Err(PublishError::Full(error.into()));
                 }

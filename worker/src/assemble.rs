@@ -23,6 +23,7 @@ use slipway_artifact::FileSource;
 use slipway_proto::{BuildRequest, Digest, Failure, Reason};
 
 use crate::base::ResolvedBase;
+use crate::pulse::Pulse;
 use layer::Layer;
 
 /// Numbers the behaviour that digests depend on: layout, tar, compression, config, manifest. Raise
@@ -108,6 +109,7 @@ impl From<slipway_artifact::InspectError> for AssembleError {
 /// Assembles an image. Blocks: it reads the whole artifact.
 ///
 /// `scratch` is a directory for temporary files, which have no names and vanish with the result.
+/// `pulse` shows that it goes on, and stops it when the build is over.
 ///
 /// # Errors
 ///
@@ -118,12 +120,13 @@ pub fn assemble(
     base: Option<ResolvedBase>,
     epoch: i64,
     scratch: &Path,
+    pulse: &Pulse,
 ) -> Result<Assembled, AssembleError> {
     let plan = layout::plan(request, artifact)?;
     let layers = plan
         .layers
         .iter()
-        .map(|planned| layer::make(planned, artifact, epoch, scratch))
+        .map(|planned| layer::make(planned, artifact, epoch, scratch, pulse))
         .collect::<Result<Vec<_>, _>>()?;
     let config = config::image_config(request, &plan.start, base.as_ref(), &layers, epoch)?;
     let config_digest = Digest::of(&config);

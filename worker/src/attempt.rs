@@ -9,6 +9,7 @@
 
 mod claim;
 mod settle;
+mod tag;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,14 +19,16 @@ use slipway_artifact::store::ArtifactStore;
 use slipway_proto::event::Event;
 use slipway_proto::outcome::Image;
 use slipway_proto::{BuildRequest, Change, Failure, Reason, Stage, Timestamp, WorkerId};
-use slipway_queue::publish::read_delivery;
-use slipway_queue::{Queue, Record, RecordError};
+use slipway_queue::publish::{Sent, read_delivery};
+use slipway_queue::{Queue, Record, RecordError, failpoint, is_off};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::failure::StageError;
-use crate::lease::Lease;
+use crate::lease::{EXTEND_EVERY, Lease};
 use crate::log::BuildLog;
 use crate::pipeline::{self, Observer, Pipeline, Stages};
+use crate::pulse::Pulse;
 use crate::running::Running;
 use claim::Claim;
 
@@ -54,7 +57,9 @@ enum End {
     Failed(StageError),
     /// The worker must stop and gives the build back.
     HandedBack,
-    /// Somebody else holds or finished the build; nothing may be said about it any more.
+    /// Somebody else ended the build, as a cancellation does; the record says how.
+    CalledOff(Box<Record>),
+    /// The lease ran out, or somebody else holds the build; nothing may be said about it any more.
     Lost,
 }
 
@@ -67,7 +72,7 @@ impl Attempts {
             Err(error) => return settle::bury(&self.queue, &message, &error).await,
         };
         let request = Arc::new(delivered.request.clone());
-        let Some(_registered) = self.running.register(request.build) else {
+        let Some(registered) = self.running.register(request.build) else {
             // The lease was thought lost, and the build came back to the worker that still works
             // on it: extend, and let the attempt go on.
             return settle::extend(&message).await;
@@ -75,8 +80,25 @@ impl Attempts {
         let message = Arc::new(message);
         let lease = Lease::keep(Arc::clone(&message));
         match self.claim(&delivered, &message).await {
-            Ok(Claim::Claimed(record)) => {
-                let attempt = Attempt::new(self.clone(), request, message, lease, *record);
+            Ok(Claim::Claimed(claimed)) => {
+                let (record, started) = *claimed;
+                let log = BuildLog::start(
+                    self.queue.clone(),
+                    request.project.clone(),
+                    request.build,
+                    record.build.state.epoch,
+                );
+                let attempt = Attempt {
+                    shared: self.clone(),
+                    request,
+                    message,
+                    lease,
+                    record,
+                    log,
+                    started: Some(started),
+                    notice: registered.notice(),
+                    pulse: Pulse::default(),
+                };
                 Box::pin(attempt.run()).await;
             }
             Ok(Claim::Settled) => {}
@@ -93,6 +115,11 @@ struct Attempt {
     lease: Lease,
     record: Record,
     log: BuildLog,
+    /// The event that this attempt started.
+    started: Option<Sent>,
+    /// Says when to look whether the build was called off.
+    notice: Arc<Notify>,
+    pulse: Pulse,
 }
 
 /// Passes what the stages report to log and events.
@@ -103,32 +130,22 @@ struct Reporter<'a> {
 
 impl Observer for Reporter<'_> {
     fn stage(&self, stage: Stage) {
+        let _over = self.attempt.pulse.beat();
         // Four at most in an attempt, so the channel is bounded by its use.
         let _receiver_gone = self.stages.send(stage);
     }
 
     fn line(&self, line: &str) {
+        let _over = self.attempt.pulse.beat();
         self.attempt.log.line(line);
+    }
+
+    fn pulse(&self) -> Pulse {
+        self.attempt.pulse.clone()
     }
 }
 
 impl Attempt {
-    fn new(
-        shared: Attempts,
-        request: Arc<BuildRequest>,
-        message: Arc<Message>,
-        lease: Lease,
-        record: Record,
-    ) -> Self {
-        let log = BuildLog::start(
-            shared.queue.clone(),
-            request.project.clone(),
-            request.build,
-            record.build.state.epoch,
-        );
-        Self { shared, request, message, lease, record, log }
-    }
-
     async fn run(mut self) {
         let (worker, state) = (&self.shared.worker, &self.record.build.state);
         self.log.line(&format!(
@@ -137,28 +154,64 @@ impl Attempt {
         ));
         let limit = Duration::from_secs(self.request.timeout_s.into());
         let hand_back = self.shared.hand_back.clone();
-        let work = tokio::time::timeout(limit, self.work());
+        let downloads = self.shared.pipeline.cache().pulse().clone();
+        let stall = Duration::from_secs(self.request.stall_timeout_s.into());
         let outcome = tokio::select! {
-            outcome = work => Some(outcome),
-            () = self.lease.lost() => None,
-            () = hand_back.cancelled() => Some(Ok(Err(End::HandedBack))),
+            outcome = self.work() => outcome,
+            () = tokio::time::sleep(limit) => Err(End::Failed(self.too_long())),
+            () = self.pulse.stalled(&downloads, stall) => Err(End::Failed(self.stalled())),
+            record = self.called_off() => Err(End::CalledOff(record)),
+            () = self.lease.lost() => Err(End::Lost),
+            () = hand_back.cancelled() => Err(End::HandedBack),
         };
+        // What still works on it in a thread of its own ends now.
+        self.pulse.stop();
         let end = match outcome {
-            Some(Ok(Ok((image, published)))) => {
+            Ok((image, published)) => {
                 self.record = published;
+                failpoint("commit.tagged");
                 self.commit(image).await
             }
-            Some(Ok(Err(end))) => end,
-            Some(Err(_elapsed)) => End::Failed(StageError::permanent(Failure::new(
-                Reason::DeadlineExceeded,
-                format!(
-                    "the attempt took longer than {} s; raise timeout_s if the build needs more",
-                    self.request.timeout_s
-                ),
-            ))),
-            None => End::Lost,
+            Err(end) => end,
         };
         Box::pin(self.settle(end)).await;
+    }
+
+    fn too_long(&self) -> StageError {
+        StageError::permanent(Failure::new(
+            Reason::DeadlineExceeded,
+            format!(
+                "the attempt took longer than {} s; raise timeout_s if the build needs more",
+                self.request.timeout_s
+            ),
+        ))
+    }
+
+    fn stalled(&self) -> StageError {
+        let message = format!(
+            "nothing moved for {} s: a registry or store does not answer; raise stall_timeout_s if it needs longer",
+            self.request.stall_timeout_s
+        );
+        let failure = Failure::new(Reason::StageStalled, message);
+        StageError { transient: true, ..StageError::permanent(failure) }
+    }
+
+    /// Resolves when somebody else has ended the build. Looks when told to, and as often as the
+    /// lease is extended: words to workers can be lost.
+    async fn called_off(&self) -> Box<Record> {
+        let request = &self.request;
+        loop {
+            tokio::select! {
+                () = self.notice.notified() => {}
+                () = tokio::time::sleep(EXTEND_EVERY) => {}
+            }
+            let found = self.shared.queue.records().get(&request.project, request.build).await;
+            match found {
+                Ok(Some(record)) if record.build.state.is_finished() => return Box::new(record),
+                Ok(_) => {}
+                Err(error) => tracing::debug!(%error, "a build's record could not be read"),
+            }
+        }
     }
 
     /// Runs the stages up to the tags, which are written under `Publishing`.
@@ -184,7 +237,9 @@ impl Attempt {
         let fetched = self
             .shared
             .store
-            .fetch(artifact.digest, artifact.size_bytes, pipeline.scratch())
+            .fetch(artifact.digest, artifact.size_bytes, pipeline.scratch(), &|| {
+                let _over = self.pulse.beat();
+            })
             .await
             .map_err(|error| End::Failed(error.into()))?;
         observer.line(&format!(
@@ -199,19 +254,26 @@ impl Attempt {
         self.check_lease()?;
         let pushed =
             pipeline.push(request, &image, &mut stages, observer).await.map_err(End::Failed)?;
+        failpoint("commit.pushed");
         self.check_lease()?;
         let epoch = self.record.build.state.epoch;
         let record = self.change(&self.record, &Change::Publish { epoch }).await?;
+        failpoint("commit.publishing");
         self.check_lease()?;
-        pipeline.tag(request, &image, observer).await.map_err(End::Failed)?;
-        Ok((pipeline::outcome(request, &image, &pushed, stages.finish()), record))
+        let tagged = self.tag(&image, observer).await?;
+        let image = Image {
+            references: tagged.written,
+            superseded: tagged.superseded,
+            ..pipeline::outcome(request, &image, &pushed, stages.finish())
+        };
+        Ok((image, record))
     }
 
     async fn send_stage_events(&self, mut stages: tokio::sync::mpsc::UnboundedReceiver<Stage>) {
         while let Some(stage) = stages.recv().await {
             let build = &self.record.build;
             let event = Event::stage(build, &self.shared.worker, stage, Timestamp::now());
-            self.shared.queue.send_event(&event).await;
+            drop(self.shared.queue.send_event(event).await);
         }
     }
 
@@ -224,6 +286,7 @@ impl Attempt {
         let Ok(next) = from.build.apply(change, Timestamp::now()) else { return Err(End::Lost) };
         match self.shared.queue.records().update(next, from.revision).await {
             Ok(record) => Ok(record),
+            Err(RecordError::Conflict) if is_off("epoch-fencing") => self.overwrite(change).await,
             // Whoever changed it holds it now, or has called it off.
             Err(RecordError::Conflict) => Err(End::Lost),
             Err(error) => {
@@ -236,6 +299,18 @@ impl Attempt {
                 }))
             }
         }
+    }
+
+    /// What tests put in the place of the fence: this attempt's view over whatever stands there.
+    async fn overwrite(&self, change: &Change) -> Result<Record, End> {
+        let records = self.shared.queue.records();
+        let request = &self.request;
+        let now = records.get(&request.project, request.build).await;
+        let (Ok(Some(now)), Ok(next)) = (now, self.record.build.apply(change, Timestamp::now()))
+        else {
+            return Err(End::Lost);
+        };
+        records.update(next, now.revision).await.map_err(|_| End::Lost)
     }
 
     /// Records the success of a build whose tags are written. As long as the lease holds it is

@@ -21,6 +21,8 @@ use sha2::{Digest as _, Sha256};
 use slipway_proto::Digest;
 use tempfile::NamedTempFile;
 
+use crate::pulse::Pulse;
+
 /// How much is read at a time.
 const CHUNK: usize = 256 * 1024;
 
@@ -61,6 +63,8 @@ struct Shared {
     max_bytes: u64,
     /// One lock for each blob that is being fetched: many builds, one download.
     fetches: Mutex<HashMap<Digest, Arc<tokio::sync::Mutex<()>>>>,
+    /// Beats with each piece of any download: who waits for another's is not idle.
+    pulse: Pulse,
 }
 
 impl Cache {
@@ -73,7 +77,14 @@ impl Cache {
     pub fn open(directory: &Path, max_bytes: u64) -> io::Result<Self> {
         let blobs = directory.join("blobs/sha256");
         std::fs::create_dir_all(&blobs)?;
-        Ok(Self { shared: Arc::new(Shared { blobs, max_bytes, fetches: Mutex::default() }) })
+        Ok(Self {
+            shared: Arc::new(Shared {
+                blobs,
+                max_bytes,
+                fetches: Mutex::default(),
+                pulse: Pulse::default(),
+            }),
+        })
     }
 
     /// Returns the bytes the cache holds now.
@@ -95,6 +106,12 @@ impl Cache {
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes).ok()?;
         Some(bytes.into())
+    }
+
+    /// Returns the signs of life of all downloads into the cache.
+    #[must_use]
+    pub fn pulse(&self) -> &Pulse {
+        &self.shared.pulse
     }
 
     /// Keeps bytes whose digest is known to be right. A failure costs only time later.
@@ -147,6 +164,7 @@ impl Cache {
         let mut chunks = std::pin::pin!(chunks);
         while let Some(chunk) = chunks.next().await {
             let chunk = chunk.map_err(CacheError::Fetch)?;
+            self.shared.pulse.beat().map_err(disk)?;
             hasher.update(&chunk);
             temporary.write_all(&chunk).map_err(disk)?;
         }

@@ -16,6 +16,7 @@ mod lease;
 mod log;
 pub mod pipeline;
 mod pull;
+pub mod pulse;
 pub mod push;
 pub mod registry;
 mod running;

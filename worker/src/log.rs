@@ -5,9 +5,11 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use sha2::{Digest as _, Sha256};
 use slipway_proto::state::Epoch;
-use slipway_proto::{BuildId, ProjectName};
+use slipway_proto::{BuildId, Digest, ProjectName};
 use slipway_queue::Queue;
+use slipway_queue::log::LogChunk;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
@@ -15,8 +17,11 @@ const MAX_CHUNK: usize = 64 * 1024;
 const MAX_DELAY: Duration = Duration::from_millis(250);
 /// How many lines may wait; beyond that lines are dropped, and the log says how many.
 const MAX_WAITING: usize = 1024;
-/// How long the end of an attempt waits for its log to be stored.
-const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
+/// The pause before a chunk that was not stored is sent again.
+const RETRY_PAUSE: Duration = Duration::from_millis(200);
+/// How long the end of an attempt waits for its log to be stored. As long as a lease: after that
+/// the build is another's.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Writes the log of one attempt.
 #[derive(Debug)]
@@ -31,7 +36,7 @@ impl BuildLog {
     #[must_use]
     pub(crate) fn start(queue: Queue, project: ProjectName, build: BuildId, epoch: Epoch) -> Self {
         let (lines, waiting) = mpsc::channel(MAX_WAITING);
-        let chunks = Chunks { queue, project, build, epoch, number: 0, sent: Vec::new() };
+        let chunks = Chunks { queue, project, build, epoch, number: 0, whole: Sha256::new() };
         let sender = tokio::spawn(chunks.send_all(waiting));
         Self { lines, sender, dropped: std::sync::atomic::AtomicU64::new(0) }
     }
@@ -39,9 +44,7 @@ impl BuildLog {
     /// Appends a line. Never waits: a build is not held up by its log.
     pub(crate) fn line(&self, line: &str) {
         use std::sync::atomic::Ordering::Relaxed;
-        // One line of the log, whatever a registry put into its message.
-        let line = line.replace(['\r', '\n'], " ");
-        if self.lines.try_send(line).is_err() {
+        if self.lines.try_send(one_line(line)).is_err() {
             self.dropped.fetch_add(1, Relaxed);
         }
     }
@@ -51,9 +54,9 @@ impl BuildLog {
         let dropped = self.dropped.into_inner();
         if dropped > 0 {
             let note = format!("({dropped} lines of this log were lost)");
-            let _receiver_gone = self.lines.send(note).await;
+            let _receiver_gone = self.lines.send(one_line(&note)).await;
         }
-        let _receiver_gone = self.lines.send(last.replace(['\r', '\n'], " ")).await;
+        let _receiver_gone = self.lines.send(one_line(last)).await;
         drop(self.lines);
         if tokio::time::timeout(FLUSH_TIMEOUT, self.sender).await.is_err() {
             tracing::warn!("the end of a build's log was not acknowledged in time");
@@ -67,51 +70,69 @@ struct Chunks {
     build: BuildId,
     epoch: Epoch,
     number: u64,
-    sent: Vec<async_nats::jetstream::context::PublishAckFuture>,
+    whole: Sha256,
 }
 
 impl Chunks {
+    /// Sends chunk by chunk, each when the one before it is stored: a log has no holes, and its
+    /// chunks stand in their order, whatever the connection does in between.
     async fn send_all(mut self, mut waiting: mpsc::Receiver<String>) {
-        let mut chunk = Vec::new();
         // The first line goes alone and at once: it says who took the build, which is what a
         // reader wants to know of an attempt that ends without a word.
-        if let Some(line) = waiting.recv().await {
-            append(&mut chunk, &line);
-            self.send(&mut chunk).await;
-        }
-        while let Some(line) = waiting.recv().await {
-            append(&mut chunk, &line);
+        let mut more = match waiting.recv().await {
+            Some(line) => {
+                self.send(line.into_bytes(), false).await;
+                true
+            }
+            None => false,
+        };
+        while more {
+            let mut chunk = Vec::new();
             // What follows within the delay travels in the same chunk.
-            let deadline = tokio::time::Instant::now() + MAX_DELAY;
+            let mut deadline = None;
             while chunk.len() < MAX_CHUNK {
-                match tokio::time::timeout_at(deadline, waiting.recv()).await {
-                    Ok(Some(line)) => append(&mut chunk, &line),
-                    Ok(None) | Err(_) => break,
-                }
+                let line = match deadline {
+                    None => waiting.recv().await,
+                    Some(deadline) => {
+                        match tokio::time::timeout_at(deadline, waiting.recv()).await {
+                            Ok(line) => line,
+                            Err(_elapsed) => break,
+                        }
+                    }
+                };
+                let Some(line) = line else {
+                    more = false;
+                    break;
+                };
+                chunk.extend_from_slice(line.as_bytes());
+                deadline.get_or_insert_with(|| tokio::time::Instant::now() + MAX_DELAY);
             }
-            self.send(&mut chunk).await;
-        }
-        for acknowledgement in self.sent {
-            if let Err(error) = acknowledgement.await {
-                tracing::warn!(build = %self.build, %error, "a chunk of a build's log was not stored");
-            }
+            self.send(chunk, !more).await;
         }
     }
 
-    async fn send(&mut self, chunk: &mut Vec<u8>) {
-        let text = Bytes::from(std::mem::take(chunk));
-        let number = self.number;
+    async fn send(&mut self, chunk: Vec<u8>, last: bool) {
+        self.whole.update(&chunk);
+        let whole = last.then(|| Digest::from(<[u8; 32]>::from(self.whole.clone().finalize())));
+        let chunk = LogChunk {
+            epoch: self.epoch,
+            number: self.number,
+            text: Bytes::from(chunk),
+            whole: whole.as_ref(),
+        };
         self.number += 1;
-        match self.queue.send_log(&self.project, self.build, self.epoch, number, text).await {
-            Ok(acknowledgement) => self.sent.push(acknowledgement),
-            Err(error) => {
-                tracing::warn!(build = %self.build, %error, "a chunk of a build's log was not sent");
-            }
+        loop {
+            let stored = self.queue.publish_log(&self.project, self.build, chunk.clone()).await;
+            let Err(error) = stored else { return };
+            tracing::debug!(build = %self.build, %error, "sending a chunk of a log again");
+            tokio::time::sleep(RETRY_PAUSE).await;
         }
     }
 }
 
-fn append(chunk: &mut Vec<u8>, line: &str) {
-    chunk.extend_from_slice(line.as_bytes());
-    chunk.push(b'\n');
+/// One line of the log, whatever a registry put into its message.
+fn one_line(text: &str) -> String {
+    let mut line = text.replace(['\r', '\n'], " ");
+    line.push('\n');
+    line
 }

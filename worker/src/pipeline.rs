@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use slipway_artifact::FileSource;
 use slipway_proto::outcome::{BaseImage, Image, Layer, StageTime, Transfer};
 use slipway_proto::request::Base;
-use slipway_proto::{BuildRequest, Failure, Reason, Stage};
+use slipway_proto::{BuildRequest, Digest, Failure, Reason, Reference, Stage};
 
 use crate::assemble::{self, ASSEMBLY_VERSION, Assembled, layer};
 use crate::base::{self, Mirror, ResolvedBase};
@@ -20,6 +20,7 @@ use crate::cache::Cache;
 use crate::config::Config;
 use crate::export;
 use crate::failure::StageError;
+use crate::pulse::Pulse;
 use crate::push::{Pushed, Pusher};
 use crate::registry::{Registry, RegistryError};
 
@@ -46,6 +47,8 @@ pub trait Observer: Send + Sync {
     fn stage(&self, stage: Stage);
     /// Something a person should read.
     fn line(&self, line: &str);
+    /// What shows that the build goes on.
+    fn pulse(&self) -> Pulse;
 }
 
 /// Builds images. Cheap to clone.
@@ -136,8 +139,9 @@ impl Pipeline {
         let base = self.resolve(request, observer).await?;
         stages.enter(Stage::Assemble, observer);
         let (request, scratch, epoch) = (Arc::clone(request), self.scratch.clone(), self.epoch);
+        let pulse = observer.pulse();
         let assembled = tokio::task::spawn_blocking(move || {
-            assemble::assemble(&request, &artifact, base, epoch, &scratch)
+            assemble::assemble(&request, &artifact, base, epoch, &scratch, &pulse)
         });
         let assembled = assembled.await.map_err(|error| {
             // The thread panicked: a bug, and perhaps one that only this artifact finds.
@@ -187,7 +191,7 @@ impl Pipeline {
         observer: &dyn Observer,
     ) -> Result<Pushed, StageError> {
         stages.enter(Stage::Push, observer);
-        let pushed = self.pusher(request).push(image).await?;
+        let pushed = self.pusher(request, observer.pulse()).push(image).await?;
         let count = |transfer| pushed.transfers.iter().filter(|t| **t == transfer).count();
         observer.line(&format!(
             "pushed {}: {} layers mounted, {} found, {} uploaded, {} sent",
@@ -200,26 +204,40 @@ impl Pipeline {
         Ok(pushed)
     }
 
-    /// Points the request's references at a pushed image.
+    /// Points one reference of the request at a pushed image. `writer` says to the registry's log
+    /// who does so.
     ///
     /// # Errors
     ///
-    /// When a registry refuses or fails.
+    /// When the registry refuses or fails.
     pub async fn tag(
         &self,
         request: &BuildRequest,
+        reference: &Reference,
         image: &Assembled,
-        observer: &dyn Observer,
+        writer: &str,
     ) -> Result<(), StageError> {
-        self.pusher(request).tag(image).await?;
-        for reference in &request.references {
-            observer.line(&format!("tagged {reference}"));
-        }
-        Ok(())
+        Ok(self.pusher(request, Pulse::default()).tag(reference, image, writer).await?)
     }
 
-    fn pusher<'a>(&'a self, request: &'a BuildRequest) -> Pusher<'a> {
-        Pusher { registry: &self.registry, cache: &self.cache, request }
+    /// Points a reference at a manifest that stands in its repository, with the credentials of the
+    /// request, and returns whether it pointed elsewhere before.
+    ///
+    /// # Errors
+    ///
+    /// When the registry refuses or fails.
+    pub async fn point(
+        &self,
+        request: &BuildRequest,
+        reference: &Reference,
+        digest: Digest,
+        writer: &str,
+    ) -> Result<bool, StageError> {
+        Ok(self.pusher(request, Pulse::default()).point(reference, digest, writer).await?)
+    }
+
+    fn pusher<'a>(&'a self, request: &'a BuildRequest, pulse: Pulse) -> Pusher<'a> {
+        Pusher { registry: &self.registry, cache: &self.cache, request, pulse }
     }
 
     async fn export_layers(&self, image: &Assembled) -> Result<Vec<std::fs::File>, StageError> {
@@ -240,7 +258,7 @@ impl Pipeline {
     }
 }
 
-/// Describes a published image.
+/// Describes a published image, with all of the request's references as its own.
 #[must_use]
 pub fn outcome(
     request: &BuildRequest,
@@ -275,6 +293,7 @@ pub fn outcome(
         digest: image.manifest_digest,
         pull: request.image().with_digest(image.manifest_digest),
         references: request.references.clone(),
+        superseded: Vec::new(),
         platform: request.platform,
         config_digest: image.config_digest,
         base: image
@@ -307,6 +326,10 @@ impl<F: Fn(&str) + Send + Sync> Observer for Lines<F> {
 
     fn line(&self, line: &str) {
         (self.0)(line);
+    }
+
+    fn pulse(&self) -> Pulse {
+        Pulse::default()
     }
 }
 
@@ -359,7 +382,10 @@ async fn try_local(
     let pushed = match target {
         Target::Registry => {
             let pushed = pipeline.push(request, &image, &mut stages, observer).await?;
-            pipeline.tag(request, &image, observer).await?;
+            for reference in &request.references {
+                pipeline.tag(request, reference, &image, "local").await?;
+                observer.line(&format!("tagged {reference}"));
+            }
             pushed
         }
         Target::OciLayout(path) | Target::DockerArchive(path) => {

@@ -21,6 +21,7 @@ use crate::assemble::layer::Layer;
 use crate::assemble::manifest::MEDIA_TYPE;
 use crate::base::{BaseLayer, ResolvedBase};
 use crate::cache::{Cache, CacheError};
+use crate::pulse::Pulse;
 use crate::registry::{ErrorKind, Mounted, Registry, RegistryError, Repository, UploadSession};
 
 /// How much of a cached layer is read at a time.
@@ -118,6 +119,8 @@ pub struct Pusher<'a> {
     pub cache: &'a Cache,
     /// The request that the image was assembled for.
     pub request: &'a BuildRequest,
+    /// Beats with every piece that is sent.
+    pub pulse: Pulse,
 }
 
 impl Pusher<'_> {
@@ -126,8 +129,7 @@ impl Pusher<'_> {
         let mut repositories: Vec<Repository> = Vec::new();
         for reference in &self.request.references {
             if !repositories.iter().any(|known| known.reference.name() == reference.name()) {
-                let secret = self.request.registry_secret.clone();
-                repositories.push(Repository { reference: reference.clone(), secret });
+                repositories.push(self.repository(reference));
             }
         }
         repositories
@@ -147,21 +149,58 @@ impl Pusher<'_> {
         Ok(Pushed { transfers: first, sent_bytes: sent.into_inner() })
     }
 
-    /// Points every reference of the request at the image, which must have been pushed.
+    /// Points a reference at the image, which must have been pushed. `writer` says to the
+    /// registry's log who does so.
     ///
     /// # Errors
     ///
-    /// When a registry refuses or fails.
-    pub async fn tag(&self, image: &Assembled) -> Result<(), PushError> {
-        let each = self.request.references.iter().map(|reference| async move {
-            let secret = self.request.registry_secret.clone();
-            let repository = Repository { reference: reference.clone(), secret };
-            self.registry
-                .put_manifest(&repository, &reference.version(), MEDIA_TYPE, &image.manifest)
-                .await
-                .map_err(|source| failed(&repository, source))
-        });
-        try_join_all(each).await.map(|_| ())
+    /// When the registry refuses or fails.
+    pub async fn tag(
+        &self,
+        reference: &Reference,
+        image: &Assembled,
+        writer: &str,
+    ) -> Result<(), PushError> {
+        let repository = self.repository(reference);
+        let tag = reference.version();
+        self.registry
+            .put_tag(&repository, &tag, MEDIA_TYPE, &image.manifest, writer)
+            .await
+            .map_err(|source| failed(&repository, source))
+    }
+
+    /// Points a reference at a manifest that stands in its repository, and returns whether it
+    /// pointed elsewhere before.
+    ///
+    /// # Errors
+    ///
+    /// When the registry refuses or fails.
+    pub async fn point(
+        &self,
+        reference: &Reference,
+        digest: Digest,
+        writer: &str,
+    ) -> Result<bool, PushError> {
+        let repository = self.repository(reference);
+        let to_target = |source| failed(&repository, source);
+        let tag = reference.version();
+        match self.registry.manifest(&repository, &tag).await {
+            Ok(now) if now.digest == digest => return Ok(false),
+            Ok(_) => {}
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => return Err(to_target(error)),
+        }
+        let manifest = self.registry.manifest(&repository, &digest.to_string()).await;
+        let manifest = manifest.map_err(to_target)?;
+        let media_type = manifest.media_type.as_deref().unwrap_or(MEDIA_TYPE);
+        let written =
+            self.registry.put_tag(&repository, &tag, media_type, &manifest.bytes, writer).await;
+        written.map(|()| true).map_err(to_target)
+    }
+
+    fn repository(&self, reference: &Reference) -> Repository {
+        let secret = self.request.registry_secret.clone();
+        Repository { reference: reference.clone(), secret }
     }
 
     async fn push_to(
@@ -178,12 +217,7 @@ impl Pusher<'_> {
         let (base, made, _config) =
             futures::try_join!(try_join_all(base_layers), try_join_all(made_layers), config)?;
         self.registry
-            .put_manifest(
-                repository,
-                &image.manifest_digest.to_string(),
-                MEDIA_TYPE,
-                &image.manifest,
-            )
+            .put_manifest(repository, MEDIA_TYPE, &image.manifest)
             .await
             .map_err(|source| failed(repository, source))?;
         sent.fetch_add(image.manifest.len() as u64, Ordering::Relaxed);
@@ -269,7 +303,12 @@ impl Pusher<'_> {
             Some(session) => session,
             None => self.registry.begin_upload(target).await.map_err(to_target)?,
         };
-        let body = body.into_stream().boxed();
+        let pulse = self.pulse.clone();
+        let body = body.into_stream().and_then(move |piece| {
+            let alive = pulse.beat();
+            async move { alive.map(|()| piece) }
+        });
+        let body = body.boxed();
         self.registry.upload(target, session, digest, size, body).await.map_err(to_target)?;
         sent.fetch_add(size, Ordering::Relaxed);
         Ok(())

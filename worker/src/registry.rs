@@ -50,6 +50,8 @@ pub struct Manifest {
     pub bytes: Bytes,
     /// Its digest, computed here.
     pub digest: Digest,
+    /// The media type that the registry gave.
+    pub media_type: Option<String>,
 }
 
 impl Registry {
@@ -69,6 +71,8 @@ impl Registry {
         let request = |builder: reqwest::RequestBuilder| builder.header("accept", MANIFEST_TYPES);
         let response = self.send(&access, Method::GET, &path, &request, &Body::Empty).await?;
         let what = format!("manifest {}:{version}", repository.reference.name());
+        let media_type = response.headers().get("content-type");
+        let media_type = media_type.and_then(|value| value.to_str().ok()).map(str::to_owned);
         let bytes = read_bounded(response, MAX_MANIFEST, &what).await?;
         let digest = Digest::of(&bytes);
         if version.starts_with("sha256:") && version != digest.to_string() {
@@ -76,7 +80,7 @@ impl Registry {
                 "{what}: the registry answered with bytes of digest {digest}"
             )));
         }
-        Ok(Manifest { bytes, digest })
+        Ok(Manifest { bytes, digest, media_type })
     }
 
     /// Reads a blob ("Pulling blobs") as a stream of its bytes, unchecked.
@@ -119,28 +123,77 @@ impl Registry {
         }
     }
 
-    /// Writes a manifest under a tag or its digest ("Pushing manifests").
+    /// Writes a manifest under its digest ("Pushing manifests").
     ///
     /// # Errors
     ///
-    /// When the registry refuses or cannot be reached.
+    /// When the registry refuses, cannot be reached, or stored other bytes.
     pub async fn put_manifest(
         &self,
         repository: &Repository,
-        version: &str,
-        media_type: &'static str,
+        media_type: &str,
         manifest: &Bytes,
+    ) -> Result<(), RegistryError> {
+        let version = Digest::of(manifest).to_string();
+        self.put(repository, &version, manifest, &|builder| {
+            builder.header("content-type", media_type)
+        })
+        .await
+    }
+
+    /// Writes a manifest under a tag ("Pushing manifests"). `writer` stands in the request's header
+    /// `Slipway-Tag-Write`, so that a registry's log says which attempt moved a tag.
+    ///
+    /// # Errors
+    ///
+    /// When the registry refuses, cannot be reached, or stored other bytes.
+    pub async fn put_tag(
+        &self,
+        repository: &Repository,
+        tag: &str,
+        media_type: &str,
+        manifest: &Bytes,
+        writer: &str,
+    ) -> Result<(), RegistryError> {
+        self.put(repository, tag, manifest, &|builder| {
+            builder.header("content-type", media_type).header("slipway-tag-write", writer)
+        })
+        .await
+    }
+
+    async fn put(
+        &self,
+        repository: &Repository,
+        version: &str,
+        manifest: &Bytes,
+        prepare: &(dyn Fn(reqwest::RequestBuilder) -> reqwest::RequestBuilder + Sync),
     ) -> Result<(), RegistryError> {
         let path = format!("manifests/{version}");
         let access = Access::push(repository);
-        let request = |builder: reqwest::RequestBuilder| builder.header("content-type", media_type);
         let body = Body::Bytes(manifest.clone());
-        let response = self.send(&access, Method::PUT, &path, &request, &body).await?;
+        let response = self.send(&access, Method::PUT, &path, prepare, &body).await?;
         if response.status() != StatusCode::CREATED && response.status() != StatusCode::OK {
             return Err(RegistryError::unexpected(&response, "the manifest"));
         }
-        Ok(())
+        check_digest(&response, Digest::of(manifest), "the manifest")
     }
+}
+
+/// Checks the digest that the registry says it stored, where it says one.
+fn check_digest(
+    response: &reqwest::Response,
+    expected: Digest,
+    what: &str,
+) -> Result<(), RegistryError> {
+    let Some(told) = response.headers().get("docker-content-digest") else { return Ok(()) };
+    if told.to_str().is_ok_and(|told| told == expected.to_string()) {
+        return Ok(());
+    }
+    // Not what was sent: it may go better the next time, and must not count as pushed.
+    Err(RegistryError::unavailable(format!(
+        "the registry says that it stored {what} as {}, and {expected} was sent",
+        told.to_str().unwrap_or("something unreadable")
+    )))
 }
 
 async fn read_bounded(

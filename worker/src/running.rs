@@ -2,43 +2,65 @@
 
 //! The builds that a worker runs at this moment.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use slipway_proto::BuildId;
+use tokio::sync::Notify;
 
-/// The set of running builds. Cheap to clone.
+/// The running builds. Cheap to clone.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Running(Arc<Mutex<BTreeSet<BuildId>>>);
+pub(crate) struct Running(Arc<Mutex<BTreeMap<BuildId, Arc<Notify>>>>);
 
-/// A build's place in the set; given up when dropped.
+/// A build's place among them; given up when dropped.
 #[derive(Debug)]
 pub(crate) struct Registered {
     running: Running,
     build: BuildId,
+    notice: Arc<Notify>,
 }
 
 impl Running {
     /// Enters a build; `None` if it runs already.
     #[must_use]
     pub(crate) fn register(&self, build: BuildId) -> Option<Registered> {
-        let new = self.set().insert(build);
-        new.then(|| Registered { running: self.clone(), build })
+        let notice = Arc::new(Notify::new());
+        match self.builds().entry(build) {
+            std::collections::btree_map::Entry::Occupied(_) => return None,
+            std::collections::btree_map::Entry::Vacant(place) => {
+                place.insert(Arc::clone(&notice));
+            }
+        }
+        Some(Registered { running: self.clone(), build, notice })
     }
 
     /// Returns the builds that run now.
     #[must_use]
     pub(crate) fn list(&self) -> Vec<BuildId> {
-        self.set().iter().copied().collect()
+        self.builds().keys().copied().collect()
     }
 
-    fn set(&self) -> MutexGuard<'_, BTreeSet<BuildId>> {
+    /// Tells whoever runs a build to look at its record.
+    pub(crate) fn notify(&self, build: BuildId) {
+        if let Some(notice) = self.builds().get(&build) {
+            notice.notify_one();
+        }
+    }
+
+    fn builds(&self) -> MutexGuard<'_, BTreeMap<BuildId, Arc<Notify>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Registered {
+    /// Resolves when the build's record should be looked at; also if that was said before.
+    pub(crate) fn notice(&self) -> Arc<Notify> {
+        Arc::clone(&self.notice)
     }
 }
 
 impl Drop for Registered {
     fn drop(&mut self) {
-        self.running.set().remove(&self.build);
+        self.running.builds().remove(&self.build);
     }
 }

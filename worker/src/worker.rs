@@ -5,6 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::StreamExt as _;
 use rand::Rng as _;
 use slipway_artifact::store::{ArtifactStore, StoreError};
 use slipway_proto::api::WorkerView;
@@ -105,6 +106,7 @@ impl Worker {
             started_at,
         };
         let gone = CancellationToken::new();
+        let listening = tokio::spawn(listen(attempts.clone(), id.clone(), stop.clone()));
         let announcing = tokio::spawn(presence.announce(stop.clone(), gone.clone()));
         let slots = Arc::new(Semaphore::new(config.slots as usize));
         let tracker = TaskTracker::new();
@@ -130,6 +132,7 @@ impl Worker {
             }
         }
         gone.cancel();
+        listening.abort();
         if let Err(error) = announcing.await {
             tracing::warn!(%error, "the presence task broke down");
         }
@@ -137,6 +140,31 @@ impl Worker {
             tracing::debug!(%error, "the connection was closed already");
         }
     }
+}
+
+/// Hears what workers are told over core NATS: builds that were called off, and to drain.
+async fn listen(attempts: Attempts, id: WorkerId, stop: CancellationToken) {
+    let Attempts { queue, running, .. } = attempts;
+    let cancels = async {
+        match queue.cancellations().await {
+            Ok(mut cancels) => {
+                while let Some(build) = cancels.next().await {
+                    running.notify(build);
+                }
+            }
+            Err(error) => tracing::warn!(%error, "cancellations are seen at lease extensions only"),
+        }
+    };
+    let drain = async {
+        match queue.told_to_drain(&id).await {
+            Ok(()) => {
+                tracing::info!(worker = %id, "told to drain");
+                stop.cancel();
+            }
+            Err(error) => tracing::warn!(%error, "this worker cannot be drained from afar"),
+        }
+    };
+    tokio::join!(cancels, drain);
 }
 
 struct Presence {
@@ -151,6 +179,8 @@ impl Presence {
     async fn announce(self, draining: CancellationToken, gone: CancellationToken) {
         let queue = &self.attempts.queue;
         let mut ticks = tokio::time::interval(ANNOUNCE_EVERY);
+        // A server that was away may have forgotten this worker.
+        let mut connections = queue.connections();
         loop {
             if let Err(error) = queue.announce(&self.view(draining.is_cancelled()).await).await {
                 tracing::debug!(%error, "could not announce the worker");
@@ -164,6 +194,7 @@ impl Presence {
             tokio::select! {
                 _ = ticks.tick() => {}
                 () = drain_begins => {}
+                Ok(()) = connections.changed() => {}
                 () = gone.cancelled() => break,
             }
         }

@@ -32,7 +32,8 @@ pub struct Fetched {
 
 impl ArtifactStore {
     /// Takes an artifact out of the store: in place from a directory, by download into `scratch`
-    /// from a cloud. `size` is what the artifact should have, and bounds the download.
+    /// from a cloud. `size` is what the artifact should have, and bounds the download; `moved` is
+    /// called for each piece of it.
     ///
     /// A blob that turns out to be damaged is moved aside, so that its digest is missing from the
     /// store and the next upload of it is taken.
@@ -45,13 +46,14 @@ impl ArtifactStore {
         digest: Digest,
         size: u64,
         scratch: &Path,
+        moved: &(dyn Fn() + Send + Sync),
     ) -> Result<Fetched, StoreError> {
         let (source, actual) = match self.directory.clone() {
             Some(directory) => {
                 let open = move || open_in_place(&directory, digest);
                 spawn_blocking(open).await.map_err(StoreError::of_task)??
             }
-            None => self.download(digest, size, scratch).await?,
+            None => self.download(digest, size, scratch, moved).await?,
         };
         if actual == digest {
             return Ok(Fetched { source });
@@ -69,6 +71,7 @@ impl ArtifactStore {
         digest: Digest,
         size: u64,
         scratch: &Path,
+        moved: &(dyn Fn() + Send + Sync),
     ) -> Result<(FileSource, Digest), StoreError> {
         let found = match self.objects.get(&blob_path(digest)).await {
             Ok(found) => found,
@@ -90,6 +93,7 @@ impl ArtifactStore {
                 break;
             };
             received += piece.len() as u64;
+            moved();
             digester.write(&piece).await?;
             // The digest cannot be right any more, and a disk need not be filled to learn which
             // one it is.

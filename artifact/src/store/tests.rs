@@ -52,7 +52,8 @@ impl Fixture {
     }
 
     async fn fetch(&self, view: &ArtifactView) -> Result<Vec<u8>, StoreError> {
-        let fetched = self.store.fetch(view.digest, view.size_bytes, &self.scratch()).await?;
+        let fetched =
+            self.store.fetch(view.digest, view.size_bytes, &self.scratch(), &|| {}).await?;
         let mut bytes = vec![0; usize::try_from(fetched.source.len()).expect("small")];
         fetched.source.read_exact_at(0, &mut bytes).expect("it is read");
         Ok(bytes)
@@ -212,7 +213,8 @@ async fn an_artifact_that_is_not_there_is_not_found() {
         let digest = Digest::of(b"nothing");
         let record = fixture.store.record(&project("team"), digest).await;
         assert_eq!(record.expect("it is read"), None);
-        let error = fixture.store.fetch(digest, 7, &fixture.scratch()).await.expect_err("absent");
+        let error =
+            fixture.store.fetch(digest, 7, &fixture.scratch(), &|| {}).await.expect_err("absent");
         assert!(matches!(error, StoreError::NotFound { .. }) && !error.is_transient(), "{error}");
     }
 }
@@ -254,7 +256,7 @@ async fn a_download_ends_when_it_is_longer_than_the_artifact() {
     fixture.store = ArtifactStore::of_objects(Arc::new(pieces));
     let digest = Digest::of(b"0123456789");
     fixture.put(&blob_path(digest), &[b'x'; 1000]).await;
-    match fixture.store.fetch(digest, 10, &fixture.scratch()).await {
+    match fixture.store.fetch(digest, 10, &fixture.scratch(), &|| {}).await {
         Err(StoreError::Corrupt { actual, .. }) => assert_eq!(actual, Digest::of(&[b'x'; 20])),
         other => panic!("{other:?}"),
     }

@@ -15,6 +15,7 @@ use super::compress::GzipWriter;
 use super::content::Content;
 use super::layout::{Data, Node, PlannedLayer};
 use super::tar;
+use crate::pulse::Pulse;
 
 /// The media type of the layers made here.
 pub const MEDIA_TYPE: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
@@ -47,10 +48,12 @@ pub fn make(
     artifact: &Arc<FileSource>,
     epoch: i64,
     scratch: &Path,
+    pulse: &Pulse,
 ) -> Result<Layer, AssembleError> {
     let disk = || AssembleError::disk("write a layer to the scratch directory");
     let mut writer = GzipWriter::new(artifact, scratch).map_err(disk())?;
     for (path, node) in &planned.nodes {
+        pulse.beat().map_err(disk())?;
         let (user, group) = planned.owner(path);
         let (kind, mode) = match node {
             Node::Directory => (tar::Kind::Directory, DIRECTORY_MODE),
@@ -61,9 +64,11 @@ pub fn make(
         writer.deflate(&tar::header(&header)).map_err(disk())?;
         match node {
             Node::Directory => {}
-            Node::File { data: Data::Whole, .. } => whole(&mut writer, artifact).map_err(disk())?,
+            Node::File { data: Data::Whole, .. } => {
+                whole(&mut writer, artifact, pulse).map_err(disk())?;
+            }
             Node::File { data: Data::Entry(entry), .. } => {
-                write_entry(&mut writer, planned, artifact, entry)?;
+                write_entry(&mut writer, planned, artifact, entry, pulse)?;
             }
         }
         if let tar::Kind::File(size) = kind {
@@ -81,7 +86,7 @@ pub fn make(
     })
 }
 
-fn whole(writer: &mut GzipWriter, artifact: &Arc<FileSource>) -> io::Result<()> {
+fn whole(writer: &mut GzipWriter, artifact: &Arc<FileSource>, pulse: &Pulse) -> io::Result<()> {
     let mut start = [0; 8];
     let known = usize::try_from(artifact.len()).unwrap_or(usize::MAX).min(start.len());
     artifact.read_exact_at(0, &mut start[..known])?;
@@ -96,6 +101,7 @@ fn whole(writer: &mut GzipWriter, artifact: &Arc<FileSource>) -> io::Result<()> 
         let chunk = &mut chunk[..rest.min(256 * 1024)];
         artifact.read_exact_at(done, chunk)?;
         writer.deflate(chunk)?;
+        pulse.beat()?;
         done += chunk.len() as u64;
     }
     Ok(())
@@ -106,6 +112,7 @@ fn write_entry(
     planned: &PlannedLayer,
     artifact: &Arc<FileSource>,
     entry: &Entry,
+    pulse: &Pulse,
 ) -> Result<(), AssembleError> {
     let corrupt =
         |why: &str| AssembleError::Artifact(format!("the entry {} is corrupt: {why}", entry.name));
@@ -136,7 +143,7 @@ fn write_entry(
     loop {
         match read_up_to(&mut whole, &mut chunk).map_err(failed)? {
             0 => return Ok(()),
-            read => writer.deflate(&chunk[..read]).map_err(failed)?,
+            read => writer.deflate(&chunk[..read]).and_then(|()| pulse.beat()).map_err(failed)?,
         }
     }
 }

@@ -7,8 +7,8 @@ use std::time::Duration;
 use async_nats::jetstream::Message;
 use slipway_proto::event::Event;
 use slipway_proto::{Build, Change, Failure, Phase, Reason, Timestamp};
-use slipway_queue::publish::Delivered;
-use slipway_queue::{Record, RecordError, topology};
+use slipway_queue::publish::{Delivered, Sent};
+use slipway_queue::{Record, RecordError, failpoint, topology};
 
 use super::{Attempts, settle};
 
@@ -16,10 +16,16 @@ use super::{Attempts, settle};
 /// the server drops a second copy.
 const YOUNG: Duration = Duration::from_secs(60);
 
+/// An announcement younger than this says that its worker lives: it is renewed every 5 s.
+const ANNOUNCED: Duration = Duration::from_secs(6);
+
+/// For so long after a lost connection came back, leases that ended count as the outage's.
+const OUTAGE: Duration = Duration::from_secs(30);
+
 /// What became of a delivered build.
 pub(super) enum Claim {
     /// It is ours.
-    Claimed(Box<Record>),
+    Claimed(Box<(Record, Sent)>),
     /// There is nothing to do for it, and the message has been answered.
     Settled,
 }
@@ -32,13 +38,13 @@ impl Attempts {
     ) -> Result<Claim, RecordError> {
         let records = self.queue.records();
         let request = &delivered.request;
+        failpoint("claim.received");
+        self.announce_queued(delivered, message).await;
         loop {
             let Some(record) = records.get(&request.project, request.build).await? else {
                 // The record outlived its bucket while the build waited: the message holds
                 // everything that it said.
-                let build =
-                    Build::accepted(request.clone(), delivered.submission, delivered.accepted_at);
-                match records.create(build).await {
+                match records.create(accepted(delivered)).await {
                     Ok(_) | Err(RecordError::Conflict) => continue,
                     Err(error) => return Err(error),
                 }
@@ -47,20 +53,22 @@ impl Attempts {
                 settle::finished_before(&self.queue, &record.build, message).await;
                 return Ok(Claim::Settled);
             }
-            if let Some(delay) = not_yet(&record.build, message, Timestamp::now()) {
+            if let Some(delay) = self.not_yet(&record.build, message).await? {
                 settle::give_back(message, Some(delay)).await;
                 return Ok(Claim::Settled);
             }
-            let change = self.next_change(&record.build);
-            let Ok(next) = record.build.apply(&change, Timestamp::now()) else { continue };
+            let Some(next) = self.next(&record.build, Timestamp::now()) else { continue };
             match records.update(next, record.revision).await {
-                Ok(claimed) if claimed.build.state.is_finished() => {
-                    settle::exhausted(&self.queue, &claimed.build, message).await;
+                Ok(ended) if ended.build.state.is_finished() => {
+                    settle::ended(&self.queue, &ended.build, message).await;
                     return Ok(Claim::Settled);
                 }
                 Ok(claimed) => {
-                    self.announce(&claimed.build).await;
-                    return Ok(Claim::Claimed(Box::new(claimed)));
+                    failpoint("claim.claimed");
+                    let started = Event::started(&claimed.build, &self.worker, Timestamp::now());
+                    let started = self.queue.send_event(started).await;
+                    failpoint("claim.announced");
+                    return Ok(Claim::Claimed(Box::new((claimed, started))));
                 }
                 Err(RecordError::Conflict) => {}
                 Err(error) => return Err(error),
@@ -68,7 +76,21 @@ impl Attempts {
         }
     }
 
-    /// The claim, or the end of a build that has used up its attempts.
+    /// The record after this claim, or after the end of a build that waited too long or has used
+    /// up its attempts.
+    fn next(&self, build: &Build, now: Timestamp) -> Option<Build> {
+        let mut build = build.clone();
+        if build.state.holder().is_some() && self.queue.reconnected_within(OUTAGE) {
+            // Its worker lost the lease while the server was away, as all did: no fault of the
+            // build, so that attempt is not charged.
+            let epoch = build.state.epoch;
+            let free = Change::GiveBack { epoch, not_before: None, failure: None };
+            build = build.apply(&free, now).ok()?;
+        }
+        let change = build.waited_too_long(now).unwrap_or_else(|| self.next_change(&build));
+        build.apply(&change, now).ok()
+    }
+
     fn next_change(&self, build: &Build) -> Change {
         let state = &build.state;
         if state.attempt < build.request.max_attempts {
@@ -81,34 +103,56 @@ impl Attempts {
                 build.request.max_attempts
             ),
         );
-        Change::Fail { epoch: state.epoch, failure }
+        Change::Fail { epoch: state.epoch, failure, dead: true }
     }
 
-    async fn announce(&self, build: &Build) {
-        let age = Timestamp::now().duration_since(build.accepted_at);
-        if Duration::try_from(age).is_ok_and(|age| age < YOUNG) {
-            // The dispatcher publishes `queued` after the build is in the queue, and a worker may
-            // be faster. The same event from here is dropped as a duplicate if the dispatcher
-            // was first, and else keeps the order that subscribers rely on.
-            self.queue.send_event(&Event::queued(build)).await;
+    /// Publishes `build.queued` of a young build and waits until it is stored.
+    ///
+    /// The dispatcher publishes it after the build is in the queue, and a worker may be faster.
+    /// The same event from here is dropped as a duplicate if the dispatcher was first, and else
+    /// keeps the order that subscribers rely on.
+    async fn announce_queued(&self, delivered: &Delivered, message: &Message) {
+        let age = Timestamp::now().duration_since(delivered.accepted_at);
+        let young = Duration::try_from(age).is_ok_and(|age| age < YOUNG);
+        if !young || is_redelivered(message) {
+            return;
         }
-        let started = Event::started(build, &self.worker, Timestamp::now());
-        self.queue.send_event(&started).await;
+        if let Err(error) = self.queue.publish_event(&Event::queued(&accepted(delivered))).await {
+            tracing::warn!(build = %delivered.request.build, %error, "build.queued was not stored");
+        }
+    }
+
+    /// How long this delivery must wait, if it must.
+    async fn not_yet(
+        &self,
+        build: &Build,
+        message: &Message,
+    ) -> Result<Option<Duration>, RecordError> {
+        if let Phase::Queued { not_before: Some(time) } = &build.state.phase {
+            return Ok(Duration::try_from(time.duration_since(Timestamp::now())).ok());
+        }
+        let Some(holder) = build.state.holder().filter(|holder| **holder != self.worker) else {
+            return Ok(None);
+        };
+        if !is_redelivered(message) {
+            // A second copy; the first one's lease decides.
+            return Ok(Some(topology::ACK_WAIT));
+        }
+        // A server that was restarted can take a lease for older than it is. Whoever holds the
+        // build announces so every few seconds.
+        let works_on_it = self.queue.worker(holder).await?.is_some_and(|(view, age)| {
+            age < ANNOUNCED && view.running.contains(&build.request.build)
+        });
+        Ok(works_on_it.then_some(ANNOUNCED))
     }
 }
 
-/// How long this delivery must wait, if it must.
-fn not_yet(build: &Build, message: &Message, now: Timestamp) -> Option<Duration> {
-    match &build.state.phase {
-        Phase::Queued { not_before: Some(time) } if *time > now => {
-            Duration::try_from(time.duration_since(now)).ok()
-        }
-        // Somebody holds the build, and this message was never delivered before: it is a second
-        // copy, and the first one's lease decides.
-        Phase::Running { .. } | Phase::Publishing { .. } => {
-            let first_delivery = message.info().is_ok_and(|info| info.delivered <= 1);
-            first_delivery.then_some(topology::ACK_WAIT)
-        }
-        _ => None,
-    }
+/// The record as it was when the build was accepted.
+fn accepted(delivered: &Delivered) -> Build {
+    let Delivered { request, submission, accepted_at, order } = delivered;
+    Build { order: *order, ..Build::accepted(request.clone(), *submission, *accepted_at) }
+}
+
+fn is_redelivered(message: &Message) -> bool {
+    message.info().is_ok_and(|info| info.delivered > 1)
 }

@@ -7,14 +7,15 @@
 //! message is acknowledged only then, and waits for the server's confirmation. A crash between
 //! any two steps makes the message come back, and whoever gets it publishes the outcome again.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::jetstream::{AckKind, Message};
 use rand::Rng as _;
 use slipway_proto::event::Event;
-use slipway_proto::{Build, Change, Failure, Timestamp};
-use slipway_queue::Queue;
+use slipway_proto::{Build, Change, Failure, Phase, Reason, Timestamp};
 use slipway_queue::publish::DeliveryError;
+use slipway_queue::{Queue, RecordError, failpoint, is_off};
 
 use super::{Attempt, End};
 use crate::failure::StageError;
@@ -24,6 +25,9 @@ const FIRST_DELAY: Duration = Duration::from_secs(1);
 const MAX_DELAY: Duration = Duration::from_secs(60);
 /// How often an acknowledgement is tried before the message is left to come back.
 const ACK_TRIES: u32 = 3;
+/// How long a worker that lost a build tries to say that it was no fault of the build.
+const UNCHARGE_FOR: Duration = Duration::from_secs(60);
+const UNCHARGE_EVERY: Duration = Duration::from_millis(500);
 
 impl Attempt {
     pub(super) async fn settle(mut self, end: End) {
@@ -32,10 +36,11 @@ impl Attempt {
             End::Succeeded(image) => {
                 tracing::info!(%build, digest = %image.digest, "build succeeded");
                 let published = Event::published(&self.record.build, &image, Timestamp::now());
-                self.shared.queue.send_event(&published).await;
-                self.finish("Build completed successfully", None).await;
+                drop(self.shared.queue.send_event(published).await);
+                failpoint("commit.succeeded");
+                self.finish("Build completed successfully").await;
             }
-            End::Failed(error) => self.failed(error).await,
+            End::Failed(error) => Box::pin(self.failed(error)).await,
             End::HandedBack => {
                 tracing::info!(%build, "giving a build back, the worker stops");
                 // It may have been stopped after `Publishing` was recorded.
@@ -47,11 +52,57 @@ impl Attempt {
                 }
                 self.log.finish("the worker stops and gives the build back").await;
             }
-            End::Lost => {
-                tracing::warn!(%build, "lost a build: its lease ran out or it was changed by others");
-                self.log.finish("this worker lost the build; it stops working on it").await;
+            End::CalledOff(record) => {
+                self.record = *record;
+                self.called_off_by_others().await;
             }
+            End::Lost => self.lost().await,
         }
+    }
+
+    /// The build has an outcome that this attempt did not give it.
+    async fn called_off_by_others(self) {
+        let build = &self.record.build;
+        tracing::info!(build = %self.request.build, "a build was ended by others");
+        let last_line = match &build.state.phase {
+            Phase::Cancelled { message } => format!("Build cancelled: {message}"),
+            _ => "the build has ended elsewhere; this worker stops working on it".to_owned(),
+        };
+        self.finish(&last_line).await;
+    }
+
+    /// The lease ran out, or the record was changed by others.
+    async fn lost(mut self) {
+        let build = self.request.build;
+        tracing::warn!(%build, "lost a build: its lease ran out or it was changed by others");
+        let give_up = tokio::time::Instant::now() + UNCHARGE_FOR;
+        let request = Arc::clone(&self.request);
+        let records = self.shared.queue.records();
+        let epoch = self.record.build.state.epoch;
+        while tokio::time::Instant::now() < give_up {
+            match records.get(&request.project, request.build).await {
+                Ok(Some(record)) if record.build.state.is_finished() => {
+                    self.record = record;
+                    return self.called_off_by_others().await;
+                }
+                Ok(Some(record)) if record.build.state.epoch == epoch => {
+                    // Nobody has taken it yet. That the server was away is no fault of the build:
+                    // the attempt is given back and not charged.
+                    let why = "the worker could not reach NATS for longer than its lease";
+                    let failure = Some(Failure::new(Reason::LeaseLost, why));
+                    let change = Change::GiveBack { epoch, not_before: None, failure };
+                    if self.change(&record, &change).await.is_ok() {
+                        break;
+                    }
+                }
+                Ok(_) => break,
+                Err(error) => {
+                    tracing::debug!(%build, %error, "waiting for NATS to give a build back");
+                }
+            }
+            tokio::time::sleep(UNCHARGE_EVERY).await;
+        }
+        self.log.finish("this worker lost the build; it stops working on it").await;
     }
 
     async fn failed(mut self, error: StageError) {
@@ -60,21 +111,23 @@ impl Attempt {
         let (epoch, attempt) = (state.epoch, state.attempt);
         let may_retry = transient && (!charged || attempt < self.request.max_attempts);
         if may_retry {
-            return self.retry(failure, charged, retry_after).await;
+            return Box::pin(self.retry(failure, charged, retry_after)).await;
         }
         if transient {
             failure.message = format!("{} (attempt {attempt} was the last)", failure.message);
         }
         tracing::info!(build = %self.request.build, %failure, "build failed");
-        let change = Change::Fail { epoch, failure: failure.clone() };
+        let change = Change::Fail { epoch, failure: failure.clone(), dead: transient };
         // A failure after `Publishing` was recorded: the record is newer than the one in hand.
         self.refresh().await;
+        failpoint("settle.before_record");
         match self.change(&self.record, &change).await {
             Ok(record) => self.record = record,
+            Err(End::Lost) => return self.lost().await,
             Err(_) => return self.log.finish("the outcome could not be recorded").await,
         }
-        let exhausted = transient.then(|| failure.to_string());
-        self.finish(&format!("Build failed: {failure}"), exhausted).await;
+        failpoint("settle.recorded");
+        self.finish(&format!("Build failed: {failure}")).await;
     }
 
     async fn retry(mut self, failure: Failure, charged: bool, retry_after: Option<Duration>) {
@@ -91,9 +144,11 @@ impl Attempt {
             Change::GiveBack { epoch, not_before, failure }
         };
         let before = self.record.build.clone();
+        failpoint("settle.before_record");
         if self.change(&self.record, &change).await.is_err() {
-            return self.log.finish("this worker lost the build; it stops working on it").await;
+            return self.lost().await;
         }
+        failpoint("settle.recorded");
         let seconds = delay.as_secs_f32();
         let shared = &self.shared;
         let event = Event::retrying(&before, &shared.worker, &failure, charged, not_before, now);
@@ -118,17 +173,15 @@ impl Attempt {
         }
     }
 
-    async fn finish(self, last_line: &str, dead: Option<String>) {
+    async fn finish(mut self, last_line: &str) {
         self.log.finish(last_line).await;
         let queue = &self.shared.queue;
-        if !publish_outcome(queue, &self.record.build).await {
-            // Comes back after the lease, and is published then.
-            return;
+        if let Some(started) = self.started.take()
+            && let Err(error) = started.ensure(queue).await
+        {
+            tracing::warn!(build = %self.request.build, %error, "build.started was not stored");
         }
-        if let Some(why) = dead {
-            bury_message(queue, &self.message, &why).await;
-        }
-        acknowledge(&self.message, AckKind::Ack).await;
+        ended(queue, &self.record.build, &self.message).await;
     }
 }
 
@@ -138,10 +191,31 @@ fn backoff(attempt: u32) -> Duration {
     doubled.min(MAX_DELAY).mul_f64(rand::rng().random_range(0.8..1.2))
 }
 
+/// Publishes the outcome of a build, moves its request to the dead letters if it belongs there,
+/// and acknowledges. If one of these fails the message comes back after the lease, and they are
+/// done again.
+pub(super) async fn ended(queue: &Queue, build: &Build, message: &Message) {
+    if !publish_outcome(queue, build).await {
+        return;
+    }
+    failpoint("commit.announced");
+    if build.is_dead() {
+        failpoint("dead.announced");
+        if let Err(error) = queue.bury(build).await {
+            tracing::error!(build = %build.request.build, %error, "could not write a dead letter");
+            return;
+        }
+        failpoint("dead.buried");
+    }
+    if acknowledge(message, AckKind::Ack).await {
+        tracing::info!(build = %build.request.build, "settled");
+    }
+}
+
 async fn publish_outcome(queue: &Queue, build: &Build) -> bool {
     let event = Event::finished(build).expect("the build has its outcome");
     match queue.publish_event(&event).await {
-        Ok(()) => true,
+        Ok(_) => true,
         Err(error) => {
             tracing::warn!(build = %build.request.build, %error, "an outcome was not published");
             false
@@ -152,34 +226,57 @@ async fn publish_outcome(queue: &Queue, build: &Build) -> bool {
 /// Answers the message of a build that has its outcome already: whoever recorded it may have died
 /// before publishing it.
 pub(super) async fn finished_before(queue: &Queue, build: &Build, message: &Message) {
-    if publish_outcome(queue, build).await {
-        acknowledge(message, AckKind::Ack).await;
-    }
+    tracing::info!(build = %build.request.build, "a finished build was delivered again");
+    ended(queue, build, message).await;
 }
 
-/// Answers the message of a build whose attempts are used up.
-pub(super) async fn exhausted(queue: &Queue, build: &Build, message: &Message) {
-    if publish_outcome(queue, build).await {
-        bury_message(queue, message, "attempts exhausted").await;
-        acknowledge(message, AckKind::Ack).await;
-    }
-}
-
-/// Moves a message that is no build request out of the queue.
+/// Moves a message that is no build request out of the queue. If there is such a build, it fails:
+/// its record still holds the request as it was accepted, from which a replay makes a new message.
 pub(super) async fn bury(queue: &Queue, message: &Message, error: &DeliveryError) {
-    tracing::error!(subject = %message.subject, %error, "a message of the queue is no build request");
-    if bury_message(queue, message, &error.to_string()).await {
-        acknowledge(message, AckKind::Term).await;
+    let subject = message.subject.as_str();
+    tracing::error!(subject, %error, "a message of the queue is no build request");
+    let Ok(failed) = fail_corrupt(queue, subject, error).await else { return };
+    let headers = message.headers.clone().unwrap_or_default();
+    let payload = message.payload.clone();
+    let buried = queue.bury_message(subject, headers, payload, &error.to_string()).await;
+    if let Err(error) = buried {
+        tracing::error!(subject, %error, "could not write a dead letter");
+        return;
     }
+    if let Some(build) = &failed
+        && !publish_outcome(queue, build).await
+    {
+        return;
+    }
+    acknowledge(message, AckKind::Term).await;
 }
 
-async fn bury_message(queue: &Queue, message: &Message, why: &str) -> bool {
-    let headers = message.headers.clone().unwrap_or_default();
-    match queue.bury(&message.subject, headers, message.payload.clone(), why).await {
-        Ok(()) => true,
-        Err(error) => {
-            tracing::error!(subject = %message.subject, %error, "could not write a dead letter");
-            false
+/// Fails the build that a corrupt message stands for, if it is one and has not ended.
+async fn fail_corrupt(
+    queue: &Queue,
+    subject: &str,
+    error: &DeliveryError,
+) -> Result<Option<Build>, RecordError> {
+    let mut tokens = subject.rsplit('.');
+    let build = tokens.next().and_then(|build| build.parse().ok());
+    let project = tokens.next().and_then(|project| project.parse().ok());
+    let (Some(project), Some(build)) = (project, build) else { return Ok(None) };
+    let records = queue.records();
+    loop {
+        let Some(record) = records.get(&project, build).await? else { return Ok(None) };
+        let message = format!("{error}; replay the dead letter to build what was accepted");
+        let failure = Failure::new(Reason::InvalidRequest, message);
+        let change = Change::Fail { epoch: record.build.state.epoch, failure, dead: true };
+        let Ok(next) = record.build.apply(&change, Timestamp::now()) else {
+            return Ok(record.build.outcome().is_some().then_some(record.build));
+        };
+        match records.update(next, record.revision).await {
+            Ok(failed) => return Ok(Some(failed.build)),
+            Err(RecordError::Conflict) => {}
+            Err(error) => {
+                tracing::warn!(%build, %error, "a corrupt request waits for its record");
+                return Err(error);
+            }
         }
     }
 }
@@ -196,15 +293,19 @@ pub(super) async fn extend(message: &Message) {
 
 /// Answers a message and waits for the server's confirmation. Without one the message comes back,
 /// which is harmless: the record says what became of the build.
-async fn acknowledge(message: &Message, kind: AckKind) {
+async fn acknowledge(message: &Message, kind: AckKind) -> bool {
+    if is_off("confirmed-ack") {
+        return message.ack_with(kind).await.is_ok();
+    }
     for _ in 0..ACK_TRIES {
         match message.double_ack_with(kind).await {
-            Ok(()) => return,
+            Ok(()) => return true,
             Err(error) => {
                 tracing::warn!(%error, subject = %message.subject, "an answer was not confirmed");
             }
         }
     }
+    false
 }
 
 #[cfg(test)]

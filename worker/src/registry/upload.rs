@@ -93,7 +93,7 @@ impl Registry {
         if response.status() != StatusCode::CREATED {
             return Err(RegistryError::unexpected(&response, "an upload"));
         }
-        Ok(())
+        super::check_digest(&response, digest, "the blob")
     }
 
     fn session(

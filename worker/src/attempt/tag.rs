@@ -1,0 +1,145 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! Writing tags so that the last submitted build has them in the end (design section 6).
+//!
+//! A registry takes whatever comes last. So a build first enters itself as the tag's owner, which
+//! an older build cannot do after a newer one; and whoever has written looks again, and if a newer
+//! owner has entered itself meanwhile, writes that one's image, whose write it may just have
+//! undone. A worker that dies between its write and that look leaves it to the next attempt of its
+//! build, which looks before anything else.
+
+use futures::future::try_join_all;
+use slipway_proto::outcome::SupersededTag;
+use slipway_proto::{Failure, Reason, Reference};
+use slipway_queue::tag::{TagOwner, Tags};
+use slipway_queue::{RecordError, failpoint, is_off};
+
+use super::{Attempt, End};
+use crate::assemble::Assembled;
+use crate::failure::StageError;
+use crate::pipeline::Observer;
+
+/// How often a tag is repaired in a row before it is left to the writers that keep overtaking.
+const MAX_REPAIRS: u32 = 20;
+
+/// Which tags a build got, and which it left to later ones.
+#[derive(Debug, Default)]
+pub(super) struct Tagged {
+    pub(super) written: Vec<Reference>,
+    pub(super) superseded: Vec<SupersededTag>,
+}
+
+impl Attempt {
+    /// Points every reference of the request that no later build owns at the image.
+    pub(super) async fn tag(
+        &self,
+        image: &Assembled,
+        observer: &dyn Observer,
+    ) -> Result<Tagged, End> {
+        let references = &self.request.references;
+        let each = references.iter().map(|reference| self.tag_one(reference, image));
+        let mut tagged = Tagged::default();
+        for (reference, owner) in references.iter().zip(try_join_all(each).await?) {
+            let Some(owner) = owner else {
+                observer.line(&format!("tagged {reference}"));
+                tagged.written.push(reference.clone());
+                continue;
+            };
+            observer.line(&format!(
+                "tag_superseded: {reference} belongs to build {}, which was submitted later; this image is {}",
+                owner.build,
+                reference.with_digest(image.manifest_digest)
+            ));
+            let superseded = SupersededTag { reference: reference.clone(), by: owner.build };
+            tagged.superseded.push(superseded);
+        }
+        Ok(tagged)
+    }
+
+    /// Writes one tag, and returns the later build that owns it if one does.
+    async fn tag_one(
+        &self,
+        reference: &Reference,
+        image: &Assembled,
+    ) -> Result<Option<TagOwner>, End> {
+        if is_off("tag-fencing") {
+            self.put_tag(reference, image).await?;
+            return Ok(None);
+        }
+        let tags = self.shared.queue.tags();
+        let claimant = TagOwner {
+            reference: reference.clone(),
+            project: self.request.project.clone(),
+            build: self.request.build,
+            order: self.record.build.order,
+            digest: image.manifest_digest,
+        };
+        let owner =
+            tags.claim(&claimant).await.map_err(|error| unknown_owner(reference, &error))?;
+        failpoint("tag.claimed");
+        self.check_lease()?;
+        if owner.build != claimant.build {
+            // An earlier attempt may have died between its write and its second look.
+            if self.record.build.state.epoch > 1 {
+                self.repair(&tags, owner.clone()).await?;
+            }
+            return Ok(Some(owner));
+        }
+        let written = self.put_tag(reference, image).await;
+        failpoint("tag.written");
+        // Whether the write succeeded or not: it may have arrived. And whether the lease still
+        // holds or not: what is written then is the later build's image.
+        let later =
+            tags.owner(reference).await.map_err(|error| unknown_owner(reference, &error))?;
+        match later.filter(|later| later.build != claimant.build) {
+            Some(later) => {
+                self.repair(&tags, later.clone()).await?;
+                Ok(Some(later))
+            }
+            None => written.map(|()| None),
+        }
+    }
+
+    async fn put_tag(&self, reference: &Reference, image: &Assembled) -> Result<(), End> {
+        let writer = self.signature();
+        let put = self.shared.pipeline.tag(&self.request, reference, image, &writer);
+        put.await.map_err(End::Failed)
+    }
+
+    /// Says in the registry's log who writes.
+    fn signature(&self) -> String {
+        format!("build={} epoch={}", self.request.build, self.record.build.state.epoch)
+    }
+
+    /// Has the tag point at its owner's image, until the owner stays the same over a write.
+    async fn repair(&self, tags: &Tags, mut owner: TagOwner) -> Result<(), End> {
+        for _ in 0..MAX_REPAIRS {
+            let writer = format!("{} repairs={}", self.signature(), owner.build);
+            let repaired = self
+                .shared
+                .pipeline
+                .point(&self.request, &owner.reference, owner.digest, &writer)
+                .await;
+            if repaired.map_err(End::Failed)? {
+                tracing::info!(tag = %owner.reference, owner = %owner.build, "repaired a tag");
+            }
+            let found = tags.owner(&owner.reference).await;
+            match found.map_err(|error| unknown_owner(&owner.reference, &error))? {
+                Some(now) if now != owner => owner = now,
+                _ => return Ok(()),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// NATS does not say whose a tag is: no fault of the build.
+fn unknown_owner(reference: &Reference, error: &RecordError) -> End {
+    let message = format!("the owner of {reference} could not be read or written: {error}");
+    End::Failed(StageError {
+        failure: Failure::new(Reason::LeaseLost, message),
+        transient: true,
+        charged: false,
+        retry_after: None,
+    })
+}

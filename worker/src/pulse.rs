@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! Signs of life of a build: when it last moved a byte or said a word, and whether it is over.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// Shared by everything that works on one build. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Pulse(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    born: Instant,
+    /// The last sign of life, in milliseconds since then.
+    last: AtomicU64,
+    stopped: AtomicBool,
+}
+
+impl Default for Pulse {
+    fn default() -> Self {
+        let inner = Inner {
+            born: Instant::now(),
+            last: AtomicU64::new(0),
+            stopped: AtomicBool::new(false),
+        };
+        Self(Arc::new(inner))
+    }
+}
+
+impl Pulse {
+    /// Gives a sign of life.
+    ///
+    /// # Errors
+    ///
+    /// When the build is over, so that a thread that cannot be dropped ends too.
+    pub fn beat(&self) -> io::Result<()> {
+        let age = u64::try_from(self.0.born.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.0.last.fetch_max(age, Relaxed);
+        if self.0.stopped.load(Relaxed) {
+            return Err(io::Error::other("the build is over"));
+        }
+        Ok(())
+    }
+
+    /// Says that the build is over.
+    pub fn stop(&self) {
+        self.0.stopped.store(true, Relaxed);
+    }
+
+    /// Returns how long there was no sign of life.
+    #[must_use]
+    pub fn idle(&self) -> Duration {
+        let last = Duration::from_millis(self.0.last.load(Relaxed));
+        self.0.born.elapsed().saturating_sub(last)
+    }
+
+    /// Resolves when neither this nor the other gave a sign of life for so long.
+    pub async fn stalled(&self, other: &Self, limit: Duration) {
+        loop {
+            let idle = self.idle().min(other.idle());
+            if idle >= limit {
+                return;
+            }
+            tokio::time::sleep(limit - idle).await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_build_stalls_when_it_gives_no_sign_of_life_for_the_whole_limit() {
+        let (pulse, other) = (Pulse::default(), Pulse::default());
+        let limit = Duration::from_secs(10);
+        let begun = Instant::now();
+        tokio::time::advance(Duration::from_secs(9)).await;
+        other.beat().expect("it lives");
+        tokio::time::advance(Duration::from_secs(5)).await;
+        pulse.beat().expect("it lives");
+        pulse.stalled(&other, limit).await;
+        assert_eq!(begun.elapsed().as_secs(), 24);
+        pulse.stop();
+        assert!(pulse.beat().is_err());
+    }
+}
