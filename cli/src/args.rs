@@ -3,17 +3,23 @@
 //! The command line.
 
 mod build;
+mod dead;
 mod dev;
+mod page;
+mod registry;
 mod value;
 
 use clap::{Args, Parser, Subcommand};
-use slipway_proto::{BuildId, ProjectName};
+use slipway_proto::{BuildId, ProjectName, WorkerId};
 use url::Url;
 
 use crate::output::Format;
 
 pub use build::{BuildArgs, LocalArgs, RequestArgs, SubmitArgs, Target};
+pub use dead::DeadCommand;
 pub use dev::DevArgs;
+pub use page::PageArgs;
+pub use registry::RegistryArgs;
 
 /// Turns a JAR, a WAR or a native binary into a container image in a registry.
 #[derive(Debug, Parser)]
@@ -96,12 +102,25 @@ pub enum Command {
         #[arg(short, long)]
         follow: bool,
     },
+    /// Call builds off: those that wait never start, those that run stop without pushing a tag
+    Cancel(CancelArgs),
+    /// Build once more what a finished build was made from; prints the new build's id
+    Retry(RetryArgs),
+    /// Look after dead letters: requests that used up their attempts or cannot be read
+    #[command(subcommand)]
+    Dead(DeadCommand),
     /// Print the project's events, oldest first
     Events(EventsArgs),
-    /// List the workers
-    Workers,
+    /// List the workers, or tell some of them to drain
+    Workers {
+        /// What to do with them; without it they are listed.
+        #[command(subcommand)]
+        command: Option<WorkersCommand>,
+    },
     /// Show how much waits in the queue
     Queue,
+    /// Have the server look now for builds that a crash left half done, and show what it repaired
+    Reconcile,
     /// List the environments that a build can name
     Environments,
 }
@@ -115,12 +134,44 @@ pub struct ListArgs {
     /// Only builds of this image: REGISTRY/REPOSITORY for any tag, or with :TAG
     #[arg(long, value_name = "REFERENCE")]
     pub image: Option<String>,
-    /// How many at most
-    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
-    pub limit: u32,
-    /// All of them, page by page
-    #[arg(long, conflicts_with = "limit")]
-    pub all: bool,
+    /// How many of them.
+    #[command(flatten)]
+    pub page: PageArgs,
+}
+
+/// The options of `slipway cancel`.
+#[derive(Debug, Clone, Args)]
+pub struct CancelArgs {
+    /// The builds
+    #[arg(value_name = "ID", required_unless_present = "all_queued")]
+    pub ids: Vec<BuildId>,
+    /// All builds of the project that wait for a worker
+    #[arg(long, conflicts_with = "ids")]
+    pub all_queued: bool,
+}
+
+/// The options of `slipway retry`.
+#[derive(Debug, Clone, Args)]
+pub struct RetryArgs {
+    /// The finished build
+    pub id: BuildId,
+    /// Show the new build's log and wait for its outcome; the exit code is then the build's
+    #[arg(short, long)]
+    pub follow: bool,
+    /// Retrying again with the same key returns the same build
+    #[arg(long, value_name = "KEY")]
+    pub idempotency_key: Option<String>,
+}
+
+/// What to do with workers.
+#[derive(Debug, Clone, Subcommand)]
+pub enum WorkersCommand {
+    /// Tell workers to take no more builds, finish what they hold and exit
+    Drain {
+        /// The workers
+        #[arg(value_name = "ID", required = true)]
+        ids: Vec<WorkerId>,
+    },
 }
 
 /// The options of `slipway events`.
@@ -163,6 +214,19 @@ mod tests {
     }
 
     #[test]
+    fn workers_are_listed_unless_something_is_to_be_done_with_them() {
+        let command = |line| match parse(line).expect("it parses").command {
+            Command::Workers { command } => command,
+            other => panic!("not about workers: {other:?}"),
+        };
+        assert!(command("slipway workers").is_none());
+        let Some(WorkersCommand::Drain { ids }) = command("slipway workers drain w-1 w-2") else {
+            panic!("nobody drains")
+        };
+        assert_eq!(ids.len(), 2);
+    }
+
+    #[test]
     fn mistakes_are_usage_errors() {
         for line in [
             "slipway get 12",
@@ -172,6 +236,15 @@ mod tests {
             "slipway list --state done",
             "slipway list --all --limit 3",
             "slipway list --limit 0",
+            "slipway cancel",
+            "slipway cancel --all-queued 01890a5d-ac96-774b-bcce-b302099a8057",
+            "slipway retry",
+            "slipway dead",
+            "slipway dead show",
+            "slipway dead replay",
+            "slipway dead drop ..",
+            "slipway dead list --all --limit 3",
+            "slipway workers drain",
             "slipway build app.jar",
             "slipway build --image r.example/a",
             "slipway frobnicate",

@@ -3,11 +3,17 @@
 //! The client of the dispatcher's HTTP API, typed by [`slipway_proto::api`].
 //!
 //! Every request has a deadline, and what can be repeated without harm is repeated when the server
-//! says that it is busy: an upload is named by its digest and a submission by its key.
+//! says that it is busy: an upload is named by its digest and a submission by its key. Here is what
+//! all requests have in common; what can be asked stands beside it, by what it is about.
 
+mod builds;
+mod dead;
 mod error;
+mod fleet;
 mod follow;
 mod retry;
+#[cfg(test)]
+mod scripted;
 mod upload;
 
 use std::time::Duration;
@@ -15,18 +21,17 @@ use std::time::Duration;
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use reqwest::{Method, RequestBuilder, Response, StatusCode, redirect};
 use serde::de::DeserializeOwned;
-use serde_json::Value;
-use slipway_proto::api::{
-    BuildList, BuildView, EnvironmentView, Problem, QueueView, StateName, WorkerView,
-};
-use slipway_proto::{BuildId, ProjectName};
+use slipway_proto::ProjectName;
+use slipway_proto::api::Problem;
 use url::Url;
 
+pub use builds::{Events, ListQuery};
 pub use error::ClientError;
+pub(crate) use error::describe;
 pub use follow::{Followed, Follower};
 pub use upload::{Progress, Upload};
 
-use retry::Retries;
+use retry::{Patience, Retries};
 
 /// How long a connection may take to come about.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
@@ -34,6 +39,9 @@ const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
 /// How long an ordinary request may take. The dispatcher's own deadline towards NATS is 5 s and it
 /// asks more than once, so less than that would give up on answers that are on their way.
 const REQUEST_DEADLINE: Duration = Duration::from_secs(30);
+
+/// How long a request may take that goes through all builds, of which there can be many.
+const SWEEP_DEADLINE: Duration = Duration::from_secs(180);
 
 /// More than this of an error's body is not read: it is not from a dispatcher.
 const MAX_PROBLEM: usize = 1 << 20;
@@ -47,30 +55,6 @@ pub struct ClientOptions {
     pub project: ProjectName,
     /// The API token, sent as `Authorization: Bearer`.
     pub token: Option<String>,
-}
-
-/// Which builds to list.
-#[derive(Debug, Clone, Default)]
-pub struct ListQuery {
-    /// Only those in one of these states, if any is named.
-    pub states: Vec<StateName>,
-    /// Only those of this image, at any tag if none is named.
-    pub image: Option<String>,
-    /// How many at most.
-    pub limit: Option<u32>,
-    /// Where the page before ended.
-    pub cursor: Option<String>,
-}
-
-/// Which events to read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Events {
-    /// Those that happen from now on; the stream does not end.
-    Coming,
-    /// Those that have happened; the stream ends behind them.
-    Past,
-    /// Both; the stream does not end.
-    All,
 }
 
 /// Speaks to a dispatcher.
@@ -130,179 +114,35 @@ impl Client {
         &self.project
     }
 
-    /// Submits a build and returns it as it was accepted. Repeated under the same key while the
-    /// server is busy or away, so that one build comes of it however often it arrives.
-    ///
-    /// # Errors
-    ///
-    /// When the server refuses the request or stays away.
-    pub async fn submit(&self, document: &Value, key: &str) -> Result<BuildView, ClientError> {
-        let key = HeaderValue::try_from(key).map_err(|_| ClientError::InvalidKey)?;
-        let mut retries = Retries::default();
-        loop {
-            let request = self
-                .request(Method::POST, self.project_url(&["builds"]))
-                .header("idempotency-key", key.clone())
-                .json(document);
-            match self.json(request).await {
-                Err(error) => match retries.after(&error, true) {
-                    Some(pause) => tokio::time::sleep(pause).await,
-                    None => return Err(error),
-                },
-                accepted => return accepted,
-            }
-        }
-    }
-
-    /// Returns a build.
-    ///
-    /// # Errors
-    ///
-    /// When there is none of that id, or the server cannot be asked.
-    pub async fn build(&self, id: BuildId) -> Result<BuildView, ClientError> {
-        self.get(self.project_url(&["builds", &id.to_string()])).await
-    }
-
-    /// Returns a build, without patience for a server that is busy.
-    ///
-    /// # Errors
-    ///
-    /// When there is none of that id, or the server cannot be asked now.
-    pub async fn build_now(&self, id: BuildId) -> Result<BuildView, ClientError> {
-        let url = self.project_url(&["builds", &id.to_string()]);
-        self.json(self.request(Method::GET, url)).await
-    }
-
-    /// Returns a page of builds.
-    ///
-    /// # Errors
-    ///
-    /// When the server refuses the query or cannot be asked.
-    pub async fn list(&self, query: &ListQuery) -> Result<BuildList, ClientError> {
-        let mut url = self.project_url(&["builds"]);
-        {
-            let mut pairs = url.query_pairs_mut();
-            if !query.states.is_empty() {
-                let states: Vec<_> = query.states.iter().map(|state| state.as_str()).collect();
-                pairs.append_pair("state", &states.join(","));
-            }
-            if let Some(image) = &query.image {
-                pairs.append_pair("image", image);
-            }
-            if let Some(limit) = query.limit {
-                pairs.append_pair("limit", &limit.to_string());
-            }
-            if let Some(cursor) = &query.cursor {
-                pairs.append_pair("cursor", cursor);
-            }
-        }
-        self.get(url).await
-    }
-
-    /// Returns what a build has logged so far, piece by piece as it arrives.
-    ///
-    /// # Errors
-    ///
-    /// When there is no such build, or the server cannot be asked.
-    pub async fn log(&self, id: BuildId) -> Result<Response, ClientError> {
-        let url = self.project_url(&["builds", &id.to_string(), "logs"]);
-        let request = self.request(Method::GET, url).header("accept", "text/plain");
-        match tokio::time::timeout(REQUEST_DEADLINE, self.send(request)).await {
-            Ok(answer) => answer,
-            Err(_) => Err(self.silent(REQUEST_DEADLINE)),
-        }
-    }
-
-    /// Returns the next piece of an answer's body; `None` at its end.
-    ///
-    /// # Errors
-    ///
-    /// When the connection breaks or is silent for longer than the deadline.
-    pub async fn next_piece(
-        &self,
-        response: &mut Response,
-        deadline: Duration,
-    ) -> Result<Option<bytes::Bytes>, ClientError> {
-        match tokio::time::timeout(deadline, response.chunk()).await {
-            Ok(read) => read.map_err(|source| self.transport(source)),
-            Err(_) => Err(self.silent(deadline)),
-        }
-    }
-
-    /// Follows a build's log from its beginning until it is dropped.
-    #[must_use]
-    pub fn follow_log(&self, id: BuildId) -> Follower {
-        let mut url = self.project_url(&["builds", &id.to_string(), "logs"]);
-        url.query_pairs_mut().append_pair("follow", "true");
-        Follower::start(self.clone(), url)
-    }
-
-    /// Reads the project's events, or those of one build, until it is dropped.
-    #[must_use]
-    pub fn events(&self, which: Events, build: Option<BuildId>) -> Follower {
-        let mut url = self.project_url(&["events"]);
-        match which {
-            Events::Coming => {}
-            Events::Past => drop(url.query_pairs_mut().append_pair("follow", "false")),
-            Events::All => drop(url.query_pairs_mut().append_pair("after", "0")),
-        }
-        if let Some(build) = build {
-            url.query_pairs_mut().append_pair("build", &build.to_string());
-        }
-        Follower::start(self.clone(), url)
-    }
-
-    /// Returns whether the server is ready to serve.
-    ///
-    /// # Errors
-    ///
-    /// When it is not, with the reason.
-    pub async fn ready(&self) -> Result<(), ClientError> {
-        let mut url = self.server.clone();
-        url.path_segments_mut()
-            .expect("the address was checked to be http or https")
-            .pop_if_empty()
-            .push("readyz");
-        let request = self.request(Method::GET, url).timeout(REQUEST_DEADLINE);
-        self.send(request).await.map(drop)
-    }
-
-    /// Returns the environments.
-    ///
-    /// # Errors
-    ///
-    /// When the server cannot be asked.
-    pub async fn environments(&self) -> Result<Vec<EnvironmentView>, ClientError> {
-        self.get(self.url(&["environments"])).await
-    }
-
-    /// Returns the workers.
-    ///
-    /// # Errors
-    ///
-    /// When the server cannot be asked.
-    pub async fn workers(&self) -> Result<Vec<WorkerView>, ClientError> {
-        self.get(self.url(&["workers"])).await
-    }
-
-    /// Returns what waits in the queue.
-    ///
-    /// # Errors
-    ///
-    /// When the server cannot be asked.
-    pub async fn queue(&self) -> Result<QueueView, ClientError> {
-        self.get(self.url(&["queue"])).await
-    }
-
     async fn get<T: DeserializeOwned>(&self, url: Url) -> Result<T, ClientError> {
+        self.repeat(self.request(Method::GET, url), Patience::Busy).await
+    }
+
+    /// Sends a request, again as long as there is hope, and reads its answer.
+    async fn repeat<T: DeserializeOwned>(
+        &self,
+        request: RequestBuilder,
+        patience: Patience,
+    ) -> Result<T, ClientError> {
+        self.repeat_within(REQUEST_DEADLINE, request, patience).await
+    }
+
+    /// The same, each time within the given deadline.
+    async fn repeat_within<T: DeserializeOwned>(
+        &self,
+        deadline: Duration,
+        request: RequestBuilder,
+        patience: Patience,
+    ) -> Result<T, ClientError> {
         let mut retries = Retries::default();
         loop {
-            match self.json(self.request(Method::GET, url.clone())).await {
-                Err(error) => match retries.after(&error, false) {
+            let copy = request.try_clone().expect("only uploads have a body that is a stream");
+            match self.json(copy.timeout(deadline)).await {
+                Err(error) => match retries.after(&error, patience) {
                     Some(pause) => tokio::time::sleep(pause).await,
                     None => return Err(error),
                 },
-                found => return found,
+                answer => return answer,
             }
         }
     }
@@ -327,9 +167,9 @@ impl Client {
         self.http.request(method, url)
     }
 
-    /// Sends a request and reads its answer, all within the deadline.
+    /// Sends a request and reads its answer, all within the request's deadline.
     async fn json<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T, ClientError> {
-        let response = self.send(request.timeout(REQUEST_DEADLINE)).await?;
+        let response = self.send(request).await?;
         let status = response.status();
         let bytes = response.bytes().await.map_err(|source| self.transport(source))?;
         serde_json::from_slice(&bytes).map_err(|source| ClientError::Unexpected {
@@ -423,37 +263,4 @@ fn is_missing(status: StatusCode) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn client(server: &str) -> Client {
-        let server = server.parse().expect("a URL");
-        let project = "team".parse().expect("a name");
-        Client::new(ClientOptions { server, project, token: None }).expect("a client")
-    }
-
-    #[test]
-    fn a_path_before_the_api_is_kept() {
-        for server in ["https://ci.example/slipway", "https://ci.example/slipway/"] {
-            let url = client(server).project_url(&["builds"]);
-            assert_eq!(url.as_str(), "https://ci.example/slipway/v1/projects/team/builds");
-        }
-        let url = client("http://127.0.0.1:7070").url(&["queue"]);
-        assert_eq!(url.as_str(), "http://127.0.0.1:7070/v1/queue");
-    }
-
-    #[test]
-    fn a_password_in_the_address_is_not_shown() {
-        assert_eq!(client("http://user:secret@ci.example/").shown(), "http://ci.example");
-    }
-
-    #[test]
-    fn a_token_that_is_no_header_is_refused() {
-        let options = ClientOptions {
-            server: "http://127.0.0.1".parse().expect("a URL"),
-            project: "team".parse().expect("a name"),
-            token: Some("a\nb".into()),
-        };
-        assert!(matches!(Client::new(options), Err(ClientError::InvalidToken)));
-    }
-}
+mod tests;

@@ -3,11 +3,17 @@
 //! The commands: what each asks of the dispatcher and prints.
 
 mod build;
+mod cancel;
+mod dead;
 mod events;
 mod log;
+mod several;
 mod show;
 mod signal;
 mod wait;
+mod workers;
+
+use slipway_proto::api::BuildView;
 
 use crate::args::{Arguments, BuildArgs, Command, GlobalArgs};
 use crate::client::{Client, ClientError, ClientOptions};
@@ -41,11 +47,7 @@ async fn run_command(arguments: Arguments, output: &Output) -> Result<Exit, Erro
         Command::Submit(args) => {
             let client = client(global)?;
             let build = build::submit(&client, &args.file, &args.request, output).await?;
-            if output.is_json() {
-                output.document(&build);
-            } else {
-                output.result(&build.id.to_string());
-            }
+            show::accepted(output, &build);
             Ok(Exit::Success)
         }
         Command::Get { id } => {
@@ -59,14 +61,28 @@ async fn run_command(arguments: Arguments, output: &Output) -> Result<Exit, Erro
             Ok(Box::pin(wait::follow_log(&client(global)?, id, output)).await?)
         }
         Command::Events(args) => Ok(events::print(&client(global)?, &args, output).await?),
-        Command::Workers => {
-            let workers = client(global)?.workers().await?;
-            show::document(output, &workers, || crate::render::workers(&workers, now()));
+        Command::Cancel(args) => Ok(cancel::run(&client(global)?, &args, output).await?),
+        Command::Retry(args) => {
+            let client = client(global)?;
+            let build = build::retry(&client, &args, output).await?;
+            if args.follow {
+                return outcome(&client, build, wait::Watch::Log, output).await;
+            }
+            show::accepted(output, &build);
             Ok(Exit::Success)
+        }
+        Command::Dead(command) => Ok(dead::run(&client(global)?, &command, output).await?),
+        Command::Workers { command } => {
+            Ok(workers::run(&client(global)?, command.as_ref(), output).await?)
         }
         Command::Queue => {
             let queue = client(global)?.queue().await?;
             show::document(output, &queue, || crate::render::queue(&queue));
+            Ok(Exit::Success)
+        }
+        Command::Reconcile => {
+            let repairs = client(global)?.reconcile().await?;
+            show::document(output, &repairs, || crate::render::repairs(&repairs));
             Ok(Exit::Success)
         }
         Command::Environments => {
@@ -82,26 +98,38 @@ async fn build_command(
     global: GlobalArgs,
     output: &Output,
 ) -> Result<Exit, Error> {
-    let build = if args.local || args.to.is_some() {
-        telemetry::start("warn");
-        // Listened to, so that an interrupted build removes what it has begun to write.
-        let mut signals = Signals::listen();
-        tokio::select! {
-            build = local::build(&args, &global.project, output) => build?,
-            exit = signals.next() => return Ok(exit),
-        }
-    } else {
+    if !args.local && args.to.is_none() {
         let client = client(global)?;
         let accepted = build::submit(&client, &args.file, &args.request, output).await?;
         let watch = if args.follow { wait::Watch::Log } else { wait::Watch::Stages };
-        match Box::pin(wait::wait(&client, accepted, watch, output)).await? {
-            wait::Waited::Finished(build) => *build,
-            wait::Waited::Signalled(exit) => return Ok(exit),
-        }
+        return outcome(&client, accepted, watch, output).await;
+    }
+    telemetry::start("warn");
+    // Listened to, so that an interrupted build removes what it has begun to write.
+    let mut signals = Signals::listen();
+    let build = tokio::select! {
+        build = local::build(&args, &global.project, output) => build?,
+        exit = signals.next() => return Ok(exit),
     };
     let written = args.to.map(|target| target.to_string());
     show::document(output, &build, || crate::render::outcome(&build, written.as_deref()));
     Ok(show::exit_of(&build))
+}
+
+/// Waits for the outcome of a build and shows it.
+async fn outcome(
+    client: &Client,
+    accepted: BuildView,
+    watch: wait::Watch,
+    output: &Output,
+) -> Result<Exit, Error> {
+    match Box::pin(wait::wait(client, accepted, watch, output)).await? {
+        wait::Waited::Finished(build) => {
+            show::document(output, &build, || crate::render::outcome(&build, None));
+            Ok(show::exit_of(&build))
+        }
+        wait::Waited::Signalled(exit) => Ok(exit),
+    }
 }
 
 fn client(global: GlobalArgs) -> Result<Client, ClientError> {

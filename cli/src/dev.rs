@@ -170,9 +170,9 @@ impl Stack {
             store,
             cache_dir: data.join("cache"),
             cache_bytes: CACHE_BYTES,
-            mirrors: args.mirrors.clone(),
-            insecure_registries: args.insecure_registries.clone(),
-            docker_configs: local::docker_configs(&args.docker_configs),
+            mirrors: args.registries.mirrors.clone(),
+            insecure_registries: args.registries.insecure_registries.clone(),
+            docker_configs: local::docker_configs(&args.registries.docker_configs),
             drain_grace: DRAIN_GRACE,
             ..Default::default()
         };
@@ -190,10 +190,12 @@ impl Stack {
     /// Returns when a part has ended although nobody told it to.
     async fn ended_by_itself(&mut self) -> DevError {
         const WHAT: &str = "ended by itself";
+        // The only thing that ends a healthy one from outside.
+        const WORKER: &str = "ended by itself: was it told to drain?";
         tokio::select! {
             error = self.nats.ended_by_itself() => error,
             source = self.dispatcher.ended() => DevError::Dispatcher { what: WHAT, source },
-            source = self.worker.ended() => DevError::Worker { what: WHAT, source },
+            source = self.worker.ended() => DevError::Worker { what: WORKER, source },
         }
     }
 

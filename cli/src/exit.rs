@@ -13,6 +13,8 @@ pub enum Exit {
     Success,
     /// The build it waited for did not succeed.
     BuildFailed,
+    /// The server refused it for some of what it was asked for.
+    Refused,
     /// Somebody ended it while it waited: Ctrl-C.
     Interrupted,
     /// Somebody ended it while it waited: SIGTERM.
@@ -25,7 +27,7 @@ impl Exit {
     pub fn code(self) -> u8 {
         match self {
             Self::Success => 0,
-            Self::BuildFailed => 1,
+            Self::BuildFailed | Self::Refused => 1,
             Self::Interrupted => 130,
             Self::Terminated => 143,
         }

@@ -136,7 +136,7 @@ fn view(
     let epoch = 1;
     let outcome = match built {
         Ok(image) => Change::Succeed { epoch, image: Box::new(image) },
-        Err(failure) => Change::Fail { epoch, failure },
+        Err(failure) => Change::Fail { epoch, failure, dead: false },
     };
     let now = Timestamp::now();
     let steps = [
@@ -179,9 +179,9 @@ fn config(args: &LocalArgs) -> Result<slipway_worker::Config, LocalError> {
     Ok(slipway_worker::Config {
         cache_dir,
         cache_bytes: CACHE_BYTES,
-        mirrors: args.mirrors.clone(),
-        insecure_registries: args.insecure_registries.clone(),
-        docker_configs: docker_configs(&args.docker_configs),
+        mirrors: args.registries.mirrors.clone(),
+        insecure_registries: args.registries.insecure_registries.clone(),
+        docker_configs: docker_configs(&args.registries.docker_configs),
         source_date_epoch,
         ..default
     })

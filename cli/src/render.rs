@@ -3,13 +3,19 @@
 //! What the commands print for people, as text: pure functions of documents of the API.
 
 mod build;
+mod dead;
 mod event;
+mod facts;
 mod status;
 mod table;
 mod units;
 
-pub use build::{build_details, build_list, outcome, state};
+pub use build::{build_details, build_line, build_list, cancelled, outcome, state};
+pub use dead::{dead_letter_details, dead_letters};
 pub use event::event_line;
-pub use status::{environments, queue, workers};
+pub use status::{draining, environments, queue, repairs, workers};
 pub use table::Table;
 pub use units::{age, duration, size};
+
+#[cfg(test)]
+pub(crate) use build::tests::build as example_build;

@@ -10,9 +10,8 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde_json::{Map, Value};
 use slipway_proto::Digest;
-use slipway_worker::Mirror;
 
-use super::value;
+use super::{RegistryArgs, value};
 
 /// The options of `slipway build`.
 #[derive(Debug, Args)]
@@ -26,14 +25,14 @@ pub struct BuildArgs {
     #[arg(short, long)]
     pub follow: bool,
     /// Build and push from this process, without a server
-    #[arg(long, conflicts_with_all = ["idempotency_key"])]
+    #[arg(long, conflicts_with_all = ["idempotency_key", "supersede_key"])]
     pub local: bool,
     /// Build without a server and write the image to a file in place of the registry
     #[arg(
         long,
         value_name = "oci:DIR|docker-archive:FILE",
         value_parser = value::target,
-        conflicts_with_all = ["local", "idempotency_key"]
+        conflicts_with_all = ["local", "idempotency_key", "supersede_key"]
     )]
     pub to: Option<Target>,
     /// The options of builds without a server.
@@ -74,30 +73,9 @@ impl std::fmt::Display for Target {
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Options of builds without a server (--local, --to)")]
 pub struct LocalArgs {
-    /// Read images below PREFIX from MIRROR instead
-    #[arg(
-        long = "mirror",
-        value_name = "PREFIX=MIRROR",
-        env = "SLIPWAY_MIRRORS",
-        value_delimiter = ','
-    )]
-    pub mirrors: Vec<Mirror>,
-    /// Speak plain HTTP with this registry; loopback ones need no such option
-    #[arg(
-        long = "insecure-registry",
-        value_name = "HOST:PORT",
-        env = "SLIPWAY_INSECURE_REGISTRIES",
-        value_delimiter = ','
-    )]
-    pub insecure_registries: Vec<String>,
-    /// A Docker config.json with registry credentials, in place of ~/.docker/config.json
-    #[arg(
-        long = "docker-config",
-        value_name = "FILE",
-        env = "SLIPWAY_DOCKER_CONFIGS",
-        value_delimiter = ','
-    )]
-    pub docker_configs: Vec<PathBuf>,
+    /// How registries are reached.
+    #[command(flatten)]
+    pub registries: RegistryArgs,
     /// A TOML file with further environments
     #[arg(long, value_name = "FILE", env = "SLIPWAY_ENVIRONMENTS")]
     pub environments: Option<PathBuf>,
@@ -158,9 +136,18 @@ pub struct RequestArgs {
     /// The longest time an attempt may take, as 90s, 10m or 1h (default: 10m)
     #[arg(long, value_name = "TIME", value_parser = value::seconds)]
     pub timeout: Option<u64>,
+    /// The longest time the build may wait for a worker, in the same form (default: 24h)
+    #[arg(long, value_name = "TIME", value_parser = value::seconds)]
+    pub queue_timeout: Option<u64>,
+    /// The longest time a stage may go without any progress, in the same form (default: 2m)
+    #[arg(long, value_name = "TIME", value_parser = value::seconds)]
+    pub stall_timeout: Option<u64>,
     /// How often the build is tried (default: 5)
     #[arg(long, value_name = "N")]
     pub max_attempts: Option<u64>,
+    /// Cancel unfinished builds that the project submitted earlier with this key, say a branch
+    #[arg(long, value_name = "KEY")]
+    pub supersede_key: Option<String>,
     /// Submitting again with the same key returns the same build
     #[arg(long, value_name = "KEY")]
     pub idempotency_key: Option<String>,
@@ -194,6 +181,7 @@ impl RequestArgs {
             ("priority", &self.priority),
             ("pool", &self.pool),
             ("registry_secret", &self.registry_secret),
+            ("supersede_key", &self.supersede_key),
         ];
         for (name, text) in texts {
             if let Some(text) = text {
@@ -219,7 +207,13 @@ impl RequestArgs {
                 put(name, Value::Object(members.collect()));
             }
         }
-        for (name, number) in [("timeout_s", self.timeout), ("max_attempts", self.max_attempts)] {
+        let numbers = [
+            ("timeout_s", self.timeout),
+            ("queue_timeout_s", self.queue_timeout),
+            ("stall_timeout_s", self.stall_timeout),
+            ("max_attempts", self.max_attempts),
+        ];
+        for (name, number) in numbers {
             if let Some(number) = number {
                 put(name, number.into());
             }
@@ -262,6 +256,7 @@ mod tests {
              --environment java-17 --base b.example/c --env A=b=c --label l=1 --annotation a=2 \
              --port 8080 --port 53/udp --arg --verbose --user 1000:0 --platform linux/arm64 \
              --priority high --pool arm --registry-secret hub --timeout 2m --max-attempts 3 \
+             --queue-timeout 1h --stall-timeout 90 --supersede-key refs/heads/main \
              --filename app.jar",
         );
         let document = build.request.document(Digest::of(b"x"), &build.file);
@@ -273,11 +268,16 @@ mod tests {
         assert_eq!(document["ports"], json!(["8080", "53/udp"]));
         assert_eq!(document["args"], json!(["--verbose"]));
         assert_eq!(document["timeout_s"], 120);
+        assert_eq!(document["queue_timeout_s"], 3600);
+        assert_eq!(document["stall_timeout_s"], 90);
+        assert_eq!(document["supersede_key"], "refs/heads/main");
     }
 
     #[test]
-    fn an_image_goes_to_one_place() {
+    fn an_image_goes_to_one_place_and_a_local_one_supersedes_nothing() {
         let line = "slipway build a.jar --image r.example/a --local --to oci:x";
+        assert!(Arguments::try_parse_from(line.split_whitespace()).is_err());
+        let line = "slipway build a.jar --image r.example/a --local --supersede-key main";
         assert!(Arguments::try_parse_from(line.split_whitespace()).is_err());
         let to = build("slipway build a.jar --image r.example/a --to oci:x").to;
         assert_eq!(to, Some(Target::OciLayout("x".into())));

@@ -6,7 +6,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::Args;
-use slipway_worker::Mirror;
+
+use super::RegistryArgs;
 
 /// The options of `slipway dev`.
 #[derive(Debug, Clone, Args)]
@@ -24,30 +25,9 @@ pub struct DevArgs {
     /// The nats-server to run (default: the one in PATH)
     #[arg(long, value_name = "FILE", env = "SLIPWAY_NATS_SERVER")]
     pub nats_server: Option<PathBuf>,
-    /// Read images below PREFIX from MIRROR instead, as docker.io=127.0.0.1:5000/docker.io
-    #[arg(
-        long = "mirror",
-        value_name = "PREFIX=MIRROR",
-        env = "SLIPWAY_MIRRORS",
-        value_delimiter = ','
-    )]
-    pub mirrors: Vec<Mirror>,
-    /// Speak plain HTTP with this registry; loopback ones need no such option
-    #[arg(
-        long = "insecure-registry",
-        value_name = "HOST:PORT",
-        env = "SLIPWAY_INSECURE_REGISTRIES",
-        value_delimiter = ','
-    )]
-    pub insecure_registries: Vec<String>,
-    /// A Docker config.json with registry credentials, in place of ~/.docker/config.json
-    #[arg(
-        long = "docker-config",
-        value_name = "FILE",
-        env = "SLIPWAY_DOCKER_CONFIGS",
-        value_delimiter = ','
-    )]
-    pub docker_configs: Vec<PathBuf>,
+    /// How registries are reached.
+    #[command(flatten)]
+    pub registries: RegistryArgs,
     /// A TOML file with further environments
     #[arg(long, value_name = "FILE", env = "SLIPWAY_ENVIRONMENTS")]
     pub environments: Option<PathBuf>,

@@ -53,6 +53,16 @@ pub(super) fn seconds(text: &str) -> Result<u64, String> {
         .ok_or_else(|| "write seconds, or a number with s, m or h behind it".to_owned())
 }
 
+/// Reads the build of a dead letter. Mostly an id, but what stands there need not be a request of
+/// ours; it is one token of a subject.
+pub(super) fn letter(text: &str) -> Result<String, String> {
+    let ends_token = |c: char| matches!(c, '.' | '*' | '>') || c.is_whitespace() || c.is_control();
+    if text.is_empty() || text.contains(ends_token) {
+        return Err("write the build as `slipway dead list` shows it".to_owned());
+    }
+    Ok(text.to_owned())
+}
+
 /// Reads where a local build writes its image.
 pub(super) fn target(text: &str) -> Result<Target, String> {
     match text.split_once(':') {
@@ -85,6 +95,16 @@ mod tests {
         assert_eq!(pair("A="), Ok(("A".into(), String::new())));
         assert!(pair("=b").is_err());
         assert!(pair("A").is_err());
+    }
+
+    #[test]
+    fn a_dead_letter_is_named_by_one_token() {
+        for text in ["01890a5d-ac96-774b-bcce-b302099a8057", "nonsense"] {
+            assert_eq!(letter(text).as_deref(), Ok(text));
+        }
+        for text in ["", ".", "..", "a.b", "a b", ">"] {
+            assert!(letter(text).is_err(), "{text}");
+        }
     }
 
     #[test]

@@ -88,6 +88,15 @@ impl ClientError {
         }
     }
 
+    /// Returns the server's code for why it refuses, if it does.
+    #[must_use]
+    pub fn code(&self) -> Option<&str> {
+        match self {
+            Self::Refused { problem, .. } => Some(&problem.code),
+            _ => None,
+        }
+    }
+
     /// Returns whether the same request may succeed later: the server is busy or away.
     #[must_use]
     pub fn is_transient(&self) -> bool {
@@ -106,7 +115,7 @@ fn is_busy(status: u16) -> bool {
 }
 
 /// Title and detail on one line, then each mistake on a line of its own.
-fn describe(problem: &Problem) -> String {
+pub(crate) fn describe(problem: &Problem) -> String {
     let mut text = match (problem.title.as_str(), problem.detail.as_str()) {
         (title, "") => title.to_owned(),
         ("", detail) => detail.to_owned(),

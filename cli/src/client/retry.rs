@@ -18,6 +18,16 @@ const FIRST_PAUSE: Duration = Duration::from_millis(250);
 /// The longest pause, also of those that the server asks for.
 const LONGEST_PAUSE: Duration = Duration::from_secs(15);
 
+/// Through what a request is repeated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Patience {
+    /// The server answers that it is busy.
+    Busy,
+    /// Also its being away, when nobody knows whether the request was done: only for what is the
+    /// same done twice.
+    Away,
+}
+
 /// Counts the tries of one request.
 #[derive(Debug, Default)]
 pub(super) struct Retries {
@@ -26,13 +36,14 @@ pub(super) struct Retries {
 
 impl Retries {
     /// Returns how long to wait before the next try; `None` when there is to be none.
-    ///
-    /// `across_restarts` says that the request is also repeated when the server is away.
-    pub(super) fn after(&mut self, error: &ClientError, across_restarts: bool) -> Option<Duration> {
+    pub(super) fn after(&mut self, error: &ClientError, patience: Patience) -> Option<Duration> {
         let answered =
             matches!(error, ClientError::Refused { .. } | ClientError::Unexpected { .. });
         self.failed += 1;
-        if self.failed >= MAX_TRIES || !error.is_transient() || !(answered || across_restarts) {
+        if self.failed >= MAX_TRIES
+            || !error.is_transient()
+            || !(answered || patience == Patience::Away)
+        {
             return None;
         }
         let asked = match error {
@@ -77,15 +88,18 @@ mod tests {
     #[test]
     fn the_servers_wish_is_obeyed_within_reason() {
         let mut retries = Retries::default();
-        assert_eq!(retries.after(&refused(503, Some(2)), true), Some(Duration::from_secs(2)));
-        assert_eq!(retries.after(&refused(503, Some(9999)), true), Some(LONGEST_PAUSE));
+        assert_eq!(
+            retries.after(&refused(503, Some(2)), Patience::Away),
+            Some(Duration::from_secs(2))
+        );
+        assert_eq!(retries.after(&refused(503, Some(9999)), Patience::Away), Some(LONGEST_PAUSE));
     }
 
     #[test]
     fn pauses_grow_and_tries_end() {
         let mut retries = Retries::default();
         let pauses: Vec<_> =
-            std::iter::from_fn(|| retries.after(&refused(503, None), true)).collect();
+            std::iter::from_fn(|| retries.after(&refused(503, None), Patience::Away)).collect();
         assert_eq!(pauses.len(), 9);
         assert!(pauses.is_sorted());
         assert_eq!(pauses[0], FIRST_PAUSE);
@@ -93,7 +107,14 @@ mod tests {
     }
 
     #[test]
+    fn what_may_have_been_done_is_repeated_only_if_twice_is_the_same() {
+        let lost = ClientError::Lost { server: String::new(), cause: String::new() };
+        assert_eq!(Retries::default().after(&lost, Patience::Busy), None);
+        assert_eq!(Retries::default().after(&lost, Patience::Away), Some(FIRST_PAUSE));
+    }
+
+    #[test]
     fn a_final_refusal_is_not_repeated() {
-        assert_eq!(Retries::default().after(&refused(422, None), true), None);
+        assert_eq!(Retries::default().after(&refused(422, None), Patience::Away), None);
     }
 }

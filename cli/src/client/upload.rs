@@ -19,7 +19,7 @@ use slipway_proto::api::ArtifactView;
 use tokio::io::AsyncReadExt as _;
 use tokio_util::io::ReaderStream;
 
-use super::retry::Retries;
+use super::retry::{Patience, Retries};
 use super::{Client, ClientError, REQUEST_DEADLINE, is_missing};
 
 /// How much is read from the file at once.
@@ -77,7 +77,7 @@ impl Client {
             }
             // The answer to HEAD has no body to say why, so the upload that follows asks again.
             let error = self.refusal(response).await;
-            match retries.after(&error, false) {
+            match retries.after(&error, Patience::Busy) {
                 Some(pause) if !is_missing(status) => tokio::time::sleep(pause).await,
                 _ => return Ok(false),
             }
@@ -105,7 +105,7 @@ impl Client {
                     progress.finished();
                     return Ok(Some(artifact));
                 }
-                Err(error) => match retries.after(&error, true) {
+                Err(error) => match retries.after(&error, Patience::Away) {
                     Some(pause) => tokio::time::sleep(pause).await,
                     None => return Err(error),
                 },

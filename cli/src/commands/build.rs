@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! Uploads an artifact and submits its build.
+//! Uploads an artifact and submits its build, or submits a finished one again.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use std::sync::Arc;
 use slipway_proto::BuildId;
 use slipway_proto::api::BuildView;
 
-use crate::args::RequestArgs;
+use crate::args::{RequestArgs, RetryArgs};
 use crate::client::{Client, ClientError, Progress, Upload};
 use crate::digest_file;
 use crate::output::Output;
@@ -29,12 +29,32 @@ pub(super) async fn submit(
     if client.upload(upload, &progress).await?.is_none() {
         output.note(&format!("{filename} is there already ({digest})"));
     }
-    // A fresh key, so that the build is one build however often its submission is sent.
-    let key = request.idempotency_key.clone().unwrap_or_else(|| BuildId::fresh().to_string());
+    let key = key(request.idempotency_key.as_deref());
     let build = client.submit(&request.document(digest, file), &key).await?;
+    note_accepted(&build, output);
+    Ok(build)
+}
+
+/// Submits once more what a finished build was made from.
+pub(super) async fn retry(
+    client: &Client,
+    args: &RetryArgs,
+    output: &Output,
+) -> Result<BuildView, ClientError> {
+    let build = client.retry(args.id, &key(args.idempotency_key.as_deref())).await?;
+    note_accepted(&build, output);
+    Ok(build)
+}
+
+/// Returns the key to submit under: a fresh one unless it was named, so that the build is one build
+/// however often its submission is sent.
+fn key(named: Option<&str>) -> String {
+    named.map_or_else(|| BuildId::fresh().to_string(), str::to_owned)
+}
+
+fn note_accepted(build: &BuildView, output: &Output) {
     let (id, environment) = (build.id, &build.request.recipe.environment);
     output.note(&format!("build {id} accepted: {} on {environment}", build.target));
-    Ok(build)
 }
 
 async fn digest(file: &Path) -> Result<(slipway_proto::Digest, u64), ClientError> {

@@ -68,7 +68,8 @@ pub(super) async fn wait(
         exit = signals.next() => {
             output.note(&format!(
                 "no longer waiting; build {id} goes on. To look at it:\n  \
-                 slipway get {id}\n  slipway logs {id} -f"
+                 slipway get {id}\n  slipway logs {id} -f\nTo call it off:\n  \
+                 slipway cancel {id}"
             ));
             Ok(Waited::Signalled(exit))
         }

@@ -5,9 +5,10 @@
 use std::time::Duration;
 
 use slipway_proto::Timestamp;
-use slipway_proto::api::{BuildView, StateName};
+use slipway_proto::api::{BuildView, CancelledView, StateName};
 use slipway_proto::outcome::{Image, Transfer};
 
+use super::facts::Facts;
 use super::units::between;
 use super::{Table, age, duration, size};
 
@@ -21,6 +22,21 @@ pub fn state(build: &BuildView) -> String {
         (StateName::Failed, _, Some(failure)) => format!("{word} ({})", failure.reason),
         _ => word.to_owned(),
     }
+}
+
+/// Writes a build on one line: which, where it is, and what it makes.
+#[must_use]
+pub fn build_line(build: &BuildView) -> String {
+    format!("build {} {}: {}", build.id, state(build), build.target)
+}
+
+/// Writes which builds were cancelled at once.
+#[must_use]
+pub fn cancelled(view: &CancelledView) -> Vec<String> {
+    if view.cancelled.is_empty() {
+        return vec!["no builds wait".to_owned()];
+    }
+    view.cancelled.iter().map(|build| format!("build {build} cancelled")).collect()
 }
 
 /// Writes a list of builds.
@@ -78,6 +94,15 @@ pub fn build_details(build: &BuildView, now: Timestamp) -> Vec<String> {
     facts.add("environment", format!("{} on {}", recipe.environment, recipe.base));
     facts.add("platform", request.platform.to_string());
     facts.add("queue", format!("pool {}, priority {}", request.pool, request.priority));
+    if let Some(key) = &request.supersede_key {
+        facts.add("supersedes", format!("earlier builds with the key {key}"));
+    }
+    if let Some(build) = request.retry_of {
+        facts.add("retry of", build.to_string());
+    }
+    if build.replays > 0 {
+        facts.add("replays", build.replays.to_string());
+    }
     if build.attempt > 0 {
         facts.add("attempt", format!("{} of {}", build.attempt, request.max_attempts));
     }
@@ -130,6 +155,13 @@ fn add_image(facts: &mut Facts, image: &Image) {
     for reference in &image.references {
         facts.add("tagged", reference.to_string());
     }
+    for tag in &image.superseded {
+        let (reference, owner) = (&tag.reference, tag.by);
+        facts.add(
+            "tag_superseded",
+            format!("{reference} belongs to build {owner}, which was submitted later"),
+        );
+    }
     add_size(facts, image);
     let count = |wanted| image.layers.iter().filter(|layer| layer.transfer == wanted).count();
     let transfers: Vec<String> = [
@@ -180,33 +212,13 @@ fn add_stages(facts: &mut Facts, image: &Image) {
     facts.add("stages", stages.join(", "));
 }
 
-/// Names and values in two columns.
-#[derive(Default)]
-struct Facts {
-    table: Table,
-    last: &'static str,
-}
-
-impl Facts {
-    /// Adds a fact; one of the same name as the last one is written below it.
-    fn add(&mut self, name: &'static str, value: impl Into<String>) {
-        let shown = if self.last == name { "" } else { name };
-        self.last = name;
-        self.table.row([shown.to_owned(), value.into()]);
-    }
-
-    fn lines(&self) -> Vec<String> {
-        self.table.lines()
-    }
-}
-
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use serde_json::json;
 
     use super::*;
 
-    pub(in crate::render) fn build() -> BuildView {
+    pub(crate) fn build() -> BuildView {
         let digest = slipway_proto::Digest::of(b"x");
         let layer = |base: bool, transfer: &str| {
             json!({"digest": digest, "diff_id": digest, "size_bytes": 1, "media_type": "x",
@@ -300,6 +312,55 @@ pub(super) mod tests {
                 "  RegistryDenied: r.example denied the push: name a registry secret",
             ]
         );
+    }
+
+    #[test]
+    fn a_tag_that_was_left_to_a_later_build_is_told() {
+        let owner = slipway_proto::BuildId::fresh();
+        let mut build = build();
+        let image = build.image.as_mut().expect("an image");
+        let reference = image.references.pop().expect("a reference");
+        image.superseded = vec![slipway_proto::outcome::SupersededTag { reference, by: owner }];
+        let told = format!(
+            "tag_superseded  r.example/team/app:latest belongs to build {owner}, which was \
+             submitted later"
+        );
+        for lines in [outcome(&build, None), build_details(&build, now())] {
+            assert!(lines.iter().any(|line| line.trim_start() == told), "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn details_tell_what_a_build_has_to_do_with_others() {
+        let usual = build_details(&build(), now()).join("\n");
+        for name in ["supersedes", "retry of", "replays"] {
+            assert!(!usual.contains(name), "{usual}");
+        }
+        let mut build = build();
+        let old = slipway_proto::BuildId::fresh();
+        build.request.retry_of = Some(old);
+        build.request.supersede_key = Some("refs/heads/main".into());
+        build.replays = 2;
+        let text = build_details(&build, now()).join("\n");
+        for part in [
+            "supersedes   earlier builds with the key refs/heads/main\n".to_owned(),
+            format!("retry of     {old}\n"),
+            "replays      2\n".to_owned(),
+        ] {
+            assert!(text.contains(&part), "{part} is missing:\n{text}");
+        }
+    }
+
+    #[test]
+    fn a_cancelled_build_is_one_line() {
+        let build = BuildView { state: StateName::Cancelled, image: None, ..build() };
+        assert_eq!(
+            build_line(&build),
+            "build 01890a5d-ac96-774b-bcce-b302099a8057 cancelled: r.example/team/app:1"
+        );
+        let view = CancelledView { cancelled: vec![build.id] };
+        assert_eq!(cancelled(&view), ["build 01890a5d-ac96-774b-bcce-b302099a8057 cancelled"]);
+        assert_eq!(cancelled(&CancelledView { cancelled: vec![] }), ["no builds wait"]);
     }
 
     #[test]

@@ -29,8 +29,12 @@ fn describe(body: &EventBody) -> String {
         EventBody::Queued(queued) => {
             let request = &queued.request;
             let artifact = &request.artifact;
+            let replay = match queued.replays {
+                0 => String::new(),
+                number => format!(", replay {number}"),
+            };
             format!(
-                "{}: {} ({}) on {}",
+                "{}: {} ({}) on {}{replay}",
                 request.image(),
                 artifact.filename,
                 size(artifact.size_bytes),
@@ -49,7 +53,16 @@ fn describe(body: &EventBody) -> String {
         }
         EventBody::Finished(finished) => {
             let outcome = match &finished.outcome {
-                Outcome::Succeeded { .. } => "succeeded".to_owned(),
+                Outcome::Succeeded { image } if image.superseded.is_empty() => {
+                    "succeeded".to_owned()
+                }
+                Outcome::Succeeded { image } => {
+                    let tags = image.superseded.iter().map(|tag| tag.reference.to_string());
+                    format!("succeeded, tag_superseded: {}", tags.collect::<Vec<_>>().join(", "))
+                }
+                Outcome::Failed { failure } if finished.dead => {
+                    format!("failed, a dead letter: {failure}")
+                }
                 Outcome::Failed { failure } => format!("failed: {failure}"),
                 Outcome::Cancelled { message } => format!("cancelled: {message}"),
             };
@@ -78,6 +91,37 @@ mod tests {
             "2026-01-01T00:00:00.123Z  01890a5d-ac96-774b-bcce-b302099a8057  build.started       \
              r.example/a:1: attempt 1 on w-1"
         );
+    }
+
+    #[test]
+    fn an_end_tells_of_dead_letters_and_of_tags_left_to_others() {
+        let mut build = crate::render::example_build();
+        let line = |outcome: &Value, dead: bool| {
+            let mut data = json!({
+                "project": "team", "image": "r.example/a:1", "epoch": 1, "attempt": 1,
+                "worker": null, "accepted_at": "2026-01-01T00:00:00Z", "started_at": null,
+                "dead": dead
+            });
+            let members = outcome.as_object().expect("an object").clone();
+            data.as_object_mut().expect("an object").extend(members);
+            event_line(&json!({
+                "specversion": "1.0", "id": "x", "source": "/projects/team",
+                "subject": "01890a5d-ac96-774b-bcce-b302099a8057", "time": "2026-01-01T00:00:00Z",
+                "datacontenttype": "application/json", "type": "dev.slipway.build.finished.v1",
+                "data": data
+            }))
+        };
+        let failure = slipway_proto::Failure::new(slipway_proto::Reason::AttemptsExhausted, "no");
+        let failed = json!({"outcome": "failed", "failure": failure});
+        assert!(line(&failed, true).ends_with(": failed, a dead letter: AttemptsExhausted: no"));
+        assert!(line(&failed, false).ends_with(": failed: AttemptsExhausted: no"));
+        let image = build.image.as_mut().expect("an image");
+        let succeeded = |image: &_| json!({"outcome": "succeeded", "published": image});
+        assert!(line(&succeeded(image), false).ends_with(": succeeded"));
+        let (reference, by) = (image.references[1].clone(), slipway_proto::BuildId::fresh());
+        image.superseded = vec![slipway_proto::outcome::SupersededTag { reference, by }];
+        let line = line(&succeeded(image), false);
+        assert!(line.ends_with("succeeded, tag_superseded: r.example/team/app:latest"), "{line}");
     }
 
     #[test]

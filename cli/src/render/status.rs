@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! Workers, the queue and the environments.
+//! Workers, the queue, what was repaired there, and the environments.
 
 use slipway_proto::Timestamp;
-use slipway_proto::api::{EnvironmentView, QueueView, WorkerView};
+use slipway_proto::api::{EnvironmentView, QueueView, RepairsView, WorkerView};
 
 use super::{Table, age, size};
 
@@ -29,6 +29,46 @@ pub fn workers(workers: &[WorkerView], now: Timestamp) -> Vec<String> {
     table.lines()
 }
 
+/// Writes that a worker was told to drain.
+#[must_use]
+pub fn draining(worker: &WorkerView) -> String {
+    let held = match worker.running.len() {
+        0 => "it holds no build".to_owned(),
+        1 => "it still holds 1 build".to_owned(),
+        several => format!("it still holds {several} builds"),
+    };
+    format!("worker {} drains: {held}", worker.id)
+}
+
+/// Writes what a sweep of the reconciler repaired.
+#[must_use]
+pub fn repairs(repairs: &RepairsView) -> Vec<String> {
+    let looked_at = match repairs.unfinished {
+        1 => "1 unfinished build looked at".to_owned(),
+        several => format!("{several} unfinished builds looked at"),
+    };
+    let mut table = Table::default();
+    for (count, what) in [
+        (repairs.enqueued, "requests put back into the queue"),
+        (repairs.queued_events, "missing queued events published"),
+        (repairs.started_events, "missing started events published"),
+        (repairs.finished_events, "missing finished events published"),
+        (repairs.dead_letters, "requests put among the dead letters"),
+        (repairs.messages_removed, "requests of finished builds taken out of the queue"),
+        (repairs.timed_out, "builds ended that waited longer than they may"),
+        (repairs.superseded, "builds cancelled because a later one supersedes them"),
+    ] {
+        if count > 0 {
+            table.row([format!("  {count}"), what.to_owned()]);
+        }
+    }
+    let repaired = table.lines();
+    if repaired.is_empty() {
+        return vec![format!("{looked_at}, nothing to repair")];
+    }
+    std::iter::once(format!("{looked_at}, repaired:")).chain(repaired).collect()
+}
+
 /// Writes what waits in the queue.
 #[must_use]
 pub fn queue(queue: &QueueView) -> Vec<String> {
@@ -50,7 +90,8 @@ pub fn queue(queue: &QueueView) -> Vec<String> {
     let mut lines = table.lines();
     if queue.dead > 0 {
         lines.push(format!(
-            "{} dead: requests that used up their attempts, or cannot be read",
+            "{} dead: requests that used up their attempts, or cannot be read; `slipway dead list` \
+             shows the project's",
             queue.dead
         ));
     }
@@ -96,14 +137,29 @@ mod tests {
                 "POOL     PRIORITY  QUEUED  RUNNING",
                 "default  high      3       1",
                 "all                3       1",
-                "2 dead: requests that used up their attempts, or cannot be read",
+                "2 dead: requests that used up their attempts, or cannot be read; `slipway dead \
+                 list` shows the project's",
             ]
         );
     }
 
     #[test]
-    fn workers_show_how_busy_they_are() {
-        let worker = WorkerView {
+    fn repairs_that_were_not_needed_are_not_told() {
+        let view = RepairsView { unfinished: 12, ..RepairsView::default() };
+        assert_eq!(repairs(&view), ["12 unfinished builds looked at, nothing to repair"]);
+        let view = RepairsView { enqueued: 10, dead_letters: 1, unfinished: 1, ..view };
+        assert_eq!(
+            repairs(&view),
+            [
+                "1 unfinished build looked at, repaired:",
+                "  10  requests put back into the queue",
+                "  1   requests put among the dead letters",
+            ]
+        );
+    }
+
+    fn worker() -> WorkerView {
+        WorkerView {
             id: "w-1".parse().expect("a name"),
             version: "0.1.0".into(),
             pool: "default".parse().expect("a name"),
@@ -112,11 +168,22 @@ mod tests {
             cache_bytes: 1_500_000_000,
             draining: true,
             started_at: "2026-01-01T00:00:00Z".parse().expect("a time"),
-        };
+        }
+    }
+
+    #[test]
+    fn workers_show_how_busy_they_are() {
         let now = "2026-01-01T03:00:00Z".parse().expect("a time");
-        let lines = workers(&[worker], now);
+        let lines = workers(&[worker()], now);
         assert_eq!(lines[1], "w-1  default  1 of 4  1.5 GB  3 h ago  0.1.0    draining");
         assert_eq!(workers(&[], now), ["no workers: builds wait until one starts"]);
+    }
+
+    #[test]
+    fn a_worker_that_drains_shows_what_it_holds() {
+        assert_eq!(draining(&worker()), "worker w-1 drains: it still holds 1 build");
+        let idle = WorkerView { running: vec![], ..worker() };
+        assert_eq!(draining(&idle), "worker w-1 drains: it holds no build");
     }
 
     #[test]

@@ -1,0 +1,187 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! Builds: submitting, looking at, following and calling them off.
+
+use std::time::Duration;
+
+use reqwest::header::HeaderValue;
+use reqwest::{Method, RequestBuilder, Response};
+use serde_json::Value;
+use slipway_proto::BuildId;
+use slipway_proto::api::{BuildList, BuildView, CancelledView, StateName};
+
+use super::retry::Patience;
+use super::{Client, ClientError, Follower, REQUEST_DEADLINE, SWEEP_DEADLINE};
+
+/// Which builds to list.
+#[derive(Debug, Clone, Default)]
+pub struct ListQuery {
+    /// Only those in one of these states, if any is named.
+    pub states: Vec<StateName>,
+    /// Only those of this image, at any tag if none is named.
+    pub image: Option<String>,
+    /// How many at most.
+    pub limit: Option<u32>,
+    /// Where the page before ended.
+    pub cursor: Option<String>,
+}
+
+/// Which events to read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Events {
+    /// Those that happen from now on; the stream does not end.
+    Coming,
+    /// Those that have happened; the stream ends behind them.
+    Past,
+    /// Both; the stream does not end.
+    All,
+}
+
+impl Client {
+    /// Submits a build and returns it as it was accepted. Repeated under the same key while the
+    /// server is busy or away, so that one build comes of it however often it arrives.
+    ///
+    /// # Errors
+    ///
+    /// When the server refuses the request or stays away.
+    pub async fn submit(&self, document: &Value, key: &str) -> Result<BuildView, ClientError> {
+        let request = self.request(Method::POST, self.project_url(&["builds"])).json(document);
+        self.repeat(keyed(request, key)?, Patience::Away).await
+    }
+
+    /// Submits what a finished build was made from once more, as a new build, and returns that one.
+    /// Repeated under the same key like [`submit`](Self::submit).
+    ///
+    /// # Errors
+    ///
+    /// When there is no such build, it is not finished, or the server refuses or stays away.
+    pub async fn retry(&self, id: BuildId, key: &str) -> Result<BuildView, ClientError> {
+        let url = self.project_url(&["builds", &id.to_string(), "retry"]);
+        self.repeat(keyed(self.request(Method::POST, url), key)?, Patience::Away).await
+    }
+
+    /// Calls a build off and returns it as it is then. One that is cancelled already stays so.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such build, it is finished or being published, or the server stays away.
+    pub async fn cancel(&self, id: BuildId) -> Result<BuildView, ClientError> {
+        let url = self.project_url(&["builds", &id.to_string(), "cancel"]);
+        self.repeat(self.request(Method::POST, url), Patience::Away).await
+    }
+
+    /// Calls off all builds of the project that wait for a worker and returns which these were.
+    /// Not repeated when the answer is lost: the next one would not name them.
+    ///
+    /// # Errors
+    ///
+    /// When the server cannot be asked.
+    pub async fn cancel_queued(&self) -> Result<CancelledView, ClientError> {
+        let request = self.request(Method::POST, self.project_url(&["builds:cancel"]));
+        self.repeat_within(SWEEP_DEADLINE, request, Patience::Busy).await
+    }
+
+    /// Returns a build.
+    ///
+    /// # Errors
+    ///
+    /// When there is none of that id, or the server cannot be asked.
+    pub async fn build(&self, id: BuildId) -> Result<BuildView, ClientError> {
+        self.get(self.project_url(&["builds", &id.to_string()])).await
+    }
+
+    /// Returns a build, without patience for a server that is busy.
+    ///
+    /// # Errors
+    ///
+    /// When there is none of that id, or the server cannot be asked now.
+    pub async fn build_now(&self, id: BuildId) -> Result<BuildView, ClientError> {
+        let url = self.project_url(&["builds", &id.to_string()]);
+        self.json(self.request(Method::GET, url).timeout(REQUEST_DEADLINE)).await
+    }
+
+    /// Returns a page of builds.
+    ///
+    /// # Errors
+    ///
+    /// When the server refuses the query or cannot be asked.
+    pub async fn list(&self, query: &ListQuery) -> Result<BuildList, ClientError> {
+        let mut url = self.project_url(&["builds"]);
+        {
+            let mut pairs = url.query_pairs_mut();
+            if !query.states.is_empty() {
+                let states: Vec<_> = query.states.iter().map(|state| state.as_str()).collect();
+                pairs.append_pair("state", &states.join(","));
+            }
+            if let Some(image) = &query.image {
+                pairs.append_pair("image", image);
+            }
+            if let Some(limit) = query.limit {
+                pairs.append_pair("limit", &limit.to_string());
+            }
+            if let Some(cursor) = &query.cursor {
+                pairs.append_pair("cursor", cursor);
+            }
+        }
+        self.get(url).await
+    }
+
+    /// Returns what a build has logged so far, piece by piece as it arrives.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such build, or the server cannot be asked.
+    pub async fn log(&self, id: BuildId) -> Result<Response, ClientError> {
+        let url = self.project_url(&["builds", &id.to_string(), "logs"]);
+        let request = self.request(Method::GET, url).header("accept", "text/plain");
+        match tokio::time::timeout(REQUEST_DEADLINE, self.send(request)).await {
+            Ok(answer) => answer,
+            Err(_) => Err(self.silent(REQUEST_DEADLINE)),
+        }
+    }
+
+    /// Returns the next piece of an answer's body; `None` at its end.
+    ///
+    /// # Errors
+    ///
+    /// When the connection breaks or is silent for longer than the deadline.
+    pub async fn next_piece(
+        &self,
+        response: &mut Response,
+        deadline: Duration,
+    ) -> Result<Option<bytes::Bytes>, ClientError> {
+        match tokio::time::timeout(deadline, response.chunk()).await {
+            Ok(read) => read.map_err(|source| self.transport(source)),
+            Err(_) => Err(self.silent(deadline)),
+        }
+    }
+
+    /// Follows a build's log from its beginning until it is dropped.
+    #[must_use]
+    pub fn follow_log(&self, id: BuildId) -> Follower {
+        let mut url = self.project_url(&["builds", &id.to_string(), "logs"]);
+        url.query_pairs_mut().append_pair("follow", "true");
+        Follower::start(self.clone(), url)
+    }
+
+    /// Reads the project's events, or those of one build, until it is dropped.
+    #[must_use]
+    pub fn events(&self, which: Events, build: Option<BuildId>) -> Follower {
+        let mut url = self.project_url(&["events"]);
+        match which {
+            Events::Coming => {}
+            Events::Past => drop(url.query_pairs_mut().append_pair("follow", "false")),
+            Events::All => drop(url.query_pairs_mut().append_pair("after", "0")),
+        }
+        if let Some(build) = build {
+            url.query_pairs_mut().append_pair("build", &build.to_string());
+        }
+        Follower::start(self.clone(), url)
+    }
+}
+
+/// Names a submission, so that its repetitions are known as such.
+fn keyed(request: RequestBuilder, key: &str) -> Result<RequestBuilder, ClientError> {
+    let key = HeaderValue::try_from(key).map_err(|_| ClientError::InvalidKey)?;
+    Ok(request.header("idempotency-key", key))
+}

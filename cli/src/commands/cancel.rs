@@ -1,0 +1,25 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! `slipway cancel`.
+
+use super::{several, show};
+use crate::args::CancelArgs;
+use crate::client::{Client, ClientError};
+use crate::exit::Exit;
+use crate::output::Output;
+use crate::render;
+
+/// Runs `slipway cancel`.
+pub(super) async fn run(
+    client: &Client,
+    args: &CancelArgs,
+    output: &Output,
+) -> Result<Exit, ClientError> {
+    if args.all_queued {
+        let view = client.cancel_queued().await?;
+        show::document(output, &view, || render::cancelled(&view));
+        return Ok(Exit::Success);
+    }
+    let ask = async |id: &_| client.cancel(*id).await;
+    several::each(output, &args.ids, ask, |_, build| render::build_line(build)).await
+}
