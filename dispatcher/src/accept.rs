@@ -5,27 +5,25 @@
 //! In this order: create the live record, put the request into the queue, publish `build.queued`,
 //! answer. Everything behind the first step can be repeated without harm, so a client that got no
 //! answer repeats its request with its idempotency key, and a build that was left half accepted by
-//! a crash is completed then.
+//! a crash is completed then, or by the reconciler if nobody repeats it.
 
-use std::time::Duration;
+use std::sync::Arc;
 
 use slipway_artifact::StoreError;
-use slipway_proto::api::ArtifactView;
+use slipway_proto::api::{ArtifactView, StateName};
 use slipway_proto::event::Event;
 use slipway_proto::submission::Uploaded;
 use slipway_proto::{
-    Build, BuildId, Digest, FieldError, Phase, ProjectName, Submission, Timestamp,
+    Build, BuildId, BuildRequest, Digest, FieldError, Phase, PoolName, ProjectName, Submission,
+    Timestamp,
 };
-use slipway_queue::{PublishError, Record, RecordError};
+use slipway_queue::{PublishError, Record, RecordError, failpoint};
 
+use crate::announce::announce;
 use crate::app::App;
-use crate::backoff::Backoff;
 use crate::builds::FindError;
 use crate::problem::chain;
-
-/// How long the announcement of an accepted build is tried again before it is left to the events
-/// that follow.
-const ANNOUNCE_FOR: Duration = Duration::from_secs(120);
+use crate::supersede::supersede_later;
 
 /// What became of a request.
 #[derive(Debug)]
@@ -60,6 +58,15 @@ pub(crate) enum AcceptError {
     /// Earlier builds could not be read.
     #[error(transparent)]
     Find(#[from] FindError),
+    /// NATS does not store what it is sent, so nothing was tried.
+    #[error("NATS does not store messages")]
+    Unwritable,
+    /// There is no build to repeat.
+    #[error("there is no build {0}")]
+    NotFound(BuildId),
+    /// The build to repeat is not finished.
+    #[error("the build is {}", .0.as_str())]
+    NotFinished(StateName),
 }
 
 impl From<RecordError> for AcceptError {
@@ -78,10 +85,9 @@ impl From<PublishError> for AcceptError {
     }
 }
 
-/// A submission with what came beside it.
-pub(crate) struct Submitted<'a> {
-    pub(crate) project: ProjectName,
-    pub(crate) submission: Submission,
+/// What came with a request beside its document.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Beside<'a> {
     /// The idempotency key.
     pub(crate) key: Option<&'a str>,
     /// The W3C trace context, handed on to the worker.
@@ -89,66 +95,130 @@ pub(crate) struct Submitted<'a> {
 }
 
 /// Accepts a build, or says why not.
-pub(crate) async fn accept(app: &App, submitted: Submitted<'_>) -> Result<Accepted, AcceptError> {
-    let Submitted { project, submission, key, traceparent } = submitted;
-    let digest = submission.digest();
-    let id = match key {
-        Some(key) => BuildId::for_idempotency_key(&project, key),
-        None => BuildId::fresh(),
-    };
-    if key.is_some()
-        && let Some(before) = earlier(app, &project, id, digest, traceparent).await?
-    {
+pub(crate) async fn accept(
+    app: &Arc<App>,
+    project: ProjectName,
+    submission: Submission,
+    beside: Beside<'_>,
+) -> Result<Accepted, AcceptError> {
+    let call = Call::new(app, project, submission.digest(), beside);
+    if let Some(before) = call.repeated().await? {
         return Ok(Accepted::Before(before));
     }
-    let request = check(app, id, &project, submission).await?;
-    if !app.queue.is_connected() {
-        // Sooner than the deadlines of requests that cannot be sent.
-        return Err(AcceptError::Unavailable("the connection to NATS is lost".into()));
-    }
-    let build = Build::accepted(request, digest, Timestamp::now());
-    let record = match app.queue.records().create(build).await {
-        Ok(record) => record,
-        // The same key, at the same time.
-        Err(RecordError::Conflict) => {
-            return match earlier(app, &project, id, digest, traceparent).await? {
-                Some(before) => Ok(Accepted::Before(before)),
-                None => Err(RecordError::Conflict.into()),
-            };
-        }
-        Err(error) => return Err(error.into()),
-    };
-    if let Err(error) = app.queue.enqueue(&record.build, traceparent).await {
-        if !matches!(error, PublishError::Unavailable(_)) {
-            withdraw(app, &record).await;
-        }
-        return Err(error.into());
-    }
-    announce(app, &record.build).await;
-    Ok(Accepted::Now(record.build))
+    let request = check(app, call.id, &call.project, submission).await?;
+    call.store(request).await
 }
 
-/// Finds the build that the key named before, and completes it if it was left half accepted.
-async fn earlier(
-    app: &App,
-    project: &ProjectName,
-    id: BuildId,
-    digest: Digest,
-    traceparent: Option<&str>,
-) -> Result<Option<Build>, AcceptError> {
-    let Some(record) = app.builds.record(project, id).await? else {
-        // The record lives for 72 h after its last change, and the key for as long as the build.
-        let folded = app.builds.folded(project, id).await.map_err(FindError::from)?;
-        return folded.map(|build| same(build, digest)).transpose();
-    };
-    let build = same(record.build, digest)?;
-    let untouched = build.state.epoch == 0 && matches!(build.state.phase, Phase::Queued { .. });
-    if untouched {
-        // Refused as already queued in the common case, which is what is wanted.
-        app.queue.enqueue(&build, traceparent).await?;
-        announce(app, &build).await;
+/// Accepts a new build with the request of a finished one, or says why not.
+pub(crate) async fn retry(
+    app: &Arc<App>,
+    project: ProjectName,
+    finished: BuildId,
+    beside: Beside<'_>,
+) -> Result<Accepted, AcceptError> {
+    // The same key with anything else than this is a mistake.
+    let digest = Digest::of(format!("retry:{finished}").as_bytes());
+    let call = Call::new(app, project, digest, beside);
+    if let Some(before) = call.repeated().await? {
+        return Ok(Accepted::Before(before));
     }
-    Ok(Some(build))
+    let Some(build) = app.builds.find(&call.project, finished).await? else {
+        return Err(AcceptError::NotFound(finished));
+    };
+    if !build.state.is_finished() {
+        return Err(AcceptError::NotFinished(StateName::from(&build.state.phase)));
+    }
+    let request = BuildRequest { build: call.id, retry_of: Some(finished), ..build.request };
+    check_again(app, &request).await?;
+    call.store(request).await
+}
+
+/// A request on its way to become a build.
+struct Call<'a> {
+    app: &'a Arc<App>,
+    project: ProjectName,
+    /// The id that the build has, or will have.
+    id: BuildId,
+    /// The digest of what was asked for.
+    digest: Digest,
+    beside: Beside<'a>,
+}
+
+impl<'a> Call<'a> {
+    fn new(app: &'a Arc<App>, project: ProjectName, digest: Digest, beside: Beside<'a>) -> Self {
+        let id = match beside.key {
+            Some(key) => BuildId::for_idempotency_key(&project, key),
+            None => BuildId::fresh(),
+        };
+        Self { app, project, id, digest, beside }
+    }
+
+    /// Finds the build that the key named before, if there is a key.
+    async fn repeated(&self) -> Result<Option<Build>, AcceptError> {
+        if self.beside.key.is_none() {
+            return Ok(None);
+        }
+        self.earlier().await
+    }
+
+    /// Makes the build of a request that was checked.
+    async fn store(&self, request: BuildRequest) -> Result<Accepted, AcceptError> {
+        let app = self.app;
+        self.can_store()?;
+        let build = Build::accepted(request, self.digest, Timestamp::now());
+        let record = match app.queue.records().create(build).await {
+            Ok(record) => record,
+            // The same key, at the same time.
+            Err(RecordError::Conflict) => {
+                return match self.earlier().await? {
+                    Some(before) => Ok(Accepted::Before(before)),
+                    None => Err(RecordError::Conflict.into()),
+                };
+            }
+            Err(error) => return Err(error.into()),
+        };
+        failpoint("accept.created");
+        if let Err(error) = app.queue.enqueue(&record.build, self.beside.traceparent).await {
+            if !matches!(error, PublishError::Unavailable(_)) {
+                withdraw(app, &record).await;
+            }
+            return Err(error.into());
+        }
+        failpoint("accept.queued");
+        tell(app, &record.build).await;
+        failpoint("accept.announced");
+        Ok(Accepted::Now(record.build))
+    }
+
+    /// Refuses at once what could only run into deadlines.
+    fn can_store(&self) -> Result<(), AcceptError> {
+        if !self.app.queue.is_connected() {
+            return Err(AcceptError::Unavailable("the connection to NATS is lost".into()));
+        }
+        if self.app.readiness.is_unwritable() {
+            return Err(AcceptError::Unwritable);
+        }
+        Ok(())
+    }
+
+    /// Finds the build that the key named before, and completes it if it was left half accepted.
+    async fn earlier(&self) -> Result<Option<Build>, AcceptError> {
+        let (app, project, id) = (self.app, &self.project, self.id);
+        let Some(record) = app.builds.record(project, id).await? else {
+            // The record lives for 72 h after its last change, and the key for as long as the build.
+            let folded = app.builds.folded(project, id).await.map_err(FindError::from)?;
+            return folded.map(|build| same(build, self.digest)).transpose();
+        };
+        let build = same(record.build, self.digest)?;
+        let untouched = build.state.epoch == 0 && matches!(build.state.phase, Phase::Queued { .. });
+        if untouched {
+            self.can_store()?;
+            // Refused as already queued in the common case, which is what is wanted.
+            app.queue.enqueue(&build, self.beside.traceparent).await?;
+            tell(app, &build).await;
+        }
+        Ok(Some(build))
+    }
 }
 
 fn same(build: Build, digest: Digest) -> Result<Build, AcceptError> {
@@ -158,13 +228,21 @@ fn same(build: Build, digest: Digest) -> Result<Build, AcceptError> {
     Err(AcceptError::KeyReused(build.request.build))
 }
 
+/// Publishes `build.queued`, and supersedes older builds. The build stands in the queue and is
+/// accepted, whatever happens to its announcement, so a failure is not the client's.
+async fn tell(app: &Arc<App>, build: &Build) {
+    if let Some(sequence) = announce(app, Event::queued(build)).await {
+        supersede_later(app, build, sequence);
+    }
+}
+
 /// Checks everything, and reports all mistakes at once.
 async fn check(
     app: &App,
     id: BuildId,
     project: &ProjectName,
     submission: Submission,
-) -> Result<slipway_proto::BuildRequest, AcceptError> {
+) -> Result<BuildRequest, AcceptError> {
     let uploaded = match submission.artifact() {
         Some(digest) => app.store.record(project, digest).await?.map(uploaded),
         None => None,
@@ -172,24 +250,52 @@ async fn check(
     let pool = submission.pool().clone();
     let known = app.pools.exists(&app.queue, &pool).await;
     let checked = submission.accept(id, project.clone(), uploaded.as_ref(), &app.catalogue);
-    let mistake = (known == Some(false)).then(|| FieldError {
-        field: "pool".to_owned(),
-        code: "pool_not_found".to_owned(),
-        detail: format!(
-            "no worker has ever served the pool `{pool}`: start one with --pool {pool}, or leave the field out"
-        ),
-    });
-    match (checked, mistake) {
-        (Ok(_), None) if known.is_none() => {
-            Err(AcceptError::Unavailable("the pools are not known".into()))
-        }
-        (Ok(request), None) => Ok(request),
-        (Ok(_), Some(mistake)) => Err(AcceptError::Invalid(vec![mistake])),
-        (Err(mut mistakes), mistake) => {
-            mistakes.extend(mistake);
-            Err(AcceptError::Invalid(mistakes))
-        }
+    let (request, mistakes) = match checked {
+        Ok(request) => (Some(request), Vec::new()),
+        Err(mistakes) => (None, mistakes),
+    };
+    refuse(mistakes, known, &pool)?;
+    Ok(request.expect("without mistakes there is a request"))
+}
+
+/// Checks what may have changed since a request was checked first.
+async fn check_again(app: &App, request: &BuildRequest) -> Result<(), AcceptError> {
+    let mut mistakes = Vec::new();
+    let digest = request.artifact.digest;
+    if app.store.record(&request.project, digest).await?.is_none() {
+        mistakes.push(FieldError {
+            field: "artifact".to_owned(),
+            code: "artifact_not_found".to_owned(),
+            detail: format!("the project has no artifact {digest} any more: upload it again"),
+        });
     }
+    let known = app.pools.exists(&app.queue, &request.pool).await;
+    refuse(mistakes, known, &request.pool)
+}
+
+/// Refuses a request with mistakes, of which the pool may be another; `known` says whether there is
+/// such a pool.
+fn refuse(
+    mut mistakes: Vec<FieldError>,
+    known: Option<bool>,
+    pool: &PoolName,
+) -> Result<(), AcceptError> {
+    if known == Some(false) {
+        mistakes.push(FieldError {
+            field: "pool".to_owned(),
+            code: "pool_not_found".to_owned(),
+            detail: format!(
+                "no worker has ever served the pool `{pool}`: start one with --pool {pool}, or leave the field out"
+            ),
+        });
+    }
+    if !mistakes.is_empty() {
+        return Err(AcceptError::Invalid(mistakes));
+    }
+    if known.is_none() {
+        return Err(AcceptError::Unavailable("the pools are not known".into()));
+    }
+    Ok(())
 }
 
 fn uploaded(artifact: ArtifactView) -> Uploaded {
@@ -206,26 +312,4 @@ async fn withdraw(app: &App, record: &Record) {
             tracing::warn!(%build, error = chain(&error), "a refused build left its record");
         }
     }
-}
-
-/// Publishes `build.queued`. The build stands in the queue and is accepted, whatever happens to its
-/// announcement, so a failure is not the client's.
-async fn announce(app: &App, build: &Build) {
-    let event = Event::queued(build);
-    let Err(error) = app.queue.publish_event(&event).await else { return };
-    tracing::warn!(build = %event.subject, error = chain(&error), "publishing build.queued later");
-    let (queue, stop) = (app.queue.clone(), app.stop.clone());
-    app.tasks.spawn(async move {
-        let mut backoff = Backoff::default();
-        let announced = async {
-            while queue.publish_event(&event).await.is_err() {
-                if !backoff.pause(&stop).await {
-                    return;
-                }
-            }
-        };
-        if tokio::time::timeout(ANNOUNCE_FOR, announced).await.is_err() {
-            tracing::warn!(build = %event.subject, "gave up publishing build.queued");
-        }
-    });
 }

@@ -16,6 +16,7 @@ use crate::metrics::Metrics;
 use crate::pools::Pools;
 use crate::projection::Projection;
 use crate::readiness::Readiness;
+use crate::reconcile::Reconciler;
 
 /// The parts that requests are served from.
 #[derive(Debug)]
@@ -38,6 +39,8 @@ pub(crate) struct App {
     pub(crate) pools: Pools,
     /// Knows whether this dispatcher can serve.
     pub(crate) readiness: Readiness,
+    /// Finishes what a crash left undone.
+    pub(crate) reconciler: Reconciler,
     /// Counts.
     pub(crate) metrics: Arc<Metrics>,
     /// Every task that outlives its request.

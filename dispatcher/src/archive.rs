@@ -6,6 +6,9 @@
 //! in between has it moved again. A log is removed from the stream only when its outcome is
 //! delivered for the second time, a minute after it was archived: whoever was reading the end of
 //! the log has got it by then.
+//!
+//! A build that was replayed from the dead letters ends twice. What it wrote since is put behind
+//! what was archived the first time.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -13,7 +16,8 @@ use std::time::Duration;
 
 use async_nats::jetstream::AckKind;
 use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, pull};
-use futures::{StreamExt as _, TryStreamExt as _};
+use bytes::{Bytes, BytesMut};
+use futures::{Stream, StreamExt as _, TryStreamExt as _};
 use slipway_artifact::{ArtifactStore, StoreError};
 use slipway_proto::{BuildId, ProjectName};
 use slipway_queue::Queue;
@@ -52,6 +56,8 @@ enum ArchiveError {
     Read(#[from] ReadError),
     #[error("failed to keep the log")]
     Store(#[from] StoreError),
+    #[error("failed to read the live record")]
+    Record(#[from] slipway_queue::RecordError),
     #[error("failed to remove the log from the stream")]
     Purge(#[source] async_nats::Error),
     #[error("failed to acknowledge")]
@@ -138,19 +144,71 @@ impl Archiver {
             tracing::warn!(subject = %message.subject, "an outcome of no build");
             return acknowledge(message, AckKind::Ack).await;
         };
-        if self.store.get_log(&project, build).await?.is_some() {
-            tokio::time::timeout(DEADLINE, self.queue.purge_log(&project, build))
-                .await?
-                .map_err(ArchiveError::Purge)?;
-            return acknowledge(message, AckKind::Ack).await;
+        let Some(kept) = self.store.get_log(&project, build).await? else {
+            let log = self.log(&project, build).await?;
+            return self.keep(message, &project, build, log).await;
+        };
+        let records = self.queue.records();
+        let record = tokio::time::timeout(DEADLINE, records.get(&project, build)).await??;
+        if let Some(record) = record
+            && record.build.replays > 0
+        {
+            if !record.build.state.is_finished() {
+                // Its next outcome takes care of all that is there by then.
+                return acknowledge(message, AckKind::Ack).await;
+            }
+            // Whole, in memory: replays are few, and logs are small.
+            let kept = kept.try_fold(BytesMut::new(), joined).await?;
+            let log = self.log(&project, build).await?.try_fold(BytesMut::new(), joined).await?;
+            if let Some(log) = both(&kept, &log) {
+                let log = futures::stream::iter([Ok::<_, ReadError>(log)]);
+                return self.keep(message, &project, build, log).await;
+            }
         }
+        tokio::time::timeout(DEADLINE, self.queue.purge_log(&project, build))
+            .await?
+            .map_err(ArchiveError::Purge)?;
+        acknowledge(message, AckKind::Ack).await
+    }
+
+    /// Reads what the stream holds of a log.
+    async fn log(
+        &self,
+        project: &ProjectName,
+        build: BuildId,
+    ) -> Result<impl Stream<Item = Result<Bytes, ReadError>> + Send + use<>, ArchiveError> {
         let reader =
-            tokio::time::timeout(DEADLINE, self.queue.read_log(&project, build, None)).await??;
-        let log = reader.until_caught_up().map_ok(|chunk| chunk.payload);
-        self.store.put_log(&project, build, log).await?;
+            tokio::time::timeout(DEADLINE, self.queue.read_log(project, build, None)).await??;
+        Ok(reader.until_caught_up().map_ok(|chunk| chunk.payload))
+    }
+
+    /// Keeps a log, and has the outcome delivered again to remove it from the stream.
+    async fn keep(
+        &self,
+        message: &async_nats::jetstream::Message,
+        project: &ProjectName,
+        build: BuildId,
+        log: impl Stream<Item = Result<Bytes, ReadError>> + Send,
+    ) -> Result<(), ArchiveError> {
+        self.store.put_log(project, build, log).await?;
         self.metrics.logs_archived.fetch_add(1, Ordering::Relaxed);
         acknowledge(message, AckKind::Nak(Some(KEPT))).await
     }
+}
+
+async fn joined<E>(mut log: BytesMut, chunk: Bytes) -> Result<BytesMut, E> {
+    log.extend_from_slice(&chunk);
+    Ok(log)
+}
+
+/// Puts what the stream holds behind what was kept; `None` if it was kept already.
+fn both(kept: &[u8], log: &[u8]) -> Option<Bytes> {
+    if kept.ends_with(log) {
+        return None;
+    }
+    // It may not have been removed before the replay.
+    let new = log.strip_prefix(kept).unwrap_or(log);
+    Some(Bytes::from([kept, new].concat()))
 }
 
 async fn acknowledge(
@@ -164,4 +222,20 @@ fn build_of(message: &async_nats::jetstream::Message) -> Option<(ProjectName, Bu
     let project = message.subject.split('.').nth(2)?.parse().ok()?;
     let header = message.headers.as_ref()?.get(slipway_queue::publish::header::BUILD_ID)?;
     Some((project, header.as_str().parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::both;
+
+    #[test]
+    fn a_replays_log_comes_behind_the_first_and_once() {
+        let joined = |kept: &str, log: &str| both(kept.as_bytes(), log.as_bytes());
+        let whole = Some("one\ntwo\n".into());
+        assert_eq!(joined("one\n", "two\n"), whole, "the first was removed from the stream");
+        assert_eq!(joined("one\n", "one\ntwo\n"), whole, "it was not");
+        for log in ["two\n", "one\ntwo\n", ""] {
+            assert_eq!(joined("one\ntwo\n", log), None, "{log:?}");
+        }
+    }
 }

@@ -13,9 +13,18 @@ use clap::builder::BoolishValueParser;
 use serde::{Deserialize, Serialize};
 use slipway_proto::subject::Subjects;
 use slipway_queue::connection::redact;
+use slipway_queue::topology::Limits;
 
 /// The largest artifact that is accepted unless configured otherwise: 2 GiB.
 const DEFAULT_MAX_ARTIFACT_BYTES: u64 = 2 << 30;
+
+/// How often the reconciler sweeps unless configured otherwise: a build that a crash left half
+/// accepted starts some ten seconds late.
+const DEFAULT_RECONCILE_EVERY_S: u32 = 5;
+const RECONCILE_EVERY_S: std::ops::RangeInclusive<u32> = 1..=3600;
+
+/// A request of the largest size, with its headers.
+const MIN_QUEUE_BYTES: i64 = 1 << 20;
 
 /// How log lines are written.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
@@ -57,6 +66,26 @@ pub struct Options {
     /// How many copies of each stream the NATS cluster keeps: 1, 3 or 5.
     #[arg(long, env = "SLIPWAY_REPLICAS", value_name = "COUNT")]
     pub replicas: Option<usize>,
+    /// Every NATS server has `sync_interval: always`: what it acknowledged survives a power failure.
+    /// Your word for it, since a client cannot ask.
+    #[arg(
+        long,
+        env = "SLIPWAY_NATS_SYNC_ALWAYS",
+        value_name = "BOOL",
+        num_args = 0..=1,
+        default_missing_value = "true",
+        value_parser = BoolishValueParser::new()
+    )]
+    pub nats_sync_always: Option<bool>,
+    /// How many builds may wait or run; further ones are refused until some have ended.
+    #[arg(long, env = "SLIPWAY_QUEUE_MESSAGES", value_name = "COUNT")]
+    pub queue_messages: Option<i64>,
+    /// How many bytes their requests may take in NATS.
+    #[arg(long, env = "SLIPWAY_QUEUE_BYTES", value_name = "BYTES")]
+    pub queue_bytes: Option<i64>,
+    /// How often builds that a crash left half done are looked for, in seconds.
+    #[arg(long, env = "SLIPWAY_RECONCILE_EVERY_S", value_name = "SECONDS")]
+    pub reconcile_every_s: Option<u32>,
     /// Directory of the projection, which can be deleted at any time.
     #[arg(long, env = "SLIPWAY_DATA_DIR", value_name = "DIRECTORY")]
     pub data_dir: Option<PathBuf>,
@@ -97,6 +126,10 @@ impl Options {
             nats_credentials: self.nats_credentials.or(lower.nats_credentials),
             prefix: self.prefix.or(lower.prefix),
             replicas: self.replicas.or(lower.replicas),
+            nats_sync_always: self.nats_sync_always.or(lower.nats_sync_always),
+            queue_messages: self.queue_messages.or(lower.queue_messages),
+            queue_bytes: self.queue_bytes.or(lower.queue_bytes),
+            reconcile_every_s: self.reconcile_every_s.or(lower.reconcile_every_s),
             data_dir: self.data_dir.or(lower.data_dir),
             store: self.store.or(lower.store),
             max_artifact_bytes: self.max_artifact_bytes.or(lower.max_artifact_bytes),
@@ -121,6 +154,14 @@ pub struct Config {
     pub prefix: String,
     /// How many copies of each stream the cluster keeps.
     pub replicas: usize,
+    /// Whether the operator says that every NATS server flushes before it acknowledges.
+    pub nats_sync_always: bool,
+    /// How many builds may wait or run.
+    pub queue_messages: i64,
+    /// How many bytes their requests may take.
+    pub queue_bytes: i64,
+    /// How often the reconciler sweeps, in seconds.
+    pub reconcile_every_s: u32,
     /// The directory of the projection.
     pub data_dir: PathBuf,
     /// The artifact store.
@@ -142,6 +183,7 @@ impl Default for Config {
 impl From<Options> for Config {
     /// Fills in the defaults.
     fn from(options: Options) -> Self {
+        let limits = Limits::default();
         let data_dir = options.data_dir.unwrap_or_else(|| PathBuf::from("slipway-data"));
         let store =
             options.store.unwrap_or_else(|| data_dir.join("artifacts").display().to_string());
@@ -152,6 +194,10 @@ impl From<Options> for Config {
             nats_credentials: options.nats_credentials,
             prefix: options.prefix.unwrap_or_else(|| "slipway".to_owned()),
             replicas: options.replicas.unwrap_or(1),
+            nats_sync_always: options.nats_sync_always.unwrap_or(false),
+            queue_messages: options.queue_messages.unwrap_or(limits.queue_messages),
+            queue_bytes: options.queue_bytes.unwrap_or(limits.queue_bytes),
+            reconcile_every_s: options.reconcile_every_s.unwrap_or(DEFAULT_RECONCILE_EVERY_S),
             data_dir,
             store,
             max_artifact_bytes: options.max_artifact_bytes.unwrap_or(DEFAULT_MAX_ARTIFACT_BYTES),
@@ -170,6 +216,10 @@ impl From<&Config> for Options {
             nats_credentials: config.nats_credentials.clone(),
             prefix: Some(config.prefix.clone()),
             replicas: Some(config.replicas),
+            nats_sync_always: Some(config.nats_sync_always),
+            queue_messages: Some(config.queue_messages),
+            queue_bytes: Some(config.queue_bytes),
+            reconcile_every_s: Some(config.reconcile_every_s),
             data_dir: Some(config.data_dir.clone()),
             store: Some(config.store.clone()),
             max_artifact_bytes: Some(config.max_artifact_bytes),
@@ -237,6 +287,23 @@ impl Config {
         if !matches!(self.replicas, 1 | 3 | 5) {
             wrong.push(format!("replicas: {} is none of 1, 3 and 5", self.replicas));
         }
+        if self.queue_messages < 1 {
+            wrong.push("queue_messages: a queue that holds nothing refuses every build".to_owned());
+        }
+        if self.queue_bytes < MIN_QUEUE_BYTES {
+            wrong.push(format!(
+                "queue_bytes: {} does not hold one large request: allow {MIN_QUEUE_BYTES} at least",
+                self.queue_bytes
+            ));
+        }
+        if !RECONCILE_EVERY_S.contains(&self.reconcile_every_s) {
+            wrong.push(format!(
+                "reconcile_every_s: {} is not between {} and {}",
+                self.reconcile_every_s,
+                RECONCILE_EVERY_S.start(),
+                RECONCILE_EVERY_S.end()
+            ));
+        }
         if self.max_artifact_bytes == 0 {
             wrong.push("max_artifact_bytes: 0 would refuse every artifact".to_owned());
         }
@@ -256,6 +323,15 @@ impl Config {
         options.nats_url = options.nats_url.map(|urls| redact(&urls));
         options.store = options.store.map(|url| redact(&url));
         toml::to_string(&options).expect("options are plain values")
+    }
+
+    /// Returns the bounds of the streams.
+    pub(crate) fn limits(&self) -> Limits {
+        Limits {
+            queue_messages: self.queue_messages,
+            queue_bytes: self.queue_bytes,
+            ..Limits::default()
+        }
     }
 
     /// Returns the maker of subjects.
@@ -303,13 +379,16 @@ mod tests {
         let config = Config {
             prefix: "a.b".into(),
             replicas: 2,
+            queue_messages: 0,
+            queue_bytes: 0,
+            reconcile_every_s: 0,
             max_artifact_bytes: 0,
             nats_url: String::new(),
             store: String::new(),
             ..Config::default()
         };
         let Err(ConfigError::Invalid(wrong)) = config.validate() else { panic!("it is accepted") };
-        assert_eq!(wrong.len(), 5, "{wrong:?}");
+        assert_eq!(wrong.len(), 8, "{wrong:?}");
     }
 
     #[test]

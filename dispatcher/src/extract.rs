@@ -15,12 +15,16 @@ use axum::extract::{FromRequestParts, RawPathParams};
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use http::request::Parts;
 use http::{HeaderMap, Request, Uri};
-use slipway_proto::{BuildId, Digest, FieldError, ProjectName};
+use slipway_proto::{BuildId, Digest, FieldError, ProjectName, WorkerId};
 
 use crate::problem::{ApiError, Code};
 
 /// The largest JSON body: as large as the largest encoded request.
 const MAX_JSON: usize = slipway_proto::codec::MAX_ENCODED;
+
+/// How many entries a page has unless the client asks otherwise, and how many at most.
+const DEFAULT_LIMIT: usize = 50;
+const MAX_LIMIT: usize = 1000;
 
 /// How long a client may take to send it.
 const BODY_DEADLINE: Duration = Duration::from_secs(30);
@@ -30,6 +34,13 @@ pub(crate) struct InProject(pub(crate) ProjectName);
 
 /// The project and the build in the path.
 pub(crate) struct OfBuild(pub(crate) ProjectName, pub(crate) BuildId);
+
+/// The project and the name of a dead letter in the path: a build's id, or whatever stood in its
+/// place.
+pub(crate) struct OfLetter(pub(crate) ProjectName, pub(crate) String);
+
+/// The worker in the path.
+pub(crate) struct OfWorker(pub(crate) WorkerId);
 
 /// The project and the artifact's digest in the path.
 pub(crate) struct OfArtifact(pub(crate) ProjectName, pub(crate) Digest);
@@ -59,6 +70,23 @@ impl<S: Sync> FromRequestParts<S> for OfBuild {
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
         let project = path_value(parts, "project", Code::InvalidName).await?;
         Ok(Self(project, path_value(parts, "build", Code::InvalidBuildId).await?))
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for OfLetter {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        let project = path_value(parts, "project", Code::InvalidName).await?;
+        Ok(Self(project, path_value(parts, "build", Code::InvalidBuildId).await?))
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for OfWorker {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        path_value(parts, "worker", Code::InvalidName).await.map(Self)
     }
 }
 
@@ -121,6 +149,16 @@ impl Parameters {
                 None
             }
         }
+    }
+
+    /// Returns how many entries the page is to have.
+    pub(crate) fn limit(&mut self) -> usize {
+        let limit = self.parsed("limit", "invalid_limit").unwrap_or(DEFAULT_LIMIT);
+        if !(1..=MAX_LIMIT).contains(&limit) {
+            let detail = format!("must be a number from 1 to {MAX_LIMIT}");
+            self.mistake("limit", "invalid_limit", detail);
+        }
+        limit
     }
 
     /// Returns whether a switch is on.

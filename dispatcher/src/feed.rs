@@ -16,7 +16,7 @@ use slipway_proto::{BuildId, ProjectName};
 use slipway_queue::Queue;
 use slipway_queue::read::{Message, ReadError};
 use slipway_queue::topology::Limits;
-use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::backoff::Backoff;
@@ -120,6 +120,8 @@ pub(crate) struct Feed {
     position: AtomicU64,
     /// The sequence of the stream's last event when it was last opened.
     head: AtomicU64,
+    /// The sequence of the last event that the projection has folded.
+    folded: watch::Sender<u64>,
     caught_up: AtomicBool,
 }
 
@@ -140,6 +142,7 @@ impl Default for Feed {
             sender,
             position: AtomicU64::new(0),
             head: AtomicU64::new(0),
+            folded: watch::Sender::new(0),
             caught_up: AtomicBool::new(false),
         }
     }
@@ -182,13 +185,32 @@ impl Feed {
         }
     }
 
+    /// Notes what the projection has folded.
+    pub(crate) fn set_folded(&self, sequence: u64) {
+        self.folded.send_replace(sequence);
+    }
+
+    /// Waits until the projection has folded an event.
+    pub(crate) async fn folded(&self, sequence: u64) {
+        let mut folded = self.folded.subscribe();
+        let _sender_is_ours = folded.wait_for(|folded| *folded >= sequence).await;
+    }
+
+    /// Notes what was folded last. The server counts what is pending behind it, and 2.9.10 sometimes
+    /// counts one too many; the end that the stream had when it was opened is as good.
+    pub(crate) fn set_progress(&self, arrived: &Arrived) {
+        if arrived.pending == 0 || arrived.sequence >= self.head.load(Ordering::SeqCst) {
+            self.set_caught_up();
+        }
+    }
+
     /// Returns whether the projection has been at the end of the stream since the start. A latch:
     /// falling behind later is load, and no reason to take this dispatcher out of service.
     pub(crate) fn is_caught_up(&self) -> bool {
         self.caught_up.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn set_caught_up(&self) {
+    fn set_caught_up(&self) {
         if !self.caught_up.swap(true, Ordering::Relaxed) {
             tracing::info!("the projection has caught up with the events");
         }
@@ -201,11 +223,12 @@ pub(crate) async fn read(
     queue: Queue,
     feed: Arc<Feed>,
     work: mpsc::Sender<Work>,
+    limits: Limits,
     stop: CancellationToken,
 ) {
     let mut backoff = Backoff::default();
     loop {
-        let reading = Box::pin(read_on(&queue, &feed, &work, &mut backoff));
+        let reading = Box::pin(read_on(&queue, &feed, &work, &limits, &mut backoff));
         let outcome = stop.run_until_cancelled(reading).await;
         match outcome {
             None | Some(Err(Interrupted::Closed)) => return,
@@ -240,6 +263,7 @@ async fn read_on(
     queue: &Queue,
     feed: &Feed,
     work: &mpsc::Sender<Work>,
+    limits: &Limits,
     backoff: &mut Backoff,
 ) -> Result<std::convert::Infallible, Interrupted> {
     // A server that restarted has forgotten its readers, which the client would notice only by
@@ -250,7 +274,7 @@ async fn read_on(
         Ok(position) => position,
         Err(error) => {
             // The server may have come back without its streams.
-            if let Err(error) = queue.ensure_topology(&Limits::default()).await {
+            if let Err(error) = queue.ensure_topology(limits).await {
                 tracing::debug!(error = chain(&error), "the streams could not be made anew");
             }
             return Err(error.into());
@@ -262,7 +286,7 @@ async fn read_on(
     work.send(align).await.map_err(|_| Interrupted::Closed)?;
     let after = aligned.await.map_err(|_| Interrupted::Closed)?;
     let mut reader = queue.read_events(&queue.subjects().events(), after).await?;
-    if reader.pending() == 0 {
+    if reader.pending() == 0 || after >= position.last_sequence {
         feed.set_caught_up();
     }
     tracing::debug!(after, pending = reader.pending(), "reading events");
@@ -289,6 +313,7 @@ mod tests {
         Message {
             sequence,
             pending: 0,
+            time: slipway_proto::Timestamp::UNIX_EPOCH,
             subject: "slipway.event.team.7.build.finished".into(),
             headers: Some(headers),
             payload: Bytes::from_static(b"{}"),

@@ -11,12 +11,15 @@
 //! The library holds the behaviour, so that `slipway dev` can run it inside its own process.
 
 mod accept;
+mod announce;
 mod app;
 mod archive;
 mod backoff;
 mod builds;
+mod cancel;
 pub mod config;
 mod content_digest;
+mod dead;
 mod extract;
 mod feed;
 mod follow;
@@ -25,9 +28,11 @@ mod pools;
 mod problem;
 mod projection;
 mod readiness;
+mod reconcile;
 mod routes;
 pub mod server;
 mod sse;
+mod supersede;
 #[cfg(test)]
 mod testing;
 

@@ -4,6 +4,9 @@
 
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use slipway_proto::api::RepairsView;
 
 /// What this dispatcher has done since it started.
 #[derive(Debug, Default)]
@@ -21,6 +24,10 @@ pub(crate) struct Metrics {
     pub(crate) projection_sequence: AtomicU64,
     pub(crate) subscribers_dropped: AtomicU64,
     pub(crate) logs_archived: AtomicU64,
+    reconciler_leads: AtomicU64,
+    reconciler_unfinished: AtomicU64,
+    reconciler_sweeps: AtomicU64,
+    repairs: Mutex<RepairsView>,
 }
 
 /// What is read when somebody asks, not counted.
@@ -37,6 +44,19 @@ impl Metrics {
     /// Adds one.
     pub(crate) fn count(counter: &AtomicU64) {
         counter.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Notes whether this dispatcher is the reconciler, and how many unfinished builds it watches.
+    pub(crate) fn set_reconciler(&self, leads: bool, unfinished: u64) {
+        self.reconciler_leads.store(u64::from(leads), Ordering::Relaxed);
+        self.reconciler_unfinished.store(unfinished, Ordering::Relaxed);
+    }
+
+    /// Counts a sweep and what it repaired.
+    pub(crate) fn count_sweep(&self, repairs: &RepairsView) {
+        Self::count(&self.reconciler_sweeps);
+        let mut sum = self.repairs.lock().unwrap_or_else(PoisonError::into_inner);
+        *sum = self::sum(&sum, repairs);
     }
 
     /// Writes all of them.
@@ -73,6 +93,7 @@ impl Metrics {
             "Logs written to the artifact store.",
         );
         page.plain(value(&self.logs_archived));
+        self.render_reconciler(&mut page);
         page.family("slipway_nats_connected", "gauge", "Whether the connection to NATS stands.");
         page.plain(u64::from(gauges.connected));
         page.family(
@@ -84,6 +105,53 @@ impl Metrics {
         page.sample("event", "slow_consumer", gauges.slow_consumers);
         page.sample("event", "disconnect", gauges.disconnects);
         page.text
+    }
+
+    fn render_reconciler(&self, page: &mut Page) {
+        let value = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        page.family(
+            "slipway_reconciler_leader",
+            "gauge",
+            "Whether this dispatcher holds the reconciler's lease.",
+        );
+        page.plain(value(&self.reconciler_leads));
+        page.family(
+            "slipway_reconciler_unfinished",
+            "gauge",
+            "Unfinished builds that the reconciler watches, in the dispatcher that holds its lease.",
+        );
+        page.plain(value(&self.reconciler_unfinished));
+        page.family("slipway_reconciler_sweeps_total", "counter", "Sweeps of the reconciler.");
+        page.plain(value(&self.reconciler_sweeps));
+        page.family(
+            "slipway_reconciler_repairs_total",
+            "counter",
+            "What a crash left undone and the reconciler did.",
+        );
+        let repairs = self.repairs.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        page.sample("repair", "enqueued", repairs.enqueued);
+        page.sample("repair", "queued_event", repairs.queued_events);
+        page.sample("repair", "started_event", repairs.started_events);
+        page.sample("repair", "finished_event", repairs.finished_events);
+        page.sample("repair", "dead_letter", repairs.dead_letters);
+        page.sample("repair", "message_removed", repairs.messages_removed);
+        page.sample("repair", "timed_out", repairs.timed_out);
+        page.sample("repair", "superseded", repairs.superseded);
+    }
+}
+
+/// Adds up what two sweeps, or two repairs of one, did.
+pub(crate) fn sum(one: &RepairsView, other: &RepairsView) -> RepairsView {
+    RepairsView {
+        unfinished: one.unfinished + other.unfinished,
+        enqueued: one.enqueued + other.enqueued,
+        queued_events: one.queued_events + other.queued_events,
+        started_events: one.started_events + other.started_events,
+        finished_events: one.finished_events + other.finished_events,
+        dead_letters: one.dead_letters + other.dead_letters,
+        messages_removed: one.messages_removed + other.messages_removed,
+        timed_out: one.timed_out + other.timed_out,
+        superseded: one.superseded + other.superseded,
     }
 }
 

@@ -10,15 +10,19 @@ use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use http::header::{CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use slipway_artifact::{ReceiveError, StoreError};
-use slipway_proto::FieldError;
 use slipway_proto::api::Problem;
+use slipway_proto::{BuildId, FieldError};
 use slipway_queue::read::ReadError;
 use slipway_queue::topology::TopologyError;
+use slipway_queue::{PublishError, RecordError};
 
 use crate::accept::AcceptError;
 use crate::builds::FindError;
+use crate::cancel::CancelError;
 use crate::content_digest::ContentDigestError;
+use crate::dead::DeadError;
 use crate::projection::ProjectionError;
+use crate::reconcile::SweepError;
 
 /// The stable codes, with the status and the few words that belong to each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,10 +46,17 @@ pub(crate) enum Code {
     UploadTimedOut,
     ArtifactNotFound,
     BuildNotFound,
+    BuildNotFinished,
+    BuildFinished,
+    BuildPublishing,
+    DeadLetterNotFound,
+    LetterUnreadable,
+    WorkerNotFound,
     NotFound,
     MethodNotAllowed,
     QueueFull,
     QueueUnavailable,
+    WorkerSilent,
     StoreUnavailable,
     NotReady,
     ShuttingDown,
@@ -109,6 +120,22 @@ impl Code {
             Self::BuildNotFound => {
                 (S::NOT_FOUND, "build_not_found", "The project has no such build")
             }
+            Self::BuildNotFinished => {
+                (S::CONFLICT, "build_not_finished", "The build is not finished")
+            }
+            Self::BuildFinished => (S::CONFLICT, "build_finished", "The build is finished"),
+            Self::BuildPublishing => {
+                (S::CONFLICT, "build_publishing", "The build is being published")
+            }
+            Self::DeadLetterNotFound => {
+                (S::NOT_FOUND, "dead_letter_not_found", "The project has no such dead letter")
+            }
+            Self::LetterUnreadable => (
+                S::UNPROCESSABLE_ENTITY,
+                "letter_unreadable",
+                "The dead letter holds no build request",
+            ),
+            Self::WorkerNotFound => (S::NOT_FOUND, "worker_not_found", "There is no such worker"),
             Self::NotFound => (S::NOT_FOUND, "not_found", "There is nothing at this path"),
             Self::MethodNotAllowed => {
                 (S::METHOD_NOT_ALLOWED, "method_not_allowed", "The path does not take this method")
@@ -116,6 +143,9 @@ impl Code {
             Self::QueueFull => (S::SERVICE_UNAVAILABLE, "queue_full", "The queue is full"),
             Self::QueueUnavailable => {
                 (S::SERVICE_UNAVAILABLE, "queue_unavailable", "The queue does not answer")
+            }
+            Self::WorkerSilent => {
+                (S::SERVICE_UNAVAILABLE, "worker_silent", "The worker does not answer")
             }
             Self::StoreUnavailable => {
                 (S::SERVICE_UNAVAILABLE, "store_unavailable", "The artifact store does not answer")
@@ -138,6 +168,7 @@ impl Code {
             Self::QueueFull => Some(5),
             // A restarted server is back within a second or two.
             Self::QueueUnavailable
+            | Self::WorkerSilent
             | Self::StoreUnavailable
             | Self::NotReady
             | Self::ShuttingDown => Some(2),
@@ -176,6 +207,12 @@ impl ApiError {
             Code::Internal,
             format!("failed to {doing}: the dispatcher's log says why; try again later"),
         )
+    }
+
+    /// The answer about a build that is not there.
+    pub(crate) fn build_not_found(build: BuildId) -> Self {
+        let detail = format!("the project has no build {build}: check the id and the project");
+        Self::new(Code::BuildNotFound, detail)
     }
 
     /// Says that the connection is closed after the answer, as it must be where the rest of the
@@ -256,7 +293,90 @@ impl From<AcceptError> for ApiError {
             AcceptError::Store(source) => source.into(),
             AcceptError::Refused(source) => Self::internal(&source, "queue the build"),
             AcceptError::Find(source) => source.into(),
+            AcceptError::Unwritable => Self::new(
+                Code::QueueUnavailable,
+                "NATS does not store messages, its disk may be full; nothing was accepted: try again later",
+            ),
+            AcceptError::NotFound(build) => Self::build_not_found(build),
+            AcceptError::NotFinished(state) => Self::new(
+                Code::BuildNotFinished,
+                format!("the build is {}: wait until it is finished, or cancel it", state.as_str()),
+            ),
         }
+    }
+}
+
+impl From<CancelError> for ApiError {
+    fn from(error: CancelError) -> Self {
+        match error {
+            CancelError::NotFound(build) => Self::build_not_found(build),
+            CancelError::Finished(state) => Self::new(
+                Code::BuildFinished,
+                format!("the build has {} already: there is nothing to cancel", state.as_str()),
+            ),
+            CancelError::Publishing => Self::new(
+                Code::BuildPublishing,
+                "the tags of the build are being written: it is too late to cancel it",
+            ),
+            CancelError::NotWaiting => {
+                Self::new(Code::BuildFinished, "the build does not wait any more")
+            }
+            CancelError::Find(source) => source.into(),
+            CancelError::Record(source) => queue_unavailable(&source),
+            CancelError::Topology(source) => source.into(),
+        }
+    }
+}
+
+impl From<DeadError> for ApiError {
+    fn from(error: DeadError) -> Self {
+        match error {
+            DeadError::NotFound => Self::new(
+                Code::DeadLetterNotFound,
+                "the project has no dead letter of that build: it was replayed, dropped or never there",
+            ),
+            DeadError::Unreadable => Self::new(
+                Code::LetterUnreadable,
+                "the letter's bytes are no request and the build's record is gone: drop the letter, and submit the build again",
+            ),
+            DeadError::Finished(state) => Self::new(
+                Code::BuildFinished,
+                format!(
+                    "the build has {} already: drop the letter if it is of no use",
+                    state.as_str()
+                ),
+            ),
+            DeadError::Publish(PublishError::Full(source)) => {
+                tracing::warn!(error = chain(&*source), "a replay waits for room in the queue");
+                Self::new(
+                    Code::QueueFull,
+                    "as many builds wait as the queue may hold; the replay is recorded and follows when there is room: replay it again to be sure",
+                )
+            }
+            DeadError::Publish(PublishError::Refused(source)) => {
+                Self::internal(&*source, "queue the build")
+            }
+            DeadError::Read(source) => queue_unavailable(&source),
+            DeadError::Record(source) => queue_unavailable(&source),
+            DeadError::Publish(source) => queue_unavailable(&source),
+            DeadError::Drop(source) => queue_unavailable(&*source),
+        }
+    }
+}
+
+impl From<SweepError> for ApiError {
+    fn from(error: SweepError) -> Self {
+        match error {
+            SweepError::Read(source) => queue_unavailable(&source),
+            SweepError::Topology(source) => queue_unavailable(&source),
+            SweepError::Projection(source) => source.into(),
+        }
+    }
+}
+
+impl From<RecordError> for ApiError {
+    fn from(error: RecordError) -> Self {
+        queue_unavailable(&error)
     }
 }
 
@@ -327,7 +447,7 @@ impl From<ReceiveError> for ApiError {
 mod tests {
     use super::*;
 
-    const ALL: [Code; 26] = [
+    const ALL: [Code; 33] = [
         Code::InvalidRequest,
         Code::MalformedJson,
         Code::UnsupportedMediaType,
@@ -346,10 +466,17 @@ mod tests {
         Code::UploadTimedOut,
         Code::ArtifactNotFound,
         Code::BuildNotFound,
+        Code::BuildNotFinished,
+        Code::BuildFinished,
+        Code::BuildPublishing,
+        Code::DeadLetterNotFound,
+        Code::LetterUnreadable,
+        Code::WorkerNotFound,
         Code::NotFound,
         Code::MethodNotAllowed,
         Code::QueueFull,
         Code::QueueUnavailable,
+        Code::WorkerSilent,
         Code::StoreUnavailable,
         Code::NotReady,
         Code::ShuttingDown,

@@ -11,6 +11,7 @@
 mod fold;
 mod list;
 mod schema;
+mod stand;
 mod writer;
 
 use std::path::{Path, PathBuf};
@@ -22,6 +23,7 @@ use tokio::sync::Semaphore;
 
 pub(crate) use fold::{FindRecord, Folder, RecordUnavailable, Stored};
 pub(crate) use list::{Cursor, ImageFilter, ListQuery, Page};
+pub(crate) use stand::Stand;
 pub(crate) use writer::{Work, spawn};
 
 /// How many queries run at once; more would only compete for the same two cores and page cache.
@@ -104,6 +106,26 @@ impl Projection {
     pub(crate) async fn list(&self, query: ListQuery) -> Result<Page, ProjectionError> {
         let rows = self.query(move |connection| list::rows(connection, &query)).await?;
         rows.into_page()
+    }
+
+    /// Lists the unfinished builds of a project with a supersede key that were accepted before a
+    /// place in the order.
+    pub(crate) async fn superseded(
+        &self,
+        project: &ProjectName,
+        key: &str,
+        order: u64,
+    ) -> Result<Vec<BuildId>, ProjectionError> {
+        let (project, key) = (project.clone(), key.to_owned());
+        self.query(move |connection| stand::superseded(connection, &project, &key, order)).await
+    }
+
+    /// Reads how builds stand, in the order asked; `None` for those that no event told of.
+    pub(crate) async fn stands(
+        &self,
+        builds: Vec<(ProjectName, BuildId)>,
+    ) -> Result<Vec<Option<Stand>>, ProjectionError> {
+        self.query(move |connection| stand::stands(connection, &builds)).await
     }
 
     async fn query<T, F>(&self, query: F) -> Result<T, ProjectionError>

@@ -1,24 +1,32 @@
 // SPDX-License-Identifier: Apache-2.0
 
 //! Whether this dispatcher can serve: NATS is connected and stores what it is sent, and the
-//! projection has caught up.
+//! projection has caught up. And what accepted builds survive.
 //!
-//! The write is tried, not asked about: nats-server 2.9.10 stays healthy on a full disk.
+//! The write is tried, not asked about: nats-server 2.9.10 stays healthy on a full disk. It is
+//! tried every second and not only when somebody asks, so that builds are refused at once by what
+//! was found last instead of each waiting for a deadline.
 
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use serde::Serialize;
 use slipway_queue::Queue;
-use tokio::sync::Mutex;
+use slipway_queue::durability::{Durability, at_least};
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use crate::feed::Feed;
+use crate::problem::chain;
 
 /// How long the write may take. Longer than a slow disk's flush, shorter than a probe's patience.
 const WRITE_DEADLINE: Duration = Duration::from_secs(2);
 
-/// How long an answer is good for, so that many probes cost one write.
-const KEPT: Duration = Duration::from_secs(1);
+/// How often the write is tried.
+const EVERY: Duration = Duration::from_secs(1);
+
+/// How long a result is good for: until the next try must have ended.
+const KEPT: Duration = Duration::from_secs(4);
 
 /// What was found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -31,6 +39,8 @@ pub(crate) struct Report {
     pub(crate) nats_writable: bool,
     /// Whether the projection has been at the end of the events since the start.
     pub(crate) projection_caught_up: bool,
+    /// What accepted builds survive, as far as is known.
+    pub(crate) durability: Option<Durability>,
 }
 
 impl Report {
@@ -51,33 +61,120 @@ impl Report {
     }
 }
 
-/// Finds out, and remembers for a moment.
+/// What the last try came to.
+#[derive(Debug, Clone, Copy)]
+struct Probe {
+    at: Instant,
+    connected: bool,
+    writable: bool,
+}
+
+/// Finds out, and remembers.
 #[derive(Debug, Default)]
 pub(crate) struct Readiness {
-    last: Mutex<Option<(Instant, Report)>>,
+    last: Mutex<Option<Probe>>,
+    durability: Mutex<Option<Durability>>,
+    // Held while the write is tried, so that many who ask at once cost one.
+    probing: tokio::sync::Mutex<()>,
 }
 
 impl Readiness {
+    /// Tries the write again and again, until `stop`, and at once when a lost connection is back.
+    pub(crate) async fn watch(&self, queue: &Queue, sync_always: bool, stop: CancellationToken) {
+        let mut connections = queue.connections();
+        loop {
+            connections.mark_unchanged();
+            self.probe(queue).await;
+            let reconnected = tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(EVERY) => false,
+                _ = connections.changed() => true,
+            };
+            // The server may have come back as another version.
+            if reconnected && let Err(error) = self.learn_durability(queue, sync_always).await {
+                tracing::debug!(error = chain(&error), "the durability is not known");
+            }
+        }
+    }
+
+    /// Finds out what accepted builds survive, and says so when that is news.
+    pub(crate) async fn learn_durability(
+        &self,
+        queue: &Queue,
+        sync_always: bool,
+    ) -> Result<(), slipway_queue::topology::TopologyError> {
+        let durability = queue.durability(sync_always).await?;
+        let before =
+            self.durability.lock().unwrap_or_else(PoisonError::into_inner).replace(durability);
+        if before == Some(durability) {
+            return Ok(());
+        }
+        let version = queue.server_version();
+        tracing::info!(%durability, nats = version, "{}", advice(durability));
+        if sync_always && !at_least(&version, (2, 10)) {
+            tracing::warn!(
+                nats = version,
+                "nats_sync_always counts for nothing: servers before 2.10 have no `sync_interval: always` and ignore it without a word"
+            );
+        }
+        Ok(())
+    }
+
     /// Returns how things stand.
     pub(crate) async fn report(&self, queue: &Queue, feed: &Feed) -> Report {
-        let mut last = self.last.lock().await;
-        if let Some((at, report)) = &*last
-            && at.elapsed() < KEPT
-        {
-            return *report;
-        }
-        let nats_connected = queue.is_connected();
-        let probe = tokio::time::timeout(WRITE_DEADLINE, queue.probe_write());
-        let nats_writable = nats_connected && matches!(probe.await, Ok(Ok(())));
+        let probe = match self.recent() {
+            Some(probe) => probe,
+            None => self.probe(queue).await,
+        };
+        let nats_connected = probe.connected && queue.is_connected();
+        let nats_writable = nats_connected && probe.writable;
         let projection_caught_up = feed.is_caught_up();
-        let report = Report {
-            ready: nats_connected && nats_writable && projection_caught_up,
+        Report {
+            ready: nats_writable && projection_caught_up,
             nats_connected,
             nats_writable,
             projection_caught_up,
-        };
-        *last = Some((Instant::now(), report));
-        report
+            durability: *self.durability.lock().unwrap_or_else(PoisonError::into_inner),
+        }
+    }
+
+    /// Returns whether NATS, although connected, did not store what it was sent last.
+    pub(crate) fn is_unwritable(&self) -> bool {
+        self.recent().is_some_and(|probe| probe.connected && !probe.writable)
+    }
+
+    fn recent(&self) -> Option<Probe> {
+        let last = *self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        last.filter(|probe| probe.at.elapsed() < KEPT)
+    }
+
+    async fn probe(&self, queue: &Queue) -> Probe {
+        let asked = Instant::now();
+        let _alone = self.probing.lock().await;
+        if let Some(probe) = self.recent().filter(|probe| probe.at > asked) {
+            return probe;
+        }
+        let connected = queue.is_connected();
+        let written = async { connected && queue.probe_write().await.is_ok() };
+        let writable = tokio::time::timeout(WRITE_DEADLINE, written).await.unwrap_or(false);
+        // A connection that broke meanwhile says nothing about the disk.
+        let connected = connected && queue.is_connected();
+        let probe = Probe { at: Instant::now(), connected, writable };
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(probe);
+        probe
+    }
+}
+
+/// Says what a class means and how to have a better one.
+fn advice(durability: Durability) -> &'static str {
+    match durability {
+        Durability::ProcessCrash => {
+            "accepted builds survive any killed process, but not a power failure: for that run nats-server 2.10 or newer (2.15 for speed) with `sync_interval: always` and say so with --nats-sync-always, or three of them with --replicas 3"
+        }
+        Durability::SinglePowerLoss => {
+            "accepted builds survive a power failure of one NATS node, but not of all at once: for that run nats-server 2.10 or newer (2.15 for speed) with `sync_interval: always` and say so with --nats-sync-always"
+        }
+        Durability::PowerLossSafe => "accepted builds survive a power failure of all NATS nodes",
     }
 }
 
@@ -92,7 +189,28 @@ mod tests {
             nats_connected: true,
             nats_writable: false,
             projection_caught_up: false,
+            durability: None,
         };
         insta::assert_snapshot!(report.sentence());
+    }
+
+    #[test]
+    fn a_class_that_can_be_better_comes_with_how() {
+        for class in [Durability::ProcessCrash, Durability::SinglePowerLoss] {
+            assert!(advice(class).contains("--nats-sync-always"), "{class}");
+        }
+    }
+
+    #[test]
+    fn only_a_connected_server_that_does_not_store_is_refused_for() {
+        let readiness = Readiness::default();
+        assert!(!readiness.is_unwritable(), "nothing is known yet");
+        for (connected, writable, unwritable) in
+            [(true, false, true), (true, true, false), (false, false, false)]
+        {
+            let probe = Probe { at: Instant::now(), connected, writable };
+            *readiness.last.lock().expect("no panic") = Some(probe);
+            assert_eq!(readiness.is_unwritable(), unwritable);
+        }
     }
 }

@@ -15,7 +15,7 @@ use std::time::Duration;
 use axum::serve::ListenerExt as _;
 use slipway_artifact::{ArtifactStore, StoreError};
 use slipway_proto::environment::{Catalogue, CatalogueError};
-use slipway_queue::topology::{Limits, TopologyError};
+use slipway_queue::topology::TopologyError;
 use slipway_queue::{ConnectError, Queue, QueueOptions};
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
@@ -35,6 +35,7 @@ use crate::pools::Pools;
 use crate::problem::chain;
 use crate::projection::{self, FindRecord, Folder, Projection, ProjectionError, RecordUnavailable};
 use crate::readiness::Readiness;
+use crate::reconcile::{self, Reconciler};
 use crate::routes;
 
 /// How long requests in flight may take after the stop: less than the 30 s after which Kubernetes
@@ -112,6 +113,7 @@ pub struct Dispatcher {
     address: SocketAddr,
     app: Arc<App>,
     folder: Folder,
+    config: Config,
 }
 
 impl std::fmt::Debug for Dispatcher {
@@ -135,8 +137,9 @@ impl Dispatcher {
         let catalogue = catalogue(&config)?;
         let store = ArtifactStore::open(&config.store).await?;
         let queue = connect(&config).await?;
-        queue.ensure_topology(&Limits::default()).await?;
-        tracing::info!(nats = queue.server_version(), "connected to NATS");
+        queue.ensure_topology(&config.limits()).await?;
+        let readiness = Readiness::default();
+        readiness.learn_durability(&queue, config.nats_sync_always).await?;
         let path = config.data_dir.join("projection.sqlite");
         let find = find_record(queue.clone(), Handle::current());
         let opened = tokio::task::spawn_blocking(move || Projection::open(&path, find)).await;
@@ -154,13 +157,14 @@ impl Dispatcher {
             projection,
             feed: Arc::default(),
             pools: Pools::default(),
-            readiness: Readiness::default(),
+            readiness,
+            reconciler: Reconciler::default(),
             metrics: Arc::default(),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
             cut_off: CancellationToken::new(),
         };
-        Ok(Self { listener, address, app: Arc::new(app), folder })
+        Ok(Self { listener, address, app: Arc::new(app), folder, config })
     }
 
     /// Returns the address it listens on.
@@ -171,8 +175,8 @@ impl Dispatcher {
 
     /// Serves until `stop` is cancelled and everything has ended.
     pub async fn run(self, stop: CancellationToken) {
-        let Self { listener, address, app, folder } = self;
-        let thread = background(&app, folder);
+        let Self { listener, address, app, folder, config } = self;
+        let thread = background(&app, folder, &config);
         tracing::info!(%address, "listening");
         let listener = listener.tap_io(|connection| {
             // Answers are small and latency counts; nothing is gained by collecting them.
@@ -210,7 +214,7 @@ impl Dispatcher {
 }
 
 /// Starts what runs beside the requests.
-fn background(app: &Arc<App>, folder: Folder) -> Option<JoinHandle<()>> {
+fn background(app: &Arc<App>, folder: Folder, config: &Config) -> Option<JoinHandle<()>> {
     let (work, works) = mpsc::channel(MAX_UNFOLDED);
     let feed: Arc<Feed> = Arc::clone(&app.feed);
     let metrics: Arc<Metrics> = Arc::clone(&app.metrics);
@@ -218,10 +222,17 @@ fn background(app: &Arc<App>, folder: Folder) -> Option<JoinHandle<()>> {
         projection::spawn(folder, works, Arc::clone(&feed), Arc::clone(&metrics), app.stop.clone());
     let thread = thread
         .inspect_err(|error| tracing::error!(%error, "failed to start the projection's thread"));
-    app.tasks.spawn(feed::read(app.queue.clone(), feed, work, app.stop.clone()));
+    app.tasks.spawn(feed::read(app.queue.clone(), feed, work, config.limits(), app.stop.clone()));
     let archiver = Archiver { queue: app.queue.clone(), store: app.store.clone(), metrics };
     app.tasks.spawn(archiver.run(app.stop.clone()));
+    let every = Duration::from_secs(u64::from(config.reconcile_every_s));
+    app.tasks.spawn(reconcile::run(Arc::clone(app), every));
+    app.tasks.spawn(watch_readiness(Arc::clone(app), config.nats_sync_always));
     thread.ok()
+}
+
+async fn watch_readiness(app: Arc<App>, sync_always: bool) {
+    app.readiness.watch(&app.queue, sync_always, app.stop.clone()).await;
 }
 
 fn catalogue(config: &Config) -> Result<Catalogue, StartError> {

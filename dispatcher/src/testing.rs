@@ -52,6 +52,10 @@ pub(crate) fn build(project: &str, image: &str) -> Build {
         registry_secret: None,
         timeout_s: 600,
         max_attempts: 5,
+        queue_timeout_s: 86_400,
+        stall_timeout_s: 120,
+        supersede_key: None,
+        retry_of: None,
     };
     Build::accepted(request, Digest::of(b"submission"), Timestamp::now())
 }

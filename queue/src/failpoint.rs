@@ -81,6 +81,8 @@ mod armed {
                 if let Err(error) = stopped {
                     tracing::error!(%error, "the process could not be stopped");
                 }
+                // The signal may be another thread's to take: this one must not go on meanwhile.
+                std::thread::sleep(std::time::Duration::from_millis(500));
             }
         }
     }

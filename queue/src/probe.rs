@@ -9,16 +9,20 @@ use async_nats::jetstream::message::PublishMessage;
 
 use crate::Queue;
 
+/// More than a page: on a full disk there is still room in the last page of a file, and a few bytes
+/// would be stored there for minutes.
+const PROBE: [u8; 4200] = [b'.'; 4200];
+
 impl Queue {
-    /// Writes a few bytes and waits until they are stored. They go to the bucket of workers, which
-    /// forgets them after 15 s and whose readers skip what is no worker.
+    /// Writes somewhat more than a page and waits until it is stored. It goes to the bucket of
+    /// workers, which forgets it after 15 s and whose readers skip what is no worker.
     ///
     /// # Errors
     ///
     /// When the server does not acknowledge.
     pub async fn probe_write(&self) -> Result<(), async_nats::Error> {
         let subject = format!("$KV.{}._probe", self.subjects.workers_bucket());
-        let message = PublishMessage::build().payload("probe".into());
+        let message = PublishMessage::build().payload(bytes::Bytes::from_static(&PROBE));
         self.jetstream.send_publish(subject, message).await?.await?;
         Ok(())
     }

@@ -155,6 +155,15 @@ impl StateReader {
         self.reader.pending()
     }
 
+    /// Returns whether every change there is was read.
+    ///
+    /// # Errors
+    ///
+    /// When the server does not answer.
+    pub async fn is_at_end(&mut self) -> Result<bool, ReadError> {
+        self.reader.is_at_end().await
+    }
+
     /// Returns the next record, waiting for it as long as it takes, and how many follow now.
     ///
     /// # Errors

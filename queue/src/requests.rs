@@ -75,13 +75,28 @@ impl Queue {
 
     /// Takes a build's request out of the queue, whoever holds it. Repeating it is harmless.
     ///
+    /// By its sequence and not by a purge of its subject: after such a purge the consumers of
+    /// nats-server 2.9.10 pass over every message that stands in the queue.
+    ///
     /// # Errors
     ///
     /// When the server does not answer.
     pub async fn remove_request(&self, request: &BuildRequest) -> Result<(), TopologyError> {
         let stream = self.jetstream.get_stream_no_info(self.subjects.builds_stream()).await;
         let stream = stream.map_err(|error| self.builds_refused(error.into()))?;
-        let purged = stream.purge().filter(self.request_subject(request)).await;
-        purged.map(drop).map_err(|error| self.builds_refused(error.into()))
+        let message =
+            match stream.get_last_raw_message_by_subject(&self.request_subject(request)).await {
+                Ok(message) => message,
+                Err(error) if is_missing(&error) => return Ok(()),
+                Err(error) => return Err(self.builds_refused(error.into())),
+            };
+        match stream.delete_message(message.sequence).await {
+            Ok(_deleted) => Ok(()),
+            // Somebody was faster, if it is gone.
+            Err(error) => match self.holds(request).await? {
+                true => Err(self.builds_refused(error.into())),
+                false => Ok(()),
+            },
+        }
     }
 }

@@ -16,8 +16,8 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior, params};
 use slipway_proto::api::StateName;
-use slipway_proto::event::{Event, EventBody};
-use slipway_proto::{Build, BuildId, ProjectName};
+use slipway_proto::event::{Event, EventBody, Queued};
+use slipway_proto::{Build, BuildId, ProjectName, Timestamp};
 
 use super::{ProjectionError, list, schema};
 
@@ -59,9 +59,22 @@ pub(crate) struct Folder {
 #[derive(Debug, Clone)]
 struct Row {
     build: Build,
-    /// The state in the row; `None` while there is no row.
-    stored: Option<StateName>,
+    /// The columns in the row that can change; `None` while there is no row.
+    stored: Option<Columns>,
     dirty: bool,
+}
+
+/// What a row is found by, as far as it changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Columns {
+    state: StateName,
+    order: u64,
+}
+
+impl Columns {
+    fn of(build: &Build) -> Self {
+        Self { state: StateName::from(&build.state.phase), order: build.order }
+    }
 }
 
 impl Folder {
@@ -170,13 +183,13 @@ struct BatchFold<'a> {
 }
 
 impl BatchFold<'_> {
-    /// Folds `build.queued`.
+    /// Makes a build known by its `build.queued`.
     fn accept(&mut self, event: &Event) -> Result<(), ProjectionError> {
         let EventBody::Queued(queued) = &event.body else { return Ok(()) };
         if self.known(event)? {
             return Ok(());
         }
-        let mut build = Build::accepted(queued.request.clone(), queued.submission, event.time);
+        let mut build = accepted(queued, event.time);
         for early in self.take_early(event.subject)? {
             build.fold(&early);
         }
@@ -184,11 +197,8 @@ impl BatchFold<'_> {
         Ok(())
     }
 
-    /// Folds any other event.
+    /// Folds an event in its turn. A `build.queued` says something new here when it is a replay's.
     fn fold(&mut self, sequence: u64, event: &Event) -> Result<(), ProjectionError> {
-        if matches!(event.body, EventBody::Queued(_)) {
-            return Ok(());
-        }
         if !self.known(event)? {
             let Some(project) = project(event) else { return Ok(()) };
             match (self.find)(&project, event.subject)? {
@@ -222,7 +232,7 @@ impl BatchFold<'_> {
             .map_err(schema::refused(self.path))?;
         let Some(body) = body else { return Ok(false) };
         let build: Build = serde_json::from_str(&body).map_err(ProjectionError::Malformed)?;
-        let stored = Some(StateName::from(&build.state.phase));
+        let stored = Some(Columns::of(&build));
         self.active.insert(id, Row { build, stored, dirty: false });
         Ok(true)
     }
@@ -267,44 +277,63 @@ impl BatchFold<'_> {
             let build = &row.build;
             let body = serde_json::to_string(build).map_err(ProjectionError::Malformed)?;
             let (project, id) = (build.request.project.as_str(), build.request.build.to_string());
-            let state = StateName::from(&build.state.phase);
+            let columns = Columns::of(build);
+            let state = list::state_number(columns.state);
+            let order = integer(columns.order);
             let written = match row.stored {
                 None => self
                     .transaction
                     .prepare_cached(
-                        "INSERT INTO builds (project, id, state, repository, image, accepted_at, body)
-                         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+                        "INSERT INTO builds (project, id, state, repository, image, accepted_at,
+                                             supersede_key, acceptance, body)
+                         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
                     )
                     .and_then(|mut statement| {
                         statement.execute(params![
                             project,
                             id,
-                            list::state_number(state),
+                            state,
                             build.request.image().name(),
                             build.request.image().to_string(),
                             build.accepted_at.as_microsecond(),
+                            build.request.supersede_key,
+                            order,
                             body
                         ])
                     }),
-                Some(stored) if stored == state => self
+                Some(stored) if stored == columns => self
                     .transaction
                     .prepare_cached("UPDATE builds SET body = ?3 WHERE project = ?1 AND id = ?2")
                     .and_then(|mut statement| statement.execute(params![project, id, body])),
                 Some(_) => self
                     .transaction
                     .prepare_cached(
-                        "UPDATE builds SET body = ?3, state = ?4 WHERE project = ?1 AND id = ?2",
+                        "UPDATE builds SET body = ?3, state = ?4, acceptance = ?5
+                         WHERE project = ?1 AND id = ?2",
                     )
                     .and_then(|mut statement| {
-                        statement.execute(params![project, id, body, list::state_number(state)])
+                        statement.execute(params![project, id, body, state, order])
                     }),
             };
             written.map_err(&refused)?;
-            row.stored = Some(state);
+            row.stored = Some(columns);
             row.dirty = false;
         }
         Ok(())
     }
+}
+
+/// Makes the build that a `build.queued` tells of, when nothing else is known of it.
+fn accepted(queued: &Queued, time: Timestamp) -> Build {
+    let mut build = Build::accepted(queued.request.clone(), queued.submission, time);
+    build.order = queued.order;
+    if queued.replays > 0 {
+        // The events before its replay are gone.
+        build.replays = queued.replays;
+        build.replayed_at = Some(time);
+        build.state.epoch = queued.epoch;
+    }
+    build
 }
 
 fn project(event: &Event) -> Option<ProjectName> {

@@ -113,6 +113,13 @@ pub(super) fn state_number(state: StateName) -> i64 {
     position.and_then(|position| i64::try_from(position).ok()).unwrap_or(i64::MAX)
 }
 
+/// The state that a row's number stands for.
+pub(super) fn state_of_number(number: i64) -> StateName {
+    let position = usize::try_from(number).ok();
+    let state = position.and_then(|position| StateName::ALL.get(position));
+    *state.expect("rows have the numbers of states")
+}
+
 pub(super) fn rows(connection: &Connection, query: &ListQuery) -> rusqlite::Result<Rows> {
     let states = if query.states.is_empty() { &StateName::ALL[..] } else { &query.states };
     let mut found = Vec::new();

@@ -11,14 +11,15 @@ use super::ProjectionError;
 
 /// The version of the tables and of what is folded into them. A file of another version is folded
 /// anew; raise it whenever a row would come out differently.
-const SCHEMA_VERSION: &str = "1";
+const SCHEMA_VERSION: &str = "2";
 
 /// How long a statement waits for another process's lock, as when two dispatchers share a file by
 /// mistake.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Every list is one state's part of one index, already in the order of the answer, so a page
-/// costs the same among a thousand builds and a million (see `list`).
+/// costs the same among a thousand builds and a million (see `list`). States below 3 are those of
+/// unfinished builds: few of a million, so the index by supersede key stays small.
 const TABLES: &str = "
     DROP TABLE IF EXISTS meta;
     DROP TABLE IF EXISTS builds;
@@ -32,12 +33,16 @@ const TABLES: &str = "
         repository TEXT NOT NULL,
         image TEXT NOT NULL,
         accepted_at INTEGER NOT NULL,
+        supersede_key TEXT,
+        acceptance INTEGER NOT NULL,
         body TEXT NOT NULL,
         UNIQUE (project, id)
     );
     CREATE INDEX builds_by_state ON builds (project, state, accepted_at, id);
     CREATE INDEX builds_by_repository ON builds (project, repository, state, accepted_at, id);
     CREATE INDEX builds_by_image ON builds (project, image, state, accepted_at, id);
+    CREATE INDEX builds_by_supersede_key ON builds (project, supersede_key, acceptance, id)
+        WHERE supersede_key IS NOT NULL AND state < 3;
     CREATE TABLE early (
         id TEXT NOT NULL,
         sequence INTEGER NOT NULL,

@@ -52,7 +52,7 @@ fn claimed(build: &Build) -> Build {
 
 fn failed(build: &Build) -> Build {
     let failure = Failure::new(Reason::PushImageFailed, "the registry is away");
-    let fail = Change::Fail { epoch: build.state.epoch, failure };
+    let fail = Change::Fail { epoch: build.state.epoch, failure, dead: false };
     build.apply(&fail, build.accepted_at).expect("it applies")
 }
 
@@ -334,6 +334,121 @@ async fn filters_leave_what_they_say() {
         assert_eq!(page.builds, expected);
         assert_eq!(page.next, None);
     }
+}
+
+/// The record of a failed build, replayed.
+fn replayed(build: &Build) -> Build {
+    let replay = Change::Replay { epoch: build.state.epoch + 1 };
+    build.apply(&replay, build.accepted_at).expect("it applies")
+}
+
+#[tokio::test]
+async fn a_replay_brings_a_finished_build_back() {
+    let build = testing::build("team", "r.example/app:1");
+    let mut told = history(&build);
+    let ended = told.last().expect("there are some").1.clone();
+    let again = replayed(&ended);
+    told.push((Event::queued(&again), again.clone()));
+    let running = claimed(&again);
+    told.push((Event::started(&running, &worker(), build.accepted_at), running.clone()));
+    let failed = failed(&running);
+    told.push((Event::finished(&failed).expect("it is finished"), failed.clone()));
+
+    let one_by_one = Fixture::new();
+    let (projection, mut folder) = one_by_one.open();
+    for (sequence, (event, expected)) in (1..).zip(&told) {
+        folder.fold(&[stored(sequence, event.clone())]).expect("it folds");
+        assert_eq!(get(&projection, &build).await.as_ref(), Some(expected));
+        let state = StateName::from(&expected.state.phase);
+        let listed = all(&projection, &[state]).await;
+        assert_eq!(listed, std::slice::from_ref(expected), "its row has the state");
+        assert_eq!(all(&projection, &[]).await.len(), 1, "in one place");
+    }
+
+    let at_once = Fixture::new();
+    let (projection, mut folder) = at_once.open();
+    let batch: Vec<Stored> =
+        (1..).zip(&told).map(|(sequence, (event, _))| stored(sequence, event.clone())).collect();
+    folder.fold(&batch).expect("it folds");
+    assert_eq!(get(&projection, &build).await, Some(failed));
+
+    // The events before the replay are gone.
+    let late = Fixture::new();
+    let (projection, mut folder) = late.open();
+    folder.fold(&batch[4..6]).expect("it folds");
+    let found = get(&projection, &build).await.expect("it is known");
+    assert_eq!((found.replays, &found.state), (1, &running.state));
+}
+
+#[tokio::test]
+async fn how_builds_stand_is_told_in_short() {
+    let fixture = Fixture::new();
+    let (projection, mut folder) = fixture.open();
+    let (one, two) =
+        (testing::build("team", "r.example/app:1"), testing::build("team", "r.example/app:2"));
+    let ended = history(&one).pop().expect("there are some").1;
+    let again = replayed(&ended);
+    let events = history(&one).into_iter().map(|(event, _)| event);
+    let events: Vec<Stored> = (1..)
+        .zip(events.chain([Event::queued(&again)]))
+        .map(|(sequence, event)| stored(sequence, event))
+        .collect();
+    folder.fold(&events).expect("it folds");
+    let asked = [&two, &one].map(|build| (build.request.project.clone(), build.request.build));
+    let stands = projection.stands(asked.to_vec()).await.expect("it is read");
+    let stand = Stand { state: StateName::Queued, epoch: 2, replays: 1 };
+    assert_eq!(stands, [None, Some(stand)]);
+}
+
+#[tokio::test]
+async fn what_a_later_build_supersedes_is_unfinished_older_and_of_its_key() {
+    let fixture = Fixture::new();
+    let (projection, mut folder) = fixture.open();
+    let mut events = Vec::new();
+    let mut accept = |project: &str, key: Option<&str>, order: u64| {
+        let mut build = testing::build(project, "r.example/app:1");
+        build.request.supersede_key = key.map(str::to_owned);
+        build.order = order;
+        events.push(Event::queued(&build));
+        build
+    };
+    let waiting = accept("team", Some("main"), 1);
+    let running = accept("team", Some("main"), 2);
+    let ended = accept("team", Some("main"), 3);
+    accept("team", Some("feature"), 4);
+    accept("team", None, 5);
+    accept("other", Some("main"), 6);
+    accept("team", Some("main"), 7);
+    accept("team", Some("main"), 8);
+    let started = claimed(&running);
+    events.push(Event::started(&started, &worker(), running.accepted_at));
+    events.push(history(&ended).pop().expect("there are some").0);
+    let events: Vec<Stored> =
+        (1..).zip(events).map(|(sequence, event)| stored(sequence, event)).collect();
+    folder.fold(&events).expect("it folds");
+    let project = "team".parse().expect("a name");
+    let mut found = projection.superseded(&project, "main", 7).await.expect("it is read");
+    found.sort_unstable();
+    let mut expected = [waiting.request.build, running.request.build];
+    expected.sort_unstable();
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn superseded_builds_are_found_by_an_index_of_unfinished_ones() {
+    let fixture = Fixture::new();
+    let (_, folder) = fixture.open();
+    let connection = schema::open_for_reading(&fixture.path()).expect("it opens");
+    let plan: String = connection
+        .query_row(
+            &format!("EXPLAIN QUERY PLAN {}", stand::SUPERSEDED),
+            params!["team", "main", 7],
+            |row| row.get(3),
+        )
+        .expect("SQL");
+    let index = "SEARCH builds USING INDEX builds_by_supersede_key ";
+    assert!(plan.starts_with(index), "{plan}");
+    drop(folder);
 }
 
 #[test]

@@ -104,8 +104,9 @@ impl Writer {
         let Some(folded) = folded else { return false };
         self.metrics.events_folded.fetch_add(folded as u64, Ordering::Relaxed);
         self.metrics.projection_sequence.store(self.folder.last_sequence(), Ordering::Relaxed);
-        if batch.last().is_some_and(|arrived| arrived.pending == 0) {
-            self.feed.set_caught_up();
+        self.feed.set_folded(self.folder.last_sequence());
+        if let Some(last) = batch.last() {
+            self.feed.set_progress(last);
         }
         true
     }
@@ -118,6 +119,7 @@ impl Writer {
         let now = self.folder.last_sequence();
         self.feed.aligned(now, last, now < before);
         self.metrics.projection_sequence.store(now, Ordering::Relaxed);
+        self.feed.set_folded(now);
         // Nobody waits for it any more if the reader was stopped.
         let _unheard = reply.send(now);
         true

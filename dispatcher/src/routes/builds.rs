@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! Submitting builds, and reading one or many.
+//! Submitting builds, reading one or many, repeating and cancelling them.
 
 use std::sync::Arc;
 
@@ -8,20 +8,17 @@ use axum::extract::{Request, State};
 use axum::response::Response;
 use http::header::{HeaderValue, LOCATION};
 use http::{HeaderMap, StatusCode, Uri};
-use slipway_proto::api::{BuildList, BuildView, StateName};
-use slipway_proto::{Reference, Submission};
+use slipway_proto::api::{BuildList, BuildView, CancelledView, StateName};
+use slipway_proto::{ProjectName, Reference, Submission};
 
 use super::json;
-use crate::accept::{AcceptError, Accepted, Submitted, accept};
+use crate::accept::{AcceptError, Accepted, Beside, accept, retry};
 use crate::app::App;
+use crate::cancel::{Which, cancel, cancel_waiting};
 use crate::extract::{self, InProject, OfBuild, Parameters};
 use crate::metrics::Metrics;
 use crate::problem::{ApiError, Code};
 use crate::projection::{Cursor, ImageFilter, ListQuery};
-
-/// How many builds a page has unless the client asks otherwise, and how many at most.
-const DEFAULT_LIMIT: usize = 50;
-const MAX_LIMIT: usize = 1000;
 
 pub(super) async fn submit(
     State(app): State<Arc<App>>,
@@ -32,18 +29,36 @@ pub(super) async fn submit(
     let headers = request.headers().clone();
     let key = idempotency_key(&headers)?;
     let document = extract::json(request).await?;
-    let submitted = Submitted {
-        project: project.clone(),
-        submission: Submission::read(&document),
-        key,
-        traceparent: traceparent(&headers),
-    };
-    let outcome = accept(&app, submitted).await;
+    let beside = Beside { key, traceparent: traceparent(&headers) };
+    let outcome = accept(&app, project.clone(), Submission::read(&document), beside).await;
+    accepted(&app, &project, outcome)
+}
+
+pub(super) async fn repeat(
+    State(app): State<Arc<App>>,
+    OfBuild(project, build): OfBuild,
+    headers: HeaderMap,
+    uri: Uri,
+) -> Result<Response, ApiError> {
+    Parameters::read(&uri, &[]).finish()?;
+    let beside = Beside { key: idempotency_key(&headers)?, traceparent: traceparent(&headers) };
+    let outcome = retry(&app, project.clone(), build, beside).await;
+    accepted(&app, &project, outcome)
+}
+
+/// Counts and answers what became of a request for a build.
+fn accepted(
+    app: &App,
+    project: &ProjectName,
+    outcome: Result<Accepted, AcceptError>,
+) -> Result<Response, ApiError> {
     let metrics = &app.metrics;
     Metrics::count(match &outcome {
         Ok(Accepted::Now(_)) => &metrics.submits_accepted,
         Ok(Accepted::Before(_)) => &metrics.submits_repeated,
-        Err(AcceptError::Invalid(_)) => &metrics.submits_invalid,
+        Err(AcceptError::Invalid(_) | AcceptError::NotFound(_) | AcceptError::NotFinished(_)) => {
+            &metrics.submits_invalid
+        }
         Err(AcceptError::KeyReused(_)) => &metrics.submits_key_reused,
         Err(AcceptError::Full(_)) => &metrics.submits_queue_full,
         Err(_) => &metrics.submits_unavailable,
@@ -58,6 +73,29 @@ pub(super) async fn submit(
     let location = HeaderValue::try_from(location).expect("names and ids are ASCII");
     response.headers_mut().insert(LOCATION, location);
     Ok(response)
+}
+
+/// What the outcome of a build that somebody cancelled says.
+const ON_REQUEST: &str = "cancelled on request";
+
+pub(super) async fn call_off(
+    State(app): State<Arc<App>>,
+    OfBuild(project, build): OfBuild,
+    uri: Uri,
+) -> Result<Response, ApiError> {
+    Parameters::read(&uri, &[]).finish()?;
+    let cancelled = cancel(&app, &project, build, ON_REQUEST, Which::Unfinished).await?;
+    Ok(json(&BuildView::from(&cancelled.into_build())))
+}
+
+pub(super) async fn call_off_waiting(
+    State(app): State<Arc<App>>,
+    InProject(project): InProject,
+    uri: Uri,
+) -> Result<Response, ApiError> {
+    Parameters::read(&uri, &[]).finish()?;
+    let cancelled = cancel_waiting(&app, &project, ON_REQUEST).await?;
+    Ok(json(&CancelledView { cancelled }))
 }
 
 fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, ApiError> {
@@ -91,14 +129,8 @@ pub(super) async fn show(
     Parameters::read(&uri, &[]).finish()?;
     match app.builds.find(&project, build).await? {
         Some(build) => Ok(json(&BuildView::from(&build))),
-        None => Err(missing(build)),
+        None => Err(ApiError::build_not_found(build)),
     }
-}
-
-/// The answer about a build that is not there.
-pub(super) fn missing(build: slipway_proto::BuildId) -> ApiError {
-    let detail = format!("the project has no build {build}: check the id and the project");
-    ApiError::new(Code::BuildNotFound, detail)
 }
 
 pub(super) async fn list(
@@ -109,11 +141,7 @@ pub(super) async fn list(
     let mut parameters = Parameters::read(&uri, &["state", "image", "limit", "cursor"]);
     let states = states(&mut parameters);
     let image: Option<Reference> = parameters.parsed("image", "invalid_reference");
-    let limit = parameters.parsed("limit", "invalid_limit").unwrap_or(DEFAULT_LIMIT);
-    if !(1..=MAX_LIMIT).contains(&limit) {
-        let detail = format!("must be a number from 1 to {MAX_LIMIT}");
-        parameters.mistake("limit", "invalid_limit", detail);
-    }
+    let limit = parameters.limit();
     let after: Option<Cursor> = parameters.parsed("cursor", "invalid_cursor");
     parameters.finish()?;
     let image = image.map(ImageFilter::from);

@@ -1,22 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! What there is to build with: environments, workers, queue.
+//! What there is to build with: environments, workers, queue; and draining a worker.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::extract::State;
 use axum::response::Response;
-use http::Uri;
-use slipway_proto::api::EnvironmentView;
+use http::{StatusCode, Uri};
+use slipway_proto::api::{EnvironmentView, WorkerView};
+use slipway_queue::control::ControlError;
 
-use super::json;
+use super::{in_time, json, unavailable};
 use crate::app::App;
-use crate::extract::Parameters;
-use crate::problem::{ApiError, Code};
-
-/// How long NATS may take to answer.
-const DEADLINE: Duration = Duration::from_secs(5);
+use crate::extract::{OfWorker, Parameters};
+use crate::problem::{ApiError, Code, chain};
 
 pub(super) async fn environments(
     State(app): State<Arc<App>>,
@@ -38,14 +35,37 @@ pub(super) async fn queue(State(app): State<Arc<App>>, uri: Uri) -> Result<Respo
     Ok(json(&in_time(&app, app.queue.depth()).await?))
 }
 
-async fn in_time<T, E>(app: &App, answer: impl Future<Output = Result<T, E>>) -> Result<T, ApiError>
-where
-    ApiError: From<E>,
-{
-    let unavailable = || ApiError::new(Code::QueueUnavailable, "NATS does not answer: try again");
-    if !app.queue.is_connected() {
-        return Err(unavailable());
+pub(super) async fn drain(
+    State(app): State<Arc<App>>,
+    OfWorker(worker): OfWorker,
+    uri: Uri,
+) -> Result<Response, ApiError> {
+    Parameters::read(&uri, &[]).finish()?;
+    // First, since a worker that has nothing to finish is gone a moment after it heard.
+    let present = in_time(&app, app.queue.worker(&worker)).await?.map(|(view, _age)| view);
+    match (app.queue.drain_worker(&worker).await, present) {
+        (Ok(()), Some(view)) => {
+            let mut response = json(&WorkerView { draining: true, ..view });
+            *response.status_mut() = StatusCode::ACCEPTED;
+            Ok(response)
+        }
+        (Ok(()), None) => Err(ApiError::new(
+            Code::WorkerSilent,
+            format!("the worker {worker} drains, but has not announced itself: look again"),
+        )),
+        (Err(ControlError::Nobody), None) => Err(ApiError::new(
+            Code::WorkerNotFound,
+            format!("no worker {worker} is connected: /v1/workers lists those that are"),
+        )),
+        (Err(error), Some(_)) => {
+            tracing::warn!(%worker, error = chain(&error), "a worker does not answer");
+            Err(ApiError::new(
+                Code::WorkerSilent,
+                format!(
+                    "the worker {worker} does not answer: it may be stopped or be gone; its builds go to others when their leases end"
+                ),
+            ))
+        }
+        (Err(ControlError::Unavailable(_)), None) => Err(unavailable()),
     }
-    let answer = tokio::time::timeout(DEADLINE, answer).await;
-    Ok(answer.map_err(|_elapsed| unavailable())??)
 }

@@ -13,7 +13,6 @@ use http::{HeaderMap, Uri};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::builds::missing;
 use crate::app::App;
 use crate::extract::{self, OfBuild, Parameters};
 use crate::follow::{self, LogRequest, Piece};
@@ -35,7 +34,9 @@ pub(super) async fn read(
     let events = extract::accepts_event_stream(&headers);
     let skip = if events { last_event_id(&headers, &mut parameters) } else { None };
     parameters.finish()?;
-    let Some(found) = app.builds.find(&project, build).await? else { return Err(missing(build)) };
+    let Some(found) = app.builds.find(&project, build).await? else {
+        return Err(ApiError::build_not_found(build));
+    };
     let request = LogRequest { project, build, follow, skip: skip.unwrap_or(0) };
     let start = request.skip;
     let (sink, pieces) = mpsc::channel(MAX_WAITING);

@@ -1,19 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! The dispatcher about itself: health, readiness, metrics, and the description of its API.
+//! The dispatcher about itself: health, readiness, metrics, reconciling, and the description of its
+//! API.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use axum::extract::State;
 use axum::response::{Html, IntoResponse, Response};
-use http::StatusCode;
 use http::header::{CONTENT_TYPE, HeaderValue};
+use http::{StatusCode, Uri};
 use serde_json::{Value, json};
 
 use crate::app::App;
+use crate::extract::Parameters;
 use crate::metrics::Gauges;
 use crate::problem::{ApiError, Code};
+use crate::reconcile::sweep_now;
 
 /// The description of the API; `{version}` in it is replaced.
 pub(super) const OPENAPI: &str = include_str!("openapi.json");
@@ -40,6 +43,14 @@ pub(super) async fn ready(State(app): State<Arc<App>>) -> Response {
     }
     *response.body_mut() = document.to_string().into();
     response
+}
+
+pub(super) async fn reconcile(State(app): State<Arc<App>>, uri: Uri) -> Result<Response, ApiError> {
+    Parameters::read(&uri, &[]).finish()?;
+    if !app.queue.is_connected() {
+        return Err(super::unavailable());
+    }
+    Ok(super::json(&sweep_now(&app).await?))
 }
 
 pub(super) async fn metrics(State(app): State<Arc<App>>) -> Response {

@@ -15,10 +15,10 @@ use http::StatusCode;
 use http::header::{ALLOW, LOCATION, RETRY_AFTER};
 use serde_json::{Value, json};
 use slipway_artifact::ArtifactStore;
-use slipway_proto::api::BuildView;
+use slipway_proto::api::{BuildView, CancelledView, DeadLetterList, DeadLetterView, RepairsView};
 use slipway_proto::environment::Catalogue;
 use slipway_proto::event::Event;
-use slipway_proto::{BuildId, Digest};
+use slipway_proto::{Build, BuildId, Change, Digest, Timestamp};
 use slipway_queue::read::Message;
 use slipway_queue::{Queue, QueueOptions};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -32,6 +32,7 @@ use crate::feed::Arrived;
 use crate::pools::Pools;
 use crate::projection::{Folder, Projection, Stored};
 use crate::readiness::Readiness;
+use crate::reconcile::Reconciler;
 use crate::testing;
 
 const LIMIT: u64 = 4096;
@@ -69,6 +70,7 @@ impl Api {
             feed: Arc::default(),
             pools: Pools::default(),
             readiness: Readiness::default(),
+            reconciler: Reconciler::default(),
             metrics: Arc::default(),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
@@ -193,7 +195,8 @@ async fn the_table_says_what_the_router_serves() {
         let path = path
             .replace("{project}", "team")
             .replace("{digest}", &Digest::of(b"").to_string())
-            .replace("{build}", &BuildId::fresh().to_string());
+            .replace("{build}", &BuildId::fresh().to_string())
+            .replace("{worker}", "w1");
         let response = api.ask(request(method.as_str(), &path, &[], "")).await;
         assert_ne!(response.status(), StatusCode::METHOD_NOT_ALLOWED, "{method} {path}");
     }
@@ -240,6 +243,30 @@ async fn the_schemas_have_the_members_that_the_documents_have() {
     let environments = document(api.get("/v1/environments").await).await;
     assert_described("Environment", &environments[0]);
     assert_described("BuildList", &document(api.get("/v1/projects/team/builds").await).await);
+    let letter = DeadLetterView {
+        build: "nonsense".into(),
+        project: "team".into(),
+        pool: "default".parse().expect("a name"),
+        reason: "the request's bytes are corrupt".into(),
+        died_at: Timestamp::now(),
+        epoch: 0,
+        request: None,
+    };
+    let letters = DeadLetterList { letters: vec![letter.clone()], next_cursor: None };
+    let cancelled = CancelledView { cancelled: Vec::new() };
+    let written = [
+        ("DeadLetter", serde_json::to_value(letter)),
+        ("DeadLetterList", serde_json::to_value(letters)),
+        ("Cancelled", serde_json::to_value(cancelled)),
+        ("Repairs", serde_json::to_value(RepairsView::default())),
+        (
+            "Readiness",
+            serde_json::to_value(api.app.readiness.report(&api.app.queue, &api.app.feed).await),
+        ),
+    ];
+    for (schema, document) in written {
+        assert_described(schema, &document.expect("JSON"));
+    }
     let fields: BTreeSet<&str> = slipway_proto::submission::FIELDS.into_iter().collect();
     let description: Value = serde_json::from_str(service::OPENAPI).expect("it is JSON");
     let described = &description["components"]["schemas"]["BuildSubmission"]["properties"];
@@ -479,6 +506,99 @@ async fn what_the_projection_knows_is_served_without_the_queue() {
     assert_eq!(code(answer).await, (503, "queue_unavailable".into()));
 }
 
+/// Folds the events of builds, so that they are known without their records.
+fn fold(api: &mut Api, events: Vec<Event>) {
+    let events: Vec<Stored> = (api.folder.last_sequence() + 1..)
+        .zip(events)
+        .map(|(sequence, event)| Stored { sequence, event: Some(event) })
+        .collect();
+    api.folder.fold(&events).expect("it folds");
+}
+
+fn cancelled(build: &Build) -> Build {
+    let cancel = Change::Cancel { message: "cancelled on request".into() };
+    build.apply(&cancel, build.accepted_at).expect("it applies")
+}
+
+#[tokio::test]
+async fn only_a_finished_build_whose_artifact_is_there_is_repeated() {
+    let mut api = Api::start().await;
+    let (waiting, ended) =
+        (testing::build("team", "r.example/app:1"), testing::build("team", "r.example/app:2"));
+    let finished = Event::finished(&cancelled(&ended)).expect("it is finished");
+    fold(&mut api, vec![Event::queued(&waiting), Event::queued(&ended), finished]);
+    let retry = async |build: &Build, key: &str| {
+        let path = format!("/v1/projects/team/builds/{}/retry", build.request.build);
+        let headers = if key.is_empty() { vec![] } else { vec![("idempotency-key", key)] };
+        api.ask(request("POST", &path, &headers, "")).await
+    };
+    assert_eq!(code(retry(&waiting, "").await).await, (409, "build_not_finished".into()));
+    let answer = retry(&ended, "").await;
+    assert_eq!(answer.status(), StatusCode::UNPROCESSABLE_ENTITY);
+    let problem = document(answer).await;
+    assert_eq!(problem["errors"][0]["field"], "artifact");
+    assert_eq!(problem["errors"][0]["code"], "artifact_not_found");
+    let wrong = retry(&ended, "with space").await;
+    assert_eq!(code(wrong).await, (400, "invalid_idempotency_key".into()));
+    // Whether the key is taken cannot be said without the records.
+    assert_eq!(code(retry(&ended, "key").await).await, (503, "queue_unavailable".into()));
+}
+
+#[tokio::test]
+async fn what_changes_builds_is_refused_without_the_queue() {
+    let api = Api::start().await;
+    let id = BuildId::fresh();
+    for (method, path) in [
+        ("POST", format!("/v1/projects/team/builds/{id}/cancel")),
+        ("POST", "/v1/projects/team/builds:cancel".to_owned()),
+        ("GET", "/v1/projects/team/dead".to_owned()),
+        ("GET", format!("/v1/projects/team/dead/{id}")),
+        ("DELETE", format!("/v1/projects/team/dead/{id}")),
+        ("POST", format!("/v1/projects/team/dead/{id}/replay")),
+        ("POST", "/v1/workers/w1/drain".to_owned()),
+        ("POST", "/v1/reconcile".to_owned()),
+    ] {
+        let answer = api.ask(request(method, &path, &[], "")).await;
+        assert!(answer.headers().contains_key(RETRY_AFTER), "{path}");
+        assert_eq!(code(answer).await, (503, "queue_unavailable".into()), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_letter_is_named_by_one_token() {
+    let api = Api::start().await;
+    for name in ["*", "%3E", "a.b", "a%20b", "%C3%A4"] {
+        let path = format!("/v1/projects/team/dead/{name}");
+        for method in ["GET", "DELETE"] {
+            let answer = api.ask(request(method, &path, &[], "")).await;
+            assert_eq!(code(answer).await, (404, "dead_letter_not_found".into()), "{name}");
+        }
+    }
+    let answer = api.get("/v1/projects/team/dead?limit=0&cursor=x").await;
+    let problem = document(answer).await;
+    let fields: Vec<&Value> =
+        problem["errors"].as_array().expect("a list").iter().map(|error| &error["field"]).collect();
+    assert_eq!(fields, ["limit", "cursor"]);
+    let answer = api.ask(request("POST", "/v1/workers/W1/drain", &[], "")).await;
+    assert_eq!(code(answer).await, (400, "invalid_name".into()));
+}
+
+#[tokio::test]
+async fn a_build_is_refused_at_once_while_nothing_is_stored() {
+    let api = Api::start().await;
+    let bytes = executable();
+    let path = "/v1/projects/team/artifacts?filename=app";
+    let uploaded = document(api.put(path, &[], bytes).await).await;
+    // Tries to write.
+    assert_eq!(api.get("/readyz").await.status(), StatusCode::SERVICE_UNAVAILABLE);
+    let body = json!({"artifact": uploaded["digest"], "image": "r.example/app:1"});
+    let answer = api.post(&body).await;
+    assert_eq!(answer.headers()[RETRY_AFTER], "2");
+    let problem = document(answer).await;
+    assert_eq!(problem["code"], "queue_unavailable");
+    assert!(problem["detail"].as_str().expect("a text").contains("disk"), "{problem}");
+}
+
 #[tokio::test]
 async fn the_dispatcher_is_alive_and_says_why_it_is_not_ready() {
     let api = Api::start().await;
@@ -500,6 +620,7 @@ fn told(sequence: u64, project: &str, build: BuildId) -> Arrived {
     Arrived::of(Message {
         sequence,
         pending: 0,
+        time: slipway_proto::Timestamp::UNIX_EPOCH,
         subject: format!("slipway.event.{project}.1.build.started"),
         headers: Some(headers),
         payload: Bytes::from(format!("{{\"n\":{sequence}}}")),

@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! Publishing what has happened already. The record says it, so whoever asked for it is answered
+//! even if the event cannot be stored at once; and what a crash prevents, the reconciler does.
+
+use std::time::Duration;
+
+use slipway_proto::Build;
+use slipway_proto::event::Event;
+
+use crate::app::App;
+use crate::backoff::Backoff;
+use crate::problem::chain;
+
+/// How long an event is tried again before it is left to the reconciler.
+const ANNOUNCE_FOR: Duration = Duration::from_secs(120);
+
+/// Publishes an event and returns its sequence; `None` if that could not be done at once and goes
+/// on in the background.
+pub(crate) async fn announce(app: &App, event: Event) -> Option<u64> {
+    let error = match app.queue.publish_event_at(&event).await {
+        Ok(sequence) => return Some(sequence),
+        Err(error) => error,
+    };
+    tracing::warn!(id = event.id, error = chain(&error), "publishing an event later");
+    let (queue, stop) = (app.queue.clone(), app.stop.clone());
+    app.tasks.spawn(async move {
+        let mut backoff = Backoff::default();
+        let announced = async {
+            while queue.publish_event(&event).await.is_err() {
+                if !backoff.pause(&stop).await {
+                    return;
+                }
+            }
+        };
+        if tokio::time::timeout(ANNOUNCE_FOR, announced).await.is_err() {
+            tracing::warn!(id = event.id, "gave up publishing an event; the reconciler will");
+        }
+    });
+    None
+}
+
+/// Publishes the outcome that a record holds, and before it, where the projection never heard of the
+/// build, that it was queued: a crash may have kept that from being said.
+pub(crate) async fn announce_outcome(app: &App, build: &Build) {
+    let Some(event) = Event::finished(build) else { return };
+    let folded = app.builds.folded(&build.request.project, build.request.build).await;
+    if matches!(folded, Ok(None)) {
+        announce(app, Event::queued(build)).await;
+    }
+    announce(app, event).await;
+}

@@ -1,0 +1,229 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! Finishing what a crash left undone.
+//!
+//! Every protocol here is a row of steps of which any may be the last before a crash. Most rows are
+//! completed by who sees the build next: the client that repeats its request, the worker that is
+//! delivered the message again. The reconciler is for what nobody sees: it follows all live
+//! records, compares those that stand still with the queue, the events and the dead letters, and
+//! does the step that is missing. Each of its steps can be repeated without harm and is done only
+//! if the record is still the one that was looked at, so it matters little if two dispatchers do
+//! it; a lease sees to it that usually one does.
+
+mod memory;
+mod sweep;
+mod view;
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use slipway_proto::Timestamp;
+use slipway_proto::api::RepairsView;
+use slipway_queue::lease::Lease;
+use slipway_queue::read::ReadError;
+use tokio::sync::watch;
+use tokio::time::{Instant, MissedTickBehavior};
+
+use crate::app::App;
+use crate::backoff::Backoff;
+use crate::problem::chain;
+use memory::Memory;
+use sweep::Sweep;
+pub(crate) use sweep::SweepError;
+
+/// How often the holder renews the lease.
+const RENEW_EVERY: Duration = Duration::from_secs(2);
+
+/// How often the others look whether it is free.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// How long after its last renewal the holder still acts: less than the lease lives, so that it has
+/// stopped when another takes over.
+const ACTS_FOR: Duration = Duration::from_secs(6);
+
+/// How long giving the lease up may take at the end; it ends by itself otherwise.
+const GIVE_UP_WITHIN: Duration = Duration::from_secs(1);
+
+/// How long the records may take to be read for a sweep that somebody asked for.
+const READ_WITHIN: Duration = Duration::from_secs(60);
+
+/// What a dispatcher knows as, or without being, the reconciler.
+#[derive(Debug, Default)]
+pub(crate) struct Reconciler {
+    memory: Mutex<Memory>,
+    /// Until when this dispatcher holds the lease.
+    held: watch::Sender<Option<Instant>>,
+    // One sweep at a time.
+    sweeping: tokio::sync::Mutex<()>,
+}
+
+impl Reconciler {
+    /// Returns whether this dispatcher holds the lease.
+    fn leads(&self) -> bool {
+        self.held.borrow().is_some_and(|until| Instant::now() < until)
+    }
+
+    fn memory(&self) -> std::sync::MutexGuard<'_, Memory> {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Takes part in reconciling, until the dispatcher stops: sweeps every `every` while it holds the
+/// lease.
+pub(crate) async fn run(app: Arc<App>, every: Duration) {
+    let holder = format!("{}:{}", std::process::id(), Timestamp::now().as_nanosecond());
+    let mut lease = app.queue.lease("reconciler", &holder);
+    let part = async {
+        tokio::join!(keep(&app.reconciler, &mut lease), lead(&app, every));
+    };
+    app.stop.run_until_cancelled(Box::pin(part)).await;
+    let held = app.reconciler.held.send_replace(None).is_some();
+    if held && tokio::time::timeout(GIVE_UP_WITHIN, lease.give_up()).await.is_err() {
+        tracing::debug!("the reconciler's lease was not given up; it will end");
+    }
+}
+
+/// Takes the lease and renews it.
+async fn keep(reconciler: &Reconciler, lease: &mut Lease) {
+    loop {
+        // From before it is asked for: the server counts from when it heard.
+        let asked = Instant::now();
+        match tokio::time::timeout(ACTS_FOR, lease.hold()).await {
+            Ok(Ok(true)) => {
+                if reconciler.held.send_replace(Some(asked + ACTS_FOR)).is_none() {
+                    tracing::info!("this dispatcher is the reconciler now");
+                }
+            }
+            Ok(Ok(false)) => {
+                if reconciler.held.send_replace(None).is_some() {
+                    tracing::warn!("another dispatcher is the reconciler now");
+                }
+            }
+            Ok(Err(error)) => {
+                tracing::debug!(error = chain(&error), "the reconciler's lease was not renewed");
+            }
+            Err(_elapsed) => tracing::debug!("the reconciler's lease was not renewed in time"),
+        }
+        if !reconciler.leads() {
+            reconciler.held.send_replace(None);
+        }
+        let pause = if reconciler.leads() { RENEW_EVERY } else { LOOK_EVERY };
+        tokio::time::sleep(pause).await;
+    }
+}
+
+/// Follows the records and sweeps, while this dispatcher holds the lease.
+async fn lead(app: &App, every: Duration) {
+    let reconciler = &app.reconciler;
+    let mut held = reconciler.held.subscribe();
+    loop {
+        let _sender_is_ours = held.wait_for(Option::is_some).await.is_ok();
+        app.metrics.set_reconciler(true, 0);
+        let lost = held.wait_for(Option::is_none);
+        tokio::select! {
+            _ = lost => {}
+            () = follow(app) => {}
+            () = sweep_every(app, every) => {}
+        }
+        *reconciler.memory() = Memory::default();
+        app.metrics.set_reconciler(false, 0);
+    }
+}
+
+/// Reads the records into the memory, for ever.
+async fn follow(app: &App) {
+    let mut backoff = Backoff::default();
+    loop {
+        let Err(error) = read(app, &app.reconciler.memory, &mut backoff).await else {
+            tracing::debug!("connected again; opening the records anew");
+            continue;
+        };
+        tracing::warn!(error = chain(&error), "lost the reader of records; opening another");
+        backoff.pause(&app.stop).await;
+    }
+}
+
+/// Reads the records until the connection is lost and made again: a server that restarted has
+/// forgotten its readers.
+async fn read(app: &App, memory: &Mutex<Memory>, backoff: &mut Backoff) -> Result<(), ReadError> {
+    let mut connections = app.queue.connections();
+    connections.mark_unchanged();
+    let opened = Timestamp::now();
+    let mut reader = app.queue.read_states().await?;
+    let mut old = reader.pending();
+    loop {
+        let (seen, _pending) = tokio::select! {
+            next = reader.next() => next?,
+            _ = connections.changed() => return Ok(()),
+        };
+        // Those that were there before have stood still at least since then.
+        let since = if old > 0 { opened } else { Timestamp::now() };
+        old = old.saturating_sub(1);
+        memory.lock().unwrap_or_else(PoisonError::into_inner).note(seen, since);
+        backoff.reset();
+    }
+}
+
+async fn sweep_every(app: &App, every: Duration) {
+    let reconciler = &app.reconciler;
+    let mut ticks = tokio::time::interval(every);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        if !reconciler.leads() || !app.queue.is_connected() {
+            continue;
+        }
+        if let Err(error) = sweep_as_leader(app, false).await {
+            tracing::warn!(error = chain(&error), "the reconciler's sweep failed");
+        }
+    }
+}
+
+async fn sweep_as_leader(app: &App, asked: bool) -> Result<RepairsView, SweepError> {
+    let reconciler = &app.reconciler;
+    let _alone = reconciler.sweeping.lock().await;
+    let may_act = || reconciler.leads();
+    let sweep = Sweep { app, memory: &reconciler.memory, may_act, asked };
+    let repairs = Box::pin(sweep.run()).await?;
+    app.metrics.set_reconciler(reconciler.leads(), repairs.unfinished);
+    app.metrics.count_sweep(&repairs);
+    Ok(repairs)
+}
+
+/// Sweeps now, because somebody asked. A dispatcher that does not hold the lease reads all records
+/// for it and watches them for the time that a record must have stood still.
+pub(crate) async fn sweep_now(app: &App) -> Result<RepairsView, SweepError> {
+    if app.reconciler.leads() {
+        return sweep_as_leader(app, true).await;
+    }
+    let _alone = app.reconciler.sweeping.lock().await;
+    let memory = Mutex::default();
+    let watched = watch_records(app, &memory);
+    tokio::time::timeout(READ_WITHIN, watched).await.unwrap_or_else(|_elapsed| {
+        let stream = "KV_".to_owned() + &app.queue.subjects().state_bucket();
+        Err(ReadError::Stalled { stream })
+    })?;
+    let sweep = Sweep { app, memory: &memory, may_act: || true, asked: true };
+    let repairs = Box::pin(sweep.run()).await?;
+    app.metrics.count_sweep(&repairs);
+    Ok(repairs)
+}
+
+/// Reads all records, and their changes until the first could have been repaired.
+async fn watch_records(app: &App, memory: &Mutex<Memory>) -> Result<(), ReadError> {
+    let opened = Timestamp::now();
+    let until = Instant::now() + view::GRACE.unsigned_abs() + LOOK_EVERY;
+    let mut reader = app.queue.read_states().await?;
+    let mut old = reader.pending();
+    loop {
+        let next = tokio::time::timeout_at(until, reader.next()).await;
+        let (seen, _pending) = match next {
+            Ok(next) => next?,
+            Err(_elapsed) if reader.is_at_end().await? => return Ok(()),
+            Err(_elapsed) => reader.next().await?,
+        };
+        let since = if old > 0 { opened } else { Timestamp::now() };
+        old = old.saturating_sub(1);
+        memory.lock().unwrap_or_else(PoisonError::into_inner).note(seen, since);
+    }
+}

@@ -1,0 +1,263 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! What the reconciler remembers of a record, and what may be wrong with it: a pure function of
+//! the record, the queue and the events.
+//!
+//! A record is left alone until it has stood still for a while, since in the middle of a step of
+//! dispatcher or worker it looks like one that a crash interrupted.
+
+use jiff::SignedDuration;
+use slipway_proto::api::StateName;
+use slipway_proto::state::Epoch;
+use slipway_proto::{BuildId, ProjectName, Timestamp};
+use slipway_queue::Record;
+
+use crate::projection::Stand;
+
+/// How long a record must have stood still. Longer than a step takes on a server that flushes each
+/// message; every second of it is one that a half accepted build waits longer.
+pub(super) const GRACE: SignedDuration = SignedDuration::from_secs(5);
+
+/// How long the request of a finished build may stand in the queue: the worker that ended it
+/// acknowledges it, or, if it died, the next to get it after one lease of 15 s.
+const ACKNOWLEDGED_WITHIN: SignedDuration = SignedDuration::from_secs(20);
+
+/// How often the request of one waiting or running build is looked for.
+const LOOKED_FOR_EVERY: SignedDuration = SignedDuration::from_secs(10);
+
+/// How often missing events of one record are published before they are given up: something else is
+/// wrong with the projection then.
+const MAX_EVENT_TRIES: u8 = 5;
+
+/// What is remembered of a record.
+#[derive(Debug, Clone)]
+pub(super) struct View {
+    pub(super) project: ProjectName,
+    pub(super) build: BuildId,
+    pub(super) revision: u64,
+    pub(super) state: StateName,
+    pub(super) epoch: Epoch,
+    pub(super) replays: u32,
+    pub(super) order: u64,
+    /// Whether an attempt was started since it was queued (or replayed).
+    pub(super) started: bool,
+    /// Whether its request belongs into the dead-letter stream.
+    pub(super) dead: bool,
+    pub(super) queued_since: Timestamp,
+    /// While it waits for its first attempt: until when it may.
+    pub(super) waits_until: Option<Timestamp>,
+    pub(super) finished_at: Option<Timestamp>,
+    pub(super) supersede_key: Option<Box<str>>,
+    /// When this record, as it is, was first seen.
+    pub(super) seen_at: Timestamp,
+    /// Whether its events are known to be there, or given up.
+    pub(super) events_settled: bool,
+    event_tries: u8,
+    /// Whether its dead letter, if it is to have one, is known to be there.
+    pub(super) letter_settled: bool,
+    /// When its request was last looked for; of a finished build, when it was found gone.
+    pub(super) request_seen_to: Option<Timestamp>,
+}
+
+/// Something that a crash left undone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Repair {
+    /// It waited longer than it may.
+    TimeOut,
+    /// A later build supersedes it.
+    Supersede(BuildId),
+    /// Its request is not in the queue.
+    Enqueue,
+    /// `build.queued` is missing.
+    QueuedEvent,
+    /// `build.started` is missing.
+    StartedEvent,
+    /// `build.finished` is missing.
+    FinishedEvent,
+    /// Its request belongs into the dead-letter stream, unless it is there.
+    Bury,
+    /// It was replayed, and the letter of that replay may still be there.
+    DropLetter,
+    /// Its request still stands in the queue.
+    RemoveRequest,
+}
+
+/// What a sweep knows of a build beside its record.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Facts {
+    /// Whether its request is in the queue; `None` if that was not asked.
+    pub(super) in_queue: Option<bool>,
+    /// What the events say of it; `None` if that was not asked, or the projection is behind.
+    pub(super) stand: Option<Option<Stand>>,
+    /// The later build of its supersede key.
+    pub(super) superseded_by: Option<BuildId>,
+}
+
+impl View {
+    /// Reads a record.
+    pub(super) fn of(record: &Record, seen_at: Timestamp) -> Self {
+        let build = &record.build;
+        let request = &build.request;
+        let state = StateName::from(&build.state.phase);
+        let waits = state == StateName::Queued && build.started_at.is_none();
+        let limit = SignedDuration::from_secs(i64::from(request.queue_timeout_s));
+        Self {
+            project: request.project.clone(),
+            build: request.build,
+            revision: record.revision,
+            state,
+            epoch: build.state.epoch,
+            replays: build.replays,
+            order: build.order,
+            started: build.started_at.is_some() && build.last_worker.is_some(),
+            dead: build.is_dead(),
+            queued_since: build.queued_since(),
+            waits_until: waits.then(|| after(build.queued_since(), limit)),
+            finished_at: build.finished_at,
+            supersede_key: request.supersede_key.as_deref().map(Box::from),
+            seen_at,
+            events_settled: false,
+            event_tries: 0,
+            letter_settled: false,
+            request_seen_to: None,
+        }
+    }
+
+    pub(super) fn is_finished(&self) -> bool {
+        self.state.is_finished()
+    }
+
+    fn stood_still(&self, now: Timestamp) -> bool {
+        let changed = self.finished_at.unwrap_or(self.queued_since);
+        now >= after(self.seen_at, GRACE) && now >= after(changed, GRACE)
+    }
+
+    fn waited_too_long(&self, now: Timestamp) -> bool {
+        self.waits_until.is_some_and(|until| now >= until)
+    }
+
+    /// Returns whether it is to be known if the request stands in the queue.
+    pub(super) fn asks_for_request(&self, now: Timestamp) -> bool {
+        if !self.stood_still(now) {
+            return false;
+        }
+        match (self.finished_at.filter(|_| self.is_finished()), self.request_seen_to) {
+            (Some(ended), None) => now >= after(ended, ACKNOWLEDGED_WITHIN),
+            (Some(_), Some(_)) => false,
+            (None, None) => true,
+            (None, Some(looked)) => now >= after(looked, LOOKED_FOR_EVERY),
+        }
+    }
+
+    /// Returns whether it is to be known what the events say.
+    pub(super) fn asks_for_stand(&self, now: Timestamp) -> bool {
+        !self.events_settled && self.stood_still(now)
+    }
+
+    /// Returns whether a letter may be missing, or be there still.
+    fn concerns_letter(&self) -> bool {
+        self.dead || self.replays > 0
+    }
+
+    fn asks_for_letter(&self, now: Timestamp) -> bool {
+        self.concerns_letter() && !self.letter_settled && self.stood_still(now)
+    }
+
+    /// Returns whether there is anything to find out or to do.
+    pub(super) fn is_due(&self, superseded: bool, now: Timestamp) -> bool {
+        superseded
+            || self.waited_too_long(now)
+            || self.asks_for_request(now)
+            || self.asks_for_stand(now)
+            || self.asks_for_letter(now)
+    }
+
+    /// Returns whether a later build may still supersede it, and is later in every sense: a replay
+    /// that somebody asked for afterwards stays.
+    pub(super) fn gives_way_to(&self, order: u64, since: Timestamp) -> bool {
+        let early = matches!(self.state, StateName::Queued | StateName::Running);
+        early && self.order < order && (self.replays == 0 || self.queued_since < since)
+    }
+
+    /// Returns whether nothing is left to look at: a finished build is checked once.
+    pub(super) fn is_settled(&self) -> bool {
+        self.is_finished()
+            && self.events_settled
+            && self.request_seen_to.is_some()
+            && (self.letter_settled || !self.concerns_letter())
+    }
+
+    /// Notes what a sweep found, after `repairs` were done.
+    pub(super) fn settle(&mut self, facts: &Facts, repairs: &[Repair], now: Timestamp) {
+        let published = |repair: &Repair| {
+            matches!(repair, Repair::QueuedEvent | Repair::StartedEvent | Repair::FinishedEvent)
+        };
+        if facts.stand.is_some() {
+            let missing = repairs.iter().any(published);
+            // Looked at again until they have arrived.
+            self.event_tries += u8::from(missing);
+            self.events_settled = !missing || self.event_tries >= MAX_EVENT_TRIES;
+            if self.events_settled && missing {
+                tracing::warn!(build = %self.build, "events of a build do not reach the projection");
+            }
+        }
+        self.letter_settled |=
+            repairs.contains(&Repair::Bury) || repairs.contains(&Repair::DropLetter);
+        if facts.in_queue.is_some() {
+            self.request_seen_to = Some(now);
+        }
+    }
+}
+
+fn after(time: Timestamp, duration: SignedDuration) -> Timestamp {
+    time.saturating_add(duration).unwrap_or(Timestamp::MAX)
+}
+
+/// Says what is to be done about a build, in order.
+pub(super) fn decide(view: &View, facts: &Facts, now: Timestamp) -> Vec<Repair> {
+    if view.waited_too_long(now) {
+        return vec![Repair::TimeOut];
+    }
+    if let Some(later) = facts.superseded_by {
+        return vec![Repair::Supersede(later)];
+    }
+    let mut repairs = Vec::new();
+    // Before the request: a worker is faster, and subscribers see queued first.
+    if let Some(stand) = facts.stand {
+        events(view, stand, &mut repairs);
+    }
+    if !view.is_finished() && facts.in_queue == Some(false) {
+        repairs.push(Repair::Enqueue);
+    }
+    let removed = view.is_finished() && facts.in_queue == Some(true);
+    match (view.dead, view.asks_for_letter(now)) {
+        (true, asks) if asks || removed => repairs.push(Repair::Bury),
+        (false, true) => repairs.push(Repair::DropLetter),
+        _ => {}
+    }
+    if removed {
+        repairs.push(Repair::RemoveRequest);
+    }
+    repairs
+}
+
+fn events(view: &View, stand: Option<Stand>, repairs: &mut Vec<Repair>) {
+    let known = stand.filter(|stand| stand.replays >= view.replays);
+    if known.is_none() {
+        repairs.push(Repair::QueuedEvent);
+    }
+    if !view.is_finished() {
+        // Its worker, or the next, tells the rest.
+        return;
+    }
+    let epoch = stand.map_or(0, |stand| stand.epoch);
+    if view.started && epoch < view.epoch {
+        repairs.push(Repair::StartedEvent);
+    }
+    if known.is_none_or(|stand| !stand.state.is_finished()) {
+        repairs.push(Repair::FinishedEvent);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,198 @@
+// SPDX-License-Identifier: Apache-2.0
+
+use slipway_proto::{Build, Change, Failure, Phase, Reason, WorkerId};
+
+use super::*;
+use crate::testing;
+
+fn worker() -> WorkerId {
+    "w1".parse().expect("a name")
+}
+
+fn applied(build: &Build, change: &Change) -> Build {
+    build.apply(change, build.accepted_at).expect("it applies")
+}
+
+fn queued() -> Build {
+    testing::build("team", "r.example/app:1")
+}
+
+fn running() -> Build {
+    applied(&queued(), &Change::Claim { epoch: 1, worker: worker() })
+}
+
+fn failed(dead: bool) -> Build {
+    let failure = Failure::new(Reason::PushImageFailed, "the registry is away");
+    applied(&running(), &Change::Fail { epoch: 1, failure, dead })
+}
+
+fn cancelled() -> Build {
+    applied(&queued(), &Change::Cancel { message: "no more".into() })
+}
+
+/// A view of a record that was seen when it was accepted, and a time so long after.
+fn view(build: &Build, seconds: i64) -> (View, Timestamp) {
+    let record = Record { build: build.clone(), revision: 7 };
+    let view = View::of(&record, build.accepted_at);
+    (view, build.accepted_at + SignedDuration::from_secs(seconds))
+}
+
+fn stand(build: &Build) -> Stand {
+    let state = &build.state;
+    Stand { state: StateName::from(&state.phase), epoch: state.epoch, replays: build.replays }
+}
+
+fn told(stand: Option<Stand>) -> Facts {
+    Facts { stand: Some(stand), ..Facts::default() }
+}
+
+fn listed(in_queue: bool) -> Facts {
+    Facts { in_queue: Some(in_queue), ..Facts::default() }
+}
+
+#[test]
+fn a_record_that_just_changed_is_left_alone() {
+    for build in [queued(), running(), failed(true), cancelled()] {
+        let (view, now) = view(&build, 4);
+        assert!(!view.is_due(false, now), "{:?}", view.state);
+        assert!(!view.asks_for_request(now) && !view.asks_for_stand(now));
+    }
+    let mut replayed = applied(&failed(true), &Change::Replay { epoch: 2 });
+    replayed.replayed_at = Some(replayed.accepted_at + SignedDuration::from_secs(60));
+    let (view, now) = view(&replayed, 62);
+    assert!(!view.is_due(false, now), "the reader is behind: it was queued anew just now");
+}
+
+#[test]
+fn a_build_without_a_request_is_queued_whatever_it_does() {
+    let publishing = applied(&running(), &Change::Publish { epoch: 1 });
+    for build in [queued(), running(), publishing] {
+        let (mut view, now) = view(&build, 6);
+        assert!(view.asks_for_request(now));
+        assert_eq!(decide(&view, &listed(false), now), [Repair::Enqueue], "{:?}", view.state);
+        assert_eq!(decide(&view, &listed(true), now), []);
+        assert_eq!(decide(&view, &Facts::default(), now), [], "the queue was not listed");
+        view.settle(&listed(true), &[], now);
+        assert!(!view.asks_for_request(now + SignedDuration::from_secs(9)));
+        assert!(view.asks_for_request(now + SignedDuration::from_secs(10)));
+    }
+}
+
+#[test]
+fn the_events_that_are_missing_are_published_in_their_order() {
+    use Repair::{FinishedEvent, QueuedEvent, StartedEvent};
+    let cases: [(Build, Option<Build>, &[Repair]); 8] = [
+        (queued(), None, &[QueuedEvent]),
+        (queued(), Some(queued()), &[]),
+        (running(), Some(queued()), &[]),
+        (failed(false), None, &[QueuedEvent, StartedEvent, FinishedEvent]),
+        (failed(false), Some(queued()), &[StartedEvent, FinishedEvent]),
+        (failed(false), Some(running()), &[FinishedEvent]),
+        (failed(false), Some(failed(false)), &[]),
+        (cancelled(), Some(queued()), &[FinishedEvent]),
+    ];
+    for (build, events, expected) in cases {
+        let (view, now) = view(&build, 10);
+        let repairs = decide(&view, &told(events.as_ref().map(stand)), now);
+        assert_eq!(repairs, expected, "{:?} told as {events:?}", view.state);
+    }
+}
+
+#[test]
+fn a_replay_has_events_of_its_own() {
+    use Repair::{DropLetter, FinishedEvent, QueuedEvent, StartedEvent};
+    let first = failed(true);
+    let replayed = applied(&first, &Change::Replay { epoch: 2 });
+    let (mut seen, now) = view(&replayed, 10);
+    assert_eq!(decide(&seen, &told(Some(stand(&first))), now), [QueuedEvent, DropLetter]);
+    seen.settle(&Facts::default(), &[DropLetter], now);
+    assert_eq!(decide(&seen, &Facts::default(), now), [], "the letter is looked for once");
+    let cancelled = applied(&replayed, &Change::Cancel { message: "no more".into() });
+    let (seen, now) = view(&cancelled, 10);
+    // It was never started again.
+    let expected = [QueuedEvent, FinishedEvent, DropLetter];
+    assert_eq!(decide(&seen, &told(Some(stand(&first))), now), expected);
+    let claimed = applied(&replayed, &Change::Claim { epoch: 3, worker: worker() });
+    let Phase::Failed { failure, .. } = first.state.phase.clone() else { panic!("it failed") };
+    let again = applied(&claimed, &Change::Fail { epoch: 3, failure, dead: false });
+    let (seen, now) = view(&again, 10);
+    let expected = [QueuedEvent, StartedEvent, FinishedEvent, DropLetter];
+    assert_eq!(decide(&seen, &told(Some(stand(&first))), now), expected);
+}
+
+#[test]
+fn events_that_never_arrive_are_given_up() {
+    let (mut view, now) = view(&cancelled(), 10);
+    let facts = told(None);
+    for _ in 0..MAX_EVENT_TRIES {
+        assert!(view.asks_for_stand(now));
+        let repairs = decide(&view, &facts, now);
+        view.settle(&facts, &repairs, now);
+    }
+    assert!(!view.asks_for_stand(now));
+}
+
+#[test]
+fn the_request_of_a_finished_build_leaves_the_queue_by_its_worker_or_by_us() {
+    let (view, _) = view(&failed(false), 0);
+    let at = |seconds| view.seen_at + SignedDuration::from_secs(seconds);
+    assert!(!view.asks_for_request(at(19)), "the next worker may still acknowledge it");
+    assert!(view.asks_for_request(at(20)));
+    assert_eq!(decide(&view, &listed(true), at(20)), [Repair::RemoveRequest]);
+    assert_eq!(decide(&view, &listed(false), at(20)), []);
+}
+
+#[test]
+fn a_dead_build_gets_its_letter_before_its_request_is_removed() {
+    let (mut view, _) = view(&failed(true), 0);
+    let at = |seconds| view.seen_at + SignedDuration::from_secs(seconds);
+    let (soon, late) = (at(6), at(20));
+    assert_eq!(decide(&view, &Facts::default(), soon), [Repair::Bury]);
+    view.settle(&Facts::default(), &[Repair::Bury], soon);
+    assert_eq!(decide(&view, &Facts::default(), soon), []);
+    assert_eq!(decide(&view, &listed(true), late), [Repair::Bury, Repair::RemoveRequest]);
+    assert!(!view.is_settled());
+    view.settle(&Facts { stand: Some(None), ..listed(false) }, &[], late);
+    assert!(view.is_settled());
+}
+
+#[test]
+fn a_build_waits_for_its_first_attempt_no_longer_than_it_may() {
+    let mut build = queued();
+    build.request.queue_timeout_s = 60;
+    let (waiting, now) = view(&build, 60);
+    let everything = Facts { in_queue: Some(false), stand: Some(None), superseded_by: None };
+    assert_eq!(decide(&waiting, &everything, now), [Repair::TimeOut]);
+    assert_eq!(decide(&waiting, &listed(true), now - SignedDuration::from_secs(1)), []);
+    let claimed = applied(&build, &Change::Claim { epoch: 1, worker: worker() });
+    let back = Change::GiveBack { epoch: 1, not_before: None, failure: None };
+    for started in [applied(&claimed, &back), claimed] {
+        let (view, now) = view(&started, 3600);
+        assert_eq!(decide(&view, &listed(true), now), [], "its attempts are not waiting");
+    }
+}
+
+#[test]
+fn a_superseded_build_is_only_called_off() {
+    let (view, now) = view(&queued(), 10);
+    let later = BuildId::fresh();
+    let facts = Facts { in_queue: Some(false), stand: Some(None), superseded_by: Some(later) };
+    assert_eq!(decide(&view, &facts, now), [Repair::Supersede(later)]);
+}
+
+#[test]
+fn a_build_that_is_published_or_was_replayed_later_does_not_give_way() {
+    let mut build = queued();
+    build.order = 3;
+    let (waiting, now) = view(&build, 10);
+    assert!(waiting.gives_way_to(4, build.accepted_at));
+    assert!(!waiting.gives_way_to(3, build.accepted_at), "it is itself");
+    assert!(!waiting.gives_way_to(2, now));
+    build.replays = 1;
+    build.replayed_at = Some(now);
+    let (replayed, _) = view(&build, 10);
+    assert!(!replayed.gives_way_to(4, build.accepted_at));
+    let publishing = applied(&running(), &Change::Publish { epoch: 1 });
+    let (publishing, _) = view(&publishing, 10);
+    assert!(!publishing.gives_way_to(4, now));
+}
