@@ -1,7 +1,7 @@
 # What a person or a gate runs; `make` alone lists it.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test lint
+.PHONY: help setup build demo test chaos lint
 
 # Debian keeps nats-server, runc and mmdebstrap where only root's PATH looks.
 export PATH := $(PATH):/usr/sbin:/sbin
@@ -24,6 +24,23 @@ test: setup ## run all tests, against a real nats-server and a real registry
 	@# With all targets, so that programs and tests share one build of every dependency.
 	cargo build --workspace --all-targets --locked
 	cargo test --workspace --locked
+
+# How long, from which seed (drawn if there is none), which version of nats-server (Debian's if there
+# is none; others are fetched once), and how many of them. Newer servers are also cut off from power.
+SECONDS_ ?= 600
+SEED ?=
+SERVER ?=
+REPLICAS ?= 1
+
+chaos: setup ## break everything for SECONDS_=600, from SEED=, with SERVER=2.15.1, REPLICAS=3
+	cargo build --package slipway-dispatcher --package slipway-worker --package slipway-tests --bins --locked
+	@if [ -n "$(SERVER)" ]; then deploy/nats-server.sh $(SERVER) >/dev/null; fi
+	target/debug/slipway-chaos --seconds $(SECONDS_) --replicas $(REPLICAS) \
+	  $(if $(SEED),--seed $(SEED)) $(if $(SERVER),--server $(SERVER))
+	@if [ -n "$(SERVER)" ]; then \
+	  target/debug/slipway-chaos --power-loss --seconds 20 --replicas $(REPLICAS) \
+	    $(if $(SEED),--seed $(SEED)) --server $(SERVER); \
+	fi
 
 lint: ## check formatting, lints, documentation and shell scripts
 	cargo fmt --all --check

@@ -32,6 +32,9 @@ need curl curl
 need jq jq
 need flock util-linux
 need mount mount
+# The suite of power failures.
+need mkfs.ext4 e2fsprogs
+need losetup mount
 need cc gcc
 need readelf binutils
 # Both for rustc's linker; the latter also holds the static libc. gcc only recommends it.
