@@ -4,8 +4,17 @@
 
 mod api;
 mod bad_input;
+mod cancel;
+mod chaos;
 mod cli;
 mod environments;
 mod faults;
+mod harness;
 mod images;
+mod letters;
+mod limits;
 mod load;
+mod model;
+mod reconciler;
+mod switched_off;
+mod tags;

@@ -7,7 +7,12 @@
 //! process is ended by its id when its handle is dropped.
 
 pub mod artifacts;
+pub mod chaos;
+pub mod disk;
+pub mod faulty_registry;
 pub mod http;
+pub mod link;
+pub mod nats;
 pub mod process;
 pub mod proxy;
 pub mod registry;

@@ -68,6 +68,21 @@ impl Process {
         assert!(status.success(), "{} could not be sent SIG{signal}", self.name);
     }
 
+    /// Waits until the process stands still, as after SIGSTOP.
+    ///
+    /// # Panics
+    ///
+    /// When it does not stop in time.
+    pub async fn stopped(&self) {
+        let path = format!("/proc/{}/stat", self.id());
+        wait::until(&format!("{} to stop", self.name), wait::SOON, || async {
+            let line = std::fs::read_to_string(&path).ok()?;
+            // `pid (name) state …`; the name may hold anything.
+            line.rsplit_once(") ")?.1.starts_with('T').then_some(())
+        })
+        .await;
+    }
+
     /// Kills the process at once.
     ///
     /// # Panics

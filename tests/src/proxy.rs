@@ -1,13 +1,55 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! A TCP proxy that can hold a connection at a chosen moment.
+//! A TCP proxy that can hold a connection at a chosen moment, and what all proxies here are made of.
 
 use std::sync::Arc;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
+
+/// Serves every connection to a port of loopback, until it is dropped.
+pub(crate) struct Acceptor {
+    /// `127.0.0.1:<port>`, where clients connect.
+    pub(crate) address: String,
+    task: JoinHandle<()>,
+}
+
+impl Acceptor {
+    /// Takes a free port and serves each of its connections with `serve`.
+    ///
+    /// # Panics
+    ///
+    /// When loopback has no free port.
+    pub(crate) async fn start<F>(serve: impl Fn(TcpStream) -> F + Send + 'static) -> Self
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("the port is known").to_string();
+        let task = tokio::spawn(async move {
+            // Ends what it holds when it is dropped.
+            let mut connections = JoinSet::new();
+            loop {
+                tokio::select! {
+                    accepted = listener.accept() => match accepted {
+                        Ok((client, _)) => { connections.spawn(serve(client)); }
+                        Err(_) => break,
+                    },
+                    Some(_ended) = connections.join_next() => {}
+                }
+            }
+        });
+        Self { address, task }
+    }
+}
+
+impl Drop for Acceptor {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
 
 /// Passes bytes on to a server. Once a client sends the trigger, that connection gets no further
 /// until the proxy is released.
@@ -15,8 +57,8 @@ pub struct Proxy {
     /// `127.0.0.1:<port>`, where clients connect.
     pub address: String,
     held: watch::Receiver<bool>,
-    release: Arc<watch::Sender<bool>>,
-    acceptor: JoinHandle<()>,
+    release: watch::Sender<bool>,
+    _acceptor: Acceptor,
 }
 
 impl Proxy {
@@ -26,19 +68,15 @@ impl Proxy {
     ///
     /// When loopback has no free port.
     pub async fn holding(server: &str, trigger: &'static [u8]) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-        let address = listener.local_addr().expect("the port is known").to_string();
         let (hold, held) = watch::channel(false);
         let (release, released) = watch::channel(false);
-        let server = server.to_owned();
+        let server: Arc<str> = Arc::from(server);
         let hold = Arc::new(hold);
-        let acceptor = tokio::spawn(async move {
-            while let Ok((client, _)) = listener.accept().await {
-                let Ok(upstream) = TcpStream::connect(&server).await else { continue };
-                tokio::spawn(pass(client, upstream, trigger, Arc::clone(&hold), released.clone()));
-            }
-        });
-        Self { address, held, release: Arc::new(release), acceptor }
+        let acceptor = Acceptor::start(move |client| {
+            pass(client, Arc::clone(&server), trigger, Arc::clone(&hold), released.clone())
+        })
+        .await;
+        Self { address: acceptor.address.clone(), held, release, _acceptor: acceptor }
     }
 
     /// Waits until a connection is held.
@@ -56,19 +94,14 @@ impl Proxy {
     }
 }
 
-impl Drop for Proxy {
-    fn drop(&mut self) {
-        self.acceptor.abort();
-    }
-}
-
 async fn pass(
     client: TcpStream,
-    upstream: TcpStream,
+    server: Arc<str>,
     trigger: &'static [u8],
     hold: Arc<watch::Sender<bool>>,
     mut released: watch::Receiver<bool>,
 ) {
+    let Ok(upstream) = TcpStream::connect(&*server).await else { return };
     let (mut from_client, mut to_client) = client.into_split();
     let (mut from_server, mut to_server) = upstream.into_split();
     let back = tokio::spawn(async move { tokio::io::copy(&mut from_server, &mut to_client).await });

@@ -11,7 +11,7 @@ use slipway_proto::Digest;
 use crate::http;
 use crate::process::{Process, command, free_port, program};
 use crate::registry::Registry;
-use crate::wait;
+use crate::{artifacts, wait};
 
 /// nats-server, registry, dispatcher and workers, with their data in one directory.
 pub struct Stack {
@@ -30,6 +30,8 @@ pub struct Stack {
     nats_port: u16,
     listen: String,
     dispatcher_options: Vec<String>,
+    /// Variables of the environment of dispatchers that are started from now on.
+    pub dispatcher_environment: Vec<(&'static str, &'static str)>,
 }
 
 /// How a worker is started.
@@ -55,9 +57,18 @@ impl Stack {
     ///
     /// # Panics
     ///
-    /// When something does not start in time.
+    /// When there is no room for a directory.
     pub async fn start_with(dispatcher_options: &[&str]) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
+        Self::start_in(directory, dispatcher_options).await
+    }
+
+    /// Starts everything but workers with its data in a directory; that of NATS in `nats` below it.
+    ///
+    /// # Panics
+    ///
+    /// When something does not start in time.
+    pub async fn start_in(directory: tempfile::TempDir, dispatcher_options: &[&str]) -> Self {
         let registry = Registry::start(&directory.path().join("registry")).await;
         let nats_port = free_port();
         let nats = spawn_nats(directory.path(), nats_port);
@@ -65,8 +76,15 @@ impl Stack {
         let listen = format!("127.0.0.1:{}", free_port());
         let dispatcher_options: Vec<String> =
             dispatcher_options.iter().map(|option| (*option).to_owned()).collect();
-        let dispatcher =
-            spawn_dispatcher(directory.path(), nats_port, &listen, &dispatcher_options);
+        let dispatcher = DispatcherOptions {
+            directory: directory.path(),
+            name: "dispatcher",
+            nats_port,
+            listen: &listen,
+            options: &dispatcher_options,
+            environment: &[],
+        };
+        let dispatcher = dispatcher.spawn();
         let stack = Self {
             registry,
             dispatcher,
@@ -77,9 +95,32 @@ impl Stack {
             nats_port,
             listen,
             dispatcher_options,
+            dispatcher_environment: Vec::new(),
         };
         stack.dispatcher_ready().await;
         stack
+    }
+
+    /// Starts a second dispatcher, with data of its own and the same artifact store, and returns
+    /// its process and its URL.
+    pub async fn second_dispatcher(&self) -> (Process, String) {
+        let listen = format!("127.0.0.1:{}", free_port());
+        let process = self.spawn_dispatcher("dispatcher-2", &listen);
+        let url = format!("http://{listen}");
+        self.ready(&format!("{url}/readyz")).await;
+        (process, url)
+    }
+
+    fn spawn_dispatcher(&self, name: &str, listen: &str) -> Process {
+        let options = DispatcherOptions {
+            directory: self.directory.path(),
+            name,
+            nats_port: self.nats_port,
+            listen,
+            options: &self.dispatcher_options,
+            environment: &self.dispatcher_environment,
+        };
+        options.spawn()
     }
 
     /// Starts everything, with one worker.
@@ -91,9 +132,12 @@ impl Stack {
 
     /// Waits until the dispatcher says it is ready.
     pub async fn dispatcher_ready(&self) {
-        let url = self.url("/readyz");
+        self.ready(&self.url("/readyz")).await;
+    }
+
+    async fn ready(&self, url: &str) {
         wait::until("the dispatcher", wait::SOON, || async {
-            let response = self.client.get(&url).send().await.ok()?;
+            let response = self.client.get(url).send().await.ok()?;
             response.status().is_success().then_some(())
         })
         .await;
@@ -134,12 +178,7 @@ impl Stack {
 
     /// Starts the dispatcher again after it was killed.
     pub async fn restart_dispatcher(&mut self) {
-        self.dispatcher = spawn_dispatcher(
-            self.directory.path(),
-            self.nats_port,
-            &self.listen,
-            &self.dispatcher_options,
-        );
+        self.dispatcher = self.spawn_dispatcher("dispatcher", &self.listen);
         self.dispatcher_ready().await;
     }
 
@@ -208,6 +247,26 @@ impl Stack {
         assert!(matches!(status, 200 | 201), "{document}");
         assert_eq!(document["digest"], digest);
         digest
+    }
+
+    /// Uploads a program of its own and returns the request to build it as an image without base.
+    pub async fn tool(&self, marker: &str, image: &str) -> Value {
+        let tool = self.upload("tool", artifacts::elf(62, marker)).await;
+        json!({"artifact": tool, "image": image, "environment": "scratch"})
+    }
+
+    /// Sends a request without a body and returns status and document.
+    pub async fn post(&self, path: &str) -> (u16, Value) {
+        self.send(self.client.post(self.url(path))).await
+    }
+
+    /// Waits until the queue holds nothing.
+    pub async fn queue_empty(&self) {
+        wait::until("the queue to be empty", wait::LATER, || async {
+            let (_, queue) = self.get("/v1/queue").await;
+            (queue["queued"] == 0 && queue["running"] == 0).then_some(())
+        })
+        .await;
     }
 
     /// Tries to submit a build.
@@ -298,8 +357,15 @@ impl Stack {
 
 fn spawn_nats(directory: &Path, port: u16) -> Process {
     let mut nats = command("nats-server");
-    nats.args(["-js", "-a", "127.0.0.1", "-p", &port.to_string(), "-sd"]);
-    nats.arg(directory.join("nats"));
+    // By a file, because its bound on storage has no flag: without one it follows from the disk,
+    // and streams that reserve more than a small disk has could not be made.
+    let store = directory.join("nats");
+    let config = format!(
+        "jetstream {{ store_dir: {store:?}, max_file_store: 64GB, max_memory_store: 1GB }}\n"
+    );
+    let path = directory.join("nats.conf");
+    std::fs::write(&path, config).expect("the configuration can be written");
+    nats.args(["-a", "127.0.0.1", "-p", &port.to_string(), "-c"]).arg(path);
     Process::start("nats-server", nats, &directory.join("nats.log"))
 }
 
@@ -310,13 +376,27 @@ async fn nats_ready(port: u16) {
     .await;
 }
 
-fn spawn_dispatcher(directory: &Path, nats: u16, listen: &str, options: &[String]) -> Process {
-    let mut dispatcher = command(program("slipway-dispatcher"));
-    dispatcher
-        .arg(format!("--listen={listen}"))
-        .arg(format!("--nats-url=nats://127.0.0.1:{nats}"))
-        .arg(format!("--data-dir={}", directory.join("dispatcher").display()))
-        .arg(format!("--store={}", directory.join("store").display()))
-        .args(options);
-    Process::start("slipway-dispatcher", dispatcher, &directory.join("dispatcher.log"))
+/// How a dispatcher is started.
+struct DispatcherOptions<'a> {
+    directory: &'a Path,
+    name: &'a str,
+    nats_port: u16,
+    listen: &'a str,
+    options: &'a [String],
+    environment: &'a [(&'static str, &'static str)],
+}
+
+impl DispatcherOptions<'_> {
+    fn spawn(&self) -> Process {
+        let Self { directory, name, nats_port, listen, options, environment } = self;
+        let mut dispatcher = command(program("slipway-dispatcher"));
+        dispatcher
+            .arg(format!("--listen={listen}"))
+            .arg(format!("--nats-url=nats://127.0.0.1:{nats_port}"))
+            .arg(format!("--data-dir={}", directory.join(name).display()))
+            .arg(format!("--store={}", directory.join("store").display()))
+            .args(*options)
+            .envs(environment.iter().copied());
+        Process::start("slipway-dispatcher", dispatcher, &directory.join(format!("{name}.log")))
+    }
 }

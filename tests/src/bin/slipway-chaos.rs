@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! Breaks a whole Slipway under load, and exits with 0 only if it kept every promise.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+use slipway_tests::chaos::{self, Options};
+
+/// Runs Slipway under load while everything is killed, stopped, cut off and lied to, and checks
+/// what came of it
+#[derive(Parser)]
+#[command(name = "slipway-chaos", version)]
+struct Arguments {
+    /// How long the load lasts
+    #[arg(long, default_value_t = 600, value_parser = clap::value_parser!(u64).range(10..))]
+    seconds: u64,
+    /// The seed of plan and load [default: drawn]
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Version of nats-server, such as 2.15.1 [default: the one on the search path]
+    #[arg(long)]
+    server: Option<String>,
+    /// How many NATS servers
+    #[arg(long, default_value_t = 1, value_parser = replicas)]
+    replicas: usize,
+    /// Switch off a part of the product by its name, to see the suite fail
+    #[arg(long)]
+    switch_off: Option<String>,
+    /// Only faults whose text holds one of these words
+    #[arg(long, value_delimiter = ',')]
+    faults: Vec<String>,
+    /// Instead of many faults, take the power from the machine of the NATS servers
+    #[arg(long)]
+    power_loss: bool,
+    /// Keep history and logs in this directory
+    #[arg(long)]
+    keep: Option<PathBuf>,
+    /// Print the plan and exit
+    #[arg(long)]
+    plan: bool,
+    /// Check a history that was kept, and exit
+    #[arg(long, value_name = "FILE")]
+    check: Option<PathBuf>,
+}
+
+fn replicas(text: &str) -> Result<usize, String> {
+    match text {
+        "1" => Ok(1),
+        "3" => Ok(3),
+        _ => Err("write 1 or 3".to_owned()),
+    }
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<ExitCode> {
+    let arguments = Arguments::parse();
+    let options = Options {
+        seconds: arguments.seconds,
+        seed: arguments.seed.unwrap_or_else(|| u64::from(std::process::id())),
+        server: arguments.server,
+        nodes: arguments.replicas,
+        switch_off: arguments.switch_off,
+        faults: arguments.faults,
+        keep: arguments.keep,
+    };
+    if arguments.plan {
+        options.plan().faults.iter().for_each(|fault| println!("{fault}"));
+        return Ok(ExitCode::SUCCESS);
+    }
+    let report = match &arguments.check {
+        Some(history) => chaos::check(history)?,
+        None if arguments.power_loss => chaos::power::run(&options).await?,
+        None => chaos::run(&options).await?,
+    };
+    println!("{report}");
+    Ok(if report.violations.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}

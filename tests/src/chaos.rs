@@ -1,0 +1,157 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! The chaos suite: a whole Slipway under load, broken by a plan drawn from a seed, and a checker
+//! that reads what everybody saw.
+//!
+//! Load, faults and checker know nothing of each other: the load and the injector only write the
+//! [`history`], and the [`checker`] only reads it. What is random comes from the seed, so that a
+//! plan that found something finds it again, as far as the machine's timing lets it.
+
+pub mod checker;
+mod collect;
+mod faults;
+pub mod history;
+pub mod load;
+pub mod observer;
+pub mod plan;
+pub mod power;
+pub mod random;
+pub mod report;
+pub mod scenario;
+mod usage;
+pub mod world;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use history::{History, What};
+use observer::{Follower, Source};
+use plan::{Plan, Shape};
+use report::Report;
+use world::{World, WorldOptions};
+
+/// How long before the end of the plan the load ends.
+const LOAD_ENDS_BEFORE: Duration = Duration::from_secs(2);
+
+/// The name of the history's file.
+pub const HISTORY: &str = "history.jsonl";
+
+/// What is run.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// How long the load lasts.
+    pub seconds: u64,
+    /// The seed.
+    pub seed: u64,
+    /// The version of the NATS servers; Debian's if there is none.
+    pub server: Option<String>,
+    /// How many NATS servers: 1 or 3.
+    pub nodes: usize,
+    /// What of the product is switched off, to see the suite fail.
+    pub switch_off: Option<String>,
+    /// Only faults whose text holds one of these words; all if there are none.
+    pub faults: Vec<String>,
+    /// Where everything is kept; else it is removed if nothing was found.
+    pub keep: Option<PathBuf>,
+}
+
+impl Options {
+    /// Returns the plan of this run.
+    #[must_use]
+    pub fn plan(&self) -> Plan {
+        let mut plan = Plan::draw(self.seed, self.seconds, Shape { nodes: self.nodes });
+        plan.keep(&self.faults);
+        plan
+    }
+}
+
+/// Runs the suite: load and faults, then rest, then the check.
+///
+/// # Errors
+///
+/// When the system cannot be asked at the end, although everything is healed.
+///
+/// # Panics
+///
+/// When the world cannot be started or healed.
+pub async fn run(options: &Options) -> anyhow::Result<Report> {
+    let directory = world::make_directory(options.keep.as_deref());
+    println!(
+        "chaos: seed {}, {} s, everything in {}",
+        options.seed,
+        options.seconds,
+        directory.display()
+    );
+    let report = watch(options, &directory).await?;
+    finish(&report, &directory, options.keep.is_some());
+    Ok(report)
+}
+
+/// Removes what nobody needs.
+fn finish(report: &Report, directory: &Path, keep: bool) {
+    if keep || !report.violations.is_empty() {
+        println!("history and logs are in {}", directory.display());
+    } else if let Err(error) = std::fs::remove_dir_all(directory) {
+        println!("{} cannot be removed: {error}", directory.display());
+    }
+}
+
+async fn watch(options: &Options, directory: &Path) -> anyhow::Result<Report> {
+    let path = directory.join(HISTORY);
+    let history = History::create(&path);
+    let world = World::start(&WorldOptions {
+        directory: directory.to_owned(),
+        server: options.server.clone(),
+        nodes: options.nodes,
+        stores: None,
+        switch_off: options.switch_off.clone(),
+        workers: plan::WORKERS,
+        seed: options.seed,
+    })
+    .await;
+    let world = Arc::new(world);
+    begin(&history, &world, options).await?;
+    let logs = Follower::start(Source::Logs, &world.nats_url, &history);
+    let records = Follower::start(Source::Records, &world.nats_url, &history);
+    let sampler = tokio::spawn(usage::sample(history.clone()));
+    let supervisor = tokio::spawn(Arc::clone(&world).supervise(history.clone()));
+    let start = Instant::now();
+    let end = start + Duration::from_secs(options.seconds) - LOAD_ENDS_BEFORE;
+    let faults = faults::carry_out(Arc::clone(&world), history.clone(), options.plan(), start);
+    let faults = tokio::spawn(faults);
+    load::run(Arc::clone(&world), history.clone(), options.seed, end).await;
+    faults.await?;
+    world.heal().await;
+    history.note(What::Healed);
+    collect::rest(&world, &history, collect::REST).await;
+    records.finish().await?;
+    logs.finish().await?;
+    sampler.abort();
+    collect::collect(&world, &history, options.seed).await?;
+    supervisor.abort();
+    let _aborted = supervisor.await;
+    drop(world);
+    check(&path)
+}
+
+async fn begin(history: &History, world: &World, options: &Options) -> anyhow::Result<()> {
+    let server = observer::server_version(&world.nats_url).await?;
+    println!("nats-server {server}, {} of them", options.nodes);
+    let Options { seed, seconds, nodes, .. } = *options;
+    history.note(What::Began { seed, seconds, server, nodes });
+    Ok(())
+}
+
+/// Checks a history.
+///
+/// # Errors
+///
+/// When the file is no history.
+pub fn check(path: &Path) -> anyhow::Result<Report> {
+    let entries = history::read(path)?;
+    let violations = checker::check(&entries);
+    Ok(Report::of(&entries, violations))
+}

@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! I8: a log is all of what its attempts wrote, in order.
+
+use sha2::{Digest as _, Sha256};
+
+use super::Findings;
+use super::facts::{BuildFacts, Facts};
+
+/// How long after the start of an attempt without an end a fault still explains it.
+const ATTEMPT: std::time::Duration = std::time::Duration::from_secs(20);
+
+/// The chunks of an attempt have no hole, and its last one names the digest of all.
+pub(super) fn chunks(facts: &Facts<'_>, findings: &mut Findings) {
+    for (id, build) in &facts.builds {
+        for (epoch, chunks) in &build.chunks {
+            let numbers: Vec<u64> = chunks.iter().map(|chunk| chunk.number).collect();
+            if numbers.iter().zip(0..).any(|(number, place)| *number != place) {
+                let text = format!("the log of epoch {epoch} has a hole: chunks {numbers:?}");
+                findings.add("I8", id, text);
+                continue;
+            }
+            let Some(end) = chunks.iter().find(|chunk| chunk.digest.is_some()) else {
+                if !is_explained(facts, build, *epoch) {
+                    findings.add("I8", id, format!("the log of epoch {epoch} has no end"));
+                }
+                continue;
+            };
+            let mut digest = Sha256::new();
+            chunks.iter().for_each(|chunk| digest.update(chunk.text.as_bytes()));
+            let digest = format!("sha256:{:x}", digest.finalize());
+            if end.digest.as_ref() != Some(&digest) {
+                let text = format!(
+                    "the log of epoch {epoch} has the digest {digest}, its worker says {:?}",
+                    end.digest
+                );
+                findings.add("I8", id, text);
+            }
+        }
+    }
+}
+
+/// An attempt whose worker died has no end.
+fn is_explained(facts: &Facts<'_>, build: &BuildFacts<'_>, epoch: u64) -> bool {
+    let started = build.events("started");
+    let Some(start) = started.iter().find(|event| event.number("epoch") == epoch) else {
+        // It died before it could say so.
+        return true;
+    };
+    let end = start.time.checked_add(ATTEMPT).unwrap_or(start.time);
+    let worker = start.text("worker");
+    let hit = |span: &super::facts::Span<'_>| span.hits_worker(worker) || span.hits_nats();
+    facts.faults.iter().any(|span| hit(span) && span.overlaps(start.time, end))
+        || facts.exits().any(|(at, process, _)| process == worker && at >= start.time && at <= end)
+}
+
+/// What the API gives holds the text of the last attempt, in order. What a worker writes after
+/// somebody else has ended its build may come too late for the archive.
+pub(super) fn over_http(facts: &Facts<'_>, findings: &mut Findings) {
+    for (id, build) in &facts.builds {
+        let Some(log) = build.log else { continue };
+        let Some((epoch, chunks)) = build.chunks.last_key_value() else { continue };
+        let end = build.events("finished").last().map(|event| event.stored_at);
+        let in_time = chunks.iter().filter(|chunk| end.is_none_or(|end| chunk.stored_at <= end));
+        let text: String = in_time.map(|chunk| chunk.text.as_str()).collect();
+        let mut lines = log.lines();
+        for wanted in text.lines() {
+            if !lines.any(|line| line == wanted) {
+                let text = format!(
+                    "the API's log lacks the line {wanted:?} of epoch {epoch}, or has it out of order"
+                );
+                findings.add("I8", id, text);
+                break;
+            }
+        }
+    }
+}

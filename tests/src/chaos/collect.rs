@@ -1,0 +1,247 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! Waits until the system has come to rest, and collects what then stands everywhere.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use serde_json::Value;
+use slipway_proto::Timestamp;
+use tokio::time::Instant;
+
+use super::checker::facts::{is_end, phase};
+use super::history::{History, What, Write, Writer};
+use super::load::PROJECTS;
+use super::observer::{self, Source};
+use super::random::Random;
+use super::world::World;
+use crate::faulty_registry::ManifestWrite;
+
+/// How long the system may take to come to rest after a run's faults are healed.
+pub(super) const REST: Duration = Duration::from_secs(120);
+
+/// How often it is looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// How many requests are under way at once.
+const AT_ONCE: usize = 8;
+
+/// How many logs are read over HTTP.
+const LOGS: usize = 50;
+
+/// Waits until the queue is empty, every record is finished, and every end was announced; or until
+/// it has taken too long.
+pub(super) async fn rest(world: &World, history: &History, limit: Duration) {
+    let begun = Instant::now();
+    let mut in_time = false;
+    let mut announced = (0, BTreeSet::new());
+    while begun.elapsed() < limit && !in_time {
+        tokio::time::sleep(LOOK_EVERY).await;
+        in_time = is_at_rest(world, &mut announced).await.unwrap_or(false);
+    }
+    history.note(What::Rested { in_time });
+}
+
+/// `announced` holds how far the events were read, and the builds that finished in them.
+async fn is_at_rest(
+    world: &World,
+    announced: &mut (u64, BTreeSet<String>),
+) -> anyhow::Result<bool> {
+    let url = &world.nats_url;
+    if !observer::queue(url).await?.is_empty() {
+        return Ok(false);
+    }
+    // Whether each build has its end; nothing for a record that was deleted.
+    let mut ended: BTreeMap<String, Option<bool>> = BTreeMap::new();
+    observer::read_all(Source::LastRecords, url, 0, |_, what| {
+        let What::Record(seen) = what else { return };
+        let phase = seen.record.map(|record| is_end(phase(&record)));
+        ended.insert(seen.build, phase);
+    })
+    .await?;
+    if ended.values().any(|ended| *ended == Some(false)) {
+        return Ok(false);
+    }
+    let (last, builds) = announced;
+    *last = observer::read_all(Source::Events, url, *last, |_, what| {
+        let What::Event(seen) = what else { return };
+        if seen.event["type"] == "dev.slipway.build.finished.v1"
+            && let Some(build) = seen.event["subject"].as_str()
+        {
+            builds.insert(build.to_owned());
+        }
+    })
+    .await?;
+    Ok(ended.iter().all(|(build, ended)| ended.is_none() || builds.contains(build)))
+}
+
+/// Writes down what stands in NATS, in the registry, in the logs of the workers and behind the API.
+///
+/// # Errors
+///
+/// When something does not answer although everything is healed.
+pub(super) async fn collect(world: &World, history: &History, seed: u64) -> anyhow::Result<()> {
+    let mut builds = BTreeMap::new();
+    let mut manifests = BTreeSet::new();
+    let mut references = BTreeSet::new();
+    observer::read_all(Source::LastRecords, &world.nats_url, 0, |_, what| {
+        if let What::Record(seen) = &what
+            && let Some(record) = &seen.record
+        {
+            let project = record["request"]["project"].as_str().unwrap_or(PROJECTS[0]);
+            builds.insert(seen.build.clone(), project.to_owned());
+            for reference in record["request"]["references"].as_array().into_iter().flatten() {
+                let reference = reference.as_str().unwrap_or_default().to_owned();
+                if let Some(digest) = record["state"]["phase"]["image"]["digest"].as_str() {
+                    manifests.insert((repository(&reference), digest.to_owned()));
+                }
+                references.insert(reference);
+            }
+        }
+        history.note(what);
+    })
+    .await?;
+    let note = |_: u64, what| history.note(what);
+    observer::read_all(Source::Events, &world.nats_url, 0, note).await?;
+    let queue = observer::queue(&world.nats_url).await?;
+    history.note(What::Queue { messages: queue.messages, ack_pending: queue.ack_pending });
+    for write in world.faulty.writes() {
+        history.note(What::Wrote(convert(write)));
+    }
+    worker_lines(world, history);
+    registry(world, history, &manifests, &references).await;
+    views(world, history, &builds).await;
+    logs(world, history, builds, seed).await;
+    Ok(())
+}
+
+fn convert(write: ManifestWrite) -> Write {
+    let writer = write.writer.map(|writer| Writer {
+        build: writer.build,
+        epoch: writer.epoch,
+        repairs: writer.repairs,
+    });
+    Write {
+        received_at: write.received_at,
+        forwarded_at: write.forwarded_at,
+        answered_at: write.answered_at,
+        repository: write.repository,
+        reference: write.reference,
+        digest: write.digest,
+        status: write.status,
+        writer,
+    }
+}
+
+/// Returns the repository of a reference with a tag, without its registry.
+fn repository(reference: &str) -> String {
+    let path = reference.split_once('/').map_or(reference, |(_, path)| path);
+    path.rsplit_once(':').map_or(path, |(repository, _)| repository).to_owned()
+}
+
+/// Finds the lines in the logs of the workers that say what became of messages.
+fn worker_lines(world: &World, history: &History) {
+    for number in 0..super::plan::WORKERS {
+        let worker = super::plan::Target::Worker(number).to_string();
+        let path = world.directory.join(format!("{worker}.log"));
+        // Lines that a killed process left unfinished are no JSON.
+        let text = std::fs::read(path).unwrap_or_default();
+        for line in String::from_utf8_lossy(&text).lines() {
+            if let Some(what) = worker_line(&worker, line) {
+                history.note(what);
+            }
+        }
+    }
+}
+
+fn worker_line(worker: &str, line: &str) -> Option<What> {
+    let document: Value = serde_json::from_str(line).ok()?;
+    let message = document["fields"]["message"].as_str()?;
+    if !matches!(message, "settled" | "a finished build was delivered again") {
+        return None;
+    }
+    let time: Timestamp = document["timestamp"].as_str()?.parse().ok()?;
+    let build = document["fields"]["build"].as_str()?.to_owned();
+    let (worker, message) = (worker.to_owned(), message.to_owned());
+    Some(What::WorkerLine { worker, time, message, build })
+}
+
+async fn registry(
+    world: &World,
+    history: &History,
+    manifests: &BTreeSet<(String, String)>,
+    references: &BTreeSet<String>,
+) {
+    let guard = world.registry.lock().await;
+    let registry = &*guard;
+    let seen = futures::stream::iter(manifests)
+        .map(|(repository, digest)| async move {
+            let Some((manifest, _)) = registry.manifest(repository, digest).await else {
+                return (repository, digest, false, Vec::new());
+            };
+            let layers = manifest["layers"].as_array().into_iter().flatten();
+            let blobs = layers.chain([&manifest["config"]]);
+            let mut missing = Vec::new();
+            for blob in blobs.filter_map(|blob| blob["digest"].as_str()) {
+                if !has_blob(world, repository, blob).await {
+                    missing.push(blob.to_owned());
+                }
+            }
+            (repository, digest, true, missing)
+        })
+        .buffer_unordered(AT_ONCE)
+        .collect::<Vec<_>>()
+        .await;
+    for (repository, digest, present, missing) in seen {
+        let (repository, digest) = (repository.clone(), digest.clone());
+        history.note(What::Manifest { repository, digest, present, missing });
+    }
+    for reference in references {
+        let (name, tag) = reference.rsplit_once(':').unwrap_or((reference, "latest"));
+        let manifest = registry.manifest(&repository(name), tag).await;
+        let digest = manifest.map(|(_, digest)| digest.to_string());
+        history.note(What::Tag { reference: reference.clone(), digest });
+    }
+}
+
+async fn has_blob(world: &World, repository: &str, digest: &str) -> bool {
+    let url = format!("http://{}/v2/{repository}/blobs/{digest}", world.registry_address);
+    let answer = world.client.head(url).send().await;
+    answer.is_ok_and(|answer| answer.status().is_success())
+}
+
+async fn views(world: &World, history: &History, builds: &BTreeMap<String, String>) {
+    let views = futures::stream::iter(builds.iter().enumerate())
+        .map(|(number, (build, project))| async move {
+            let path = format!("/v1/projects/{project}/builds/{build}");
+            let answer = world.client.get(world.url(number % 2, &path)).send().await;
+            let (status, view) = match answer {
+                Ok(answer) => {
+                    let status = answer.status().as_u16();
+                    (Some(status), answer.json().await.unwrap_or(Value::Null))
+                }
+                Err(error) => (None, Value::String(error.to_string())),
+            };
+            let state = view.get("state").cloned().unwrap_or(Value::Null);
+            let view = serde_json::json!({"state": state, "attempt": view["attempt"]});
+            What::View { build: build.clone(), status, view }
+        })
+        .buffer_unordered(AT_ONCE)
+        .collect::<Vec<_>>()
+        .await;
+    views.into_iter().for_each(|view| history.note(view));
+}
+
+async fn logs(world: &World, history: &History, builds: BTreeMap<String, String>, seed: u64) {
+    let mut builds: Vec<(String, String)> = builds.into_iter().collect();
+    Random::of_part(seed, 98).shuffle(&mut builds);
+    for (number, (build, project)) in builds.into_iter().take(LOGS).enumerate() {
+        let url = world.url(number % 2, &format!("/v1/projects/{project}/builds/{build}/logs"));
+        let text = match world.client.get(url).send().await {
+            Ok(answer) if answer.status().is_success() => answer.text().await.ok(),
+            _ => None,
+        };
+        history.note(What::HttpLog { build, text });
+    }
+}

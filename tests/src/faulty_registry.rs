@@ -1,0 +1,447 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! A registry that misbehaves by script, and remembers every manifest that was written to it.
+//!
+//! It stands before a real registry and passes on everything that no rule is about. Its record of
+//! writes is what says which build wrote a tag when: the registry itself only knows the last.
+
+use std::collections::HashMap;
+use std::io::Error;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
+use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
+use hyper::http::request::Parts;
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::TokioIo;
+use rand::rngs::StdRng;
+use rand::{Rng as _, SeedableRng as _};
+use reqwest::Body;
+use serde::Serialize;
+use serde_json::json;
+use slipway_proto::{Digest, Timestamp};
+use tokio::net::TcpStream;
+
+use crate::proxy::Acceptor;
+
+/// What a writer of tags says about itself in a header of each request.
+const WRITER: &str = "slipway-tag-write";
+const DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
+/// What is about one connection and not passed on.
+const HOP_BY_HOP: [HeaderName; 4] =
+    [header::CONNECTION, header::EXPECT, header::HOST, header::TRANSFER_ENCODING];
+
+/// What the registry does instead of what it was asked to.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub enum Misbehaviour {
+    /// Answers 401, and does nothing.
+    Unauthorized,
+    /// Answers 403 with the code `DENIED`, and does nothing.
+    Forbidden,
+    /// Answers 429, and does nothing.
+    TooManyRequests {
+        /// When it says to come back.
+        retry_after_s: u64,
+    },
+    /// Answers this status, and does nothing.
+    ServerError(u16),
+    /// Waits, then does it. A manifest arrives even if its client is gone by then.
+    Slow {
+        /// For how long.
+        millis: u64,
+    },
+    /// Reads a part of the body, closes the connection, and does nothing.
+    ResetMidBody,
+    /// Does it, and closes the connection without an answer.
+    LoseAnswer,
+    /// Does it, and answers with a digest of something else. The body of a manifest or blob that
+    /// is read has a wrong byte instead, under its right digest.
+    WrongDigest,
+}
+
+/// When the registry misbehaves: the first rule that applies to a request decides.
+#[derive(Debug, Clone)]
+pub struct Rule {
+    /// The method of the requests it is about, or all.
+    pub method: Option<&'static str>,
+    /// What their path contains.
+    pub path_contains: String,
+    /// What is done.
+    pub misbehaviour: Misbehaviour,
+    /// How often it is done, or always.
+    pub times: Option<u32>,
+    /// How likely it is done each time, from 0 to 1.
+    pub probability: f64,
+}
+
+/// A manifest that somebody wanted to write.
+#[derive(Debug, Clone, Serialize)]
+pub struct ManifestWrite {
+    /// When the request came.
+    pub received_at: Timestamp,
+    /// When it was passed on to the registry, unless a misbehaviour prevented it.
+    pub forwarded_at: Option<Timestamp>,
+    /// When the registry answered.
+    pub answered_at: Option<Timestamp>,
+    /// The repository.
+    pub repository: String,
+    /// The tag, or a digest.
+    pub reference: String,
+    /// The digest of the manifest.
+    pub digest: String,
+    /// What the registry answered. The client may have been told something else, or nothing. Where
+    /// it was forwarded and not answered, nobody knows whether it was written.
+    pub status: Option<u16>,
+    /// Who wrote it, if it said so.
+    pub writer: Option<TagWriter>,
+}
+
+/// Which run of which build writes a tag.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct TagWriter {
+    /// The build.
+    pub build: String,
+    /// Its epoch.
+    pub epoch: u64,
+    /// The build whose image is written, when it is not the writer's own.
+    pub repairs: Option<String>,
+}
+
+impl TagWriter {
+    /// Reads `build=<id> epoch=<n>[ repairs=<id>]`.
+    fn parse(text: &str) -> Option<Self> {
+        let fields: HashMap<&str, &str> =
+            text.split_whitespace().filter_map(|field| field.split_once('=')).collect();
+        Some(Self {
+            build: (*fields.get("build")?).to_owned(),
+            epoch: fields.get("epoch")?.parse().ok()?,
+            repairs: fields.get("repairs").map(|build| (*build).to_owned()),
+        })
+    }
+}
+
+/// A registry that can misbehave.
+pub struct FaultyRegistry {
+    shared: Arc<Shared>,
+    acceptor: Acceptor,
+}
+
+impl FaultyRegistry {
+    /// Starts it before a real registry, `<host>:<port>`. All that is left to chance follows from
+    /// the seed and the order of the requests.
+    pub async fn before(upstream: &str, seed: u64) -> Self {
+        let redirect = reqwest::redirect::Policy::none();
+        let _already_chosen = rustls::crypto::ring::default_provider().install_default();
+        let client = reqwest::Client::builder().redirect(redirect).no_proxy().build();
+        let shared = Arc::new(Shared {
+            upstream: upstream.to_owned(),
+            client: client.expect("the client can be made"),
+            rules: Mutex::new(Vec::new()),
+            random: Mutex::new(StdRng::seed_from_u64(seed)),
+            writes: Mutex::new(Vec::new()),
+            turns: Mutex::new(HashMap::new()),
+            faults: AtomicU64::new(0),
+        });
+        let served = Arc::clone(&shared);
+        let acceptor = Acceptor::start(move |stream| serve(Arc::clone(&served), stream)).await;
+        Self { shared, acceptor }
+    }
+
+    /// Returns where clients connect, `127.0.0.1:<port>`.
+    #[must_use]
+    pub fn address(&self) -> &str {
+        &self.acceptor.address
+    }
+
+    /// Replaces all rules.
+    pub fn set_rules(&self, rules: Vec<Rule>) {
+        *lock(&self.shared.rules) = rules;
+    }
+
+    /// Adds a rule after the others.
+    pub fn add_rule(&self, rule: Rule) {
+        lock(&self.shared.rules).push(rule);
+    }
+
+    /// Lets the registry behave from now on.
+    pub fn clear(&self) {
+        self.set_rules(Vec::new());
+    }
+
+    /// Returns the manifests that somebody wanted to write, those of one tag in the order in which
+    /// they took effect. Those under way are not among them.
+    #[must_use]
+    pub fn writes(&self) -> Vec<ManifestWrite> {
+        lock(&self.shared.writes).clone()
+    }
+
+    /// Returns how often the registry misbehaved.
+    #[must_use]
+    pub fn faults(&self) -> u64 {
+        self.shared.faults.load(Ordering::Relaxed)
+    }
+}
+
+struct Shared {
+    upstream: String,
+    client: reqwest::Client,
+    rules: Mutex<Vec<Rule>>,
+    random: Mutex<StdRng>,
+    writes: Mutex<Vec<ManifestWrite>>,
+    turns: Mutex<HashMap<(String, String), Turn>>,
+    faults: AtomicU64,
+}
+
+/// Held while a manifest is written, so that those of one tag are written one after the other.
+type Turn = Arc<tokio::sync::Mutex<()>>;
+
+async fn serve(shared: Arc<Shared>, stream: TcpStream) {
+    let service = service_fn(move |request| answer(Arc::clone(&shared), request));
+    let connection =
+        hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+    // Clients may go at any time, and an error of the service is how it closes a connection.
+    let _closed = connection.await;
+}
+
+/// Answers a request, or closes its connection with an error.
+async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Response<Body>, Error> {
+    let fault = shared.draw(request.method(), request.uri().path());
+    let host = request.headers().get(header::HOST).cloned();
+    let written = written_manifest(&request);
+    let mut response = match written {
+        Some((repository, reference)) => {
+            shared.put_manifest(request, repository, reference, fault).await?
+        }
+        None => shared.pass(request, fault).await?,
+    };
+    relocate(response.headers_mut(), host.as_ref());
+    Ok(response)
+}
+
+/// Returns repository and reference of the manifest that a request writes.
+fn written_manifest(request: &Request<Incoming>) -> Option<(String, String)> {
+    let path = request.uri().path().strip_prefix("/v2/")?;
+    let (repository, reference) = path.rsplit_once("/manifests/")?;
+    let put = request.method() == Method::PUT;
+    put.then(|| (repository.to_owned(), reference.to_owned()))
+}
+
+impl Shared {
+    /// Returns what the rules say about a request, and counts it.
+    fn draw(&self, method: &Method, path: &str) -> Option<Misbehaviour> {
+        let mut rules = lock(&self.rules);
+        let rule = rules.iter_mut().find(|rule| {
+            rule.times != Some(0)
+                && rule.method.is_none_or(|wanted| wanted == method.as_str())
+                && path.contains(&rule.path_contains)
+                && lock(&self.random).random_bool(rule.probability)
+        })?;
+        rule.times = rule.times.map(|times| times - 1);
+        self.faults.fetch_add(1, Ordering::Relaxed);
+        Some(rule.misbehaviour.clone())
+    }
+
+    /// Passes on a request whose body may be large.
+    async fn pass(
+        &self,
+        request: Request<Incoming>,
+        fault: Option<Misbehaviour>,
+    ) -> Result<Response<Body>, Error> {
+        let (parts, mut body) = request.into_parts();
+        match &fault {
+            Some(Misbehaviour::ResetMidBody) => {
+                let _a_part = body.frame().await;
+                return Err(closed());
+            }
+            Some(Misbehaviour::Slow { millis }) => pause(*millis).await,
+            Some(fault) => {
+                if let Some(refusal) = refusal(fault) {
+                    // All of the body is read: else the client might see a closed connection.
+                    while let Some(_part) = body.frame().await.transpose().map_err(Error::other)? {}
+                    return Ok(refusal);
+                }
+            }
+            None => {}
+        }
+        let response = self.forward(&parts, Body::wrap(body)).await?;
+        falsify(&parts.method, response, fault.as_ref()).await
+    }
+
+    /// Passes on a manifest. What arrived of a client that is then gone is written all the same, as
+    /// it is when it is on its way through a network.
+    async fn put_manifest(
+        self: Arc<Self>,
+        request: Request<Incoming>,
+        repository: String,
+        reference: String,
+        fault: Option<Misbehaviour>,
+    ) -> Result<Response<Body>, Error> {
+        let received_at = Timestamp::now();
+        let (parts, body) = request.into_parts();
+        let manifest = body.collect().await.map_err(Error::other)?.to_bytes();
+        let writer = parts.headers.get(WRITER).and_then(|writer| writer.to_str().ok());
+        let write = ManifestWrite {
+            received_at,
+            forwarded_at: None,
+            answered_at: None,
+            repository,
+            reference,
+            digest: Digest::of(&manifest).to_string(),
+            status: None,
+            writer: writer.and_then(TagWriter::parse),
+        };
+        let writing = tokio::spawn(self.write_manifest(parts, manifest, write, fault));
+        writing.await.map_err(Error::other)?
+    }
+
+    async fn write_manifest(
+        self: Arc<Self>,
+        parts: Parts,
+        manifest: Bytes,
+        mut write: ManifestWrite,
+        fault: Option<Misbehaviour>,
+    ) -> Result<Response<Body>, Error> {
+        match &fault {
+            Some(Misbehaviour::ResetMidBody) => {
+                self.record(write);
+                return Err(closed());
+            }
+            // Not in its turn: others may overtake it.
+            Some(Misbehaviour::Slow { millis }) => pause(*millis).await,
+            Some(fault) => {
+                if let Some(refusal) = refusal(fault) {
+                    self.record(write);
+                    return Ok(refusal);
+                }
+            }
+            None => {}
+        }
+        let turn = self.turn(&write);
+        let in_turn = turn.lock().await;
+        write.forwarded_at = Some(Timestamp::now());
+        let response = self.forward(&parts, Body::from(manifest)).await;
+        if let Ok(response) = &response {
+            write.answered_at = Some(Timestamp::now());
+            write.status = Some(response.status().as_u16());
+        }
+        self.record(write);
+        drop(in_turn);
+        falsify(&parts.method, response?, fault.as_ref()).await
+    }
+
+    fn turn(&self, write: &ManifestWrite) -> Turn {
+        let tag = (write.repository.clone(), write.reference.clone());
+        Arc::clone(lock(&self.turns).entry(tag).or_default())
+    }
+
+    fn record(&self, write: ManifestWrite) {
+        lock(&self.writes).push(write);
+    }
+
+    /// Sends a request on to the real registry. Where that does not answer, neither does this one.
+    async fn forward(&self, parts: &Parts, body: Body) -> Result<Response<Body>, Error> {
+        let url = format!("http://{}{}", self.upstream, parts.uri);
+        let mut headers = parts.headers.clone();
+        HOP_BY_HOP.iter().for_each(|name| drop(headers.remove(name)));
+        let request = self.client.request(parts.method.clone(), url).headers(headers).body(body);
+        let response = request.send().await.map_err(Error::other)?;
+        let mut response = Response::<Body>::from(response);
+        HOP_BY_HOP.iter().for_each(|name| drop(response.headers_mut().remove(name)));
+        Ok(response)
+    }
+}
+
+/// Lets clients that were sent somewhere on the real registry come here instead.
+fn relocate(headers: &mut HeaderMap, host: Option<&HeaderValue>) {
+    let location = headers.get(header::LOCATION).and_then(|location| location.to_str().ok());
+    let path = location.and_then(|location| location.strip_prefix("http://"));
+    let path = path.and_then(|location| location.split_once('/'));
+    let host = host.and_then(|host| host.to_str().ok());
+    if let (Some((_real, path)), Some(host)) = (path, host) {
+        let location = format!("http://{host}/{path}").parse().expect("it was one before");
+        headers.insert(header::LOCATION, location);
+    }
+}
+
+/// Returns the answer of a registry that does nothing, if that is how it misbehaves.
+fn refusal(fault: &Misbehaviour) -> Option<Response<Body>> {
+    let (status, code) = match fault {
+        Misbehaviour::Unauthorized => (401, "UNAUTHORIZED"),
+        Misbehaviour::Forbidden => (403, "DENIED"),
+        Misbehaviour::TooManyRequests { .. } => (429, "TOOMANYREQUESTS"),
+        Misbehaviour::ServerError(status) => (*status, "UNKNOWN"),
+        _ => return None,
+    };
+    let document = json!({"errors": [{"code": code, "message": "the script wants it"}]});
+    let mut response = Response::new(Body::from(document.to_string()));
+    *response.status_mut() = StatusCode::from_u16(status).expect("rules have statuses of HTTP");
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    match fault {
+        Misbehaviour::Unauthorized => {
+            let challenge = HeaderValue::from_static("Basic realm=\"tests\"");
+            headers.insert(header::WWW_AUTHENTICATE, challenge);
+        }
+        Misbehaviour::TooManyRequests { retry_after_s } => {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(*retry_after_s));
+        }
+        _ => {}
+    }
+    Some(response)
+}
+
+/// Spoils the answer to a request that was carried out, if that is how the registry misbehaves.
+async fn falsify(
+    method: &Method,
+    mut response: Response<Body>,
+    fault: Option<&Misbehaviour>,
+) -> Result<Response<Body>, Error> {
+    match fault {
+        Some(Misbehaviour::LoseAnswer) => {
+            let _unseen = response.into_body().collect().await;
+            Err(closed())
+        }
+        Some(Misbehaviour::WrongDigest) if response.status().is_success() => {
+            if method == Method::GET {
+                return Ok(response.map(flip_first_byte));
+            }
+            let wrong = Digest::of(b"something else").to_string();
+            let wrong = HeaderValue::try_from(wrong).expect("digests are ASCII");
+            response.headers_mut().insert(DIGEST, wrong);
+            Ok(response)
+        }
+        _ => Ok(response),
+    }
+}
+
+fn flip_first_byte(body: Body) -> Body {
+    let mut flipped = false;
+    Body::wrap(body.map_frame(move |frame| {
+        frame.map_data(|data| {
+            let mut data = BytesMut::from(data);
+            if let Some(byte) = data.first_mut().filter(|_| !flipped) {
+                *byte ^= 1;
+                flipped = true;
+            }
+            data.freeze()
+        })
+    }))
+}
+
+async fn pause(millis: u64) {
+    tokio::time::sleep(Duration::from_millis(millis)).await;
+}
+
+/// What the service returns to close the connection.
+fn closed() -> Error {
+    Error::other("the script wants the connection closed")
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().expect("nothing panics while it holds this")
+}

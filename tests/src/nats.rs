@@ -1,0 +1,248 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! A nats-server, or a cluster of three, whose servers can be killed, stopped and started again one
+//! by one.
+
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use async_nats::ConnectOptions;
+use rand::Rng as _;
+use serde_json::{Value, json};
+use tokio::net::TcpStream;
+
+use crate::process::{Process, command, repository};
+use crate::wait;
+
+/// How long one server may take to connect or to answer before another is asked.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// Where the system takes the ports of outgoing connections from, unless it says otherwise.
+const FIRST_EPHEMERAL_PORT: u16 = 32_768;
+/// Below lie the ports of well-known services.
+const FIRST_PORT: u16 = 10_000;
+
+/// What is started.
+#[derive(Debug, Clone)]
+pub struct NatsOptions {
+    /// The server; see [`nats_program`].
+    pub program: PathBuf,
+    /// How many servers: 1, or 3 that form a cluster.
+    pub replicas: usize,
+    /// Whether the servers sync every write to the medium before they acknowledge it. Debian's
+    /// server cannot.
+    pub sync_always: bool,
+    /// Where each server keeps its data.
+    pub stores: Vec<PathBuf>,
+    /// Where the logs and configurations of all of them go.
+    pub logs: PathBuf,
+}
+
+/// Running servers.
+pub struct Nats {
+    options: NatsOptions,
+    ports: Vec<u16>,
+    processes: Vec<Process>,
+}
+
+impl Nats {
+    /// Starts all servers and waits until JetStream takes requests and reaches all of them.
+    ///
+    /// # Panics
+    ///
+    /// When they do not start in time.
+    pub async fn start(options: NatsOptions) -> Self {
+        let replicas = options.replicas;
+        assert!(matches!(replicas, 1 | 3), "one server, or a cluster of three");
+        assert_eq!(options.stores.len(), replicas, "one store for each server");
+        let mut ports = lasting_ports(2 * replicas);
+        let routes = ports.split_off(replicas);
+        for node in 0..replicas {
+            let path = configuration_path(&options.logs, node);
+            std::fs::write(path, configuration(&options, node, &ports, &routes))
+                .expect("the configuration can be written");
+        }
+        let processes = (0..replicas).map(|node| spawn(&options, node)).collect();
+        let mut nats = Self { options, ports, processes };
+        for node in 0..replicas {
+            nats.answers(node).await;
+        }
+        nats.ready().await;
+        nats.placeable().await;
+        nats
+    }
+
+    /// Returns the address of each server, `127.0.0.1:<port>`. It stays the same.
+    #[must_use]
+    pub fn addresses(&self) -> Vec<String> {
+        self.ports.iter().map(|port| format!("127.0.0.1:{port}")).collect()
+    }
+
+    /// Returns the URLs of all servers, as clients take them.
+    #[must_use]
+    pub fn url(&self) -> String {
+        let urls: Vec<String> =
+            self.addresses().iter().map(|address| format!("nats://{address}")).collect();
+        urls.join(",")
+    }
+
+    /// Kills a server. One that is dead stays dead.
+    pub fn kill(&mut self, node: usize) {
+        self.processes[node].kill();
+    }
+
+    /// Sends a server a signal by its name, such as `STOP` or `CONT`.
+    pub fn signal(&self, node: usize, signal: &str) {
+        self.processes[node].signal(signal);
+    }
+
+    /// Returns whether a server runs, stopped or not.
+    pub fn is_running(&mut self, node: usize) -> bool {
+        self.processes[node].is_running()
+    }
+
+    /// Starts a server again, with its data, and waits until it takes connections.
+    pub async fn restart(&mut self, node: usize) {
+        self.kill(node);
+        self.processes[node] = spawn(&self.options, node);
+        self.answers(node).await;
+    }
+
+    /// Waits until JetStream takes requests: in a cluster, until it has a leader.
+    pub async fn ready(&self) {
+        wait::until("JetStream", wait::LATER, || self.request("INFO", "")).await;
+    }
+
+    /// Returns which server leads a stream, if any says so.
+    pub async fn leader(&self, stream: &str) -> Option<usize> {
+        let answer = self.request(&format!("STREAM.INFO.{stream}"), "").await?;
+        if self.options.replicas == 1 {
+            return Some(0);
+        }
+        let leader = answer["cluster"]["leader"].as_str()?;
+        (0..self.options.replicas).find(|node| name(*node) == leader)
+    }
+
+    /// Returns the process of a server.
+    #[must_use]
+    pub fn process(&self, node: usize) -> &Process {
+        &self.processes[node]
+    }
+
+    /// Waits until a server takes connections.
+    async fn answers(&mut self, node: usize) {
+        let (name, address) = (name(node), self.addresses().swap_remove(node));
+        let process = &mut self.processes[node];
+        wait::until(&name, wait::SOON, || {
+            assert!(process.is_running(), "{name} ended: {}", process.output());
+            let connection = TcpStream::connect(address.clone());
+            async move { connection.await.ok().map(|_| ()) }
+        })
+        .await;
+    }
+
+    /// Waits until a stream can be put on all servers: a leader that was just elected does not
+    /// know yet that the others are there.
+    async fn placeable(&self) {
+        let trial = json!({
+            "name": "harness-trial", "subjects": ["harness.trial"], "storage": "memory",
+            "num_replicas": self.options.replicas,
+        });
+        let trial = trial.to_string();
+        let create = "STREAM.CREATE.harness-trial";
+        wait::until("a place for streams", wait::LATER, || self.request(create, &trial)).await;
+        // Should it stay, it is empty and in nobody's way.
+        let _deleted = self.request("STREAM.DELETE.harness-trial", "").await;
+    }
+
+    /// Sends a request to JetStream through the first server that passes it on, and returns the
+    /// answer unless it is an error.
+    async fn request(&self, subject: &str, body: &str) -> Option<Value> {
+        for address in self.addresses() {
+            let answer = request(&address, &format!("$JS.API.{subject}"), body).await;
+            if let Some(answer) = answer.filter(|answer| answer.get("error").is_none()) {
+                return Some(answer);
+            }
+        }
+        None
+    }
+}
+
+/// Returns the nats-server of a version, which is fetched at the first time, or without one
+/// Debian's.
+///
+/// # Panics
+///
+/// When there is no such version or it cannot be fetched.
+#[must_use]
+pub fn nats_program(version: Option<&str>) -> PathBuf {
+    let Some(version) = version else { return PathBuf::from("nats-server") };
+    let script = repository().join("deploy/nats-server.sh");
+    let output = Command::new(script).arg(version).output().expect("the script can be run");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "nats-server {version} cannot be had: {errors}");
+    PathBuf::from(String::from_utf8(output.stdout).expect("a path in UTF-8").trim_end())
+}
+
+async fn request(address: &str, subject: &str, body: &str) -> Option<Value> {
+    let options = ConnectOptions::new().connection_timeout(PATIENCE);
+    let client = options.request_timeout(Some(PATIENCE)).connect(address).await.ok()?;
+    let answer = client.request(subject.to_owned(), body.to_owned().into()).await.ok()?;
+    serde_json::from_slice(&answer.payload).ok()
+}
+
+fn name(node: usize) -> String {
+    format!("nats-{node}")
+}
+
+fn configuration_path(logs: &Path, node: usize) -> PathBuf {
+    logs.join(format!("{}.conf", name(node)))
+}
+
+/// Clients shall know only the addresses they were given, because those may be links: so no server
+/// tells them those of the others.
+fn configuration(options: &NatsOptions, node: usize, ports: &[u16], routes: &[u16]) -> String {
+    let sync = if options.sync_always { ", sync_interval: always" } else { "" };
+    let mut configuration = format!(
+        "server_name: {}\nlisten: \"127.0.0.1:{}\"\nping_interval: \"2s\"\n\
+         jetstream {{ store_dir: {:?}, max_file_store: 64GB, max_memory_store: 1GB{sync} }}\n",
+        name(node),
+        ports[node],
+        options.stores[node],
+    );
+    if options.replicas > 1 {
+        let others = (0..options.replicas).filter(|other| *other != node);
+        let urls: Vec<String> =
+            others.map(|other| format!("\"nats://127.0.0.1:{}\"", routes[other])).collect();
+        configuration += &format!(
+            "cluster {{ name: slipway-tests, listen: \"127.0.0.1:{}\", no_advertise: true, \
+             routes: [{}] }}\n",
+            routes[node],
+            urls.join(", "),
+        );
+    }
+    configuration
+}
+
+fn spawn(options: &NatsOptions, node: usize) -> Process {
+    let mut nats = command(&options.program);
+    nats.arg("-c").arg(configuration_path(&options.logs, node));
+    let name = name(node);
+    Process::start(&name, nats, &options.logs.join(format!("{name}.log")))
+}
+
+/// Returns different ports that outgoing connections do not take while their server is down.
+fn lasting_ports(count: usize) -> Vec<u16> {
+    let range = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range");
+    let end = range.ok().and_then(|range| range.split_whitespace().next()?.parse().ok());
+    let end = end.filter(|end| *end > FIRST_PORT).unwrap_or(FIRST_EPHEMERAL_PORT);
+    let mut random = rand::rng();
+    let mut listeners = Vec::new();
+    // All are held until there are enough, so that none comes twice.
+    while listeners.len() < count {
+        listeners.extend(TcpListener::bind(("127.0.0.1", random.random_range(FIRST_PORT..end))));
+    }
+    let port = |listener: &TcpListener| listener.local_addr().expect("the port is known").port();
+    listeners.iter().map(port).collect()
+}
