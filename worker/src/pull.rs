@@ -19,8 +19,13 @@ use slipway_queue::topology::{PullConsumer, TopologyError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
-/// How long a pull request waits on the server.
-const WAIT: Duration = Duration::from_secs(30);
+/// How long a pull request waits on the server. A server that stops leading the queue forgets its
+/// requests without a word, and a worker connected to another one of the cluster does not notice:
+/// this bounds how long it hears nothing.
+const WAIT: Duration = Duration::from_secs(10);
+/// How long the server may take to say whether there is a message now. async-nats 0.51 sets no
+/// limit to that, and a cluster without a leader never answers.
+const ANSWER: Duration = Duration::from_secs(1);
 /// The pause after a failure of the server.
 const PAUSE: Duration = Duration::from_millis(250);
 
@@ -142,8 +147,11 @@ impl Class {
                 }
             };
         }
-        let mut batch = self.consumer.fetch().max_messages(1).messages().await.ok()?;
-        batch.next().await?.ok()
+        let answer = async {
+            let mut batch = self.consumer.fetch().max_messages(1).messages().await.ok()?;
+            batch.next().await?.ok()
+        };
+        tokio::time::timeout(ANSWER, answer).await.ok().flatten()
     }
 
     /// Leaves a request waiting on the server, and returns whether that worked.
