@@ -5,8 +5,8 @@
 
 use std::time::Duration;
 
-use slipway_proto::Build;
 use slipway_proto::event::Event;
+use slipway_proto::{Build, Timestamp};
 
 use crate::app::App;
 use crate::backoff::Backoff;
@@ -40,13 +40,22 @@ pub(crate) async fn announce(app: &App, event: Event) -> Option<u64> {
     None
 }
 
-/// Publishes the outcome that a record holds, and before it, where the projection never heard of the
-/// build, that it was queued: a crash may have kept that from being said.
+/// Publishes the outcome that a record holds, and before it what the projection has not heard: that
+/// the build was queued, which a crash may have kept from being said, and that its last attempt
+/// started, which the worker may be about to say. Who says it first does not matter: it is the same
+/// event, and subscribers see it before the outcome.
 pub(crate) async fn announce_outcome(app: &App, build: &Build) {
     let Some(event) = Event::finished(build) else { return };
     let folded = app.builds.folded(&build.request.project, build.request.build).await;
-    if matches!(folded, Ok(None)) {
-        announce(app, Event::queued(build)).await;
+    if let Ok(folded) = folded {
+        if folded.is_none() {
+            announce(app, Event::queued(build)).await;
+        }
+        let told = folded.map_or(0, |folded| folded.state.epoch);
+        let worker = build.last_worker.as_ref().filter(|_| build.started_at.is_some());
+        if let Some(worker) = worker.filter(|_| told < build.state.epoch) {
+            announce(app, Event::started(build, worker, Timestamp::now())).await;
+        }
     }
     announce(app, event).await;
 }
