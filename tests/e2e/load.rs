@@ -5,11 +5,10 @@
 use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
 
-use async_nats::jetstream::consumer::pull::OrderedConfig;
 use bytes::Bytes;
 use futures::StreamExt as _;
-use serde_json::{Value, json};
-use slipway_tests::{Stack, WorkerOptions, artifacts, wait};
+use serde_json::json;
+use slipway_tests::{Stack, WorkerOptions, artifacts, events, wait};
 
 const MEBIBYTE: u64 = 1 << 20;
 
@@ -35,7 +34,7 @@ async fn two_workers_and_200_builds_each_built_once() {
         assert_eq!((&build["attempt"], &build["epoch"]), (&json!(1), &json!(1)), "{build}");
     }
     assert_eq!(stack.registry.tags("many/tool").await.len(), 200);
-    let seen = events(&stack).await;
+    let seen = count(&stack).await;
     for id in &builds {
         for kind in ["queued", "started", "finished"] {
             let kind = format!("dev.slipway.build.{kind}.v1");
@@ -50,18 +49,9 @@ async fn two_workers_and_200_builds_each_built_once() {
 }
 
 /// Counts what a subscriber of NATS sees, by build and type.
-async fn events(stack: &Stack) -> BTreeMap<(String, String), u32> {
-    let client = async_nats::connect(stack.nats_url()).await.expect("NATS is there");
-    let stream = async_nats::jetstream::new(client).get_stream("EVENTS").await.expect("a stream");
-    let consumer = stream.create_consumer(OrderedConfig::default()).await.expect("a consumer");
-    let mut messages = consumer.messages().await.expect("messages");
+async fn count(stack: &Stack) -> BTreeMap<(String, String), u32> {
     let mut seen = BTreeMap::new();
-    let mut pending = 1;
-    while pending > 0 {
-        let message = tokio::time::timeout(wait::SOON, messages.next()).await.expect("in time");
-        let message = message.expect("a message").expect("no error");
-        pending = message.info().expect("of a stream").pending;
-        let event: Value = serde_json::from_slice(&message.payload).expect("JSON");
+    for event in events::all(&stack.nats_url()).await {
         let text = |name: &str| event[name].as_str().expect("a text").to_owned();
         *seen.entry((text("subject"), text("type"))).or_default() += 1;
     }

@@ -8,6 +8,7 @@ mod cancel;
 mod chaos;
 mod cli;
 mod environments;
+mod failpoints;
 mod faults;
 mod harness;
 mod images;

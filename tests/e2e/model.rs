@@ -255,6 +255,7 @@ async fn probe() {
         (4, 4, vec![3]),
     ] {
         n += 1;
+        if std::env::var("ONLY").is_ok_and(|o| o != n.to_string()) {continue}
         let mut real = Real::open(&nats.url(), &format!("probe-{n}"), &scene::project(), 10).await;
         let scene: Scene<Model> = Scene::new(Model::new(9), Rules::all(), Faults::promised());
         let build = |i: usize| {

@@ -104,7 +104,7 @@ async fn another_dispatcher_takes_over_within_10_seconds() {
         metrics.text().await.ok()?.contains("slipway_reconciler_leader 1").then_some(())
     };
     wait::until("the first to lead", wait::SOON, || leads(stack.url(""))).await;
-    let (_second, url) = stack.second_dispatcher().await;
+    let (_second, url) = stack.another_dispatcher("dispatcher-2").await;
     assert!(leads(url.clone()).await.is_none(), "one at a time");
     stack.dispatcher.kill();
     wait::until("the second to lead", Duration::from_secs(10), || leads(url.clone())).await;

@@ -9,6 +9,7 @@
 pub mod artifacts;
 pub mod chaos;
 pub mod disk;
+pub mod events;
 pub mod faulty_registry;
 pub mod http;
 pub mod link;

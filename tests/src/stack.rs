@@ -101,11 +101,11 @@ impl Stack {
         stack
     }
 
-    /// Starts a second dispatcher, with data of its own and the same artifact store, and returns
-    /// its process and its URL.
-    pub async fn second_dispatcher(&self) -> (Process, String) {
+    /// Starts another dispatcher, with data of its own and the same artifact store, and returns its
+    /// process and its URL.
+    pub async fn another_dispatcher(&self, name: &str) -> (Process, String) {
         let listen = format!("127.0.0.1:{}", free_port());
-        let process = self.spawn_dispatcher("dispatcher-2", &listen);
+        let process = self.spawn_dispatcher(name, &listen);
         let url = format!("http://{listen}");
         self.ready(&format!("{url}/readyz")).await;
         (process, url)

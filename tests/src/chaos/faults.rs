@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::history::{History, What};
 use super::observer;
 use super::plan::{Fault, Plan, Planned, Target};
-use super::world::World;
+use super::world::{Program, World};
 use crate::faulty_registry::{Misbehaviour, Rule};
 
 /// How long a server may take to store something again after its disk was full.
@@ -18,6 +18,9 @@ const RECOVERY: Duration = Duration::from_secs(5);
 
 /// How long a worker may take to come to the point where it is to stand still.
 const FREEZING_PATIENCE: Duration = Duration::from_secs(6);
+
+/// How often a process crashes at its failpoint before it is left in peace.
+const CRASHES: u32 = 3;
 
 /// How often a condition is looked at.
 const POLL: Duration = Duration::from_millis(50);
@@ -73,19 +76,31 @@ impl Injector {
                 self.world.links_of(*target).for_each(crate::link::Link::reset);
             }
             Fault::Misbehave { how, percent } => {
-                self.world.faulty.add_rule(Rule {
-                    method: None,
-                    path_contains: "/v2/".to_owned(),
-                    misbehaviour: misbehaviour(how),
-                    times: None,
-                    probability: f64::from(*percent) / 100.0,
-                });
+                self.misbehave(how, *percent);
                 self.pause().await;
                 self.world.faulty.clear();
             }
             Fault::DiskFull => self.fill_disk().await,
             Fault::Crash { target, point } => self.crash(*target, point).await,
-            Fault::Freeze { target, point } => self.freeze(*target, point).await,
+            Fault::Freeze { target, point } => {
+                let mut program = self.world.program(*target).await;
+                self.provoke(&fault);
+                let is_frozen = self.frozen(&mut program, point).await;
+                self.relent(&fault);
+                if is_frozen {
+                    self.pause().await;
+                    program.signal("CONT");
+                }
+            }
+            Fault::Strand { target } => {
+                let mut program = self.world.program(*target).await;
+                if self.frozen(&mut program, "commit.announced").await {
+                    self.world.links_of(*target).for_each(crate::link::Link::cut);
+                    program.signal("CONT");
+                    self.pause().await;
+                    self.world.links_of(*target).for_each(crate::link::Link::heal);
+                }
+            }
         }
         self.history.note(What::FaultEnded { number: self.number });
         if let Fault::Kill { target: Target::Dispatcher(number) }
@@ -183,28 +198,58 @@ impl Injector {
         let patience = Duration::from_millis(self.planned.duration_ms);
         let armed = format!("{point}=abort");
         let mut program = self.world.program(target).await;
+        self.provoke(&self.planned.fault);
         program.kill();
         program.start(Some(&armed));
         let begun = Instant::now();
-        while begun.elapsed() < patience {
+        let mut crashes = 0;
+        while begun.elapsed() < patience && crashes < CRASHES {
             match program.ended().await {
-                Some(how) if how.contains("signal") => {
-                    self.note(format!("{CRASHED}{point}"));
-                    return program.start(None);
+                Some(how) => {
+                    // Without a signal it found nobody to speak to when it started.
+                    if how.contains("signal") {
+                        crashes += 1;
+                        self.note(format!("{CRASHED}{point}"));
+                    }
+                    program.start(Some(&armed));
                 }
-                // It found nobody to speak to when it started.
-                Some(_) => program.start(Some(&armed)),
                 None => tokio::time::sleep(POLL).await,
             }
         }
-        self.note(format!("did not come to {point}, and is killed"));
+        if crashes == 0 {
+            self.note(format!("did not come to {point}, and is killed"));
+        }
+        self.relent(&self.planned.fault);
         program.kill();
         program.start(None);
     }
 
-    async fn freeze(&self, target: Target, point: &str) {
+    /// Has the registry refuse, where a process comes to its failpoint only when a build fails.
+    fn provoke(&self, fault: &Fault) {
+        if fault.is_about_failures() {
+            self.misbehave("server_error", 90);
+        }
+    }
+
+    fn relent(&self, fault: &Fault) {
+        if fault.is_about_failures() {
+            self.world.faulty.clear();
+        }
+    }
+
+    fn misbehave(&self, how: &str, percent: u32) {
+        self.world.faulty.add_rule(Rule {
+            method: None,
+            path_contains: "/v2/".to_owned(),
+            misbehaviour: misbehaviour(how),
+            times: None,
+            probability: f64::from(percent) / 100.0,
+        });
+    }
+
+    /// Starts a worker again so that it stands still at a failpoint, and returns whether it does.
+    async fn frozen(&self, program: &mut Program, point: &str) -> bool {
         let armed = format!("{point}=stop");
-        let mut program = self.world.program(target).await;
         program.kill();
         program.start(Some(&armed));
         let begun = Instant::now();
@@ -216,13 +261,12 @@ impl Injector {
         }
         if program.is_stopped() {
             self.note(format!("{FROZEN}{point}"));
-            self.pause().await;
-            program.signal("CONT");
-        } else {
-            self.note(format!("did not come to {point}"));
-            program.kill();
-            program.start(None);
+            return true;
         }
+        self.note(format!("did not come to {point}"));
+        program.kill();
+        program.start(None);
+        false
     }
 }
 

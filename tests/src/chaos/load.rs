@@ -160,7 +160,7 @@ impl Asker {
             let (client, other) = (&self.client, &self.client);
             tokio::join!(client.ask(0, &ask, patience), other.ask(1, &ask, patience));
         }
-        let gives_up = self.random.percent(15);
+        let gives_up = self.random.percent(30);
         let Some(build) = self.persuade(ask, gives_up).await else { return };
         if self.random.percent(5) {
             let dispatcher = self.random.index(2);
@@ -208,7 +208,7 @@ impl Asker {
             let branch = random.below(BRANCHES);
             request["supersede_key"] = json!(format!("branch-{branch}"));
         }
-        if random.percent(5) {
+        if random.percent(8) {
             request["max_attempts"] = json!(1);
         }
         request

@@ -110,6 +110,12 @@ pub enum Fault {
         /// The failpoint.
         point: String,
     },
+    /// A worker is killed and started again so that it stands still before it acknowledges a
+    /// finished build, and goes on cut off: what it then sends is lost.
+    Strand {
+        /// The worker.
+        target: Target,
+    },
 }
 
 /// The ways in which the registry can misbehave.
@@ -138,6 +144,7 @@ impl fmt::Display for Fault {
             Self::DiskFull => f.write_str("disk of NATS full"),
             Self::Crash { target, point } => write!(f, "crash {target} at {point}"),
             Self::Freeze { target, point } => write!(f, "freeze {target} at {point}"),
+            Self::Strand { target } => write!(f, "strand {target} with its acknowledgement"),
         }
     }
 }
@@ -151,6 +158,16 @@ pub(crate) enum Subject {
 }
 
 impl Fault {
+    /// Returns whether its failpoint is passed only when a build fails.
+    pub(crate) fn is_about_failures(&self) -> bool {
+        match self {
+            Self::Crash { point, .. } | Self::Freeze { point, .. } => {
+                point.starts_with("settle.") || point.starts_with("dead.")
+            }
+            _ => false,
+        }
+    }
+
     pub(crate) fn subject(&self) -> Subject {
         match self {
             Self::Kill { target: Target::Nats(_) }
@@ -164,7 +181,8 @@ impl Fault {
             | Self::Partition { target }
             | Self::Reset { target }
             | Self::Crash { target, .. }
-            | Self::Freeze { target, .. } => Subject::Process(*target),
+            | Self::Freeze { target, .. }
+            | Self::Strand { target } => Subject::Process(*target),
         }
     }
 }

@@ -23,7 +23,8 @@ use crate::link::Link;
 use crate::nats::{Nats, NatsOptions, nats_program};
 use crate::registry::Registry;
 use crate::{http, wait};
-use program::{Program, lasting_port};
+pub(super) use program::Program;
+use program::lasting_port;
 
 /// The disk of NATS where it can be full. What a run of ten minutes writes fits many times.
 const DISK_MIB: u64 = 1024;

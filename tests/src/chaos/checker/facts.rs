@@ -164,13 +164,18 @@ impl Span<'_> {
             | Fault::Stop { target }
             | Fault::Partition { target }
             | Fault::Crash { target, .. }
-            | Fault::Freeze { target, .. } => target.to_string() == worker,
+            | Fault::Freeze { target, .. }
+            | Fault::Strand { target } => target.to_string() == worker,
             _ => false,
         }
     }
 
     pub(crate) fn hits_registry(&self) -> bool {
-        matches!(self.fault, Fault::Misbehave { .. } | Fault::Kill { target: Target::Registry })
+        self.fault.is_about_failures()
+            || matches!(
+                self.fault,
+                Fault::Misbehave { .. } | Fault::Kill { target: Target::Registry }
+            )
     }
 }
 

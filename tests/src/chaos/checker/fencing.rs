@@ -129,9 +129,10 @@ pub(super) fn duplicates(facts: &Facts<'_>, findings: &mut Findings) {
         }
         let Some((settled_at, by)) = settled.get(build) else { continue };
         // A server that was killed may have forgotten the acknowledgement, and a worker that stood
-        // still reads only now what was delivered to it before.
+        // still reads only now what was delivered to it before another had it.
         let excused = facts.faults.iter().any(|span| {
-            (span.hits_nats() || span.hits_worker(worker)) && span.overlaps(*settled_at, time)
+            let stale = worker != *by && span.hits_worker(worker);
+            (span.hits_nats() || stale) && span.overlaps(*settled_at, time)
         });
         if !excused {
             let text = format!(

@@ -418,7 +418,8 @@ fn a_process_that_panics_is_found() {
 #[test]
 fn a_settled_build_that_comes_back_is_done_twice_unless_a_fault_explains_it() {
     let line = |story: &mut Story, time: u32, message: &str| {
-        let (worker, build) = ("worker-1".to_owned(), "a".to_owned());
+        let worker = if message == "settled" { "worker-2" } else { "worker-1" };
+        let (worker, build) = (worker.to_owned(), "a".to_owned());
         let message = message.to_owned();
         story.note(60, What::WorkerLine { worker, time: at(time), message, build });
     };

@@ -36,7 +36,7 @@ const WORKER_POINTS: [&str; 15] = [
 ];
 
 /// Failpoints at which it matters that a worker comes back too late.
-const FREEZING_POINTS: [&str; 8] = [
+const FREEZING_POINTS: [&str; 9] = [
     "claim.received",
     "claim.claimed",
     "commit.pushed",
@@ -45,6 +45,7 @@ const FREEZING_POINTS: [&str; 8] = [
     "tag.written",
     "commit.tagged",
     "commit.succeeded",
+    "settle.before_record",
 ];
 
 /// How long a process may take to reach its failpoint before it is killed for want of patience.
@@ -89,6 +90,8 @@ pub enum Kind {
     CrashWorker,
     /// A worker stands still at a failpoint for longer than its lease.
     FreezeWorker,
+    /// A worker is cut off with an acknowledgement in hand.
+    StrandWorker,
 }
 
 /// Returns the kinds that a world of this shape can have.
@@ -110,6 +113,7 @@ pub fn kinds(shape: Shape) -> Vec<Kind> {
         K::CrashDispatcher,
         K::CrashWorker,
         K::FreezeWorker,
+        K::StrandWorker,
     ];
     kinds.extend(MISBEHAVIOURS.map(K::Misbehave));
     if shape.nodes > 1 {
@@ -140,7 +144,8 @@ impl Kind {
             | (Fault::DiskFull, Self::DiskFull)
             | (Fault::Crash { target: Dispatcher(_), .. }, Self::CrashDispatcher)
             | (Fault::Crash { target: Worker(_), .. }, Self::CrashWorker)
-            | (Fault::Freeze { .. }, Self::FreezeWorker) => true,
+            | (Fault::Freeze { .. }, Self::FreezeWorker)
+            | (Fault::Strand { .. }, Self::StrandWorker) => true,
             (Fault::Stop { target: Worker(_) }, Self::StopWorkerPastLease) => {
                 planned.duration_ms >= 18_000
             }
@@ -167,6 +172,7 @@ impl Kind {
                 random.between(2_000, longest)
             }
             Self::Reset => 100,
+            Self::StrandWorker => random.between(2_000, 4_000),
             Self::Misbehave(_) => random.between(2_000, 8_000),
             Self::DiskFull => random.between(2_000, 4_000),
             Self::CrashDispatcher | Self::CrashWorker => CRASH_PATIENCE_MS,
@@ -201,6 +207,7 @@ impl Kind {
             Self::CrashDispatcher => Fault::Crash { target: dispatcher, point: String::new() },
             Self::CrashWorker => Fault::Crash { target: worker, point: String::new() },
             Self::FreezeWorker => Fault::Freeze { target: worker, point: String::new() },
+            Self::StrandWorker => Fault::Strand { target: worker },
         }
     }
 }

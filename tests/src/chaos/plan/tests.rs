@@ -18,14 +18,14 @@ fn the_plan_of_a_seed_never_changes() {
     let plan = Plan::draw(7, 30, ONE);
     let lines: Vec<String> = plan.faults.iter().map(ToString::to_string).collect();
     let golden = [
-        "   2.3 s  stop dispatcher-2 for 3.2 s",
-        "   2.5 s  registry: slow in 56 % for 7.5 s",
-        "   6.2 s  kill worker-3 for 1.8 s",
-        "   8.6 s  partition worker-3 from NATS for 11.0 s",
-        "  10.5 s  crash worker-1 at settle.before_record for 10.0 s",
-        "  20.3 s  registry: wrong_digest in 44 % for 5.8 s",
-        "  20.8 s  stop worker-3 for 4.1 s",
-        "  25.6 s  kill registry for 0.7 s",
+        "   2.3 s  disk of NATS full for 3.9 s",
+        "   2.5 s  registry: forbidden in 28 % for 4.8 s",
+        "   6.7 s  stop worker-3 for 4.5 s",
+        "   7.8 s  reset connections of worker-2 for 0.1 s",
+        "   8.1 s  registry: slow in 56 % for 6.7 s",
+        "  11.8 s  stop dispatcher-1 for 3.3 s",
+        "  15.4 s  registry: lose_answer in 27 % for 7.1 s",
+        "  15.6 s  kill worker-1 for 0.5 s",
     ];
     assert_eq!(lines, golden);
 }
