@@ -177,9 +177,8 @@ impl Archiver {
         project: &ProjectName,
         build: BuildId,
     ) -> Result<impl Stream<Item = Result<Bytes, ReadError>> + Send + use<>, ArchiveError> {
-        let reader =
-            tokio::time::timeout(DEADLINE, self.queue.read_log(project, build, None)).await??;
-        Ok(reader.until_caught_up().map_ok(|chunk| chunk.payload))
+        let log = tokio::time::timeout(DEADLINE, self.queue.whole_log(project, build)).await??;
+        Ok(log.map_ok(|chunk| chunk.payload))
     }
 
     /// Keeps a log, and has the outcome delivered again to remove it from the stream.

@@ -137,8 +137,10 @@ impl Log<'_> {
 
     /// Sends what the stream holds now.
     async fn send_what_is_there(&mut self) -> Result<(), Stop> {
-        let reader = self.open(None).await.map_err(|error| broken(&error))?;
-        let mut chunks = reader.until_caught_up();
+        let LogRequest { project, build, .. } = &self.request;
+        let log = tokio::time::timeout(DEADLINE, self.app.queue.whole_log(project, *build));
+        let log = log.await.map_err(|elapsed| broken(&elapsed))?;
+        let mut chunks = log.map_err(|error| broken(&error))?;
         while let Some(chunk) = chunks.next().await {
             self.text(chunk.map_err(|error| broken(&error))?.payload).await?;
         }

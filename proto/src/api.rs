@@ -300,7 +300,7 @@ pub struct CancelledView {
 pub struct RepairsView {
     /// Unfinished records that it looked at.
     pub unfinished: u64,
-    /// Builds whose request was missing in the queue and was put there.
+    /// Builds whose request was missing in the queue, or not delivered any more, and was put there.
     pub enqueued: u64,
     /// `build.queued` events that were missing.
     pub queued_events: u64,

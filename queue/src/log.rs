@@ -5,11 +5,12 @@
 use async_nats::jetstream::consumer::DeliverPolicy;
 use async_nats::jetstream::message::PublishMessage;
 use bytes::Bytes;
+use futures::Stream;
 use slipway_proto::state::Epoch;
 use slipway_proto::{BuildId, Digest, ProjectName};
 
 use crate::Queue;
-use crate::read::{ReadError, Reader, is_missing};
+use crate::read::{Message, ReadError, Reader, is_missing};
 
 /// A part of the log of one attempt.
 #[derive(Debug, Clone)]
@@ -66,6 +67,23 @@ impl Queue {
         });
         Reader::open(self, &self.subjects.logs_stream(), &self.subjects.log(project, build), from)
             .await
+    }
+
+    /// Reads what the stream holds of a build's log, all of it: its end is asked of the stream's
+    /// leader.
+    ///
+    /// # Errors
+    ///
+    /// When the server refuses or does not answer.
+    pub async fn whole_log(
+        &self,
+        project: &ProjectName,
+        build: BuildId,
+    ) -> Result<impl Stream<Item = Result<Message, ReadError>> + Unpin + use<>, ReadError> {
+        let end = self.end_of_log(project, build).await.map_err(|source| {
+            ReadError::Unavailable { stream: self.subjects.logs_stream(), source }
+        })?;
+        Ok(self.read_log(project, build, None).await?.until(end))
     }
 
     /// Returns the sequence of the last chunk of a build's log that the stream holds.

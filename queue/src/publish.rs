@@ -126,13 +126,22 @@ impl Queue {
         build: &Build,
         traceparent: Option<&str>,
     ) -> Result<Stored, PublishError> {
+        self.enqueue_as(build, traceparent, &build.state.epoch.to_string()).await
+    }
+
+    pub(crate) async fn enqueue_as(
+        &self,
+        build: &Build,
+        traceparent: Option<&str>,
+        copy: &str,
+    ) -> Result<Stored, PublishError> {
         let request = &build.request;
         let payload =
             codec::encode(request).map_err(|error| PublishError::Refused(error.into()))?;
         let headers = request_headers(build, &payload, traceparent);
         let subject =
             self.subjects.build(&request.pool, request.priority, &request.project, request.build);
-        let id = format!("{}:{}", request.build, build.state.epoch);
+        let id = format!("{}:{copy}", request.build);
         self.store(subject, headers, payload.into(), &id).await.map(|(stored, _sequence)| stored)
     }
 

@@ -177,6 +177,29 @@ impl Reader {
         }))
     }
 
+    /// Returns the messages up to a sequence that the leader of the stream was asked for, and then
+    /// ends. On a cluster the reader's own replica may lag, and count less than there is.
+    pub fn until(
+        self,
+        last: Option<u64>,
+    ) -> impl Stream<Item = Result<Message, ReadError>> + Unpin {
+        let start = last.map(|last| (self, last));
+        Box::pin(futures::stream::unfold(start, |state| async move {
+            let (mut reader, last) = state?;
+            match tokio::time::timeout(READ_TIMEOUT, reader.next()).await {
+                Ok(Ok(message)) => {
+                    let more = message.sequence < last;
+                    Some((Ok(message), more.then_some((reader, last))))
+                }
+                Ok(Err(error)) => Some((Err(error), None)),
+                Err(_elapsed) => {
+                    let stream = reader.stream.clone();
+                    Some((Err(ReadError::Stalled { stream }), None))
+                }
+            }
+        }))
+    }
+
     /// Returns the next message; `None` if there is none, whatever the server counted.
     async fn next_or_end(&mut self) -> Result<Option<Message>, ReadError> {
         if let Ok(next) = tokio::time::timeout(DOUBT_AFTER, self.next()).await {

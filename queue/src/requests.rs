@@ -6,11 +6,23 @@
 use std::collections::BTreeSet;
 
 use futures::TryStreamExt as _;
-use slipway_proto::{BuildId, BuildRequest, ProjectName};
+use slipway_proto::{Build, BuildId, BuildRequest, PoolName, Priority, ProjectName, Timestamp};
 
 use crate::Queue;
+use crate::publish::PublishError;
 use crate::read::is_missing;
 use crate::topology::TopologyError;
+
+/// Why a request was not put into the queue anew.
+#[derive(Debug, thiserror::Error)]
+pub enum RequeueError {
+    /// The old one could not be removed.
+    #[error(transparent)]
+    Remove(#[from] TopologyError),
+    /// The new one could not be stored.
+    #[error(transparent)]
+    Publish(#[from] PublishError),
+}
 
 impl Queue {
     fn request_subject(&self, request: &BuildRequest) -> String {
@@ -71,6 +83,39 @@ impl Queue {
             })
             .try_collect()
             .await
+    }
+
+    /// Returns the classes that hold requests which their consumer neither delivers nor waits for.
+    ///
+    /// Seen on nats-server 2.9.10, after a full disk and after a purge by subject, and reported of
+    /// newer ones (nats-server#7680). Only classes of which the server says that nothing waits: in a
+    /// busy one the counts, which are read one after the other, never agree.
+    ///
+    /// # Errors
+    ///
+    /// When the server does not answer.
+    pub async fn stranded(&self) -> Result<BTreeSet<(PoolName, Priority)>, TopologyError> {
+        let mut stranded = BTreeSet::new();
+        for class in self.depth().await?.classes.into_iter().filter(|class| class.queued == 0) {
+            let filter = self.subjects.builds_of(&class.pool, class.priority);
+            if self.subjects_in_queue(&filter).await?.len() as u64 > class.running {
+                stranded.insert((class.pool, class.priority));
+            }
+        }
+        Ok(stranded)
+    }
+
+    /// Puts a build's request into the queue anew, in the place of the one that stands there.
+    ///
+    /// # Errors
+    ///
+    /// When the queue is full, or the server does not answer.
+    pub async fn requeue(&self, build: &Build) -> Result<(), RequeueError> {
+        self.remove_request(&build.request).await?;
+        // Under an id of its own: the server remembers the other one's for two minutes.
+        let id = format!("{}:{}", build.state.epoch, Timestamp::now().as_nanosecond());
+        self.enqueue_as(build, None, &id).await?;
+        Ok(())
     }
 
     /// Takes a build's request out of the queue, whoever holds it. Repeating it is harmless.

@@ -4,7 +4,7 @@
 
 use serde_json::{Value, json};
 use slipway_tests::proxy::Proxy;
-use slipway_tests::{Stack, WorkerOptions, wait};
+use slipway_tests::{Stack, WorkerOptions, events, wait};
 
 fn worker(id: &'static str) -> WorkerOptions {
     WorkerOptions { id, ..WorkerOptions::default() }
@@ -121,4 +121,21 @@ async fn a_later_build_with_the_same_key_cancels_the_earlier_ones() {
     for kept in [&other, &last] {
         assert_eq!(stack.finished(kept).await["state"], "succeeded");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn subscribers_see_that_a_build_started_before_they_see_that_it_was_cancelled() {
+    let mut stack = Stack::start().await;
+    // It stands still between its claim and the event that says so.
+    let environment = vec![("SLIPWAY_FAILPOINTS", "claim.claimed=stop")];
+    let sleeper = stack.add_worker(WorkerOptions { environment, ..worker("worker-1") });
+    let id = stack.submit(&stack.tool("a", &stack.image("cancel/a:1")).await).await;
+    stack.workers[sleeper].stopped().await;
+    assert_eq!(cancel(&stack, &id).await.0, 200);
+    stack.workers[sleeper].signal("CONT");
+    stack.queue_empty().await;
+    let events = events::all(&stack.nats_url()).await;
+    let mut told = events::of(&id, &events);
+    told.retain(|word| *word != "stage");
+    assert_eq!(told, ["queued", "started", "finished"]);
 }

@@ -28,13 +28,13 @@ use scene::{Faults, Rules, Scene};
 use world::Model;
 
 /// How long the search on the model goes on.
-const SEARCH: Duration = Duration::from_secs(90);
-/// How many runs it is to come to at the least, on a machine that does other things too.
+const SEARCH: Duration = Duration::from_secs(5);
+/// How many runs it comes to at the least, on a machine that does other things too.
 const MIN_RUNS: u64 = 2_000;
 /// How many runs may be needed to find a rule missing.
 const BUDGET: u64 = 60_000;
 /// How many runs are compared with a real server, and their length.
-const COMPARED: u64 = 900;
+const COMPARED: u64 = 50;
 const COMPARED_LENGTH: usize = 60;
 
 /// Runs commands on the model to their end.
@@ -99,7 +99,7 @@ fn no_run_breaks_a_promise() {
     let (rules, faults) = (Rules::all(), Faults::promised());
     let begun = Instant::now();
     let (mut runs, mut left_tags, mut late_events, mut finished) = (0, 0, 0, 0);
-    while begun.elapsed() < SEARCH {
+    while begun.elapsed() < SEARCH || runs < MIN_RUNS {
         let findings = run(&commands_of(runs), rules, faults);
         assert!(findings.broken.is_empty(), "{}", describe(runs, rules, faults));
         runs += 1;
@@ -112,7 +112,6 @@ fn no_run_breaks_a_promise() {
          that did not succeed, {late_events} events of attempts that were overtaken",
         f64::from(u32::try_from(runs).expect("not so many")) / begun.elapsed().as_secs_f64(),
     );
-    assert!(runs >= MIN_RUNS, "only {runs} runs");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -128,7 +127,7 @@ async fn the_server_in_memory_does_what_a_real_one_does() {
     });
     let nats = nats.await;
     for seed in 0..COMPARED {
-        compare(&nats.url(), seed).await;
+        Box::pin(compare(&nats.url(), seed)).await;
     }
 }
 
@@ -138,11 +137,12 @@ async fn compare(url: &str, seed: u64) {
     let capacity = faults.capacity();
     let real = Real::open(url, &format!("model-{seed}"), &scene::project(), capacity).await;
     let mut scene = Scene::new(Both::new(Model::new(capacity), real), rules, faults);
+    // Shown only if they differ.
     println!("seed {seed}");
     for command in draw(seed, COMPARED_LENGTH) {
         // Two minutes are too long for a test.
         if command != Command::WindowPasses {
-            scene.run(command).await;
+            Box::pin(scene.run(command)).await;
         }
     }
     scene.compare_everything().await;
@@ -221,68 +221,4 @@ fn it_notices_that_requests_are_acknowledged_before_the_record_is_written() {
 fn a_tag_can_stay_wrong_when_a_worker_wrote_it_in_its_sleep_and_died() {
     let faults = Faults { sleepers_die: true, ..Faults::promised() };
     is_needed("that luck", Rules::all(), faults);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn probe() {
-    use world::Server as _;
-    let directory = tempfile::tempdir().expect("a directory");
-    let version = std::env::var("SLIPWAY_TEST_NATS_VERSION").ok();
-    let nats = Nats::start(NatsOptions {
-        program: nats_program(version.as_deref()),
-        replicas: 1,
-        sync_always: false,
-        stores: vec![directory.path().join("store")],
-        logs: directory.path().to_owned(),
-    });
-    let nats = nats.await;
-    let mut n = 0;
-    for (queued, taken, removed) in [
-        (2, 1, vec![1]),
-        (3, 1, vec![1]),
-        (3, 1, vec![2]),
-        (4, 1, vec![1]),
-        (4, 2, vec![2]),
-        (4, 2, vec![3]),
-        (3, 0, vec![0]),
-        (3, 0, vec![1]),
-        (3, 0, vec![2]),
-        (3, 0, vec![2, 1]),
-        (4, 1, vec![3, 2]),
-        (4, 2, vec![0]),
-        (4, 3, vec![3]),
-        (4, 4, vec![1]),
-        (4, 4, vec![3]),
-    ] {
-        n += 1;
-        if std::env::var("ONLY").is_ok_and(|o| o != n.to_string()) {continue}
-        let mut real = Real::open(&nats.url(), &format!("probe-{n}"), &scene::project(), 10).await;
-        let scene: Scene<Model> = Scene::new(Model::new(9), Rules::all(), Faults::promised());
-        let build = |i: usize| {
-            slipway_proto::Build::accepted(
-                scene.requests[i].clone(),
-                slipway_proto::Digest::of(b"x"),
-                "2024-01-01T00:00:00Z".parse().unwrap(),
-            )
-        };
-        for i in 0..queued {
-            real.enqueue(&build(i)).await;
-        }
-        for _ in 0..taken {
-            real.take().await.expect("one");
-        }
-        for i in &removed {
-            real.remove_request(&build(*i)).await;
-        }
-        let mut rest = Vec::new();
-        while let Some(d) = real.take().await {
-            rest.push((d.sequence - 1, d.count));
-            if rest.len() > 12 {
-                break;
-            }
-        }
-        println!(
-            "PROBE queued {queued} held {taken} removed {removed:?}: then delivered (index, count) {rest:?}"
-        );
-    }
 }

@@ -117,3 +117,23 @@ async fn a_sweep_can_be_asked_for() {
     let repairs: Value = serde_json::from_slice(&output.stdout).expect("a document");
     assert_eq!(repairs["enqueued"], 0, "{repairs}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_the_server_does_not_deliver_is_queued_anew() {
+    let mut stack = Stack::start_with(&QUICK).await;
+    let mut builds = Vec::new();
+    for marker in ["a", "b", "c"] {
+        let image = stack.image(&format!("stranded/{marker}:1"));
+        builds.push(stack.submit(&stack.tool(marker, &image).await).await);
+    }
+    // After a purge by subject nats-server 2.9.10 passes over everything that stands in the queue.
+    let client = async_nats::connect(stack.nats_url()).await.expect("NATS is there");
+    let queue = async_nats::jetstream::new(client).get_stream("BUILDS").await.expect("a stream");
+    let subject = format!("slipway.build.default.normal.team.{}", builds[0]);
+    queue.purge().filter(subject).await.expect("it is purged");
+    stack.add_worker(worker("worker-1"));
+    for id in &builds {
+        assert_eq!(stack.finished(id).await["state"], "succeeded");
+    }
+    stack.queue_empty().await;
+}

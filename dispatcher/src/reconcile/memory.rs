@@ -4,10 +4,10 @@
 //! checked once, and the newest build of each supersede key that something may have to give way
 //! to. A few hundred bytes each.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use jiff::SignedDuration;
-use slipway_proto::{BuildId, ProjectName, Timestamp};
+use slipway_proto::{BuildId, PoolName, Priority, ProjectName, Timestamp};
 use slipway_queue::Record;
 use slipway_queue::record::Seen;
 use tokio::time::Instant;
@@ -18,6 +18,9 @@ use super::view::{Facts, GRACE, Repair, View};
 /// after a long time without any dispatcher. Every build is looked at twice when it has ended, so at
 /// one sweep in 5 s this keeps up with 5,000 builds a second.
 const MAX_DUE: usize = 50_000;
+
+/// How long a class must seem stranded before its requests are queued anew.
+const SUSPECTED_FOR: SignedDuration = SignedDuration::from_secs(10);
 
 /// How long the newest build of a supersede key is remembered while no build waits or runs that
 /// could have to give way.
@@ -48,7 +51,12 @@ pub(super) struct Memory {
     newest: HashMap<Key, Newest>,
     /// Before when the queue is not to be listed again.
     pub(super) list_again: Option<Instant>,
+    /// The classes that seemed stranded when last looked at, and when that was.
+    suspects: Option<(Timestamp, Classes)>,
 }
+
+/// Pools and priorities.
+pub(super) type Classes = BTreeSet<(PoolName, Priority)>;
 
 impl Memory {
     /// Takes note of a change that was read at `now`.
@@ -92,12 +100,29 @@ impl Memory {
         self.views.values().filter(|view| !view.is_finished()).count() as u64
     }
 
-    /// Returns the builds to look at now.
-    pub(super) fn due(&mut self, now: Timestamp) -> Vec<Due> {
+    /// Returns whether it is time to look if the server delivers what stands in the queue: some
+    /// build should long have been taken.
+    pub(super) fn asks_for_stranded(&self, now: Timestamp) -> bool {
+        let rested = |at: Timestamp| now.duration_since(at) >= SUSPECTED_FOR;
+        let may_look = self.suspects.as_ref().is_none_or(|(at, _)| rested(*at));
+        may_look && self.views.values().any(|view| view.is_overdue(now))
+    }
+
+    /// Returns the classes that were found stranded now and when last looked at: the counts behind
+    /// it are read one after the other, and one time may be chance.
+    pub(super) fn confirm_stranded(&mut self, found: Classes, now: Timestamp) -> Classes {
+        let before = self.suspects.replace((now, found.clone()));
+        let before = before.map(|(_, classes)| classes).unwrap_or_default();
+        found.intersection(&before).cloned().collect()
+    }
+
+    /// Returns the builds to look at now, with those of classes that are stranded.
+    pub(super) fn due(&mut self, stranded: &Classes, now: Timestamp) -> Vec<Due> {
         self.prune(now);
         let due = self.views.values().filter_map(|view| {
             let superseded_by = self.superseded_by(view, now);
-            let is_due = view.is_due(superseded_by.is_some(), now);
+            let is_stranded = view.is_overdue(now) && stranded.contains(&view.class);
+            let is_due = is_stranded || view.is_due(superseded_by.is_some(), now);
             is_due.then(|| Due { view: view.clone(), superseded_by })
         });
         due.take(MAX_DUE).collect()
@@ -164,7 +189,7 @@ mod tests {
     }
 
     fn given_way(memory: &mut Memory, now: Timestamp) -> Vec<(BuildId, BuildId)> {
-        let due = memory.due(now);
+        let due = memory.due(&Classes::new(), now);
         due.iter().filter_map(|due| Some((due.view.build, due.superseded_by?))).collect()
     }
 
@@ -178,13 +203,13 @@ mod tests {
         assert_eq!(memory.unfinished(), 1);
         memory.note(record(&ended, 2), build.accepted_at);
         assert_eq!(memory.unfinished(), 0);
-        assert!(memory.due(later(1)).is_empty(), "it has not stood still yet");
+        assert!(memory.due(&Classes::new(), later(1)).is_empty(), "it has not stood still yet");
         let now = later(30);
-        let due = memory.due(now).pop().expect("it is due");
+        let due = memory.due(&Classes::new(), now).pop().expect("it is due");
         assert_eq!(due.view.revision, 2);
-        let facts = Facts { in_queue: Some(false), stand: Some(None), superseded_by: None };
+        let facts = Facts { in_queue: Some(false), stand: Some(None), ..Facts::default() };
         memory.settle(&due, &facts, &[Repair::FinishedEvent], now);
-        let due = memory.due(now).pop().expect("its event may not arrive");
+        let due = memory.due(&Classes::new(), now).pop().expect("its event may not arrive");
         memory.settle(&due, &facts, &[], now);
         assert!(memory.views.is_empty());
     }
@@ -195,16 +220,20 @@ mod tests {
         let build = testing::build("team", "r.example/app:1");
         memory.note(record(&build, 1), build.accepted_at);
         let now = later(30);
-        let due = memory.due(now).pop().expect("it is due");
+        let due = memory.due(&Classes::new(), now).pop().expect("it is due");
         memory.note(record(&build, 2), now);
         let facts = Facts { stand: Some(None), ..Facts::default() };
         memory.settle(&due, &facts, &[], now);
-        let due = memory.due(later(60)).pop().expect("it is due");
+        let due = memory.due(&Classes::new(), later(60)).pop().expect("it is due");
         assert!(!due.view.events_settled);
         memory.note(record(&build, 1), later(60));
-        assert_eq!(memory.due(later(60))[0].view.revision, 2, "an old reader brings nothing back");
+        assert_eq!(
+            memory.due(&Classes::new(), later(60))[0].view.revision,
+            2,
+            "an old reader brings nothing back"
+        );
         memory.note(Seen::Removed(build.request.project.clone(), build.request.build), now);
-        assert!(memory.due(later(60)).is_empty());
+        assert!(memory.due(&Classes::new(), later(60)).is_empty());
     }
 
     #[test]
@@ -223,7 +252,7 @@ mod tests {
         assert_eq!(given_way(&mut memory, later(3600)), [expected], "also much later");
         memory.forget(&old.request.project, old.request.build);
         memory.forget(&new.request.project, new.request.build);
-        memory.due(later(3600));
+        memory.due(&Classes::new(), later(3600));
         assert_eq!(memory.newest.len(), 2, "nobody has to give way any more");
     }
 

@@ -12,11 +12,12 @@ use slipway_proto::event::Event;
 use slipway_proto::{Build, BuildId, ProjectName, Timestamp};
 use slipway_queue::publish::Stored;
 use slipway_queue::read::ReadError;
+use slipway_queue::requests::RequeueError;
 use slipway_queue::topology::TopologyError;
 use slipway_queue::{PublishError, Record, RecordError, is_off};
 use tokio::time::Instant;
 
-use super::memory::{Due, Memory};
+use super::memory::{Classes, Due, Memory};
 use super::view::{Facts, Repair, decide};
 use crate::announce::announce_outcome;
 use crate::app::App;
@@ -62,6 +63,8 @@ enum RepairError {
     #[error(transparent)]
     Topology(#[from] TopologyError),
     #[error(transparent)]
+    Requeue(#[from] RequeueError),
+    #[error(transparent)]
     Cancel(#[from] CancelError),
     #[error("failed to drop a dead letter")]
     Drop(#[source] async_nats::Error),
@@ -81,9 +84,10 @@ impl<A: Fn() -> bool> Sweep<'_, A> {
     /// Repairs what a crash left undone, and says what that was.
     pub(super) async fn run(&self) -> Result<RepairsView, SweepError> {
         let now = Timestamp::now();
+        let stranded = self.stranded(now).await?;
         let (due, unfinished) = {
             let mut memory = self.memory();
-            (memory.due(now), memory.unfinished())
+            (memory.due(&stranded, now), memory.unfinished())
         };
         let in_queue = self.in_queue(&due, now).await?;
         let stands = self.stands(&due, now).await?;
@@ -93,6 +97,7 @@ impl<A: Fn() -> bool> Sweep<'_, A> {
                 in_queue: in_queue.map(|builds| builds.contains(&due.view.build)),
                 stand,
                 superseded_by: due.superseded_by,
+                stranded: stranded.contains(&due.view.class),
             };
             (due, facts)
         });
@@ -123,6 +128,15 @@ impl<A: Fn() -> bool> Sweep<'_, A> {
         let listed = self.app.queue.all_in_queue().await?;
         self.memory().list_again = Some(Instant::now() + start.elapsed() * LISTING_SHARE);
         Ok(Some(listed))
+    }
+
+    /// Returns the classes whose requests the server does not deliver.
+    async fn stranded(&self, now: Timestamp) -> Result<Classes, SweepError> {
+        if !self.memory().asks_for_stranded(now) {
+            return Ok(Classes::default());
+        }
+        let found = self.app.queue.stranded().await?;
+        Ok(self.memory().confirm_stranded(found, now))
     }
 
     /// Reads what the events say of each build, once the projection has seen all of them.
@@ -217,6 +231,7 @@ impl<A: Fn() -> bool> Sweep<'_, A> {
             }
             // Anything else than now: it was there, or the next sweep finds it missing again.
             Repair::Enqueue => return Ok(queue.enqueue(build, None).await? == Stored::Now),
+            Repair::Requeue => queue.requeue(build).await?,
             Repair::QueuedEvent => queue.publish_event(&Event::queued(build)).await?,
             Repair::StartedEvent => {
                 let (Some(worker), Some(time)) = (&build.last_worker, build.started_at) else {
@@ -273,6 +288,7 @@ fn name(repair: &Repair) -> &'static str {
         Repair::TimeOut => "timed_out",
         Repair::Supersede(_) => "superseded",
         Repair::Enqueue => "enqueued",
+        Repair::Requeue => "requeued",
         Repair::QueuedEvent => "queued_event",
         Repair::StartedEvent => "started_event",
         Repair::FinishedEvent => "finished_event",
@@ -286,7 +302,7 @@ fn counter<'a>(repair: &Repair, view: &'a mut RepairsView) -> Option<&'a mut u64
     Some(match repair {
         Repair::TimeOut => &mut view.timed_out,
         Repair::Supersede(_) => &mut view.superseded,
-        Repair::Enqueue => &mut view.enqueued,
+        Repair::Enqueue | Repair::Requeue => &mut view.enqueued,
         Repair::QueuedEvent => &mut view.queued_events,
         Repair::StartedEvent => &mut view.started_events,
         Repair::FinishedEvent => &mut view.finished_events,

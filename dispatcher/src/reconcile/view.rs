@@ -9,7 +9,7 @@
 use jiff::SignedDuration;
 use slipway_proto::api::StateName;
 use slipway_proto::state::Epoch;
-use slipway_proto::{BuildId, ProjectName, Timestamp};
+use slipway_proto::{BuildId, Phase, PoolName, Priority, ProjectName, Timestamp};
 use slipway_queue::Record;
 
 use crate::projection::Stand;
@@ -24,6 +24,10 @@ const ACKNOWLEDGED_WITHIN: SignedDuration = SignedDuration::from_secs(20);
 
 /// How often the request of one waiting or running build is looked for.
 const LOOKED_FOR_EVERY: SignedDuration = SignedDuration::from_secs(10);
+
+/// How long a build that a worker could take may wait where the server says that nothing waits,
+/// before its request counts as stranded.
+const TAKEN_WITHIN: SignedDuration = SignedDuration::from_secs(30);
 
 /// How often missing events of one record are published before they are given up: something else is
 /// wrong with the projection then.
@@ -43,7 +47,10 @@ pub(super) struct View {
     pub(super) started: bool,
     /// Whether its request belongs into the dead-letter stream.
     pub(super) dead: bool,
+    pub(super) class: (PoolName, Priority),
     pub(super) queued_since: Timestamp,
+    /// For a retry: when it may start.
+    not_before: Option<Timestamp>,
     /// While it waits for its first attempt: until when it may.
     pub(super) waits_until: Option<Timestamp>,
     pub(super) finished_at: Option<Timestamp>,
@@ -68,6 +75,8 @@ pub(super) enum Repair {
     Supersede(BuildId),
     /// Its request is not in the queue.
     Enqueue,
+    /// Its request is in the queue, and the server does not deliver it.
+    Requeue,
     /// `build.queued` is missing.
     QueuedEvent,
     /// `build.started` is missing.
@@ -91,6 +100,8 @@ pub(super) struct Facts {
     pub(super) stand: Option<Option<Stand>>,
     /// The later build of its supersede key.
     pub(super) superseded_by: Option<BuildId>,
+    /// Whether its class holds requests that the server neither delivers nor counts as waiting.
+    pub(super) stranded: bool,
 }
 
 impl View {
@@ -111,7 +122,12 @@ impl View {
             order: build.order,
             started: build.started_at.is_some() && build.last_worker.is_some(),
             dead: build.is_dead(),
+            class: (request.pool.clone(), request.priority),
             queued_since: build.queued_since(),
+            not_before: match &build.state.phase {
+                Phase::Queued { not_before } => *not_before,
+                _ => None,
+            },
             waits_until: waits.then(|| after(build.queued_since(), limit)),
             finished_at: build.finished_at,
             supersede_key: request.supersede_key.as_deref().map(Box::from),
@@ -147,6 +163,12 @@ impl View {
             (None, None) => true,
             (None, Some(looked)) => now >= after(looked, LOOKED_FOR_EVERY),
         }
+    }
+
+    /// Returns whether a worker should long have taken it, if the server delivered it.
+    pub(super) fn is_overdue(&self, now: Timestamp) -> bool {
+        let could_start = self.not_before.map_or(self.seen_at, |time| time.max(self.seen_at));
+        !self.is_finished() && now >= after(could_start, TAKEN_WITHIN)
     }
 
     /// Returns whether it is to be known what the events say.
@@ -226,8 +248,10 @@ pub(super) fn decide(view: &View, facts: &Facts, now: Timestamp) -> Vec<Repair> 
     if let Some(stand) = facts.stand {
         events(view, stand, &mut repairs);
     }
-    if !view.is_finished() && facts.in_queue == Some(false) {
-        repairs.push(Repair::Enqueue);
+    match facts.in_queue {
+        Some(false) if !view.is_finished() => repairs.push(Repair::Enqueue),
+        _ if facts.stranded && view.is_overdue(now) => repairs.push(Repair::Requeue),
+        _ => {}
     }
     let removed = view.is_finished() && facts.in_queue == Some(true);
     match (view.dead, view.asks_for_letter(now)) {

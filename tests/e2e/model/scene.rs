@@ -47,8 +47,8 @@ pub(crate) struct Rules {
     pub(crate) look_before_end: bool,
     /// A request is acknowledged only when the record has the outcome.
     pub(crate) record_before_ack: bool,
-    /// Whoever claims or cancels a build that was not started since it was queued publishes its
-    /// `build.queued` first, made from the record.
+    /// A worker publishes `build.queued` from the record of a build that was not started since it
+    /// was queued, and not by how often its request was delivered.
     pub(crate) queued_from_record: bool,
     /// The reconciler drops letters whose build is not dead any more.
     pub(crate) letters_swept: bool,

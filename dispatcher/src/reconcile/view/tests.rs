@@ -161,7 +161,7 @@ fn a_build_waits_for_its_first_attempt_no_longer_than_it_may() {
     let mut build = queued();
     build.request.queue_timeout_s = 60;
     let (waiting, now) = view(&build, 60);
-    let everything = Facts { in_queue: Some(false), stand: Some(None), superseded_by: None };
+    let everything = Facts { in_queue: Some(false), stand: Some(None), ..Facts::default() };
     assert_eq!(decide(&waiting, &everything, now), [Repair::TimeOut]);
     assert_eq!(decide(&waiting, &listed(true), now - SignedDuration::from_secs(1)), []);
     let claimed = applied(&build, &Change::Claim { epoch: 1, worker: worker() });
@@ -176,7 +176,12 @@ fn a_build_waits_for_its_first_attempt_no_longer_than_it_may() {
 fn a_superseded_build_is_only_called_off() {
     let (view, now) = view(&queued(), 10);
     let later = BuildId::fresh();
-    let facts = Facts { in_queue: Some(false), stand: Some(None), superseded_by: Some(later) };
+    let facts = Facts {
+        in_queue: Some(false),
+        stand: Some(None),
+        superseded_by: Some(later),
+        ..Facts::default()
+    };
     assert_eq!(decide(&view, &facts, now), [Repair::Supersede(later)]);
 }
 
@@ -195,4 +200,16 @@ fn a_build_that_is_published_or_was_replayed_later_does_not_give_way() {
     let publishing = applied(&running(), &Change::Publish { epoch: 1 });
     let (publishing, _) = view(&publishing, 10);
     assert!(!publishing.gives_way_to(4, now));
+}
+
+#[test]
+fn what_the_server_does_not_deliver_is_queued_anew_when_it_should_long_have_been_taken() {
+    let stranded = Facts { stranded: true, ..Facts::default() };
+    let (early, now) = view(&queued(), 29);
+    assert_eq!(decide(&early, &stranded, now), []);
+    let (late, now) = view(&queued(), 31);
+    assert_eq!(decide(&late, &stranded, now), [Repair::Requeue]);
+    assert_eq!(decide(&late, &Facts::default(), now), []);
+    let (ended, now) = view(&cancelled(), 31);
+    assert_eq!(decide(&ended, &stranded, now), []);
 }

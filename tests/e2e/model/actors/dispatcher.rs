@@ -38,8 +38,8 @@ enum Step {
     Cancel(Cancel),
     Letter(BuildId, LetterUse),
     Revive(Letter, LetterUse),
-    Requeue(Record, Letter),
     AnnounceReplay(Record, Letter),
+    Requeue(Record, Letter),
     DropLetter(Letter),
     Sweep(Sweep),
 }
@@ -57,10 +57,11 @@ enum Accept {
 #[derive(Debug)]
 enum Cancel {
     Read(BuildId),
-    AnnounceQueued(Record),
     Record(Record),
     Remove(Record),
-    Announce(Record),
+    /// What came before the outcome, which a crash may have kept from being told.
+    AnnounceBefore(Record),
+    AnnounceOutcome(Record),
 }
 
 /// What a letter is wanted for.
@@ -200,15 +201,7 @@ impl<S: Server> Scene<S> {
 
     async fn cancel(&mut self, step: Cancel) -> Option<Cancel> {
         match step {
-            Cancel::Read(build) => {
-                let record = self.server.read(build).await?;
-                let announce = self.rules.queued_from_record && is_unstarted(&record.build);
-                Some(if announce { Cancel::AnnounceQueued(record) } else { Cancel::Record(record) })
-            }
-            Cancel::AnnounceQueued(record) => {
-                self.publish(Event::queued(&record.build)).await;
-                Some(Cancel::Record(record))
-            }
+            Cancel::Read(build) => self.server.read(build).await.map(Cancel::Record),
             Cancel::Record(record) => {
                 let change = Change::Cancel { message: "cancelled on request".to_owned() };
                 record.build.state.apply(&change).ok()?;
@@ -219,14 +212,24 @@ impl<S: Server> Scene<S> {
                 match self.change(&record, &change).await {
                     None => Some(Cancel::Read(record.build.request.build)),
                     Some(cancelled) if waited && unneeded => Some(Cancel::Remove(cancelled)),
-                    Some(cancelled) => Some(Cancel::Announce(cancelled)),
+                    Some(cancelled) => Some(Cancel::AnnounceBefore(cancelled)),
                 }
             }
             Cancel::Remove(record) => {
                 self.server.remove_request(&record.build).await;
-                Some(Cancel::Announce(record))
+                Some(Cancel::AnnounceBefore(record))
             }
-            Cancel::Announce(record) => {
+            Cancel::AnnounceBefore(record) => {
+                let build = &record.build;
+                let worker = build.last_worker.as_ref().filter(|_| build.started_at.is_some());
+                self.publish(match worker {
+                    Some(worker) => started(build, worker),
+                    None => Event::queued(build),
+                })
+                .await;
+                Some(Cancel::AnnounceOutcome(record))
+            }
+            Cancel::AnnounceOutcome(record) => {
                 self.publish(Event::finished(&record.build)?).await;
                 None
             }
@@ -254,7 +257,7 @@ impl<S: Server> Scene<S> {
                 if !state.is_finished() {
                     let unstarted = is_unstarted(&record.build);
                     return Some(if unstarted {
-                        Step::Requeue(record, letter)
+                        Step::AnnounceReplay(record, letter)
                     } else {
                         Step::DropLetter(letter)
                     });
@@ -262,18 +265,18 @@ impl<S: Server> Scene<S> {
                 let change = Change::Replay { epoch: state.epoch + 1 };
                 state.apply(&change).ok()?;
                 Some(match self.change(&record, &change).await {
-                    Some(revived) => Step::Requeue(revived, letter),
+                    Some(revived) => Step::AnnounceReplay(revived, letter),
                     None => Step::Revive(letter, LetterUse::Replay),
                 })
             }
-            Step::Requeue(record, letter) => match self.enqueue(&record).await {
-                Enqueued::Full => None,
-                _ => Some(Step::AnnounceReplay(record, letter)),
-            },
             Step::AnnounceReplay(record, letter) => {
                 self.publish(Event::queued(&record.build)).await;
-                Some(Step::DropLetter(letter))
+                Some(Step::Requeue(record, letter))
             }
+            Step::Requeue(record, letter) => match self.enqueue(&record).await {
+                Enqueued::Full => None,
+                _ => Some(Step::DropLetter(letter)),
+            },
             Step::DropLetter(letter) => {
                 self.server.drop_letter(letter).await;
                 None
@@ -324,12 +327,12 @@ impl<S: Server> Scene<S> {
         let finished = build.state.is_finished();
         let mut repairs = VecDeque::new();
         let publish = |event: Event| Repair::Publish(Box::new(event));
-        if !finished && !in_queue {
-            repairs.push_back(Repair::Enqueue(record.clone()));
-        }
         let known = stand.filter(|stand| stand.replays >= build.replays);
         if known.is_none() {
             repairs.push_back(publish(Event::queued(build)));
+        }
+        if !finished && !in_queue {
+            repairs.push_back(Repair::Enqueue(record.clone()));
         }
         if finished {
             let behind = stand.is_none_or(|stand| stand.epoch < build.state.epoch);

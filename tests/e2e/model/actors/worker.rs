@@ -77,6 +77,8 @@ enum Step {
         before: Record,
         not_before: slipway_proto::Timestamp,
     },
+    /// The build ended without having been started, so its `build.queued` comes first.
+    AnnounceUnstarted(Record),
     /// The outcome is recorded.
     AnnounceOutcome(Record),
     /// With the owner whose image the tag was pointed at, if it was.
@@ -250,7 +252,10 @@ impl<S: Server> Scene<S> {
         };
         let build = &record.build;
         let others = build.state.holder().is_some_and(|holder| holder != worker);
-        Some(if build.state.is_finished() {
+        let unstarted = self.rules.queued_from_record && build.started_at.is_none();
+        Some(if build.state.is_finished() && unstarted {
+            Step::AnnounceUnstarted(record)
+        } else if build.state.is_finished() {
             Step::AnnounceOutcome(record)
         } else if others && delivery.count == 1 {
             Step::GiveBack
@@ -379,6 +384,10 @@ impl<S: Server> Scene<S> {
 
     async fn finish(&mut self, held: &mut Held, step: Step) -> Option<Step> {
         match step {
+            Step::AnnounceUnstarted(record) => {
+                self.publish(Event::queued(&record.build)).await;
+                Some(Step::AnnounceOutcome(record))
+            }
             Step::AnnounceOutcome(record) => {
                 self.publish(Event::finished(&record.build)?).await;
                 let succeeded = matches!(record.build.state.phase, Phase::Succeeded { .. });
