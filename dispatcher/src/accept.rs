@@ -302,11 +302,25 @@ fn uploaded(artifact: ArtifactView) -> Uploaded {
     Uploaded { size_bytes: artifact.size_bytes, filename: artifact.filename, facts: artifact.facts }
 }
 
+/// Brings back the record of a build that somebody else, who repeated the request, got queued just
+/// before it was taken back.
+async fn restore(app: &App, record: &Record) {
+    let request = &record.build.request;
+    if !matches!(app.queue.holds(request).await, Ok(true)) {
+        return;
+    }
+    // A worker that was faster has made it anew from the message.
+    if let Err(error) = app.queue.records().create(record.build.clone()).await {
+        tracing::debug!(build = %request.build, error = chain(&error), "a record was not restored");
+    }
+}
+
 /// Takes back the record of a build that was not queued.
 async fn withdraw(app: &App, record: &Record) {
     match app.queue.records().delete(record).await {
-        // Somebody repeated the request and got the build queued: it is theirs now.
-        Ok(()) | Err(RecordError::Conflict) => {}
+        Ok(()) => restore(app, record).await,
+        // Somebody has changed the build: it is theirs now.
+        Err(RecordError::Conflict) => {}
         Err(error) => {
             let build = record.build.request.build;
             tracing::warn!(%build, error = chain(&error), "a refused build left its record");

@@ -113,7 +113,8 @@ pub(crate) async fn cancel(
         };
         match app.queue.records().update(next, record.revision).await {
             Ok(updated) => {
-                let waited = matches!(before, Phase::Queued { .. });
+                // One whose tags a worker has to see to is left to it.
+                let waited = matches!(before, Phase::Queued { .. }) && !updated.build.leaves_tags();
                 complete(app, &updated.build, waited).await;
                 return Ok(Cancelled::Now(updated.build));
             }

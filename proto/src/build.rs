@@ -37,6 +37,10 @@ pub struct Build {
     pub started_at: Option<Timestamp>,
     /// When it got its outcome.
     pub finished_at: Option<Timestamp>,
+    /// Whether an attempt has begun to write tags. If the build then ends without success, whoever
+    /// ends it must see to it that a tag that a later build owns does not point at this one's image.
+    #[serde(default)]
+    pub tagging: bool,
     /// The worker that claimed it last.
     pub last_worker: Option<WorkerId>,
     /// Why the last attempt ended without an outcome, if one did.
@@ -58,6 +62,7 @@ impl Build {
             replayed_at: None,
             started_at: None,
             finished_at: None,
+            tagging: false,
             last_worker: None,
             last_failure: None,
             state: BuildState::accepted(),
@@ -103,6 +108,7 @@ impl Build {
                 next.replayed_at = Some(now);
                 next.started_at = None;
             }
+            Change::Publish { .. } => next.tagging = true,
             Change::Claim { worker, .. } => {
                 next.started_at = self.started_at.or(Some(now));
                 next.last_worker = Some(worker.clone());
@@ -188,6 +194,13 @@ impl Build {
             Err(_refusal) => return false,
         }
         true
+    }
+
+    /// Returns whether the build ended without success after an attempt had begun to write tags.
+    #[must_use]
+    pub fn leaves_tags(&self) -> bool {
+        let ended = self.state.is_finished();
+        self.tagging && ended && !matches!(self.state.phase, Phase::Succeeded { .. })
     }
 
     /// Returns whether the build failed and its request belongs into the dead-letter stream.

@@ -31,13 +31,7 @@ async fn owns(stack: &Stack, tag: &str, owner: &Value, older: &Value) {
 async fn an_older_build_whose_write_comes_last_gives_the_tag_back() {
     let mut stack = Stack::start().await;
     let registry = FaultyRegistry::before(&stack.registry.address, 1).await;
-    registry.add_rule(Rule {
-        method: Some("PUT"),
-        path_contains: "/manifests/1".to_owned(),
-        misbehaviour: Misbehaviour::Slow { millis: 3000 },
-        times: Some(1),
-        probability: 1.0,
-    });
+    slow_once(&registry);
     stack.add_worker(worker("worker-1"));
     let image = format!("{}/raced/tool:1", registry.address());
     let older = stack.submit(&stack.tool("older", &image).await).await;
@@ -109,4 +103,62 @@ async fn a_worker_killed_between_claim_and_tag_is_followed_by_one_that_tags() {
     assert_eq!((&build["state"], &build["epoch"]), (&json!("succeeded"), &json!(2)), "{build}");
     let (_, digest) = stack.registry.manifest("raced/tool", "1").await.expect("the tag is there");
     assert_eq!(build["image"]["digest"], digest.to_string());
+}
+
+/// The first write of the tag takes three seconds.
+fn slow_once(registry: &FaultyRegistry) {
+    registry.add_rule(Rule {
+        method: Some("PUT"),
+        path_contains: "/manifests/1".to_owned(),
+        misbehaviour: Misbehaviour::Slow { millis: 3000 },
+        times: Some(1),
+        probability: 1.0,
+    });
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deadline_does_not_come_between_a_write_and_the_look_after_it() {
+    let mut stack = Stack::start().await;
+    let registry = FaultyRegistry::before(&stack.registry.address, 1).await;
+    slow_once(&registry);
+    stack.add_worker(worker("worker-1"));
+    let image = format!("{}/raced/tool:1", registry.address());
+    let mut request = stack.tool("older", &image).await;
+    request["timeout_s"] = json!(1);
+    let older = stack.submit(&request).await;
+    wait::until("the older build's write", wait::SOON, || async {
+        (registry.faults() > 0).then_some(())
+    })
+    .await;
+    let newer = stack.submit(&stack.tool("newer", &image).await).await;
+    let newer = stack.finished(&newer).await;
+    let older = stack.finished(&older).await;
+    owns(&stack, "1", &newer, &older).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_build_that_fails_leaves_no_tag_that_a_later_one_owns() {
+    let mut stack = Stack::start_with(&["--reconcile-every-s=1"]).await;
+    let registry = FaultyRegistry::before(&stack.registry.address, 1).await;
+    slow_once(&registry);
+    let victim = stack.add_worker(armed("worker-1", "tag.written=abort"));
+    let image = format!("{}/raced/tool:1", registry.address());
+    let mut request = stack.tool("older", &image).await;
+    request["max_attempts"] = json!(1);
+    let older = stack.submit(&request).await;
+    wait::until("the older build's write", wait::SOON, || async {
+        (registry.faults() > 0).then_some(())
+    })
+    .await;
+    stack.add_worker(worker("worker-2"));
+    let mut newer = stack.tool("newer", &image).await;
+    newer["additional_tags"] = json!(["2"]);
+    let newer = stack.submit(&newer).await;
+    stack.workers[victim].exit(wait::SOON).await;
+    let newer = stack.finished(&newer).await;
+    let older = stack.finished(&older).await;
+    assert_eq!(older["failure"]["reason"], "AttemptsExhausted", "{older}");
+    stack.queue_empty().await;
+    let (_, digest) = stack.registry.manifest("raced/tool", "1").await.expect("the tag is there");
+    assert_eq!(newer["image"]["digest"], digest.to_string(), "{newer}");
 }

@@ -24,11 +24,13 @@ use slipway_queue::{Queue, Record, RecordError, failpoint, is_off};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+use crate::assemble::Assembled;
 use crate::failure::StageError;
 use crate::lease::{EXTEND_EVERY, Lease};
 use crate::log::BuildLog;
 use crate::pipeline::{self, Observer, Pipeline, Stages};
 use crate::pulse::Pulse;
+use crate::push::Pushed;
 use crate::running::Running;
 use claim::Claim;
 
@@ -122,6 +124,14 @@ struct Attempt {
     pulse: Pulse,
 }
 
+/// An image that stands in the registry by digest, under a record that says publishing.
+struct PushedImage {
+    image: Assembled,
+    pushed: Pushed,
+    stages: Stages,
+    record: Record,
+}
+
 /// Passes what the stages report to log and events.
 struct Reporter<'a> {
     attempt: &'a Attempt,
@@ -167,14 +177,28 @@ impl Attempt {
         // What still works on it in a thread of its own ends now.
         self.pulse.stop();
         let end = match outcome {
-            Ok((image, published)) => {
-                self.record = published;
-                failpoint("commit.tagged");
-                self.commit(image).await
-            }
+            Ok(pushed) => Box::pin(self.publish(*pushed)).await,
             Err(end) => end,
         };
         Box::pin(self.settle(end)).await;
+    }
+
+    /// Writes the tags and records the success. Nothing interrupts this: who has begun to write a
+    /// tag must look afterwards whether it was still its own.
+    async fn publish(&mut self, pushed: PushedImage) -> End {
+        let PushedImage { image, pushed, stages, record } = pushed;
+        self.record = record;
+        let tagged = match self.tag(&image).await {
+            Ok(tagged) => tagged,
+            Err(end) => return end,
+        };
+        failpoint("commit.tagged");
+        let image = Image {
+            references: tagged.written,
+            superseded: tagged.superseded,
+            ..pipeline::outcome(&self.request, &image, &pushed, stages.finish())
+        };
+        self.commit(image).await
     }
 
     fn too_long(&self) -> StageError {
@@ -215,7 +239,7 @@ impl Attempt {
     }
 
     /// Runs the stages up to the tags, which are written under `Publishing`.
-    async fn work(&self) -> Result<(Image, Record), End> {
+    async fn work(&self) -> Result<Box<PushedImage>, End> {
         let (stages_seen, stages_entered) = tokio::sync::mpsc::unbounded_channel();
         let reporter = Reporter { attempt: self, stages: stages_seen };
         let events = self.send_stage_events(stages_entered);
@@ -228,7 +252,7 @@ impl Attempt {
         outcome
     }
 
-    async fn stages(&self, observer: &dyn Observer) -> Result<(Image, Record), End> {
+    async fn stages(&self, observer: &dyn Observer) -> Result<Box<PushedImage>, End> {
         let request = &self.request;
         let pipeline = &self.shared.pipeline;
         let mut stages = Stages::default();
@@ -259,14 +283,7 @@ impl Attempt {
         let epoch = self.record.build.state.epoch;
         let record = self.change(&self.record, &Change::Publish { epoch }).await?;
         failpoint("commit.publishing");
-        self.check_lease()?;
-        let tagged = self.tag(&image, observer).await?;
-        let image = Image {
-            references: tagged.written,
-            superseded: tagged.superseded,
-            ..pipeline::outcome(request, &image, &pushed, stages.finish())
-        };
-        Ok((image, record))
+        Ok(Box::new(PushedImage { image, pushed, stages, record }))
     }
 
     async fn send_stage_events(&self, mut stages: tokio::sync::mpsc::UnboundedReceiver<Stage>) {

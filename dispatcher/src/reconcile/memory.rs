@@ -110,7 +110,7 @@ impl Memory {
 
     /// Returns the classes that were found stranded now and when last looked at: the counts behind
     /// it are read one after the other, and one time may be chance.
-    pub(super) fn confirm_stranded(&mut self, found: Classes, now: Timestamp) -> Classes {
+    pub(super) fn confirm_stranded(&mut self, found: &Classes, now: Timestamp) -> Classes {
         let before = self.suspects.replace((now, found.clone()));
         let before = before.map(|(_, classes)| classes).unwrap_or_default();
         found.intersection(&before).cloned().collect()

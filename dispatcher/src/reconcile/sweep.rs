@@ -136,7 +136,7 @@ impl<A: Fn() -> bool> Sweep<'_, A> {
             return Ok(Classes::default());
         }
         let found = self.app.queue.stranded().await?;
-        Ok(self.memory().confirm_stranded(found, now))
+        Ok(self.memory().confirm_stranded(&found, now))
     }
 
     /// Reads what the events say of each build, once the projection has seen all of them.

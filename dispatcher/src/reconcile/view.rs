@@ -47,6 +47,8 @@ pub(super) struct View {
     pub(super) started: bool,
     /// Whether its request belongs into the dead-letter stream.
     pub(super) dead: bool,
+    /// Whether a worker has to see to its tags before its request may go.
+    leaves_tags: bool,
     pub(super) class: (PoolName, Priority),
     pub(super) queued_since: Timestamp,
     /// For a retry: when it may start.
@@ -122,6 +124,7 @@ impl View {
             order: build.order,
             started: build.started_at.is_some() && build.last_worker.is_some(),
             dead: build.is_dead(),
+            leaves_tags: build.leaves_tags(),
             class: (request.pool.clone(), request.priority),
             queued_since: build.queued_since(),
             not_before: match &build.state.phase {
@@ -253,9 +256,11 @@ pub(super) fn decide(view: &View, facts: &Facts, now: Timestamp) -> Vec<Repair> 
         _ if facts.stranded && view.is_overdue(now) => repairs.push(Repair::Requeue),
         _ => {}
     }
-    let removed = view.is_finished() && facts.in_queue == Some(true);
-    match (view.dead, view.asks_for_letter(now)) {
-        (true, asks) if asks || removed => repairs.push(Repair::Bury),
+    let removed = view.is_finished() && facts.in_queue == Some(true) && !view.leaves_tags;
+    // Once the letter is there somebody may replay the build, and then nobody tells its outcome.
+    let told = view.events_settled || facts.stand.is_some();
+    match (view.dead && told, view.asks_for_letter(now) && !view.dead) {
+        (true, _) if view.asks_for_letter(now) || removed => repairs.push(Repair::Bury),
         (false, true) => repairs.push(Repair::DropLetter),
         _ => {}
     }

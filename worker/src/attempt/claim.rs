@@ -39,9 +39,17 @@ impl Attempts {
         let records = self.queue.records();
         let request = &delivered.request;
         failpoint("claim.received");
-        self.announce_queued(delivered, message).await;
+        let first = async {
+            self.announce_queued(delivered, message).await;
+        };
+        let (read, ()) = tokio::join!(records.get(&request.project, request.build), first);
+        let mut read = Some(read);
         loop {
-            let Some(record) = records.get(&request.project, request.build).await? else {
+            let found = match read.take() {
+                Some(found) => found?,
+                None => records.get(&request.project, request.build).await?,
+            };
+            let Some(record) = found else {
                 // The record outlived its bucket while the build waited: the message holds
                 // everything that it said.
                 match records.create(accepted(delivered)).await {
@@ -50,8 +58,15 @@ impl Attempts {
                 }
             };
             if record.build.state.is_finished() {
-                settle::finished_before(&self.queue, &record.build, message).await;
+                self.finished_before(&record.build, message).await;
                 return Ok(Claim::Settled);
+            }
+            if record.build.started_at.is_none() && is_redelivered(message) {
+                // Whoever was to say that it is queued died, and so did the first worker.
+                let queued = Event::queued(&record.build);
+                if let Err(error) = self.queue.publish_event(&queued).await {
+                    tracing::warn!(build = %request.build, %error, "build.queued was not stored");
+                }
             }
             if let Some(delay) = self.not_yet(&record.build, message).await? {
                 settle::give_back(message, Some(delay)).await;
@@ -60,7 +75,7 @@ impl Attempts {
             let Some(next) = self.next(&record.build, Timestamp::now()) else { continue };
             match records.update(next, record.revision).await {
                 Ok(ended) if ended.build.state.is_finished() => {
-                    settle::ended(&self.queue, &ended.build, message).await;
+                    self.ended(&ended.build, message).await;
                     return Ok(Claim::Settled);
                 }
                 Ok(claimed) => {

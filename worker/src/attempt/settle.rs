@@ -17,7 +17,7 @@ use slipway_proto::{Build, Change, Failure, Phase, Reason, Timestamp};
 use slipway_queue::publish::DeliveryError;
 use slipway_queue::{Queue, RecordError, failpoint, is_off};
 
-use super::{Attempt, End};
+use super::{Attempt, Attempts, End};
 use crate::failure::StageError;
 
 /// The delay after the first failed attempt; it doubles with each.
@@ -175,13 +175,50 @@ impl Attempt {
 
     async fn finish(mut self, last_line: &str) {
         self.log.finish(last_line).await;
-        let queue = &self.shared.queue;
+        let shared = &self.shared;
         if let Some(started) = self.started.take()
-            && let Err(error) = started.ensure(queue).await
+            && let Err(error) = started.ensure(&shared.queue).await
         {
             tracing::warn!(build = %self.request.build, %error, "build.started was not stored");
         }
-        ended(queue, &self.record.build, &self.message).await;
+        shared.ended(&self.record.build, &self.message).await;
+    }
+}
+
+impl Attempts {
+    /// Answers the message of a build that has its outcome already: whoever recorded it may have
+    /// died before publishing it.
+    pub(super) async fn finished_before(&self, build: &Build, message: &Message) {
+        tracing::info!(build = %build.request.build, "a finished build was delivered again");
+        self.ended(build, message).await;
+    }
+
+    /// Publishes the outcome of a build, sees to the tags and the dead letter that it may leave,
+    /// and acknowledges. If one of these fails the message comes back after the lease, and they are
+    /// done again.
+    pub(super) async fn ended(&self, build: &Build, message: &Message) {
+        let (queue, id) = (&self.queue, build.request.build);
+        if !publish_outcome(queue, build).await {
+            return;
+        }
+        failpoint("commit.announced");
+        if build.leaves_tags()
+            && let Err(error) = self.leave_tags(build).await
+        {
+            tracing::warn!(build = %id, %error, "the tags of a failed build are seen to later");
+            return;
+        }
+        if build.is_dead() {
+            failpoint("dead.announced");
+            if let Err(error) = queue.bury(build).await {
+                tracing::error!(build = %id, %error, "could not write a dead letter");
+                return;
+            }
+            failpoint("dead.buried");
+        }
+        if acknowledge(message, AckKind::Ack).await {
+            tracing::info!(build = %id, "settled");
+        }
     }
 }
 
@@ -189,27 +226,6 @@ impl Attempt {
 fn backoff(attempt: u32) -> Duration {
     let doubled = FIRST_DELAY * 2u32.saturating_pow(attempt.saturating_sub(1).min(16));
     doubled.min(MAX_DELAY).mul_f64(rand::rng().random_range(0.8..1.2))
-}
-
-/// Publishes the outcome of a build, moves its request to the dead letters if it belongs there,
-/// and acknowledges. If one of these fails the message comes back after the lease, and they are
-/// done again.
-pub(super) async fn ended(queue: &Queue, build: &Build, message: &Message) {
-    if !publish_outcome(queue, build).await {
-        return;
-    }
-    failpoint("commit.announced");
-    if build.is_dead() {
-        failpoint("dead.announced");
-        if let Err(error) = queue.bury(build).await {
-            tracing::error!(build = %build.request.build, %error, "could not write a dead letter");
-            return;
-        }
-        failpoint("dead.buried");
-    }
-    if acknowledge(message, AckKind::Ack).await {
-        tracing::info!(build = %build.request.build, "settled");
-    }
 }
 
 async fn publish_outcome(queue: &Queue, build: &Build) -> bool {
@@ -223,29 +239,23 @@ async fn publish_outcome(queue: &Queue, build: &Build) -> bool {
     }
 }
 
-/// Answers the message of a build that has its outcome already: whoever recorded it may have died
-/// before publishing it.
-pub(super) async fn finished_before(queue: &Queue, build: &Build, message: &Message) {
-    tracing::info!(build = %build.request.build, "a finished build was delivered again");
-    ended(queue, build, message).await;
-}
-
 /// Moves a message that is no build request out of the queue. If there is such a build, it fails:
 /// its record still holds the request as it was accepted, from which a replay makes a new message.
 pub(super) async fn bury(queue: &Queue, message: &Message, error: &DeliveryError) {
     let subject = message.subject.as_str();
     tracing::error!(subject, %error, "a message of the queue is no build request");
     let Ok(failed) = fail_corrupt(queue, subject, error).await else { return };
+    // Before the letter: once that is there somebody may replay the build.
+    if let Some(build) = &failed
+        && !publish_outcome(queue, build).await
+    {
+        return;
+    }
     let headers = message.headers.clone().unwrap_or_default();
     let payload = message.payload.clone();
     let buried = queue.bury_message(subject, headers, payload, &error.to_string()).await;
     if let Err(error) = buried {
         tracing::error!(subject, %error, "could not write a dead letter");
-        return;
-    }
-    if let Some(build) = &failed
-        && !publish_outcome(queue, build).await
-    {
         return;
     }
     acknowledge(message, AckKind::Term).await;

@@ -6,18 +6,23 @@
 //! an older build cannot do after a newer one; and whoever has written looks again, and if a newer
 //! owner has entered itself meanwhile, writes that one's image, whose write it may just have
 //! undone. A worker that dies between its write and that look leaves it to the next attempt of its
-//! build, which looks before anything else.
+//! build, which looks before it gives way, or, if there is none, to whoever ends the build.
 
-use futures::future::try_join_all;
+use std::time::Duration;
+
+use futures::future::join_all;
 use slipway_proto::outcome::SupersededTag;
-use slipway_proto::{Failure, Reason, Reference};
-use slipway_queue::tag::{TagOwner, Tags};
+use slipway_proto::{Build, BuildRequest, Failure, Reason, Reference};
+use slipway_queue::tag::TagOwner;
 use slipway_queue::{RecordError, failpoint, is_off};
 
-use super::{Attempt, End};
+use super::{Attempt, Attempts, End};
 use crate::assemble::Assembled;
 use crate::failure::StageError;
-use crate::pipeline::Observer;
+
+/// How long one write of a tag may take. Nothing else interrupts it, and a registry that takes
+/// longer has not understood it.
+const WRITTEN_WITHIN: Duration = Duration::from_secs(30);
 
 /// How often a tag is repaired in a row before it is left to the writers that keep overtaking.
 const MAX_REPAIRS: u32 = 20;
@@ -31,21 +36,20 @@ pub(super) struct Tagged {
 
 impl Attempt {
     /// Points every reference of the request that no later build owns at the image.
-    pub(super) async fn tag(
-        &self,
-        image: &Assembled,
-        observer: &dyn Observer,
-    ) -> Result<Tagged, End> {
+    pub(super) async fn tag(&self, image: &Assembled) -> Result<Tagged, End> {
+        self.check_lease()?;
         let references = &self.request.references;
         let each = references.iter().map(|reference| self.tag_one(reference, image));
+        // All of them to their end: one that fails must not keep another from looking again.
+        let owners: Vec<_> = join_all(each).await;
         let mut tagged = Tagged::default();
-        for (reference, owner) in references.iter().zip(try_join_all(each).await?) {
-            let Some(owner) = owner else {
-                observer.line(&format!("tagged {reference}"));
+        for (reference, owner) in references.iter().zip(owners) {
+            let Some(owner) = owner? else {
+                self.log.line(&format!("tagged {reference}"));
                 tagged.written.push(reference.clone());
                 continue;
             };
-            observer.line(&format!(
+            self.log.line(&format!(
                 "tag_superseded: {reference} belongs to build {}, which was submitted later; this image is {}",
                 owner.build,
                 reference.with_digest(image.manifest_digest)
@@ -81,7 +85,7 @@ impl Attempt {
         if owner.build != claimant.build {
             // An earlier attempt may have died between its write and its second look.
             if self.record.build.state.epoch > 1 {
-                self.repair(&tags, owner.clone()).await?;
+                self.repair(owner.clone()).await?;
             }
             return Ok(Some(owner));
         }
@@ -93,7 +97,7 @@ impl Attempt {
             tags.owner(reference).await.map_err(|error| unknown_owner(reference, &error))?;
         match later.filter(|later| later.build != claimant.build) {
             Some(later) => {
-                self.repair(&tags, later.clone()).await?;
+                self.repair(later.clone()).await?;
                 Ok(Some(later))
             }
             None => written.map(|()| None),
@@ -103,7 +107,14 @@ impl Attempt {
     async fn put_tag(&self, reference: &Reference, image: &Assembled) -> Result<(), End> {
         let writer = self.signature();
         let put = self.shared.pipeline.tag(&self.request, reference, image, &writer);
-        put.await.map_err(End::Failed)
+        match tokio::time::timeout(WRITTEN_WITHIN, put).await {
+            Ok(written) => written.map_err(End::Failed),
+            Err(_elapsed) => {
+                let message = format!("the registry did not take the tag {reference} in time");
+                let failure = Failure::new(Reason::PushImageFailed, message);
+                Err(End::Failed(StageError { transient: true, ..StageError::permanent(failure) }))
+            }
+        }
     }
 
     /// Says in the registry's log who writes.
@@ -111,35 +122,62 @@ impl Attempt {
         format!("build={} epoch={}", self.request.build, self.record.build.state.epoch)
     }
 
-    /// Has the tag point at its owner's image, until the owner stays the same over a write.
-    async fn repair(&self, tags: &Tags, mut owner: TagOwner) -> Result<(), End> {
+    async fn repair(&self, owner: TagOwner) -> Result<(), End> {
+        self.shared.repair(&self.request, owner, &self.signature()).await.map_err(End::Failed)
+    }
+}
+
+impl Attempts {
+    /// Has a tag point at its owner's image, until the owner stays the same over a write.
+    async fn repair(
+        &self,
+        request: &BuildRequest,
+        mut owner: TagOwner,
+        signature: &str,
+    ) -> Result<(), StageError> {
         for _ in 0..MAX_REPAIRS {
-            let writer = format!("{} repairs={}", self.signature(), owner.build);
-            let repaired = self
-                .shared
-                .pipeline
-                .point(&self.request, &owner.reference, owner.digest, &writer)
-                .await;
-            if repaired.map_err(End::Failed)? {
+            let writer = format!("{signature} repairs={}", owner.build);
+            let repaired =
+                self.pipeline.point(request, &owner.reference, owner.digest, &writer).await?;
+            if repaired {
                 tracing::info!(tag = %owner.reference, owner = %owner.build, "repaired a tag");
             }
-            let found = tags.owner(&owner.reference).await;
-            match found.map_err(|error| unknown_owner(&owner.reference, &error))? {
+            let found = self.queue.tags().owner(&owner.reference).await;
+            match found.map_err(|error| no_owner(&owner.reference, &error))? {
                 Some(now) if now != owner => owner = now,
                 _ => return Ok(()),
             }
         }
         Ok(())
     }
+
+    /// Sees to it that no tag of a build that ended without success points at its image where a
+    /// later build owns the tag: an attempt may have died between its write and its second look.
+    pub(super) async fn leave_tags(&self, build: &Build) -> Result<(), StageError> {
+        let request = &build.request;
+        let signature = format!("build={} epoch={}", request.build, build.state.epoch);
+        for reference in &request.references {
+            let owner = self.queue.tags().owner(reference).await;
+            let owner = owner.map_err(|error| no_owner(reference, &error))?;
+            if let Some(owner) = owner.filter(|owner| owner.build != request.build) {
+                self.repair(request, owner, &signature).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn unknown_owner(reference: &Reference, error: &RecordError) -> End {
+    End::Failed(no_owner(reference, error))
 }
 
 /// NATS does not say whose a tag is: no fault of the build.
-fn unknown_owner(reference: &Reference, error: &RecordError) -> End {
+fn no_owner(reference: &Reference, error: &RecordError) -> StageError {
     let message = format!("the owner of {reference} could not be read or written: {error}");
-    End::Failed(StageError {
+    StageError {
         failure: Failure::new(Reason::LeaseLost, message),
         transient: true,
         charged: false,
         retry_after: None,
-    })
+    }
 }

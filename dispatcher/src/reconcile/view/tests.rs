@@ -147,6 +147,9 @@ fn a_dead_build_gets_its_letter_before_its_request_is_removed() {
     let (mut view, _) = view(&failed(true), 0);
     let at = |seconds| view.seen_at + SignedDuration::from_secs(seconds);
     let (soon, late) = (at(6), at(20));
+    let unknown = decide(&view, &Facts::default(), soon);
+    assert_eq!(unknown, [], "its outcome may not have been told, and a letter can be replayed");
+    view.events_settled = true;
     assert_eq!(decide(&view, &Facts::default(), soon), [Repair::Bury]);
     view.settle(&Facts::default(), &[Repair::Bury], soon);
     assert_eq!(decide(&view, &Facts::default(), soon), []);
