@@ -37,13 +37,15 @@ impl Durability {
     ///
     /// `sync_always` is the operator's word that every server has `sync_interval: always`: a client
     /// cannot read that setting. Servers before 2.10 do not have it (they ignore it without a
-    /// word), so there it counts for nothing.
+    /// word), so there it counts for nothing. Nor do replicas: after a cluster of 2.9.10 was killed
+    /// and started, its replicas numbered the same messages differently.
     #[must_use]
     pub fn of(version: &str, replicas: usize, sync_always: bool) -> Self {
-        if sync_always && at_least(version, (2, 10)) {
-            return Self::PowerLossSafe;
+        match (at_least(version, (2, 10)), sync_always, replicas) {
+            (true, true, _) => Self::PowerLossSafe,
+            (true, false, 3..) => Self::SinglePowerLoss,
+            _ => Self::ProcessCrash,
         }
-        if replicas >= 3 { Self::SinglePowerLoss } else { Self::ProcessCrash }
     }
 }
 
@@ -77,7 +79,7 @@ mod tests {
         for (version, replicas, always, class) in [
             ("2.9.10", 1, false, ProcessCrash),
             ("2.9.10", 1, true, ProcessCrash),
-            ("2.9.10", 3, true, SinglePowerLoss),
+            ("2.9.10", 3, true, ProcessCrash),
             ("2.15.1", 1, false, ProcessCrash),
             ("2.15.1", 1, true, PowerLossSafe),
             ("2.15.1", 3, false, SinglePowerLoss),

@@ -58,7 +58,39 @@ pub struct Options {
     pub keep: Option<PathBuf>,
 }
 
+/// A run that found something.
+#[derive(Debug, Clone, Copy)]
+pub struct Regression {
+    /// Its seed.
+    pub seed: u64,
+    /// Its length.
+    pub seconds: u64,
+    /// The version of the NATS servers; Debian's if there is none.
+    pub server: Option<&'static str>,
+    /// How many there were.
+    pub nodes: usize,
+    /// What it found.
+    pub found: &'static str,
+}
+
+/// Runs that found something once. What they found that needs no luck to happen has a test of its
+/// own besides.
+pub const REGRESSIONS: [Regression; 1] = [Regression {
+    seed: 61,
+    seconds: 100,
+    server: Some("2.15.1"),
+    nodes: 3,
+    found: "the archive of a log ended where a lagging replica ended",
+}];
+
 impl Options {
+    /// Returns the options to run what found something once.
+    #[must_use]
+    pub fn of(self, regression: Regression) -> Self {
+        let Regression { seed, seconds, server, nodes, .. } = regression;
+        Self { seed, seconds, server: server.map(str::to_owned), nodes, ..self }
+    }
+
     /// Returns the plan of this run.
     #[must_use]
     pub fn plan(&self) -> Plan {
@@ -88,6 +120,20 @@ pub async fn run(options: &Options) -> anyhow::Result<Report> {
     let report = watch(options, &directory).await?;
     finish(&report, &directory, options.keep.is_some());
     Ok(report)
+}
+
+/// Runs what found something once.
+///
+/// # Errors
+///
+/// When a system cannot be asked at its end.
+pub async fn run_regressions(options: &Options) -> anyhow::Result<Vec<Report>> {
+    let mut reports = Vec::new();
+    for regression in REGRESSIONS {
+        println!("found once: {}", regression.found);
+        reports.push(run(&options.clone().of(regression)).await?);
+    }
+    Ok(reports)
 }
 
 /// Removes what nobody needs.

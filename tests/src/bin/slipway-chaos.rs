@@ -23,8 +23,8 @@ struct Arguments {
     #[arg(long)]
     server: Option<String>,
     /// How many NATS servers
-    #[arg(long, default_value_t = 1, value_parser = replicas)]
-    replicas: usize,
+    #[arg(long, default_value = "1", value_parser = ["1", "3"])]
+    replicas: String,
     /// Switch off a part of the product by its name, to see the suite fail
     #[arg(long)]
     switch_off: Option<String>,
@@ -37,20 +37,15 @@ struct Arguments {
     /// Keep history and logs in this directory
     #[arg(long)]
     keep: Option<PathBuf>,
+    /// Run what found something once, each with its own seed and servers
+    #[arg(long)]
+    regressions: bool,
     /// Print the plan and exit
     #[arg(long)]
     plan: bool,
     /// Check a history that was kept, and exit
     #[arg(long, value_name = "FILE")]
     check: Option<PathBuf>,
-}
-
-fn replicas(text: &str) -> Result<usize, String> {
-    match text {
-        "1" => Ok(1),
-        "3" => Ok(3),
-        _ => Err("write 1 or 3".to_owned()),
-    }
 }
 
 #[tokio::main]
@@ -60,7 +55,7 @@ async fn main() -> anyhow::Result<ExitCode> {
         seconds: arguments.seconds,
         seed: arguments.seed.unwrap_or_else(|| u64::from(std::process::id())),
         server: arguments.server,
-        nodes: arguments.replicas,
+        nodes: if arguments.replicas == "3" { 3 } else { 1 },
         switch_off: arguments.switch_off,
         faults: arguments.faults,
         keep: arguments.keep,
@@ -69,11 +64,13 @@ async fn main() -> anyhow::Result<ExitCode> {
         options.plan().faults.iter().for_each(|fault| println!("{fault}"));
         return Ok(ExitCode::SUCCESS);
     }
-    let report = match &arguments.check {
-        Some(history) => chaos::check(history)?,
-        None if arguments.power_loss => chaos::power::run(&options).await?,
-        None => chaos::run(&options).await?,
+    let reports = match &arguments.check {
+        Some(history) => vec![chaos::check(history)?],
+        None if arguments.power_loss => vec![chaos::power::run(&options).await?],
+        None if arguments.regressions => chaos::run_regressions(&options).await?,
+        None => vec![chaos::run(&options).await?],
     };
-    println!("{report}");
-    Ok(if report.violations.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    reports.iter().for_each(|report| println!("{report}"));
+    let kept = reports.iter().all(|report| report.violations.is_empty());
+    Ok(if kept { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
