@@ -28,6 +28,9 @@ const ACK_TRIES: u32 = 3;
 /// How long a worker that lost a build tries to say that it was no fault of the build.
 const UNCHARGE_FOR: Duration = Duration::from_secs(60);
 const UNCHARGE_EVERY: Duration = Duration::from_millis(500);
+/// How long a registry that does not answer is asked again about the tags of a failed build. Its
+/// message must not outlive its record, which is kept for three days.
+const TAGS_SEEN_TO_FOR: Duration = Duration::from_secs(60 * 60);
 
 impl Attempt {
     pub(super) async fn settle(mut self, end: End) {
@@ -205,8 +208,10 @@ impl Attempts {
         if build.leaves_tags()
             && let Err(error) = self.leave_tags(build).await
         {
-            tracing::warn!(build = %id, %error, "the tags of a failed build are seen to later");
-            return;
+            tracing::warn!(build = %id, %error, "the tags of a failed build were not seen to");
+            if error.transient && ended_within(build, TAGS_SEEN_TO_FOR) {
+                return;
+            }
         }
         if build.is_dead() {
             failpoint("dead.announced");
@@ -220,6 +225,12 @@ impl Attempts {
             tracing::info!(build = %id, "settled");
         }
     }
+}
+
+/// Returns whether a build has ended and that is not longer ago.
+fn ended_within(build: &Build, period: Duration) -> bool {
+    let Some(ended) = build.finished_at else { return false };
+    Duration::try_from(Timestamp::now().duration_since(ended)).is_ok_and(|age| age < period)
 }
 
 /// Exponential, with jitter so that builds that failed together do not come back together.
