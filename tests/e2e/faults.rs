@@ -3,8 +3,10 @@
 //! What was accepted is not lost, whatever is killed.
 
 use serde_json::{Value, json};
+use slipway_proto::Timestamp;
+use slipway_tests::faulty_registry::{FaultyRegistry, Misbehaviour, Rule};
 use slipway_tests::proxy::Proxy;
-use slipway_tests::{Stack, WorkerOptions, artifacts, wait};
+use slipway_tests::{Stack, WorkerOptions, artifacts, events, wait};
 
 async fn submit_tools(stack: &Stack, count: usize) -> Vec<String> {
     let mut builds = Vec::new();
@@ -178,4 +180,35 @@ async fn a_registry_that_comes_back_is_tried_again() {
     assert_eq!(build["state"], "succeeded", "{build}");
     assert!(build["attempt"].as_u64().is_some_and(|attempt| attempt >= 2), "{build}");
     assert_eq!(build["failure"], Value::Null);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_registry_that_asks_to_wait_is_given_its_time_and_costs_no_attempt() {
+    let mut stack = Stack::start().await;
+    let registry = FaultyRegistry::before(&stack.registry.address, 1).await;
+    registry.add_rule(Rule {
+        method: Some("POST"),
+        path_contains: "/blobs/uploads/".to_owned(),
+        misbehaviour: Misbehaviour::TooManyRequests { retry_after_s: 3 },
+        times: Some(1),
+        probability: 1.0,
+    });
+    stack.add_worker(worker("worker-1"));
+    let image = format!("{}/limited/tool:1", registry.address());
+    let mut request = stack.tool("a", &image).await;
+    request["max_attempts"] = json!(1);
+    let id = stack.submit(&request).await;
+    let build = stack.finished(&id).await;
+    assert_eq!(build["state"], "succeeded", "{build}");
+    assert_eq!((&build["attempt"], &build["epoch"]), (&json!(1), &json!(2)), "{build}");
+    let events = events::all(&stack.nats_url()).await;
+    assert!(events::of(&id, &events).contains(&"retrying"));
+    let retrying = events.iter().find(|event| event["type"] == "dev.slipway.build.retrying.v1");
+    let retrying = retrying.expect("a retry");
+    assert_eq!(retrying["data"]["charged"], false, "{retrying}");
+    let time = |value: &Value| -> Timestamp {
+        value.as_str().expect("a time").parse().expect("it parses")
+    };
+    let asked = time(&retrying["data"]["not_before"]).duration_since(time(&retrying["time"]));
+    assert_eq!(asked.as_secs(), 3, "what Retry-After said, and no longer");
 }

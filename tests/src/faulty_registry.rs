@@ -22,7 +22,7 @@ use hyper_util::rt::TokioIo;
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use reqwest::Body;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 use slipway_proto::{Digest, Timestamp};
 use tokio::net::TcpStream;
@@ -80,7 +80,7 @@ pub struct Rule {
 }
 
 /// A manifest that somebody wanted to write.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ManifestWrite {
     /// When the request came.
     pub received_at: Timestamp,
@@ -102,7 +102,7 @@ pub struct ManifestWrite {
 }
 
 /// Which run of which build writes a tag.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TagWriter {
     /// The build.
     pub build: String,

@@ -11,12 +11,11 @@ use slipway_proto::Timestamp;
 use tokio::time::Instant;
 
 use super::checker::facts::{is_end, phase};
-use super::history::{History, What, Write, Writer};
+use super::history::{History, What};
 use super::load::PROJECTS;
 use super::observer::{self, Source};
 use super::random::Random;
 use super::world::World;
-use crate::faulty_registry::ManifestWrite;
 
 /// How long the system may take to come to rest after a run's faults are healed.
 pub(super) const REST: Duration = Duration::from_secs(120);
@@ -107,31 +106,13 @@ pub(super) async fn collect(world: &World, history: &History, seed: u64) -> anyh
     let queue = observer::queue(&world.nats_url).await?;
     history.note(What::Queue { messages: queue.messages, ack_pending: queue.ack_pending });
     for write in world.faulty.writes() {
-        history.note(What::Wrote(convert(write)));
+        history.note(What::Wrote(write));
     }
     worker_lines(world, history);
     registry(world, history, &manifests, &references).await;
     views(world, history, &builds).await;
     logs(world, history, builds, seed).await;
     Ok(())
-}
-
-fn convert(write: ManifestWrite) -> Write {
-    let writer = write.writer.map(|writer| Writer {
-        build: writer.build,
-        epoch: writer.epoch,
-        repairs: writer.repairs,
-    });
-    Write {
-        received_at: write.received_at,
-        forwarded_at: write.forwarded_at,
-        answered_at: write.answered_at,
-        repository: write.repository,
-        reference: write.reference,
-        digest: write.digest,
-        status: write.status,
-        writer,
-    }
 }
 
 /// Returns the repository of a reference with a tag, without its registry.

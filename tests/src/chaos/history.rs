@@ -18,6 +18,7 @@ use serde_json::Value;
 use slipway_proto::Timestamp;
 
 use super::plan::Fault;
+use crate::faulty_registry::ManifestWrite;
 
 /// One line of the history.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -104,7 +105,7 @@ pub enum What {
     /// A chunk of a log.
     Chunk(ChunkSeen),
     /// A manifest was written to the registry.
-    Wrote(Write),
+    Wrote(ManifestWrite),
     /// What a worker wrote about the end of a build.
     WorkerLine {
         /// The worker.
@@ -245,38 +246,6 @@ pub struct ChunkSeen {
     pub digest: Option<String>,
     /// Its text.
     pub text: String,
-}
-
-/// A manifest that was written to the registry.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Write {
-    /// When the request was received.
-    pub received_at: Timestamp,
-    /// When it was handed to the registry; `None` if a fault kept it away.
-    pub forwarded_at: Option<Timestamp>,
-    /// When the registry answered.
-    pub answered_at: Option<Timestamp>,
-    /// The repository.
-    pub repository: String,
-    /// The tag or digest it is written under.
-    pub reference: String,
-    /// The manifest's digest.
-    pub digest: String,
-    /// The registry's status.
-    pub status: Option<u16>,
-    /// Who wrote it, if it was a tag.
-    pub writer: Option<Writer>,
-}
-
-/// Who wrote a tag.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Writer {
-    /// The build.
-    pub build: String,
-    /// The claim.
-    pub epoch: u64,
-    /// The build whose image is written, if it is another's: a repair.
-    pub repairs: Option<String>,
 }
 
 /// Appends to the history. Cheap to clone.

@@ -7,8 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::Value;
 use slipway_proto::Timestamp;
 
-use crate::chaos::history::{Ask, ChunkSeen, Entry, EventSeen, RecordSeen, What, Write};
+use crate::chaos::history::{Ask, ChunkSeen, Entry, EventSeen, RecordSeen, What};
 use crate::chaos::plan::{Fault, Target};
+use crate::faulty_registry::ManifestWrite;
 
 /// An event, taken apart.
 #[derive(Debug, Clone)]
@@ -44,7 +45,7 @@ pub(crate) struct BuildFacts<'a> {
     /// By epoch and number.
     pub(crate) chunks: BTreeMap<u64, Vec<&'a ChunkSeen>>,
     /// The tags it wrote, repairs included.
-    pub(crate) writes: Vec<&'a Write>,
+    pub(crate) writes: Vec<&'a ManifestWrite>,
     pub(crate) log: Option<&'a str>,
     pub(crate) view: Option<(Option<u16>, &'a Value)>,
 }
@@ -91,7 +92,7 @@ impl<'a> BuildFacts<'a> {
     }
 
     /// Returns the tags that the build wrote of itself.
-    pub(crate) fn own_writes(&self) -> impl Iterator<Item = &'a Write> {
+    pub(crate) fn own_writes(&self) -> impl Iterator<Item = &'a ManifestWrite> {
         self.writes
             .iter()
             .copied()
@@ -186,7 +187,7 @@ pub(crate) struct Facts<'a> {
     pub(crate) builds: BTreeMap<&'a str, BuildFacts<'a>>,
     pub(crate) submissions: Vec<Submission<'a>>,
     pub(crate) faults: Vec<Span<'a>>,
-    pub(crate) writes: Vec<&'a Write>,
+    pub(crate) writes: Vec<&'a ManifestWrite>,
     pub(crate) rested: bool,
 }
 

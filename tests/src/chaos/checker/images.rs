@@ -6,7 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::Findings;
 use super::facts::Facts;
-use crate::chaos::history::{What, Write};
+use crate::chaos::history::What;
+use crate::faulty_registry::ManifestWrite;
 
 /// Event, record and registry name one digest, and everything below it is there.
 pub(super) fn published(facts: &Facts<'_>, findings: &mut Findings) {
@@ -57,6 +58,6 @@ pub(super) fn published(facts: &Facts<'_>, findings: &mut Findings) {
 }
 
 /// Returns whether a write may have had its effect.
-pub(super) fn is_effective(write: &Write) -> bool {
+pub(super) fn is_effective(write: &ManifestWrite) -> bool {
     write.forwarded_at.is_some() && write.status.is_none_or(|status| (200..300).contains(&status))
 }

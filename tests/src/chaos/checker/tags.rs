@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 use super::facts::{BuildFacts, Facts};
 use super::images::is_effective;
 use super::{Class, Findings};
-use crate::chaos::history::{What, Write};
+use crate::chaos::history::What;
+use crate::faulty_registry::ManifestWrite;
 
 type Claimants<'f, 'a> = Vec<(&'a str, &'f BuildFacts<'a>)>;
 
@@ -28,7 +29,10 @@ fn claimants<'f, 'a>(facts: &'f Facts<'a>) -> BTreeMap<&'a str, Claimants<'f, 'a
     by_reference
 }
 
-fn writes_of<'a>(build: &BuildFacts<'a>, reference: &str) -> impl Iterator<Item = &'a Write> {
+fn writes_of<'a>(
+    build: &BuildFacts<'a>,
+    reference: &str,
+) -> impl Iterator<Item = &'a ManifestWrite> {
     let (repository, tag) = split(reference);
     let (repository, tag) = (repository.to_owned(), tag.to_owned());
     build.own_writes().filter(move |write| {

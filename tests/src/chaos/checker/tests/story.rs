@@ -8,8 +8,9 @@ use slipway_proto::Timestamp;
 
 use super::TAG;
 use crate::chaos::checker::{Class, check};
-use crate::chaos::history::{Ask, ChunkSeen, Entry, EventSeen, RecordSeen, What, Write, Writer};
+use crate::chaos::history::{Ask, ChunkSeen, Entry, EventSeen, RecordSeen, What};
 use crate::chaos::plan::Fault;
+use crate::faulty_registry::{ManifestWrite, TagWriter};
 
 /// A time in seconds from the start of the story.
 pub(super) fn at(seconds: u32) -> Timestamp {
@@ -95,11 +96,14 @@ impl Story {
         digest: &str,
         writer: Option<(&str, u64)>,
     ) {
-        let writer =
-            writer.map(|(build, epoch)| Writer { build: build.to_owned(), epoch, repairs: None });
+        let writer = writer.map(|(build, epoch)| TagWriter {
+            build: build.to_owned(),
+            epoch,
+            repairs: None,
+        });
         self.note(
             time,
-            What::Wrote(Write {
+            What::Wrote(ManifestWrite {
                 received_at: at(time),
                 forwarded_at: Some(at(time)),
                 answered_at: Some(at(time)),
