@@ -176,7 +176,7 @@ async fn watch(options: &Options, directory: &Path) -> anyhow::Result<Report> {
     records.finish().await?;
     logs.finish().await?;
     sampler.abort();
-    collect::collect(&world, &history, options.seed).await?;
+    collect::collect(&world, &history).await?;
     supervisor.abort();
     let _aborted = supervisor.await;
     drop(world);

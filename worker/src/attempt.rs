@@ -81,7 +81,7 @@ impl Attempts {
         };
         let message = Arc::new(message);
         let lease = Lease::keep(Arc::clone(&message));
-        match self.claim(&delivered, &message).await {
+        match self.claim(&delivered, &message, &lease).await {
             Ok(Claim::Claimed(claimed)) => {
                 let (record, started) = *claimed;
                 let log = BuildLog::start(
@@ -97,7 +97,7 @@ impl Attempts {
                     lease,
                     record,
                     log,
-                    started: Some(started),
+                    started,
                     notice: registered.notice(),
                     pulse: Pulse::default(),
                 };

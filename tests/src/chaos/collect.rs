@@ -14,7 +14,6 @@ use super::checker::facts::{is_end, phase};
 use super::history::{History, What};
 use super::load::PROJECTS;
 use super::observer::{self, Source};
-use super::random::Random;
 use super::world::World;
 
 /// How long the system may take to come to rest after a run's faults are healed.
@@ -25,9 +24,6 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// How many requests are under way at once.
 const AT_ONCE: usize = 8;
-
-/// How many logs are read over HTTP.
-const LOGS: usize = 50;
 
 /// Waits until the queue is empty, every record is finished, and every end was announced; or until
 /// it has taken too long.
@@ -80,7 +76,7 @@ async fn is_at_rest(
 /// # Errors
 ///
 /// When something does not answer although everything is healed.
-pub(super) async fn collect(world: &World, history: &History, seed: u64) -> anyhow::Result<()> {
+pub(super) async fn collect(world: &World, history: &History) -> anyhow::Result<()> {
     let mut builds = BTreeMap::new();
     let mut manifests = BTreeSet::new();
     let mut references = BTreeSet::new();
@@ -111,7 +107,7 @@ pub(super) async fn collect(world: &World, history: &History, seed: u64) -> anyh
     worker_lines(world, history);
     registry(world, history, &manifests, &references).await;
     views(world, history, &builds).await;
-    logs(world, history, builds, seed).await;
+    logs(world, history, builds).await;
     Ok(())
 }
 
@@ -214,15 +210,14 @@ async fn views(world: &World, history: &History, builds: &BTreeMap<String, Strin
     views.into_iter().for_each(|view| history.note(view));
 }
 
-async fn logs(world: &World, history: &History, builds: BTreeMap<String, String>, seed: u64) {
-    let mut builds: Vec<(String, String)> = builds.into_iter().collect();
-    Random::of_part(seed, 98).shuffle(&mut builds);
-    for (number, (build, project)) in builds.into_iter().take(LOGS).enumerate() {
+async fn logs(world: &World, history: &History, builds: BTreeMap<String, String>) {
+    let read = builds.into_iter().enumerate().map(|(number, (build, project))| async move {
         let url = world.url(number % 2, &format!("/v1/projects/{project}/builds/{build}/logs"));
         let text = match world.client.get(url).send().await {
             Ok(answer) if answer.status().is_success() => answer.text().await.ok(),
             _ => None,
         };
         history.note(What::HttpLog { build, text });
-    }
+    });
+    futures::stream::iter(read).buffer_unordered(AT_ONCE).collect::<()>().await;
 }

@@ -87,7 +87,7 @@ async fn lose_power(options: &Options, directory: &Path) -> anyhow::Result<Repor
     }
     history.note(What::Healed);
     collect::rest(&world, &history, collect::REST).await;
-    collect::collect(&world, &history, options.seed).await?;
+    collect::collect(&world, &history).await?;
     drop(world);
     drop(disks);
     check(&path)

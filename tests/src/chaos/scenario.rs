@@ -100,7 +100,7 @@ pub async fn violations(protection: Protection, off: bool) -> anyhow::Result<Vec
     collect::rest(&world, &history, REST).await;
     records.finish().await?;
     logs.finish().await?;
-    collect::collect(&world, &history, 1).await?;
+    collect::collect(&world, &history).await?;
     drop(world);
     Ok(checker::check(&history::read(&directory.path().join(HISTORY))?))
 }

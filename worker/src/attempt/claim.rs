@@ -11,6 +11,7 @@ use slipway_queue::publish::{Delivered, Sent};
 use slipway_queue::{Record, RecordError, failpoint, topology};
 
 use super::{Attempts, settle};
+use crate::lease::Lease;
 
 /// A build younger than this may not have its `queued` event stored yet. Half the window in which
 /// the server drops a second copy.
@@ -25,7 +26,7 @@ const OUTAGE: Duration = Duration::from_secs(30);
 /// What became of a delivered build.
 pub(super) enum Claim {
     /// It is ours.
-    Claimed(Box<(Record, Sent)>),
+    Claimed(Box<(Record, Option<Sent>)>),
     /// There is nothing to do for it, and the message has been answered.
     Settled,
 }
@@ -35,6 +36,7 @@ impl Attempts {
         &self,
         delivered: &Delivered,
         message: &Message,
+        lease: &Lease,
     ) -> Result<Claim, RecordError> {
         let records = self.queue.records();
         let request = &delivered.request;
@@ -80,8 +82,13 @@ impl Attempts {
                 }
                 Ok(claimed) => {
                     failpoint("claim.claimed");
-                    let started = Event::started(&claimed.build, &self.worker, Timestamp::now());
-                    let started = self.queue.send_event(started).await;
+                    let event = Event::started(&claimed.build, &self.worker, Timestamp::now());
+                    // A worker that slept since its claim says nothing: another may have finished
+                    // the build by now.
+                    let started = match lease.holds() {
+                        true => Some(self.queue.send_event(event).await),
+                        false => None,
+                    };
                     failpoint("claim.announced");
                     return Ok(Claim::Claimed(Box::new((claimed, started))));
                 }

@@ -179,7 +179,8 @@ impl Attempt {
     async fn finish(mut self, last_line: &str) {
         self.log.finish(last_line).await;
         let shared = &self.shared;
-        if let Some(started) = self.started.take()
+        if self.lease.holds()
+            && let Some(started) = self.started.take()
             && let Err(error) = started.ensure(&shared.queue).await
         {
             tracing::warn!(build = %self.request.build, %error, "build.started was not stored");
