@@ -98,6 +98,11 @@ impl Build {
     ///
     /// Returns the state machine's refusal.
     pub fn apply(&self, change: &Change, now: Timestamp) -> Result<Self, crate::state::Refusal> {
+        if self.tagging && !self.state.is_finished() && matches!(change, Change::Cancel { .. }) {
+            // An earlier attempt has begun to write tags: they are its own by now, and others that
+            // give way to it may write them.
+            return Err(crate::state::Refusal::TooLate);
+        }
         let state = self.state.apply(change)?;
         let finished_at = state.is_finished().then_some(self.finished_at.unwrap_or(now));
         let mut next = Self { state, finished_at, ..self.clone() };
@@ -107,6 +112,7 @@ impl Build {
                 next.replays += 1;
                 next.replayed_at = Some(now);
                 next.started_at = None;
+                next.tagging = false;
             }
             Change::Publish { .. } => next.tagging = true,
             Change::Claim { worker, .. } => {

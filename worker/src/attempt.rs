@@ -18,6 +18,7 @@ use async_nats::jetstream::Message;
 use slipway_artifact::store::ArtifactStore;
 use slipway_proto::event::Event;
 use slipway_proto::outcome::Image;
+use slipway_proto::state::Epoch;
 use slipway_proto::{BuildRequest, Change, Failure, Reason, Stage, Timestamp, WorkerId};
 use slipway_queue::publish::{Sent, read_delivery};
 use slipway_queue::{Queue, Record, RecordError, failpoint, is_off};
@@ -95,6 +96,7 @@ impl Attempts {
                     request,
                     message,
                     lease,
+                    epoch: record.build.state.epoch,
                     record,
                     log,
                     started,
@@ -116,8 +118,10 @@ struct Attempt {
     message: Arc<Message>,
     lease: Lease,
     record: Record,
+    /// The epoch it claimed.
+    epoch: Epoch,
     log: BuildLog,
-    /// The event that this attempt started.
+    /// The event that this attempt started, if it was sent.
     started: Option<Sent>,
     /// Says when to look whether the build was called off.
     notice: Arc<Notify>,

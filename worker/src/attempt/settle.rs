@@ -179,11 +179,19 @@ impl Attempt {
     async fn finish(mut self, last_line: &str) {
         self.log.finish(last_line).await;
         let shared = &self.shared;
-        if self.lease.holds()
-            && let Some(started) = self.started.take()
-            && let Err(error) = started.ensure(&shared.queue).await
-        {
-            tracing::warn!(build = %self.request.build, %error, "build.started was not stored");
+        let build = &self.record.build;
+        // Not if another has claimed it since: that attempt's `started` is the last.
+        if build.state.epoch == self.epoch {
+            let stored = match self.started.take() {
+                Some(started) => started.ensure(&shared.queue).await,
+                None => {
+                    let started = Event::started(build, &shared.worker, Timestamp::now());
+                    shared.queue.publish_event(&started).await
+                }
+            };
+            if let Err(error) = stored {
+                tracing::warn!(build = %self.request.build, %error, "build.started was not stored");
+            }
         }
         shared.ended(&self.record.build, &self.message).await;
     }
