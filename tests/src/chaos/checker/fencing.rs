@@ -11,6 +11,9 @@ use super::facts::{BuildFacts, Facts, epoch};
 use super::{Class, Findings};
 use crate::chaos::history::What;
 
+/// How long a worker holds a build without a word.
+const LEASE: std::time::Duration = std::time::Duration::from_secs(15);
+
 /// I4: epochs only grow, and an older one writes no tag.
 pub(super) fn epochs(facts: &Facts<'_>, findings: &mut Findings) {
     for (id, build) in &facts.builds {
@@ -128,11 +131,14 @@ pub(super) fn duplicates(facts: &Facts<'_>, findings: &mut Findings) {
             continue;
         }
         let Some((settled_at, by)) = settled.get(build) else { continue };
-        // A server that was killed may have forgotten the acknowledgement, and a worker that stood
-        // still reads only now what was delivered to it before another had it.
+        // A server that was killed may have forgotten the acknowledgement, or, within a lease of its
+        // start, have given the message to two workers; and a worker that stood still reads only
+        // now what was delivered to it before another had it.
+        let leased_at = settled_at.checked_sub(LEASE).unwrap_or(*settled_at);
         let excused = facts.faults.iter().any(|span| {
             let stale = worker != *by && span.hits_worker(worker);
-            (span.hits_nats() || stale) && span.overlaps(*settled_at, time)
+            (span.hits_nats() && span.overlaps(leased_at, time))
+                || (stale && span.overlaps(*settled_at, time))
         });
         if !excused {
             let text = format!(
