@@ -7,8 +7,10 @@
 //! delivered for the second time, a minute after it was archived: whoever was reading the end of
 //! the log has got it by then.
 //!
-//! A build that was replayed from the dead letters ends twice. What it wrote since is put behind
-//! what was archived the first time.
+//! A build that was ended by others than its worker, by a cancellation say, has an outcome before
+//! the worker has written its last line. Such a log is archived when that line is there, or after a
+//! minute. What comes later still, as from a worker that was frozen, or from a replay of a dead
+//! letter, is put behind what was archived when the outcome is delivered for the second time.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -19,7 +21,7 @@ use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, pull};
 use bytes::{Bytes, BytesMut};
 use futures::{Stream, StreamExt as _, TryStreamExt as _};
 use slipway_artifact::{ArtifactStore, StoreError};
-use slipway_proto::{BuildId, ProjectName};
+use slipway_proto::{Build, BuildId, Phase, ProjectName, Timestamp};
 use slipway_queue::Queue;
 use slipway_queue::read::ReadError;
 use tokio_util::sync::CancellationToken;
@@ -34,6 +36,9 @@ const CONSUMER: &str = "log-archiver";
 /// How long an archived log stays in the stream, and how soon a log whose archiver died is taken up
 /// again.
 const KEPT: Duration = Duration::from_secs(60);
+
+/// How soon it is looked again whether a worker has ended its log.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// How many outcomes may be on their way at once. Each of them waits for `KEPT`, so this bounds the
 /// archiver at some 8,000 builds a second; the default of 1,000 would at 16.
@@ -54,6 +59,8 @@ enum ArchiveError {
     Consumer(#[source] async_nats::Error),
     #[error("failed to read the log")]
     Read(#[from] ReadError),
+    #[error("failed to look for the end of the log")]
+    End(#[source] async_nats::Error),
     #[error("failed to keep the log")]
     Store(#[from] StoreError),
     #[error("failed to read the live record")]
@@ -145,19 +152,22 @@ impl Archiver {
             return acknowledge(message, AckKind::Ack).await;
         };
         let Some(kept) = self.store.get_log(&project, build).await? else {
+            if self.is_being_written(message, &project, build).await? {
+                return acknowledge(message, AckKind::Nak(Some(LOOK_AGAIN))).await;
+            }
             let log = self.log(&project, build).await?;
             return self.keep(message, &project, build, log).await;
         };
         let records = self.queue.records();
         let record = tokio::time::timeout(DEADLINE, records.get(&project, build)).await??;
         if let Some(record) = record
-            && record.build.replays > 0
+            && may_have_grown(&record.build)
         {
             if !record.build.state.is_finished() {
                 // Its next outcome takes care of all that is there by then.
                 return acknowledge(message, AckKind::Ack).await;
             }
-            // Whole, in memory: replays are few, and logs are small.
+            // Whole, in memory: such builds are few, and logs are small.
             let kept = kept.try_fold(BytesMut::new(), joined).await?;
             let log = self.log(&project, build).await?.try_fold(BytesMut::new(), joined).await?;
             if let Some(log) = both(&kept, &log) {
@@ -169,6 +179,22 @@ impl Archiver {
             .await?
             .map_err(ArchiveError::Purge)?;
         acknowledge(message, AckKind::Ack).await
+    }
+
+    /// Returns whether a worker that did not give the build its outcome is still to end the log.
+    async fn is_being_written(
+        &self,
+        message: &async_nats::jetstream::Message,
+        project: &ProjectName,
+        build: BuildId,
+    ) -> Result<bool, ArchiveError> {
+        let told = message.info().map_err(ArchiveError::Acknowledge)?.published;
+        let now = Timestamp::now().as_nanosecond();
+        if now - told.unix_timestamp_nanos() > KEPT.as_nanos().cast_signed() {
+            return Ok(false);
+        }
+        let end = tokio::time::timeout(DEADLINE, self.queue.end_of_log(project, build)).await?;
+        Ok(end.map_err(ArchiveError::End)?.is_some_and(|end| !end.is_closed))
     }
 
     /// Reads what the stream holds of a log.
@@ -198,6 +224,12 @@ impl Archiver {
 async fn joined<E>(mut log: BytesMut, chunk: Bytes) -> Result<BytesMut, E> {
     log.extend_from_slice(&chunk);
     Ok(log)
+}
+
+/// Returns whether a build's log may hold more than when its outcome was first told. A build that
+/// succeeded in its only attempt has said all before that.
+fn may_have_grown(build: &Build) -> bool {
+    !(build.state.epoch == 1 && matches!(build.state.phase, Phase::Succeeded { .. }))
 }
 
 /// Puts what the stream holds behind what was kept; `None` if it was kept already.

@@ -157,6 +157,8 @@ impl Log<'_> {
         let mut told = Some(subscription.receiver);
         let mut backoff = Backoff::default();
         let mut last = None;
+        // Whether a check has passed since the build was finished.
+        let mut waited = false;
         let mut check = tokio::time::interval_at(Instant::now() + CHECK, CHECK);
         let mut connections = self.app.queue.connections();
         'open: loop {
@@ -172,7 +174,8 @@ impl Log<'_> {
                 }
             };
             loop {
-                if build.state.is_finished() && self.is_complete(last, &mut backoff).await? {
+                if build.state.is_finished() && self.is_complete(last, waited, &mut backoff).await?
+                {
                     return Ok(build);
                 }
                 tokio::select! {
@@ -202,6 +205,7 @@ impl Log<'_> {
                     }
                     _ = check.tick() => {
                         if build.state.is_finished() {
+                            waited = true;
                             // What is missing was removed from the stream meanwhile.
                             if self.send_archive().await? {
                                 return Ok(build);
@@ -214,17 +218,21 @@ impl Log<'_> {
         }
     }
 
-    /// Returns whether everything of a finished build's log was sent.
+    /// Returns whether everything of a finished build's log was sent. A worker whose build was
+    /// ended by others writes its last line after that; it is `waited` for, unless it died.
     async fn is_complete(
         &mut self,
         last: Option<u64>,
+        waited: bool,
         backoff: &mut Backoff,
     ) -> Result<bool, Stop> {
         let LogRequest { project, build, .. } = &self.request;
         loop {
             let end = tokio::time::timeout(DEADLINE, self.app.queue.end_of_log(project, *build));
             match end.await {
-                Ok(Ok(Some(end))) => return Ok(last >= Some(end)),
+                Ok(Ok(Some(end))) => {
+                    return Ok(last >= Some(end.sequence) && (end.is_closed || waited));
+                }
                 // Nothing was ever logged, or it was removed: then it is in the archive.
                 Ok(Ok(None)) => {
                     self.send_archive().await?;

@@ -235,3 +235,32 @@ impl Build {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::tests::request;
+    use crate::state::Refusal;
+
+    #[test]
+    fn a_build_that_has_begun_to_write_tags_is_not_cancelled_while_it_waits_to_try_again() {
+        let now = Timestamp::UNIX_EPOCH;
+        let failure = Failure::new(Reason::PushImageFailed, "reset");
+        let cancel = Change::Cancel { message: "x".into() };
+        let waiting = |changes: &[Change]| {
+            let claim = Change::Claim { epoch: 1, worker: "w".parse().expect("a worker id") };
+            let retry = Change::Retry { epoch: 1, not_before: now, failure: failure.clone() };
+            let changes = [&[claim], changes, &[retry]].concat();
+            let build = Build::accepted(request(), Digest::of(b"submission"), now);
+            changes
+                .iter()
+                .fold(build, |build, change| build.apply(change, now).expect("it applies"))
+        };
+        let untagged = waiting(&[]);
+        let cancelled = untagged.apply(&cancel, now).expect("no tag is written yet");
+        assert!(matches!(cancelled.state.phase, Phase::Cancelled { .. }), "{cancelled:?}");
+        let tagging = waiting(&[Change::Publish { epoch: 1 }]);
+        assert!(matches!(tagging.state.phase, Phase::Queued { .. }), "{tagging:?}");
+        assert_eq!(tagging.apply(&cancel, now), Err(Refusal::TooLate));
+    }
+}

@@ -104,7 +104,7 @@ pub fn spec_digest(encoded: &[u8]) -> Digest {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::collections::BTreeMap;
 
     use proptest::prelude::*;
@@ -113,7 +113,7 @@ mod tests {
     use crate::request::{Artifact, Base, Layering, Port, Recipe};
     use crate::{ArtifactKind, BuildId, Platform, Priority};
 
-    fn request() -> BuildRequest {
+    pub(crate) fn request() -> BuildRequest {
         let map = |pairs: &[(&str, &str)]| -> BTreeMap<String, String> {
             pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
         };

@@ -12,6 +12,9 @@ use slipway_proto::{BuildId, Digest, ProjectName};
 use crate::Queue;
 use crate::read::{Message, ReadError, Reader, is_missing};
 
+/// On the last chunk of an attempt: the digest of all its lines.
+const DIGEST: &str = "Slipway-Log-Digest";
+
 /// A part of the log of one attempt.
 #[derive(Debug, Clone)]
 pub struct LogChunk<'a> {
@@ -23,6 +26,15 @@ pub struct LogChunk<'a> {
     pub text: Bytes,
     /// On the last chunk: the digest of all the attempt's lines.
     pub whole: Option<&'a Digest>,
+}
+
+/// The end of a log as it stands in the stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogEnd {
+    /// The sequence of the last chunk.
+    pub sequence: u64,
+    /// Whether it is the last of its attempt: a worker that still writes will add to any other.
+    pub is_closed: bool,
 }
 
 impl Queue {
@@ -44,7 +56,7 @@ impl Queue {
             .header("Slipway-Log-Epoch", epoch.to_string().as_str())
             .header("Slipway-Log-Chunk", number.to_string().as_str());
         if let Some(digest) = whole {
-            message = message.header("Slipway-Log-Digest", digest.to_string().as_str());
+            message = message.header(DIGEST, digest.to_string().as_str());
         }
         let subject = self.subjects.log(project, build);
         self.jetstream.send_publish(subject, message).await?.await?;
@@ -83,10 +95,10 @@ impl Queue {
         let end = self.end_of_log(project, build).await.map_err(|source| {
             ReadError::Unavailable { stream: self.subjects.logs_stream(), source }
         })?;
-        Ok(self.read_log(project, build, None).await?.until(end))
+        Ok(self.read_log(project, build, None).await?.until(end.map(|end| end.sequence)))
     }
 
-    /// Returns the sequence of the last chunk of a build's log that the stream holds.
+    /// Returns where a build's log ends as far as the stream holds it.
     ///
     /// # Errors
     ///
@@ -95,11 +107,14 @@ impl Queue {
         &self,
         project: &ProjectName,
         build: BuildId,
-    ) -> Result<Option<u64>, async_nats::Error> {
+    ) -> Result<Option<LogEnd>, async_nats::Error> {
         let stream = self.jetstream.get_stream_no_info(self.subjects.logs_stream()).await?;
         let subject = self.subjects.log(project, build);
         match stream.get_last_raw_message_by_subject(&subject).await {
-            Ok(message) => Ok(Some(message.sequence)),
+            Ok(message) => Ok(Some(LogEnd {
+                sequence: message.sequence,
+                is_closed: message.headers.get(DIGEST).is_some(),
+            })),
             Err(error) if is_missing(&error) => Ok(None),
             Err(error) => Err(error.into()),
         }

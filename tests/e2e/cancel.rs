@@ -50,9 +50,10 @@ async fn a_running_build_that_is_cancelled_stops_at_once_and_pushes_no_tag() {
     // The upload is still held: only a worker that stopped by itself settles the build now.
     stack.queue_empty().await;
     proxy.release();
-    // The worker's own last words may come too late for the archive.
+    // The log waits for the worker's last words, although the build ended before they were said.
     let log = stack.log(&id).await;
     assert!(log.contains("on worker worker-1") && !log.contains("tagged "), "{log}");
+    assert!(log.contains("Build cancelled: "), "{log}");
     assert_eq!(stack.registry.tags("held/tool").await, Vec::<String>::new());
 }
 

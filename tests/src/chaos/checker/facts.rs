@@ -19,7 +19,6 @@ pub(crate) struct Event<'a> {
     /// `queued`, `started`, `finished` and so on.
     pub(crate) kind: &'a str,
     pub(crate) time: Timestamp,
-    pub(crate) stored_at: Timestamp,
     pub(crate) data: &'a Value,
 }
 
@@ -238,7 +237,6 @@ impl<'a> Facts<'a> {
             id: text("id"),
             kind,
             time,
-            stored_at: seen.stored_at,
             data: &seen.event["data"],
         });
     }

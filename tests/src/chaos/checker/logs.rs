@@ -76,15 +76,12 @@ fn is_explained(facts: &Facts<'_>, build: &BuildFacts<'_>, epoch: u64) -> bool {
         || facts.exits().any(|(at, process, _)| process == worker && at >= start.time && at <= end)
 }
 
-/// What the API gives holds the text of the last attempt, in order. What a worker writes after
-/// somebody else has ended its build may come too late for the archive.
+/// What the API gives holds the text of the last attempt, in order.
 pub(super) fn over_http(facts: &Facts<'_>, findings: &mut Findings) {
     for (id, build) in &facts.builds {
         let Some(log) = build.log else { continue };
         let Some((epoch, chunks)) = build.chunks.last_key_value() else { continue };
-        let end = build.events("finished").last().map(|event| event.stored_at);
-        let in_time = chunks.iter().filter(|chunk| end.is_none_or(|end| chunk.stored_at <= end));
-        let text: String = in_time.map(|chunk| chunk.text.as_str()).collect();
+        let text: String = chunks.iter().map(|chunk| chunk.text.as_str()).collect();
         let mut lines = log.lines();
         for wanted in text.lines() {
             if !lines.any(|line| line == wanted) {
