@@ -66,6 +66,8 @@ pub(super) struct View {
     pub(super) letter_settled: bool,
     /// When its request was last looked for; of a finished build, when it was found gone.
     pub(super) request_seen_to: Option<Timestamp>,
+    /// Whether it is finished and its request is still there, for a worker to see to its tags.
+    awaits_worker: bool,
 }
 
 /// Something that a crash left undone.
@@ -139,6 +141,7 @@ impl View {
             event_tries: 0,
             letter_settled: false,
             request_seen_to: None,
+            awaits_worker: false,
         }
     }
 
@@ -162,16 +165,16 @@ impl View {
         }
         match (self.finished_at.filter(|_| self.is_finished()), self.request_seen_to) {
             (Some(ended), None) => now >= after(ended, ACKNOWLEDGED_WITHIN),
-            (Some(_), Some(_)) => false,
+            (Some(_), Some(_)) if !self.awaits_worker => false,
             (None, None) => true,
-            (None, Some(looked)) => now >= after(looked, LOOKED_FOR_EVERY),
+            (_, Some(looked)) => now >= after(looked, LOOKED_FOR_EVERY),
         }
     }
 
     /// Returns whether a worker should long have taken it, if the server delivered it.
     pub(super) fn is_overdue(&self, now: Timestamp) -> bool {
         let could_start = self.not_before.map_or(self.seen_at, |time| time.max(self.seen_at));
-        !self.is_finished() && now >= after(could_start, TAKEN_WITHIN)
+        (!self.is_finished() || self.awaits_worker) && now >= after(could_start, TAKEN_WITHIN)
     }
 
     /// Returns whether it is to be known what the events say.
@@ -209,6 +212,7 @@ impl View {
         self.is_finished()
             && self.events_settled
             && self.request_seen_to.is_some()
+            && !self.awaits_worker
             && (self.letter_settled || !self.concerns_letter())
     }
 
@@ -228,8 +232,9 @@ impl View {
         }
         self.letter_settled |=
             repairs.contains(&Repair::Bury) || repairs.contains(&Repair::DropLetter);
-        if facts.in_queue.is_some() {
+        if let Some(in_queue) = facts.in_queue {
             self.request_seen_to = Some(now);
+            self.awaits_worker = in_queue && self.is_finished() && self.leaves_tags;
         }
     }
 }

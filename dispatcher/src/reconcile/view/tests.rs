@@ -216,3 +216,22 @@ fn what_the_server_does_not_deliver_is_queued_anew_when_it_should_long_have_been
     let (ended, now) = view(&cancelled(), 31);
     assert_eq!(decide(&ended, &stranded, now), []);
 }
+
+#[test]
+fn the_request_of_a_finished_build_that_waits_for_its_tags_is_queued_anew_if_it_is_stranded() {
+    let publishing = applied(&running(), &Change::Publish { epoch: 1 });
+    let failure = Failure::new(Reason::RegistryDenied, "not yours");
+    let build = applied(&publishing, &Change::Fail { epoch: 1, failure, dead: false });
+    let (mut view, now) = view(&build, 40);
+    view.events_settled = true;
+    let stranded = |in_queue| Facts { in_queue, stranded: true, ..Facts::default() };
+    assert!(view.asks_for_request(now));
+    view.settle(&listed(true), &[], now);
+    assert!(!view.is_settled(), "a worker has to see to its tags");
+    let later = now + SignedDuration::from_secs(10);
+    assert!(view.asks_for_request(later) && view.is_overdue(later));
+    assert_eq!(decide(&view, &listed(true), later), [], "a worker may hold it");
+    assert_eq!(decide(&view, &stranded(Some(true)), later), [Repair::Requeue]);
+    view.settle(&listed(false), &[], later);
+    assert!(view.is_settled() && !view.is_overdue(later), "the worker acknowledged it");
+}

@@ -183,6 +183,33 @@ fn i8_a_log_with_a_hole_or_other_bytes() {
 }
 
 #[test]
+fn i8_the_end_of_a_log_that_was_passed_over_is_no_hole_if_it_was_kept() {
+    let kept = |whole: &str| {
+        let mut story = one();
+        story
+            .entries
+            .retain(|entry| !matches!(&entry.what, What::Chunk(chunk) if chunk.number == 1));
+        story.change(|what| match what {
+            What::Chunk(chunk) => {
+                chunk.text = "(build a, epoch 1)\n".to_owned();
+                true
+            }
+            _ => false,
+        });
+        story.change(|what| match what {
+            What::HttpLog { text, .. } => {
+                *text = Some(whole.to_owned());
+                true
+            }
+            _ => false,
+        });
+        story.found()
+    };
+    assert_eq!(kept("(build a, epoch 1)\ntwo\n"), []);
+    assert_eq!(kept("(build a, epoch 1)\n"), [(Class::Other, "I8")]);
+}
+
+#[test]
 fn i10_something_left_over() {
     let mut story = one();
     let ack_pending = vec![("default-normal".to_owned(), 1)];
