@@ -14,6 +14,9 @@ use crate::chaos::history::What;
 /// How long a worker holds a build without a word.
 const LEASE: std::time::Duration = std::time::Duration::from_secs(15);
 
+/// How long before it arrives a message was sent to a worker, at the most.
+const UNDER_WAY: std::time::Duration = std::time::Duration::from_millis(500);
+
 /// I4: epochs only grow, and an older one writes no tag.
 pub(super) fn epochs(facts: &Facts<'_>, findings: &mut Findings) {
     for (id, build) in &facts.builds {
@@ -131,6 +134,11 @@ pub(super) fn duplicates(facts: &Facts<'_>, findings: &mut Findings) {
             continue;
         }
         let Some((settled_at, by)) = settled.get(build) else { continue };
+        // It was on its way before the acknowledgement arrived: 2.9.10 sometimes gives a message to
+        // two workers at once, also long after its start. Only the claim decides whose it is.
+        if settled_at.checked_add(UNDER_WAY).is_ok_and(|later| time < later) {
+            continue;
+        }
         // A server that was killed may have forgotten the acknowledgement, or, within a lease of its
         // start, have given the message to two workers; and a worker that stood still reads only
         // now what was delivered to it before another had it.
