@@ -10,6 +10,7 @@ mod attempt;
 pub mod base;
 pub mod cache;
 pub mod config;
+mod confirm;
 pub mod export;
 pub mod failure;
 mod lease;
