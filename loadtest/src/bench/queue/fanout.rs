@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
+use async_nats::HeaderMap;
 use async_nats::jetstream;
 use bytes::Bytes;
 use futures::StreamExt as _;
@@ -35,7 +36,7 @@ type Published = Arc<Vec<OnceLock<Instant>>>;
 /// Measures from publishing an event to each subscriber's having read it.
 pub(super) async fn measure(bed: &Bed, subscribers: usize) -> anyhow::Result<Row> {
     let client = bed.nats().await?;
-    let (subject, event) = stage_event(bed, &client).await?;
+    let (subject, headers, event) = stage_event(bed, &client).await?;
     let published: Published = Arc::new((0..EVENTS).map(|_| OnceLock::new()).collect());
     let (seen, mut latencies) = mpsc::unbounded_channel();
     for _ in 0..subscribers {
@@ -59,7 +60,8 @@ pub(super) async fn measure(bed: &Bed, subscribers: usize) -> anyhow::Result<Row
         let id = format!("{}{MARK}{number:06}", event["id"].as_str().context("an id")?);
         event["id"] = id.into();
         published.set(Instant::now()).map_err(|_| anyhow::anyhow!("published twice"))?;
-        jetstream.publish(subject.clone(), event.to_string().into()).await?.await?;
+        let payload = event.to_string().into();
+        jetstream.publish_with_headers(subject.clone(), headers.clone(), payload).await?.await?;
     }
     let mut times = Vec::with_capacity(EVENTS * subscribers);
     while let Some(read) = tokio::time::timeout(LIMIT, latencies.recv()).await? {
@@ -77,8 +79,11 @@ pub(super) async fn measure(bed: &Bed, subscribers: usize) -> anyhow::Result<Row
     })
 }
 
-/// Submits a build and returns subject and document of an event that could follow.
-async fn stage_event(bed: &Bed, client: &async_nats::Client) -> anyhow::Result<(String, Value)> {
+/// Submits a build and returns subject, headers and document of an event that could follow.
+async fn stage_event(
+    bed: &Bed,
+    client: &async_nats::Client,
+) -> anyhow::Result<(String, HeaderMap, Value)> {
     let mut events = client.subscribe("slipway.event.>").await?;
     client.flush().await?;
     bed.submit(&mut bed.connect().await?).await?;
@@ -91,7 +96,10 @@ async fn stage_event(bed: &Bed, client: &async_nats::Client) -> anyhow::Result<(
     });
     event["data"] = data;
     event["type"] = "dev.slipway.build.stage.v1".into();
-    Ok((queued.subject.replace("build.queued", "build.stage"), event))
+    let mut headers = HeaderMap::new();
+    let build = event["subject"].as_str().context("an event has a subject")?;
+    headers.insert("Slipway-Build-Id", build);
+    Ok((queued.subject.replace("build.queued", "build.stage"), headers, event))
 }
 
 async fn subscribe(bed: &Bed) -> anyhow::Result<(Connection, Incoming)> {
