@@ -78,7 +78,7 @@ impl Attempts {
         };
         let message = Arc::new(message);
         let lease = Lease::keep(Arc::clone(&message));
-        match self.claim(&delivered, &message, &lease).await {
+        match Box::pin(self.claim(&delivered, &message, &lease)).await {
             Ok(Claim::Claimed(claimed)) => {
                 let (record, started) = *claimed;
                 let log = BuildLog::start(

@@ -47,7 +47,7 @@ impl Attempts {
         failpoint("claim.received");
         // Beside the first thing that is done, and sent before it on one connection: who has
         // claimed a build has said that it is queued.
-        let mut queued = Some(self.announce_queued(delivered, message));
+        let mut queued = Some(Box::pin(self.announce_queued(delivered, message)));
         let mut untouched = untouched(delivered, message);
         loop {
             let found = match untouched.take() {
