@@ -8,17 +8,14 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, ensure};
 use async_nats::HeaderMap;
 use async_nats::jetstream;
-use bytes::Bytes;
 use futures::StreamExt as _;
-use http_body_util::BodyExt as _;
-use hyper::Method;
-use hyper::body::Incoming;
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
 use super::SECTION;
 use super::bed::{Bed, Cpu};
-use super::client::Connection;
 use super::times::Times;
 use crate::bench::row::Row;
 
@@ -27,6 +24,9 @@ const EVENTS: usize = 100;
 const RATE: u32 = 20;
 /// Stands in front of the number of an event, in its id.
 const MARK: &str = ":mark-";
+/// How many digits that number has.
+const DIGITS: usize = 6;
+const EVENTS_OF: &str = "/v1/projects/bench/events";
 /// How long the last event may take.
 const LIMIT: Duration = Duration::from_secs(20);
 
@@ -40,10 +40,10 @@ pub(super) async fn measure(bed: &Bed, subscribers: usize) -> anyhow::Result<Row
     let published: Published = Arc::new((0..EVENTS).map(|_| OnceLock::new()).collect());
     let (seen, mut latencies) = mpsc::unbounded_channel();
     for _ in 0..subscribers {
-        let body = subscribe(bed).await?;
+        let stream = subscribe(bed).await?;
         let (published, seen) = (Arc::clone(&published), seen.clone());
         tokio::spawn(async move {
-            let read = read(body, &published).await;
+            let read = read(stream, &published).await;
             let _nobody_waits = seen.send(read);
         });
     }
@@ -102,42 +102,42 @@ async fn stage_event(
     Ok((queued.subject.replace("build.queued", "build.stage"), headers, event))
 }
 
-async fn subscribe(bed: &Bed) -> anyhow::Result<(Connection, Incoming)> {
-    let mut connection = bed.connect().await?;
-    let path = "/v1/projects/bench/events";
-    let response = connection.send(Method::GET, path, Bytes::new()).await?;
-    ensure!(response.status().is_success(), "{path} answered {}", response.status());
-    Ok((connection, response.into_body()))
+/// Opens a stream of events by hand: a thousand HTTP clients would cost as much as what is measured.
+async fn subscribe(bed: &Bed) -> anyhow::Result<TcpStream> {
+    let mut stream = TcpStream::connect(&bed.address).await?;
+    let request = format!("GET {EVENTS_OF} HTTP/1.1\r\nhost: {}\r\n\r\n", bed.address);
+    stream.write_all(request.as_bytes()).await?;
+    let mut head = [0; 15];
+    stream.read_exact(&mut head).await?;
+    let shown = String::from_utf8_lossy(&head);
+    ensure!(head.starts_with(b"HTTP/1.1 200"), "{EVENTS_OF} answered {shown}");
+    Ok(stream)
 }
 
 /// Reads the stream until the last event and returns how long each took.
-async fn read(
-    (_open, mut body): (Connection, Incoming),
-    published: &Published,
-) -> anyhow::Result<Vec<Duration>> {
+async fn read(mut stream: TcpStream, published: &Published) -> anyhow::Result<Vec<Duration>> {
     let mut times = Vec::with_capacity(EVENTS);
-    let mut text = Vec::new();
+    let mut text = Vec::with_capacity(8 * 1024);
     while times.len() < EVENTS {
-        let frame = body.frame().await.context("the stream ended")??;
+        let read = stream.read_buf(&mut text).await?;
+        ensure!(read > 0, "the stream ended");
         let now = Instant::now();
-        let Ok(data) = frame.into_data() else { continue };
-        text.extend_from_slice(&data);
-        while let Some(end) = text.windows(2).position(|pair| pair == b"\n\n") {
-            if let Some(number) = marked(&text[..end]) {
-                let published = published.get(number).and_then(OnceLock::get);
-                times.push(now.duration_since(*published.context("an event of the future")?));
-            }
-            text.drain(..end + 2);
+        while let Some((number, end)) = marked(&text) {
+            let published = published.get(number).and_then(OnceLock::get);
+            times.push(now.duration_since(*published.context("an event of the future")?));
+            text.drain(..end);
         }
     }
     Ok(times)
 }
 
-/// Returns the number of an event of ours.
-fn marked(frame: &[u8]) -> Option<usize> {
-    let frame = std::str::from_utf8(frame).ok()?;
-    let (_, number) = frame.split_once(MARK)?;
-    number.get(..6)?.parse().ok()
+/// Returns the number of the first event of ours, and where it ends.
+fn marked(text: &[u8]) -> Option<(usize, usize)> {
+    let begin = text.windows(MARK.len()).position(|window| window == MARK.as_bytes())?;
+    let begin = begin + MARK.len();
+    let end = begin + DIGITS;
+    let number = std::str::from_utf8(text.get(begin..end)?).ok()?;
+    Some((number.parse().ok()?, end))
 }
 
 #[cfg(test)]
@@ -145,9 +145,11 @@ mod tests {
     use super::marked;
 
     #[test]
-    fn the_number_of_an_event_is_found_in_its_frame() {
-        let frame = b"id: 7\nevent: build.stage\ndata: {\"id\":\"b:0:build.queued:mark-000042\"}";
-        assert_eq!(marked(frame), Some(42));
-        assert_eq!(marked(b": alive"), None);
+    fn the_numbers_of_events_are_found_in_their_order() {
+        let text = b"data: {\"id\":\"b:mark-000042\"}\n\n4f\r\ndata: {\"id\":\"b:mark-000043";
+        let (number, end) = marked(text).expect("the first one");
+        assert_eq!(number, 42);
+        assert_eq!(marked(&text[end..]), Some((43, text.len() - end)));
+        assert_eq!(marked(b"data: {\"id\":\"b:mark-0000"), None, "the rest is on its way");
     }
 }
