@@ -10,6 +10,7 @@ mod cli;
 mod environments;
 mod failpoints;
 mod faults;
+mod fetching;
 mod harness;
 mod images;
 mod letters;

@@ -15,7 +15,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::jetstream::Message;
-use slipway_artifact::store::ArtifactStore;
 use slipway_proto::event::Event;
 use slipway_proto::outcome::Image;
 use slipway_proto::state::Epoch;
@@ -25,14 +24,13 @@ use slipway_queue::{Queue, Record, RecordError, failpoint, is_off};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use crate::assemble::Assembled;
 use crate::failure::StageError;
 use crate::lease::{EXTEND_EVERY, Lease};
 use crate::log::BuildLog;
-use crate::pipeline::{self, Observer, Pipeline, Stages};
+use crate::pipeline::{self, Observer};
 use crate::pulse::Pulse;
-use crate::push::Pushed;
 use crate::running::Running;
+use crate::stages::{Attending, ImageStages, Made};
 use claim::Claim;
 
 /// What attempts share.
@@ -40,10 +38,8 @@ use claim::Claim;
 pub(crate) struct Attempts {
     /// The queue.
     pub(crate) queue: Queue,
-    /// The artifacts.
-    pub(crate) store: ArtifactStore,
-    /// The way from artifact to image.
-    pub(crate) pipeline: Pipeline,
+    /// The way from a request to its image.
+    pub(crate) stages: Arc<dyn ImageStages>,
     /// This worker.
     pub(crate) worker: WorkerId,
     /// The builds this worker runs now.
@@ -82,7 +78,7 @@ impl Attempts {
         };
         let message = Arc::new(message);
         let lease = Lease::keep(Arc::clone(&message));
-        match self.claim(&delivered, &message, &lease).await {
+        match Box::pin(self.claim(&delivered, &message, &lease)).await {
             Ok(Claim::Claimed(claimed)) => {
                 let (record, started) = *claimed;
                 let log = BuildLog::start(
@@ -130,9 +126,7 @@ struct Attempt {
 
 /// An image that stands in the registry by digest, under a record that says publishing.
 struct PushedImage {
-    image: Assembled,
-    pushed: Pushed,
-    stages: Stages,
+    made: Made,
     record: Record,
 }
 
@@ -159,6 +153,12 @@ impl Observer for Reporter<'_> {
     }
 }
 
+impl Attending for Reporter<'_> {
+    fn holds(&self) -> bool {
+        self.attempt.lease.holds()
+    }
+}
+
 impl Attempt {
     async fn run(mut self) {
         let (worker, state) = (&self.shared.worker, &self.record.build.state);
@@ -168,7 +168,7 @@ impl Attempt {
         ));
         let limit = Duration::from_secs(self.request.timeout_s.into());
         let hand_back = self.shared.hand_back.clone();
-        let downloads = self.shared.pipeline.cache().pulse().clone();
+        let downloads = self.shared.stages.pulse();
         let stall = Duration::from_secs(self.request.stall_timeout_s.into());
         let outcome = tokio::select! {
             outcome = self.work() => outcome,
@@ -190,7 +190,7 @@ impl Attempt {
     /// Writes the tags and records the success. Nothing interrupts this: who has begun to write a
     /// tag must look afterwards whether it was still its own.
     async fn publish(&mut self, pushed: PushedImage) -> End {
-        let PushedImage { image, pushed, stages, record } = pushed;
+        let PushedImage { made: Made { image, pushed, stages }, record } = pushed;
         self.record = record;
         let tagged = match self.tag(&image).await {
             Ok(tagged) => tagged,
@@ -256,38 +256,17 @@ impl Attempt {
         outcome
     }
 
-    async fn stages(&self, observer: &dyn Observer) -> Result<Box<PushedImage>, End> {
-        let request = &self.request;
-        let pipeline = &self.shared.pipeline;
-        let mut stages = Stages::default();
-        stages.enter(Stage::Fetch, observer);
-        let artifact = &request.artifact;
-        let fetched = self
-            .shared
-            .store
-            .fetch(artifact.digest, artifact.size_bytes, pipeline.scratch(), &|| {
-                let _over = self.pulse.beat();
-            })
-            .await
-            .map_err(|error| End::Failed(error.into()))?;
-        observer.line(&format!(
-            "fetched artifact {} ({}, {})",
-            artifact.filename,
-            pipeline::bytes(artifact.size_bytes),
-            artifact.digest
-        ));
-        let source = Arc::new(fetched.source);
-        let image =
-            pipeline.assemble(request, source, &mut stages, observer).await.map_err(End::Failed)?;
+    async fn stages(&self, attempt: &dyn Attending) -> Result<Box<PushedImage>, End> {
+        let made = self.shared.stages.make(&self.request, attempt).await;
+        if made.is_ok() {
+            failpoint("commit.pushed");
+        }
         self.check_lease()?;
-        let pushed =
-            pipeline.push(request, &image, &mut stages, observer).await.map_err(End::Failed)?;
-        failpoint("commit.pushed");
-        self.check_lease()?;
+        let made = made.map_err(End::Failed)?;
         let epoch = self.record.build.state.epoch;
         let record = self.change(&self.record, &Change::Publish { epoch }).await?;
         failpoint("commit.publishing");
-        Ok(Box::new(PushedImage { image, pushed, stages, record }))
+        Ok(Box::new(PushedImage { made, record }))
     }
 
     async fn send_stage_events(&self, mut stages: tokio::sync::mpsc::UnboundedReceiver<Stage>) {

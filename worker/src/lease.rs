@@ -14,6 +14,8 @@ use slipway_queue::is_off;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::confirm::confirmed as confirm;
+
 /// How often the lease is extended; a third of the ack wait.
 pub(crate) const EXTEND_EVERY: Duration = Duration::from_secs(5);
 /// How long one extension may take before it is tried again.
@@ -81,7 +83,7 @@ async fn extend(message: Arc<Message>, confirmed: Arc<Mutex<Instant>>, lost: Can
             *confirmed.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
         }
         let asked = Instant::now();
-        let extension = message.double_ack_with(AckKind::Progress);
+        let extension = confirm(&message, AckKind::Progress);
         match tokio::time::timeout(EXTEND_TIMEOUT, extension).await {
             Ok(Ok(())) => {
                 // From the moment of asking: the server may have counted from then.

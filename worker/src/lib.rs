@@ -10,6 +10,7 @@ mod attempt;
 pub mod base;
 pub mod cache;
 pub mod config;
+mod confirm;
 pub mod export;
 pub mod failure;
 mod lease;
@@ -20,8 +21,10 @@ pub mod pulse;
 pub mod push;
 pub mod registry;
 mod running;
+pub mod stages;
 mod worker;
 
 pub use base::Mirror;
 pub use config::{Config, ConfigError, Options};
+pub use stages::{ImageStages, PipelineStages};
 pub use worker::{Worker, WorkerError};

@@ -2,7 +2,8 @@
 
 //! Takes builds from the queue: one message for each free slot, never more.
 //!
-//! Classes are asked in weighted turns (16 : 4 : 1), each without waiting; only when all are empty
+//! The free slots are shared out among the classes in weighted turns (16 : 4 : 1), and each class is
+//! asked at once for as many messages as its share, without waiting; only when all are empty
 //! does one pull request wait in each. A request that still waits when the last slot fills may
 //! bring a message nobody has room for: it is given back at once, for another worker. Prefetching
 //! would be simpler and is the classic mistake: prefetched builds age in a buffer until their
@@ -26,6 +27,9 @@ const WAIT: Duration = Duration::from_secs(10);
 /// How long the server may take to say whether there is a message now. async-nats 0.51 sets no
 /// limit to that, and a cluster without a leader never answers.
 const ANSWER: Duration = Duration::from_secs(1);
+/// How many messages are asked for at once, however many slots are free: a worker that starts with
+/// many must not take all that the others could begin with.
+const MOST_AT_ONCE: usize = 64;
 /// The pause after a failure of the server.
 const PAUSE: Duration = Duration::from_millis(250);
 
@@ -64,15 +68,32 @@ impl Puller {
         stop: CancellationToken,
         take: impl Fn(Message, OwnedSemaphorePermit),
     ) {
-        while let Some(slot) = self.free_slot(&slots, &stop).await {
-            let message = tokio::select! {
-                message = self.next() => message,
-                () = stop.cancelled() => break,
-            };
-            take(message, slot);
+        while let Some(mut free) = self.free_slots(&slots, &stop).await {
+            let room = free.num_permits();
+            let Some(messages) = self.next(room, &stop).await else { break };
+            for message in messages {
+                let slot = free.split(1).expect("no more came than there was room for");
+                take(message, slot);
+            }
         }
         // Requests that still wait are withdrawn with their inboxes; a message that was on its way
         // to one is delivered again when its lease ends.
+    }
+
+    /// Waits for a free slot, giving back what arrives meanwhile, and takes with it those that are
+    /// free too.
+    async fn free_slots(
+        &mut self,
+        slots: &std::sync::Arc<Semaphore>,
+        stop: &CancellationToken,
+    ) -> Option<OwnedSemaphorePermit> {
+        let mut free = self.free_slot(slots, stop).await?;
+        while free.num_permits() < MOST_AT_ONCE
+            && let Ok(another) = std::sync::Arc::clone(slots).try_acquire_owned()
+        {
+            free.merge(another);
+        }
+        Some(free)
     }
 
     /// Waits for a free slot, giving back what arrives meanwhile.
@@ -99,13 +120,14 @@ impl Puller {
         }
     }
 
-    /// Returns the next message, whenever it comes.
-    async fn next(&mut self) -> Message {
+    /// Returns the next messages, at least one and at most `room`, whenever they come; nothing when
+    /// cancelled before.
+    async fn next(&mut self, room: usize, stop: &CancellationToken) -> Option<Vec<Message>> {
         loop {
-            for class in self.turns.next() {
-                if let Some(message) = self.classes[class].try_next().await {
-                    return message;
-                }
+            // Not interrupted: what came would be nobody's until its lease ends.
+            let messages = self.available(room).await;
+            if !messages.is_empty() {
+                return Some(messages);
             }
             for class in &mut self.classes {
                 if class.waiting.is_none() && !class.wait().await {
@@ -115,9 +137,10 @@ impl Puller {
             tokio::select! {
                 message = next_waiting(&mut self.classes) => {
                     if let Some(message) = message {
-                        return message;
+                        return Some(vec![message]);
                     }
                 }
+                () = stop.cancelled() => return None,
                 // A restarted server has forgotten the requests that waited on it.
                 changed = self.reconnected.changed() => {
                     for class in &mut self.classes {
@@ -130,28 +153,59 @@ impl Puller {
             }
         }
     }
+
+    /// Returns messages that are there now, at most `room`. What a class does not use of its share
+    /// goes to the others.
+    async fn available(&mut self, room: usize) -> Vec<Message> {
+        let mut messages = Vec::new();
+        let mut may_have_more = [true; 3];
+        while messages.len() < room && may_have_more.contains(&true) {
+            let shares = self.turns.share(room - messages.len(), may_have_more);
+            let asked = self.classes.iter_mut().zip(shares).map(|(class, share)| class.take(share));
+            let taken = futures::future::join_all(asked).await;
+            for (class, taken) in taken.into_iter().enumerate() {
+                may_have_more[class] &= taken.len() == shares[class];
+                messages.extend(taken);
+            }
+        }
+        messages
+    }
 }
 
 impl Class {
-    /// Asks for a message that is there now. A request that waits already would have got it.
-    async fn try_next(&mut self) -> Option<Message> {
-        if let Some(waiting) = &mut self.waiting {
-            return match waiting.next().now_or_never()? {
-                Some(Ok(message)) => {
-                    self.waiting = None;
-                    Some(message)
-                }
-                Some(Err(_)) | None => {
-                    self.waiting = None;
-                    None
-                }
-            };
+    /// Takes messages that are there now, at most `share`. Where a request waits, there are none
+    /// but the one that it has got.
+    async fn take(&mut self, share: usize) -> Vec<Message> {
+        let mut messages = Vec::new();
+        if share == 0 {
+            return messages;
         }
+        if let Some(waiting) = &mut self.waiting {
+            let Some(next) = waiting.next().now_or_never() else { return messages };
+            self.waiting = None;
+            messages.extend(next.and_then(Result::ok));
+        }
+        let missing = share - messages.len();
+        if missing > 0 {
+            self.fetch(missing, &mut messages).await;
+        }
+        messages
+    }
+
+    /// Asks for messages that are there now, and adds what comes.
+    async fn fetch(&self, most: usize, messages: &mut Vec<Message>) {
         let answer = async {
-            let mut batch = self.consumer.fetch().max_messages(1).messages().await.ok()?;
-            batch.next().await?.ok()
+            let Ok(mut batch) = self.consumer.fetch().max_messages(most).messages().await else {
+                return;
+            };
+            // Ends by itself when there are fewer: the server says so behind the last one.
+            while let Some(Ok(message)) = batch.next().await {
+                messages.push(message);
+            }
         };
-        tokio::time::timeout(ANSWER, answer).await.ok().flatten()
+        if tokio::time::timeout(ANSWER, answer).await.is_err() {
+            tracing::debug!("the server did not say in time whether there are builds");
+        }
     }
 
     /// Leaves a request waiting on the server, and returns whether that worked.
@@ -213,18 +267,26 @@ impl Turns {
     /// The stride of a class is the product of the other weights over a common factor.
     const ROUND: u32 = 16;
 
-    /// Returns the classes in the order to ask them now.
-    fn next(&mut self) -> [usize; 3] {
-        let mut order = [0, 1, 2];
-        order.sort_by_key(|class| self.passes[*class]);
-        let first = order[0];
-        let (_, _, weight) = Priority::ALL[first];
-        self.passes[first] += Self::ROUND / weight;
-        let least = self.passes.iter().copied().min().unwrap_or_default();
-        for pass in &mut self.passes {
-            *pass -= least;
+    /// Shares out a number of turns among the classes that are asked at all; at least one is.
+    ///
+    /// The turn of a class that is not asked goes to the next one and counts as its own: what was
+    /// empty for long is owed nothing, and what had the queue to itself owes nothing.
+    fn share(&mut self, turns: usize, asked: [bool; 3]) -> [usize; 3] {
+        let mut shares = [0; 3];
+        for _ in 0..turns {
+            let mut order = [0, 1, 2];
+            order.sort_by_key(|class| self.passes[*class]);
+            if let Some(class) = order.into_iter().find(|class| asked[*class]) {
+                shares[class] += 1;
+            }
+            let (_, _, weight) = Priority::ALL[order[0]];
+            self.passes[order[0]] += Self::ROUND / weight;
+            let least = self.passes.iter().copied().min().unwrap_or_default();
+            for pass in &mut self.passes {
+                *pass -= least;
+            }
         }
-        order
+        shares
     }
 }
 
@@ -232,13 +294,38 @@ impl Turns {
 mod tests {
     use super::Turns;
 
+    const ALL: [bool; 3] = [true; 3];
+
     #[test]
     fn a_round_of_turns_has_the_weights_of_the_classes() {
         let mut turns = Turns::default();
         let mut first = [0; 3];
         for _ in 0..21 * 10 {
-            first[turns.next()[0]] += 1;
+            let share = turns.share(1, ALL);
+            let class = share.iter().position(|turns| *turns == 1).expect("somebody's turn");
+            first[class] += 1;
         }
         assert_eq!(first, [160, 40, 10]);
+    }
+
+    #[test]
+    fn many_turns_at_once_are_shared_as_one_by_one() {
+        let mut turns = Turns::default();
+        let mut shared = [0; 3];
+        for room in [1, 5, 2, 13, 21, 8, 21, 13] {
+            let shares = turns.share(room, ALL);
+            assert_eq!(shares.iter().sum::<usize>(), room);
+            shared = [0, 1, 2].map(|class| shared[class] + shares[class]);
+        }
+        // Four rounds of 21.
+        assert_eq!(shared, [64, 16, 4]);
+    }
+
+    #[test]
+    fn what_empty_classes_leave_goes_to_the_others_and_is_not_held_against_them() {
+        let mut turns = Turns::default();
+        assert_eq!(turns.share(8, [false, true, false]), [0, 8, 0]);
+        assert_eq!(turns.share(21 * 10 - 8, [false, false, true]), [0, 0, 21 * 10 - 8]);
+        assert_eq!(turns.share(21, ALL), [16, 4, 1]);
     }
 }

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use futures::StreamExt as _;
 use rand::Rng as _;
-use slipway_artifact::store::{ArtifactStore, StoreError};
 use slipway_proto::api::WorkerView;
 use slipway_proto::{Timestamp, WorkerId};
 use slipway_queue::topology::{Limits, TopologyError};
@@ -18,9 +17,9 @@ use tokio_util::task::TaskTracker;
 
 use crate::attempt::Attempts;
 use crate::config::Config;
-use crate::pipeline::{Pipeline, PipelineError};
 use crate::pull::Puller;
 use crate::running::Running;
+use crate::stages::{ImageStages, PipelineStages, StagesError};
 
 /// How often a worker refreshes its announcement; the bucket forgets it after 15 s.
 const ANNOUNCE_EVERY: Duration = Duration::from_secs(5);
@@ -36,12 +35,9 @@ pub enum WorkerError {
     /// The streams are not as they must be.
     #[error(transparent)]
     Topology(#[from] TopologyError),
-    /// The artifact store cannot be used.
+    /// Artifact store, cache or registry client cannot be used.
     #[error(transparent)]
-    Store(#[from] StoreError),
-    /// Cache or registry client cannot be used.
-    #[error(transparent)]
-    Pipeline(#[from] PipelineError),
+    Stages(#[from] StagesError),
 }
 
 /// A worker that is ready to take builds.
@@ -60,9 +56,20 @@ impl Worker {
     ///
     /// When something of that is not to be had.
     pub async fn start(config: Config) -> Result<Self, WorkerError> {
+        let stages = PipelineStages::open(&config).await?;
+        Self::start_with(config, Arc::new(stages)).await
+    }
+
+    /// Connects to NATS for a worker that makes its images by `stages`.
+    ///
+    /// # Errors
+    ///
+    /// When NATS is not to be had.
+    pub async fn start_with(
+        config: Config,
+        stages: Arc<dyn ImageStages>,
+    ) -> Result<Self, WorkerError> {
         let id = config.id.clone().unwrap_or_else(make_id);
-        let pipeline = Pipeline::new(&config)?;
-        let store = ArtifactStore::open(&config.store).await?;
         let subjects =
             config.prefix.parse().expect("the prefix was checked with the configuration");
         let queue = Queue::connect(QueueOptions {
@@ -80,8 +87,7 @@ impl Worker {
         let puller = Puller::open(&queue, &config.pool).await?;
         let attempts = Attempts {
             queue,
-            store,
-            pipeline,
+            stages,
             worker: id.clone(),
             running: Running::default(),
             hand_back: CancellationToken::new(),
@@ -204,15 +210,15 @@ impl Presence {
     }
 
     async fn view(&self, draining: bool) -> WorkerView {
-        let cache = self.attempts.pipeline.cache().clone();
-        let cache_bytes = tokio::task::spawn_blocking(move || cache.size()).await.unwrap_or(0);
+        let stages = Arc::clone(&self.attempts.stages);
+        let cache_bytes = tokio::task::spawn_blocking(move || stages.cache_bytes()).await;
         WorkerView {
             id: self.id.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pool: self.config.pool.clone(),
             slots: self.config.slots,
             running: self.attempts.running.list(),
-            cache_bytes,
+            cache_bytes: cache_bytes.unwrap_or(0),
             draining,
             started_at: self.started_at,
         }

@@ -163,6 +163,7 @@ impl<S: Server> Scene<S> {
         let dispatchers = self.dispatchers.iter().all(super::actors::Dispatcher::is_idle);
         if dispatchers && self.workers.iter().all(super::actors::Worker::is_idle) {
             self.server.window_passes().await;
+            self.note_window();
         }
     }
 

@@ -165,6 +165,8 @@ pub(crate) struct Scene<S> {
     pub(crate) outstanding: Vec<Delivery>,
     pub(crate) history: History,
     clock: i64,
+    /// When the window of ids last passed.
+    window_passed: i64,
 }
 
 impl<S: Server> Scene<S> {
@@ -181,6 +183,7 @@ impl<S: Server> Scene<S> {
             outstanding: Vec::new(),
             history: History::default(),
             clock: BEGINNING,
+            window_passed: BEGINNING,
         }
     }
 
@@ -188,6 +191,16 @@ impl<S: Server> Scene<S> {
     pub(crate) fn now(&mut self) -> Timestamp {
         self.clock += 1;
         Timestamp::from_second(self.clock).expect("a time of this century")
+    }
+
+    /// Notes that ids which came until now come to be new again.
+    pub(crate) fn note_window(&mut self) {
+        self.window_passed = self.clock;
+    }
+
+    /// Returns whether the ids of a time are still known to the server.
+    pub(crate) fn window_holds(&self, time: Timestamp) -> bool {
+        time.as_second() > self.window_passed
     }
 
     /// Returns the id of a build by its number.

@@ -20,6 +20,10 @@ const YOUNG: Duration = Duration::from_secs(60);
 /// An announcement younger than this says that its worker lives: it is renewed every 5 s.
 const ANNOUNCED: Duration = Duration::from_secs(6);
 
+/// In the server's window for second copies, a `queued` event that was stored when its build was
+/// accepted is still known for one. With some room for the time between the two.
+const REMEMBERED: Duration = Duration::from_secs(100);
+
 /// For so long after a lost connection came back, leases that ended count as the outage's.
 const OUTAGE: Duration = Duration::from_secs(30);
 
@@ -41,15 +45,14 @@ impl Attempts {
         let records = self.queue.records();
         let request = &delivered.request;
         failpoint("claim.received");
-        let first = async {
-            self.announce_queued(delivered, message).await;
-        };
-        let (read, ()) = tokio::join!(records.get(&request.project, request.build), first);
-        let mut read = Some(read);
+        // Beside the first thing that is done, and sent before it on one connection: who has
+        // claimed a build has said that it is queued.
+        let mut queued = Some(Box::pin(self.announce_queued(delivered, message)));
+        let mut untouched = untouched(delivered, message);
         loop {
-            let found = match read.take() {
-                Some(found) => found?,
-                None => records.get(&request.project, request.build).await?,
+            let found = match untouched.take() {
+                Some(record) => Some(record),
+                None => after(queued.take(), records.get(&request.project, request.build)).await?,
             };
             let Some(record) = found else {
                 // The record outlived its bucket while the build waited: the message holds
@@ -63,7 +66,7 @@ impl Attempts {
                 self.finished_before(&record.build, message).await;
                 return Ok(Claim::Settled);
             }
-            if record.build.started_at.is_none() && is_redelivered(message) {
+            if is_redelivered(message) && may_be_unannounced(&record.build) {
                 // Whoever was to say that it is queued died, and so did the first worker.
                 let queued = Event::queued(&record.build);
                 if let Err(error) = self.queue.publish_event(&queued).await {
@@ -75,7 +78,7 @@ impl Attempts {
                 return Ok(Claim::Settled);
             }
             let Some(next) = self.next(&record.build, Timestamp::now()) else { continue };
-            match records.update(next, record.revision).await {
+            match after(queued.take(), records.update(next, record.revision)).await {
                 Ok(ended) if ended.build.state.is_finished() => {
                     self.ended(&ended.build, message).await;
                     return Ok(Claim::Settled);
@@ -134,9 +137,7 @@ impl Attempts {
     /// The same event from here is dropped as a duplicate if the dispatcher was first, and else
     /// keeps the order that subscribers rely on.
     async fn announce_queued(&self, delivered: &Delivered, message: &Message) {
-        let age = Timestamp::now().duration_since(delivered.accepted_at);
-        let young = Duration::try_from(age).is_ok_and(|age| age < YOUNG);
-        if !young || is_redelivered(message) {
+        if !is_younger(delivered.accepted_at, YOUNG) || is_redelivered(message) {
             return;
         }
         if let Err(error) = self.queue.publish_event(&Event::queued(&accepted(delivered))).await {
@@ -173,6 +174,37 @@ impl Attempts {
 fn accepted(delivered: &Delivered) -> Build {
     let Delivered { request, submission, accepted_at, order } = delivered;
     Build { order: *order, ..Build::accepted(request.clone(), *submission, *accepted_at) }
+}
+
+/// The record as it stands if nobody has changed it since the build was accepted: its revision is
+/// the build's place in the order of acceptance. A compare-and-set finds out without a read before
+/// it. Not for a message that comes again: its build was claimed, most likely.
+fn untouched(delivered: &Delivered, message: &Message) -> Option<Record> {
+    if is_redelivered(message) {
+        return None;
+    }
+    Some(Record { build: accepted(delivered), revision: delivered.order })
+}
+
+/// Returns whether `build.queued` may not be stored although the message was delivered before. A
+/// worker says it on the same connection before it claims; but the server may have died over it,
+/// having stored the claim alone.
+fn may_be_unannounced(build: &Build) -> bool {
+    build.started_at.is_none()
+        || (build.state.epoch == 1 && is_younger(build.accepted_at, REMEMBERED))
+}
+
+fn is_younger(accepted_at: Timestamp, limit: Duration) -> bool {
+    let age = Timestamp::now().duration_since(accepted_at);
+    Duration::try_from(age).is_ok_and(|age| age < limit)
+}
+
+/// Runs two things at once, the first of which begins first, if it is there at all.
+async fn after<T>(first: Option<impl Future<Output = ()>>, second: impl Future<Output = T>) -> T {
+    match first {
+        Some(first) => tokio::join!(biased; first, second).1,
+        None => second.await,
+    }
 }
 
 fn is_redelivered(message: &Message) -> bool {

@@ -18,6 +18,7 @@ use slipway_queue::publish::DeliveryError;
 use slipway_queue::{Queue, RecordError, failpoint, is_off};
 
 use super::{Attempt, Attempts, End};
+use crate::confirm::confirmed;
 use crate::failure::StageError;
 
 /// The delay after the first failed attempt; it doubles with each.
@@ -328,7 +329,7 @@ async fn acknowledge(message: &Message, kind: AckKind) -> bool {
         return message.ack_with(kind).await.is_ok();
     }
     for _ in 0..ACK_TRIES {
-        match message.double_ack_with(kind).await {
+        match confirmed(message, kind).await {
             Ok(()) => return true,
             Err(error) => {
                 tracing::warn!(%error, subject = %message.subject, "an answer was not confirmed");

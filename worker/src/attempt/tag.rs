@@ -19,6 +19,7 @@ use slipway_queue::{RecordError, failpoint, is_off};
 use super::{Attempt, Attempts, End};
 use crate::assemble::Assembled;
 use crate::failure::StageError;
+use crate::pipeline::Pipeline;
 
 /// How long one write of a tag may take. Nothing else interrupts it, and a registry that takes
 /// longer has not understood it.
@@ -38,8 +39,9 @@ impl Attempt {
     /// Points every reference of the request that no later build owns at the image.
     pub(super) async fn tag(&self, image: &Assembled) -> Result<Tagged, End> {
         self.check_lease()?;
+        let Some(tagger) = self.shared.stages.tagger() else { return Ok(Tagged::default()) };
         let references = &self.request.references;
-        let each = references.iter().map(|reference| self.tag_one(reference, image));
+        let each = references.iter().map(|reference| self.tag_one(tagger, reference, image));
         // All of them to their end: one that fails must not keep another from looking again.
         let owners: Vec<_> = join_all(each).await;
         let mut tagged = Tagged::default();
@@ -63,11 +65,12 @@ impl Attempt {
     /// Writes one tag, and returns the later build that owns it if one does.
     async fn tag_one(
         &self,
+        tagger: &Pipeline,
         reference: &Reference,
         image: &Assembled,
     ) -> Result<Option<TagOwner>, End> {
         if is_off("tag-fencing") {
-            self.put_tag(reference, image).await?;
+            self.put_tag(tagger, reference, image).await?;
             return Ok(None);
         }
         let tags = self.shared.queue.tags();
@@ -85,11 +88,11 @@ impl Attempt {
         if owner.build != claimant.build {
             // An earlier attempt may have died between its write and its second look.
             if self.record.build.state.epoch > 1 {
-                self.repair(owner.clone()).await?;
+                self.repair(tagger, owner.clone()).await?;
             }
             return Ok(Some(owner));
         }
-        let written = self.put_tag(reference, image).await;
+        let written = self.put_tag(tagger, reference, image).await;
         failpoint("tag.written");
         // Whether the write succeeded or not: it may have arrived. And whether the lease still
         // holds or not: what is written then is the later build's image.
@@ -97,16 +100,21 @@ impl Attempt {
             tags.owner(reference).await.map_err(|error| unknown_owner(reference, &error))?;
         match later.filter(|later| later.build != claimant.build) {
             Some(later) => {
-                self.repair(later.clone()).await?;
+                self.repair(tagger, later.clone()).await?;
                 Ok(Some(later))
             }
             None => written.map(|()| None),
         }
     }
 
-    async fn put_tag(&self, reference: &Reference, image: &Assembled) -> Result<(), End> {
+    async fn put_tag(
+        &self,
+        tagger: &Pipeline,
+        reference: &Reference,
+        image: &Assembled,
+    ) -> Result<(), End> {
         let writer = self.signature();
-        let put = self.shared.pipeline.tag(&self.request, reference, image, &writer);
+        let put = tagger.tag(&self.request, reference, image, &writer);
         match tokio::time::timeout(WRITTEN_WITHIN, put).await {
             Ok(written) => written.map_err(End::Failed),
             Err(_elapsed) => {
@@ -122,8 +130,9 @@ impl Attempt {
         format!("build={} epoch={}", self.request.build, self.record.build.state.epoch)
     }
 
-    async fn repair(&self, owner: TagOwner) -> Result<(), End> {
-        self.shared.repair(&self.request, owner, &self.signature()).await.map_err(End::Failed)
+    async fn repair(&self, tagger: &Pipeline, owner: TagOwner) -> Result<(), End> {
+        let repaired = self.shared.repair(tagger, &self.request, owner, &self.signature()).await;
+        repaired.map_err(End::Failed)
     }
 }
 
@@ -131,14 +140,14 @@ impl Attempts {
     /// Has a tag point at its owner's image, until the owner stays the same over a write.
     async fn repair(
         &self,
+        tagger: &Pipeline,
         request: &BuildRequest,
         mut owner: TagOwner,
         signature: &str,
     ) -> Result<(), StageError> {
         for _ in 0..MAX_REPAIRS {
             let writer = format!("{signature} repairs={}", owner.build);
-            let repaired =
-                self.pipeline.point(request, &owner.reference, owner.digest, &writer).await?;
+            let repaired = tagger.point(request, &owner.reference, owner.digest, &writer).await?;
             if repaired {
                 tracing::info!(tag = %owner.reference, owner = %owner.build, "repaired a tag");
             }
@@ -154,13 +163,14 @@ impl Attempts {
     /// Sees to it that no tag of a build that ended without success points at its image where a
     /// later build owns the tag: an attempt may have died between its write and its second look.
     pub(super) async fn leave_tags(&self, build: &Build) -> Result<(), StageError> {
+        let Some(tagger) = self.stages.tagger() else { return Ok(()) };
         let request = &build.request;
         let signature = format!("build={} epoch={}", request.build, build.state.epoch);
         for reference in &request.references {
             let owner = self.queue.tags().owner(reference).await;
             let owner = owner.map_err(|error| no_owner(reference, &error))?;
             if let Some(owner) = owner.filter(|owner| owner.build != request.build) {
-                self.repair(request, owner, &signature).await?;
+                self.repair(tagger, request, owner, &signature).await?;
             }
         }
         Ok(())

@@ -183,10 +183,18 @@ impl<S: Server> Scene<S> {
     }
 
     fn first_step(&self, delivery: Delivery) -> Step {
-        if !self.rules.queued_from_record && delivery.count == 1 {
+        if delivery.count > 1 {
+            return Step::Read;
+        }
+        if !self.rules.queued_from_record {
             return Step::AnnounceQueued(None);
         }
-        Step::Read
+        // As if nobody had changed the record since it was made.
+        let untouched = Record { build: self.delivered(delivery), revision: delivery.order };
+        match self.window_holds(delivery.accepted_at) {
+            true => Step::AnnounceQueued(Some(untouched)),
+            false => Step::Claim(untouched),
+        }
     }
 
     async fn work(

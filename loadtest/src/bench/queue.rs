@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! The queue benchmark: how fast builds are accepted, handed out, followed, cancelled and taken
+//! over, whatever their images cost.
+//!
+//! Each group of measurements starts its own nats-server, dispatcher and workers, on free ports and
+//! in a temporary directory. The workers run the whole protocol with image stages that do nothing
+//! ([`empty`]). What bare JetStream does on the same machine in the same run stands beside it.
+
+mod bed;
+mod client;
+mod drain;
+pub mod empty;
+mod fanout;
+mod publish;
+mod stops;
+mod submit;
+mod times;
+mod wake;
+
+use std::path::PathBuf;
+
+use super::row::Row;
+use bed::Bed;
+
+/// The part of the report that these rows belong to.
+const SECTION: &str = "queue";
+
+/// How much is measured, and with what.
+#[derive(Debug, Clone)]
+pub struct QueueOptions {
+    /// The nats-server.
+    pub nats_server: PathBuf,
+    /// Where the programs `slipway-dispatcher` and `slipway-empty-worker` lie.
+    pub programs: PathBuf,
+    /// Builds submitted one by one, and builds submitted in batches.
+    pub submissions: usize,
+    /// How long submissions come at a fixed rate, in seconds.
+    pub open_loop_s: u64,
+    /// Builds submitted to an idle fleet.
+    pub wakes: usize,
+    /// Builds that wait before the workers start.
+    pub drained: usize,
+    /// Subscribers of events.
+    pub subscribers: usize,
+    /// Builds that are cancelled while they run.
+    pub cancels: usize,
+    /// Whether workers are killed, for which at least one lease passes.
+    pub kills: bool,
+    /// The one group to measure: `submit`, `latency`, `drain`, `wake`, `fanout` or `stops`; all if
+    /// none is named.
+    pub only: Option<String>,
+}
+
+impl QueueOptions {
+    /// Returns the options of a whole run, with the programs that lie beside this one.
+    ///
+    /// # Errors
+    ///
+    /// When this program's own place is not known.
+    pub fn standard() -> anyhow::Result<Self> {
+        let mut programs = std::env::current_exe()?;
+        programs.pop();
+        if programs.ends_with("deps") {
+            programs.pop();
+        }
+        Ok(Self {
+            nats_server: PathBuf::from("nats-server"),
+            programs,
+            submissions: 20_000,
+            open_loop_s: 10,
+            wakes: 300,
+            drained: 10_000,
+            subscribers: 1000,
+            cancels: 100,
+            kills: true,
+            only: None,
+        })
+    }
+
+    fn includes(&self, group: &str) -> bool {
+        self.only.as_deref().is_none_or(|only| only == group)
+    }
+
+    /// Returns the options of a run that shows in half a minute whether everything works.
+    ///
+    /// # Errors
+    ///
+    /// When this program's own place is not known.
+    pub fn quick() -> anyhow::Result<Self> {
+        Ok(Self {
+            submissions: 2000,
+            open_loop_s: 2,
+            wakes: 50,
+            drained: 1000,
+            subscribers: 100,
+            cancels: 20,
+            kills: false,
+            ..Self::standard()?
+        })
+    }
+}
+
+/// Measures everything, one after the other.
+///
+/// # Errors
+///
+/// When something does not start, or an answer is not what it must be; numbers that miss their goals
+/// are no error, but in the rows.
+pub async fn run(options: &QueueOptions) -> anyhow::Result<Vec<Row>> {
+    bed::allow_many_connections(options.subscribers)?;
+    let mut rows = Vec::new();
+    if options.includes("submit") {
+        let bed = Bed::start(options).await?;
+        let (ceiling, row) = publish::measure(&bed, options.submissions).await?;
+        rows.push(row);
+        rows.push(submit::one_by_one(&bed, options.submissions, ceiling).await?);
+        rows.push(submit::in_batches(&bed, options.submissions, ceiling).await?);
+    }
+    if options.includes("latency") {
+        let bed = Bed::start(options).await?;
+        rows.push(submit::open_loop(&bed, options.open_loop_s).await?);
+    }
+    if options.includes("drain") {
+        for shown in [drain::Shown::All, drain::Shown::First] {
+            let bed = Bed::start(options).await?;
+            rows.push(drain::measure(bed, options.drained, shown).await?);
+        }
+    }
+    if options.includes("wake") {
+        let mut bed = Bed::start(options).await?;
+        rows.extend(wake::measure(&mut bed, options.wakes).await?);
+    }
+    if options.includes("fanout") {
+        let bed = Bed::start(options).await?;
+        rows.push(fanout::measure(&bed, options.subscribers).await?);
+    }
+    if options.includes("stops") {
+        let mut bed = Bed::start(options).await?;
+        rows.push(stops::cancelled(&mut bed, options.cancels).await?);
+        if options.kills {
+            rows.push(stops::killed(&mut bed).await?);
+        }
+    }
+    Ok(rows)
+}

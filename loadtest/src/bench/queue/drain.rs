@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! A queue full of builds, drained by workers whose image stages are empty: claim, events, log,
+//! commit and confirmed acknowledgement for each.
+
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use async_nats::jetstream;
+use futures::StreamExt as _;
+use tokio::task::JoinSet;
+
+use super::SECTION;
+use super::bed::{BUILDS, Bed, Cpu, WorkerKind, until};
+use super::times::{at_least, rate};
+use crate::bench::row::Row;
+
+/// How many submit at once beforehand.
+const CONCURRENCY: usize = 64;
+const WORKERS: usize = 2;
+const SLOTS: usize = 64;
+/// How long all of it may take.
+const LIMIT: Duration = Duration::from_secs(120);
+
+/// How many of its stages a build announces.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Shown {
+    /// All four, as every real build does.
+    All,
+    /// The first, which is what a stage that is empty comes to.
+    First,
+}
+
+/// Measures how many builds a second go from the first claim to the last confirmed acknowledgement.
+pub(super) async fn measure(mut bed: Bed, builds: usize, shown: Shown) -> anyhow::Result<Row> {
+    fill(&bed, builds).await?;
+    let client = bed.nats().await?;
+    let mut claimed = client.subscribe("slipway.event.*.*.build.started").await?;
+    claimed.unsubscribe_after(1).await?;
+    client.flush().await?;
+    let received = bed.messages_received().await?;
+    let stages = if shown == Shown::All { 4 } else { 1 };
+    for _ in 0..WORKERS {
+        bed.add_worker(WorkerKind { slots: SLOTS, stages, hold: false })?;
+    }
+    let mut processes = vec![("nats-server", bed.nats.id()), ("dispatcher", bed.dispatcher.id())];
+    processes.extend(["worker 1", "worker 2"].into_iter().zip(bed.workers.iter().map(|w| w.id())));
+    let cpu = Cpu::since_now(&processes);
+    tokio::time::timeout(LIMIT, claimed.next()).await?.context("no build was claimed")?;
+    let begun = Instant::now();
+    let jetstream = jetstream::new(client);
+    until("the queue to be empty", LIMIT, async || {
+        let stream = jetstream.get_stream("BUILDS").await.ok()?;
+        (stream.cached_info().state.messages == 0).then_some(())
+    })
+    .await?;
+    let took = begun.elapsed();
+    let received = bed.messages_received().await? - received;
+    let per_second = rate(builds, took);
+    let mut cells = vec![
+        ("builds", builds.to_string()),
+        ("builds/s", format!("{per_second:.0}")),
+        ("messages to NATS each", format!("{:.1}", received as f64 / builds as f64)),
+    ];
+    cells.extend(cpu.each(builds));
+    let goals = match shown {
+        Shown::All => vec![at_least("builds/s", per_second, 3000.0)],
+        Shown::First => Vec::new(),
+    };
+    let name = format!(
+        "builds through claim, events, log and confirmed ack, {stages} stage events each, \
+         {WORKERS} workers with {SLOTS} slots"
+    );
+    Ok(Row { section: SECTION, name, cells, goals })
+}
+
+async fn fill(bed: &Bed, builds: usize) -> anyhow::Result<()> {
+    let mut submitters = JoinSet::new();
+    for number in 0..CONCURRENCY {
+        let mut connection = bed.connect().await?;
+        let document = bed.document.clone();
+        let share = builds / CONCURRENCY + usize::from(number < builds % CONCURRENCY);
+        submitters.spawn(async move {
+            for _ in 0..share {
+                connection.post(BUILDS, document.clone()).await?;
+            }
+            anyhow::Ok(())
+        });
+    }
+    while let Some(submitted) = submitters.join_next().await {
+        submitted??;
+    }
+    Ok(())
+}

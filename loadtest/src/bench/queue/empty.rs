@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! A worker whose image stages are empty: claim, lease, events, log, commit and acknowledgement are
+//! those of every worker, and in between nothing is read, assembled or sent, and no tag is written.
+
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use slipway_proto::{BuildId, BuildRequest, Digest, Stage, WorkerId};
+use slipway_worker::assemble::Assembled;
+use slipway_worker::failure::StageError;
+use slipway_worker::pipeline::{Pipeline, Stages};
+use slipway_worker::pulse::Pulse;
+use slipway_worker::push::Pushed;
+use slipway_worker::stages::{Attending, ImageStages, Made};
+use slipway_worker::{Config, Worker};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use super::times;
+
+const STAGES: [Stage; 4] = [Stage::Fetch, Stage::Resolve, Stage::Assemble, Stage::Push];
+
+/// How the worker behaves.
+#[derive(Debug, Clone, clap::Parser)]
+pub struct Options {
+    /// NATS server URL
+    #[arg(long)]
+    pub nats_url: String,
+    /// Name of this worker
+    #[arg(long)]
+    pub id: WorkerId,
+    /// Builds to run at once
+    #[arg(long)]
+    pub slots: u32,
+    /// How many of the four stages each build announces
+    #[arg(long, default_value_t = 4)]
+    pub stages: usize,
+    /// Stay in the last stage until stopped, and say on stdout when that was
+    #[arg(long)]
+    pub hold: bool,
+}
+
+/// Runs the worker until SIGTERM.
+///
+/// # Errors
+///
+/// When NATS is not there.
+pub async fn run(options: Options) -> anyhow::Result<()> {
+    let stages = EmptyStages { announced: options.stages.min(STAGES.len()), hold: options.hold };
+    let config = Config {
+        nats_url: options.nats_url,
+        id: Some(options.id),
+        slots: options.slots,
+        ..Config::default()
+    };
+    let mut terminate = signal(SignalKind::terminate()).context("failed to listen for SIGTERM")?;
+    let stop = CancellationToken::new();
+    let stopping = stop.clone();
+    tokio::spawn(async move {
+        terminate.recv().await;
+        stopping.cancel();
+    });
+    Worker::start_with(config, Arc::new(stages)).await?.run(stop).await;
+    Ok(())
+}
+
+struct EmptyStages {
+    announced: usize,
+    hold: bool,
+}
+
+impl EmptyStages {
+    async fn stages(&self, request: &BuildRequest, attempt: &dyn Attending) -> Made {
+        let mut stages = Stages::default();
+        for stage in STAGES.into_iter().take(self.announced) {
+            stages.enter(stage, attempt);
+        }
+        attempt.line("nothing is fetched, assembled or pushed");
+        if self.hold {
+            let _says_when = Stopped(request.build);
+            std::future::pending::<()>().await;
+        }
+        let config = Bytes::from_static(b"{}");
+        let digest = Digest::of(&config);
+        let image = Assembled {
+            layers: Vec::new(),
+            base: None,
+            config: config.clone(),
+            config_digest: digest,
+            manifest: config,
+            manifest_digest: digest,
+        };
+        Made { image, pushed: Pushed { transfers: Vec::new(), sent_bytes: 0 }, stages }
+    }
+}
+
+impl ImageStages for EmptyStages {
+    fn make<'a>(
+        &'a self,
+        request: &'a Arc<BuildRequest>,
+        attempt: &'a dyn Attending,
+    ) -> BoxFuture<'a, Result<Made, StageError>> {
+        Box::pin(async move { Ok(self.stages(request, attempt).await) })
+    }
+
+    fn tagger(&self) -> Option<&Pipeline> {
+        None
+    }
+
+    fn pulse(&self) -> Pulse {
+        Pulse::default()
+    }
+
+    fn cache_bytes(&self) -> u64 {
+        0
+    }
+}
+
+/// Says on stdout when the stages of a build were stopped.
+struct Stopped(BuildId);
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        println!("stopped {} {}", self.0, times::now().as_nanos());
+    }
+}

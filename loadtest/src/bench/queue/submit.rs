@@ -1,0 +1,183 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! Durable submission over HTTP: as many as go, one by one and in batches, and the latency at a
+//! fixed rate.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use bytes::Bytes;
+use hyper::Method;
+use serde_json::Value;
+use tokio::sync::{Mutex, mpsc};
+use tokio::task::JoinSet;
+
+use super::SECTION;
+use super::bed::{BUILDS, Bed, Cpu};
+use super::client::Connection;
+use super::times::{Times, at_least, rate};
+use crate::bench::row::Row;
+
+/// How many submit at once.
+const CONCURRENCY: usize = 64;
+const BATCHES: &str = "/v1/projects/bench/builds:batch";
+/// How many builds are in a batch, and how many batches are under way at once.
+const BATCH: usize = 500;
+const BATCHES_AT_ONCE: usize = 4;
+/// Submissions a second when the latency is measured.
+const RATE: u32 = 500;
+
+/// Measures single submissions, as fast as they go.
+pub(super) async fn one_by_one(bed: &Bed, builds: usize, ceiling: f64) -> anyhow::Result<Row> {
+    let left = Arc::new(AtomicUsize::new(builds));
+    let mut connections = Vec::new();
+    for _ in 0..CONCURRENCY {
+        connections.push(bed.connect().await?);
+    }
+    let cpu = cpu(bed);
+    let begun = Instant::now();
+    let mut submitters = JoinSet::new();
+    for mut connection in connections {
+        let (left, document) = (Arc::clone(&left), bed.document.clone());
+        submitters.spawn(async move {
+            let mut times = Vec::new();
+            while take(&left) {
+                let sent = Instant::now();
+                connection.post(BUILDS, document.clone()).await?;
+                times.push(sent.elapsed());
+            }
+            anyhow::Ok(times)
+        });
+    }
+    let mut times = Vec::with_capacity(builds);
+    while let Some(some) = submitters.join_next().await {
+        times.extend(some??);
+    }
+    let per_second = rate(builds, begun.elapsed());
+    let mut cells = rate_cells(builds, per_second, ceiling);
+    cells.extend(Times::of(times)?.cells().into_iter().skip(1));
+    cells.extend(cpu.each(builds));
+    Ok(Row {
+        section: SECTION,
+        name: format!("durable submission over HTTP, one by one, {CONCURRENCY} at once"),
+        cells,
+        goals: vec![at_least("builds/s", per_second, 5000.0)],
+    })
+}
+
+/// Measures submissions in batches, as fast as they go.
+pub(super) async fn in_batches(bed: &Bed, builds: usize, ceiling: f64) -> anyhow::Result<Row> {
+    let name = format!("durable submission over HTTP, in batches of {BATCH}");
+    let goals = |per_second| vec![at_least("builds/s", per_second, 10_000.0)];
+    let mut connection = bed.connect().await?;
+    let (status, _) = connection.call(Method::POST, BATCHES, batch(bed, 1)).await?;
+    if matches!(status, 404 | 405) {
+        let cells = vec![("not there", format!("{BATCHES} answers {status}"))];
+        return Ok(Row { section: SECTION, name, cells, goals: goals(0.0) });
+    }
+    let batches = builds.div_ceil(BATCH);
+    let left = Arc::new(AtomicUsize::new(batches));
+    let cpu = cpu(bed);
+    let begun = Instant::now();
+    let mut submitters = JoinSet::new();
+    for _ in 0..BATCHES_AT_ONCE {
+        let (left, body) = (Arc::clone(&left), batch(bed, BATCH));
+        let mut connection = bed.connect().await?;
+        submitters.spawn(async move {
+            while take(&left) {
+                let answer = connection.post(BATCHES, body.clone()).await?;
+                all_accepted(&answer)?;
+            }
+            anyhow::Ok(())
+        });
+    }
+    while let Some(some) = submitters.join_next().await {
+        some??;
+    }
+    let builds = batches * BATCH;
+    let per_second = rate(builds, begun.elapsed());
+    let mut cells = rate_cells(builds, per_second, ceiling);
+    cells.extend(cpu.each(builds));
+    Ok(Row { section: SECTION, name, cells, goals: goals(per_second) })
+}
+
+fn batch(bed: &Bed, count: usize) -> Bytes {
+    let document = std::str::from_utf8(&bed.document).expect("the document is JSON");
+    format!("{{\"builds\":[{}]}}", vec![document; count].join(",")).into()
+}
+
+/// Checks the answer to a batch: one result for each build, each with its id.
+fn all_accepted(answer: &[u8]) -> anyhow::Result<()> {
+    let answer: Value = serde_json::from_slice(answer).context("the answer is not JSON")?;
+    let results = answer["builds"].as_array().or_else(|| answer["results"].as_array());
+    let results = results.with_context(|| format!("no results in {answer}"))?;
+    anyhow::ensure!(results.len() == BATCH, "{} results for {BATCH} builds", results.len());
+    let refused = results.iter().find(|result| {
+        let accepted = result.get("build").or_else(|| result.get("id"));
+        accepted.is_none() || result["status"].as_u64().is_some_and(|status| status >= 300)
+    });
+    anyhow::ensure!(refused.is_none(), "a build was refused: {refused:?}");
+    Ok(())
+}
+
+/// Measures the latency of submissions that come at a fixed rate, whatever became of the ones before:
+/// each is counted from the moment at which it was to be sent.
+pub(super) async fn open_loop(bed: &Bed, seconds: u64) -> anyhow::Result<Row> {
+    let count = RATE * u32::try_from(seconds).context("too long")?;
+    let (free, idle) = mpsc::unbounded_channel::<Connection>();
+    for _ in 0..CONCURRENCY {
+        free.send(bed.connect().await?)?;
+    }
+    let idle = Arc::new(Mutex::new(idle));
+    let cpu = cpu(bed);
+    let mut submissions = JoinSet::new();
+    let begun = tokio::time::Instant::now() + Duration::from_millis(20);
+    for number in 0..count {
+        let due = begun + Duration::from_secs(1) * number / RATE;
+        tokio::time::sleep_until(due).await;
+        let (free, idle, document) = (free.clone(), Arc::clone(&idle), bed.document.clone());
+        submissions.spawn(async move {
+            let connection = idle.lock().await.recv().await;
+            let mut connection = connection.context("every connection is lost")?;
+            connection.post(BUILDS, document).await?;
+            let took = due.elapsed();
+            free.send(connection)?;
+            anyhow::Ok(took)
+        });
+    }
+    let mut times = Vec::new();
+    while let Some(took) = submissions.join_next().await {
+        times.push(took??);
+    }
+    let times = Times::of(times)?;
+    let mut cells = times.cells();
+    cells.extend(cpu.each(count as usize));
+    Ok(Row {
+        section: SECTION,
+        name: format!("latency of submission at {RATE}/s, from when it was due"),
+        cells,
+        goals: vec![times.below(99, Duration::from_millis(6))],
+    })
+}
+
+fn take(left: &AtomicUsize) -> bool {
+    left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok()
+}
+
+fn cpu(bed: &Bed) -> Cpu {
+    Cpu::since_now(&[
+        ("nats-server", bed.nats.id()),
+        ("dispatcher", bed.dispatcher.id()),
+        ("client", std::process::id()),
+    ])
+}
+
+fn rate_cells(builds: usize, per_second: f64, ceiling: f64) -> Vec<(&'static str, String)> {
+    vec![
+        ("builds", builds.to_string()),
+        ("builds/s", format!("{per_second:.0}")),
+        ("of the ceiling", format!("{:.2}", per_second / ceiling)),
+    ]
+}

@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! Times, rates and their goals, as cells of a row.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use crate::bench::row::Goal;
+
+/// How long something took, many times over.
+#[derive(Debug, Clone)]
+pub(super) struct Times(Vec<Duration>);
+
+impl Times {
+    /// Takes the times of at least one thing.
+    pub(super) fn of(mut times: Vec<Duration>) -> anyhow::Result<Self> {
+        anyhow::ensure!(!times.is_empty(), "nothing was measured");
+        times.sort_unstable();
+        Ok(Self(times))
+    }
+
+    /// Returns the time that so many of a hundred did not exceed.
+    pub(super) fn percentile(&self, percent: usize) -> Duration {
+        let rank = (self.0.len() * percent).div_ceil(100).max(1);
+        self.0[rank - 1]
+    }
+
+    /// Returns how many, the median, the 99th percentile and the longest.
+    pub(super) fn cells(&self) -> Vec<(&'static str, String)> {
+        vec![
+            ("samples", self.0.len().to_string()),
+            ("p50", shown(self.percentile(50))),
+            ("p99", shown(self.percentile(99))),
+            ("max", shown(self.percentile(100))),
+        ]
+    }
+
+    /// Returns the goal that a percentile stays below a time.
+    pub(super) fn below(&self, percent: usize, limit: Duration) -> Goal {
+        let seen = self.percentile(percent);
+        Goal {
+            what: format!("p{percent}"),
+            wanted: format!("< {}", shown(limit)),
+            seen: shown(seen),
+            met: seen < limit,
+        }
+    }
+}
+
+/// Writes a time in milliseconds.
+pub(super) fn shown(time: Duration) -> String {
+    format!("{:.2} ms", time.as_secs_f64() * 1e3)
+}
+
+/// Returns how many a second these are.
+pub(super) fn rate(count: usize, time: Duration) -> f64 {
+    count as f64 / time.as_secs_f64()
+}
+
+/// Returns the goal that a rate is reached.
+pub(super) fn at_least(what: &str, seen: f64, wanted: f64) -> Goal {
+    Goal {
+        what: what.to_owned(),
+        wanted: format!(">= {wanted:.0}/s"),
+        seen: format!("{seen:.0}/s"),
+        met: seen >= wanted,
+    }
+}
+
+/// Returns the time since the epoch, to compare with what other processes of this machine say.
+pub(super) fn now() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).expect("the clock is set")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percentiles_are_of_the_sorted_times() {
+        let times: Vec<_> = (1..=200).rev().map(Duration::from_millis).collect();
+        let times = Times::of(times).expect("there are some");
+        assert_eq!(times.percentile(50), Duration::from_millis(100));
+        assert_eq!(times.percentile(99), Duration::from_millis(198));
+        assert_eq!(times.percentile(100), Duration::from_millis(200));
+        assert!(times.below(50, Duration::from_millis(101)).met);
+        assert!(!times.below(50, Duration::from_millis(100)).met);
+        assert!(Times::of(Vec::new()).is_err());
+    }
+}

@@ -1,0 +1,148 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! What an attempt does between claim and commit: the way from a request to a pushed image.
+//!
+//! A seam. The protocol of the queue (claim, lease, events, log, commit, acknowledgement) is the
+//! same whatever makes the image, so that it can be measured with stages that do nothing. Programs
+//! that people install have [`PipelineStages`] alone.
+
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+use slipway_artifact::store::{ArtifactStore, StoreError};
+use slipway_proto::{BuildRequest, Failure, Reason, Stage};
+
+use crate::assemble::Assembled;
+use crate::config::Config;
+use crate::failure::StageError;
+use crate::pipeline::{self, Observer, Pipeline, PipelineError, Stages};
+use crate::pulse::Pulse;
+use crate::push::Pushed;
+
+/// The attempt that the stages work for.
+pub trait Attending: Observer {
+    /// Returns whether the attempt still holds its build. Asked before every step that others can
+    /// see; what is returned after a `false` is not looked at.
+    fn holds(&self) -> bool;
+}
+
+/// An image that stands in its registry by digest. No tag points at it yet.
+#[derive(Debug)]
+pub struct Made {
+    /// The image.
+    pub image: Assembled,
+    /// How its blobs reached the registry.
+    pub pushed: Pushed,
+    /// The stages that it went through, the last of which goes on.
+    pub stages: Stages,
+}
+
+/// Makes images of requests.
+pub trait ImageStages: Send + Sync {
+    /// Takes a request through the stages, each of which it announces to the attempt. Dropped when
+    /// the attempt ends early.
+    ///
+    /// # Errors
+    ///
+    /// When a stage fails.
+    fn make<'a>(
+        &'a self,
+        request: &'a Arc<BuildRequest>,
+        attempt: &'a dyn Attending,
+    ) -> BoxFuture<'a, Result<Made, StageError>>;
+
+    /// Returns what writes the tags; nothing if there is no registry, and then no build has tags.
+    fn tagger(&self) -> Option<&Pipeline>;
+
+    /// Returns the signs of life of what all builds share, such as downloads into the cache.
+    fn pulse(&self) -> Pulse;
+
+    /// Returns how large the cache is, in bytes. May read the disk.
+    fn cache_bytes(&self) -> u64;
+}
+
+/// The real ones: fetch, resolve, assemble, push.
+#[derive(Clone)]
+pub struct PipelineStages {
+    store: ArtifactStore,
+    pipeline: Pipeline,
+}
+
+/// Why there are no stages to run.
+#[derive(Debug, thiserror::Error)]
+pub enum StagesError {
+    /// The artifact store cannot be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Cache or registry client cannot be used.
+    #[error(transparent)]
+    Pipeline(#[from] PipelineError),
+}
+
+impl PipelineStages {
+    /// Opens artifact store, cache and registry client.
+    ///
+    /// # Errors
+    ///
+    /// When one of them cannot be used.
+    pub async fn open(config: &Config) -> Result<Self, StagesError> {
+        let pipeline = Pipeline::new(config)?;
+        let store = ArtifactStore::open(&config.store).await?;
+        Ok(Self { store, pipeline })
+    }
+
+    async fn stages(
+        &self,
+        request: &Arc<BuildRequest>,
+        attempt: &dyn Attending,
+    ) -> Result<Made, StageError> {
+        let observer: &dyn Observer = attempt;
+        let pipeline = &self.pipeline;
+        let mut stages = Stages::default();
+        stages.enter(Stage::Fetch, observer);
+        let artifact = &request.artifact;
+        let pulse = observer.pulse();
+        let fetched = self
+            .store
+            .fetch(artifact.digest, artifact.size_bytes, pipeline.scratch(), &|| {
+                let _over = pulse.beat();
+            })
+            .await?;
+        observer.line(&format!(
+            "fetched artifact {} ({}, {})",
+            artifact.filename,
+            pipeline::bytes(artifact.size_bytes),
+            artifact.digest
+        ));
+        let source = Arc::new(fetched.source);
+        let image = pipeline.assemble(request, source, &mut stages, observer).await?;
+        if !attempt.holds() {
+            let failure = Failure::new(Reason::LeaseLost, "the build is another's by now");
+            return Err(StageError { transient: true, ..StageError::permanent(failure) });
+        }
+        let pushed = pipeline.push(request, &image, &mut stages, observer).await?;
+        Ok(Made { image, pushed, stages })
+    }
+}
+
+impl ImageStages for PipelineStages {
+    fn make<'a>(
+        &'a self,
+        request: &'a Arc<BuildRequest>,
+        attempt: &'a dyn Attending,
+    ) -> BoxFuture<'a, Result<Made, StageError>> {
+        Box::pin(self.stages(request, attempt))
+    }
+
+    fn tagger(&self) -> Option<&Pipeline> {
+        Some(&self.pipeline)
+    }
+
+    fn pulse(&self) -> Pulse {
+        self.pipeline.cache().pulse().clone()
+    }
+
+    fn cache_bytes(&self) -> u64 {
+        self.pipeline.cache().size()
+    }
+}
