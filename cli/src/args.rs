@@ -87,6 +87,12 @@ pub enum Command {
     Build(Box<BuildArgs>),
     /// Upload an artifact and submit its build without waiting; prints the build's id
     Submit(Box<SubmitArgs>),
+    /// Submit many builds: a file with one build request a line, in JSON; prints their ids
+    Batch {
+        /// The file, or - for standard input. A request has the fields of the API, and `file`, the
+        /// path of the artifact, where it is to be uploaded
+        file: std::path::PathBuf,
+    },
     /// Show one build
     Get {
         /// The build
@@ -238,6 +244,7 @@ mod tests {
             "slipway list --limit 0",
             "slipway cancel",
             "slipway cancel --all-queued 01890a5d-ac96-774b-bcce-b302099a8057",
+            "slipway batch",
             "slipway retry",
             "slipway dead",
             "slipway dead show",

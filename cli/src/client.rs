@@ -6,6 +6,7 @@
 //! says that it is busy: an upload is named by its digest and a submission by its key. Here is what
 //! all requests have in common; what can be asked stands beside it, by what it is about.
 
+mod batch;
 mod builds;
 mod dead;
 mod error;

@@ -2,6 +2,7 @@
 
 //! The commands: what each asks of the dispatcher and prints.
 
+mod batch;
 mod build;
 mod cancel;
 mod dead;
@@ -21,6 +22,7 @@ use crate::exit::{Error, Exit, chain};
 use crate::output::Output;
 use crate::{dev, local, telemetry};
 
+pub use batch::BatchError;
 pub(crate) use signal::Signals;
 
 /// Runs a command and returns the exit code of the process. Errors are told on stderr.
@@ -50,6 +52,7 @@ async fn run_command(arguments: Arguments, output: &Output) -> Result<Exit, Erro
             show::accepted(output, &build);
             Ok(Exit::Success)
         }
+        Command::Batch { file } => Ok(batch::run(&client(global)?, &file, output).await?),
         Command::Get { id } => {
             let build = client(global)?.build(id).await?;
             show::document(output, &build, || crate::render::build_details(&build, now()));

@@ -3,6 +3,7 @@
 //! How a command ends: the exit codes that scripts rely on, decided in one place.
 
 use crate::client::ClientError;
+use crate::commands::BatchError;
 use crate::dev::DevError;
 use crate::local::LocalError;
 
@@ -43,6 +44,9 @@ pub enum Error {
     /// A build without a server cannot be started.
     #[error(transparent)]
     Local(#[from] LocalError),
+    /// The file of a batch is none.
+    #[error(transparent)]
+    Batch(#[from] BatchError),
     /// `slipway dev` cannot run.
     #[error(transparent)]
     Dev(#[from] DevError),
@@ -54,6 +58,7 @@ impl Error {
     pub fn code(&self) -> u8 {
         match self {
             Self::Client(error) => error.exit_code(),
+            Self::Batch(_) => 2,
             Self::Local(error) => error.exit_code(),
             Self::Dev(error) => error.exit_code(),
         }

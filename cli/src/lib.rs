@@ -21,6 +21,6 @@ pub mod sse;
 mod telemetry;
 
 pub use args::Arguments;
-pub use commands::run;
+pub use commands::{BatchError, run};
 pub use digest::digest_file;
 pub use exit::{Error, Exit};

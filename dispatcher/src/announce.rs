@@ -3,10 +3,14 @@
 //! Publishing what has happened already. The record says it, so whoever asked for it is answered
 //! even if the event cannot be stored at once; and what a crash prevents, the reconciler does.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use slipway_proto::event::Event;
 use slipway_proto::{Build, Timestamp};
+use slipway_queue::Queue;
+use slipway_queue::publish::Sent;
+use tokio_util::sync::CancellationToken;
 
 use crate::app::App;
 use crate::backoff::Backoff;
@@ -24,20 +28,51 @@ pub(crate) async fn announce(app: &App, event: Event) -> Option<u64> {
     };
     tracing::warn!(id = event.id, error = chain(&error), "publishing an event later");
     let (queue, stop) = (app.queue.clone(), app.stop.clone());
+    app.tasks.spawn(async move { again(&queue, &event, &stop).await });
+    None
+}
+
+/// Sees in the background that an event which was sent is stored, and says then where.
+pub(crate) fn announce_later(
+    app: &Arc<App>,
+    mut sent: Sent,
+    stored: impl FnOnce(u64) + Send + 'static,
+) {
+    let background = Arc::clone(app);
     app.tasks.spawn(async move {
-        let mut backoff = Backoff::default();
-        let announced = async {
-            while queue.publish_event(&event).await.is_err() {
-                if !backoff.pause(&stop).await {
-                    return;
+        let app = background;
+        match sent.stored(&app.queue).await {
+            Ok(sequence) => stored(sequence),
+            Err(error) => {
+                let event = sent.event();
+                tracing::warn!(id = event.id, error = chain(&error), "publishing an event later");
+                if let Some(sequence) = again(&app.queue, event, &app.stop).await {
+                    stored(sequence);
                 }
             }
-        };
-        if tokio::time::timeout(ANNOUNCE_FOR, announced).await.is_err() {
-            tracing::warn!(id = event.id, "gave up publishing an event; the reconciler will");
         }
     });
-    None
+}
+
+/// Publishes an event that could not be published at once, and returns its sequence; `None` when
+/// it is left to the reconciler.
+async fn again(queue: &Queue, event: &Event, stop: &CancellationToken) -> Option<u64> {
+    let mut backoff = Backoff::default();
+    let announced = async {
+        loop {
+            if let Ok(sequence) = queue.publish_event_at(event).await {
+                return Some(sequence);
+            }
+            if !backoff.pause(stop).await {
+                return None;
+            }
+        }
+    };
+    let announced = tokio::time::timeout(ANNOUNCE_FOR, announced).await;
+    announced.unwrap_or_else(|_elapsed| {
+        tracing::warn!(id = event.id, "gave up publishing an event; the reconciler will");
+        None
+    })
 }
 
 /// Publishes the outcome that a record holds, and before it what the projection has not heard: that

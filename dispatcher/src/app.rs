@@ -7,9 +7,11 @@ use std::sync::Arc;
 use slipway_artifact::ArtifactStore;
 use slipway_proto::environment::Catalogue;
 use slipway_queue::Queue;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::artifacts::Artifacts;
 use crate::builds::Builds;
 use crate::feed::Feed;
 use crate::metrics::Metrics;
@@ -18,6 +20,10 @@ use crate::projection::Projection;
 use crate::readiness::Readiness;
 use crate::reconcile::Reconciler;
 
+/// So many batches are read at once: reading one takes milliseconds of a processor, and for that
+/// time some times the memory of its bytes.
+pub(crate) const MAX_BATCHES_READ: usize = 4;
+
 /// The parts that requests are served from.
 #[derive(Debug)]
 pub(crate) struct App {
@@ -25,6 +31,8 @@ pub(crate) struct App {
     pub(crate) queue: Queue,
     /// Artifacts and archived logs.
     pub(crate) store: ArtifactStore,
+    /// Remembers which artifacts there are.
+    pub(crate) artifacts: Artifacts,
     /// The environments.
     pub(crate) catalogue: Catalogue,
     /// The largest artifact in bytes.
@@ -35,6 +43,8 @@ pub(crate) struct App {
     pub(crate) projection: Projection,
     /// Hands out events.
     pub(crate) feed: Arc<Feed>,
+    /// How many more batches may be read at this moment.
+    pub(crate) batches: Semaphore,
     /// Knows the pools.
     pub(crate) pools: Pools,
     /// Knows whether this dispatcher can serve.

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{FromRequestParts, RawPathParams};
+use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use http::request::Parts;
 use http::{HeaderMap, Request, Uri};
@@ -211,30 +212,42 @@ pub(crate) async fn json(request: Request<Body>) -> Result<serde_json::Value, Ap
             ),
         )
     };
+    let body = json_bytes(request, MAX_JSON, too_large).await?;
+    serde_json::from_slice(&body).map_err(|error| malformed(&error))
+}
+
+/// Reads the bytes of a JSON body that may have `limit` of them.
+pub(crate) async fn json_bytes(
+    request: Request<Body>,
+    limit: usize,
+    too_large: impl Fn() -> ApiError,
+) -> Result<Bytes, ApiError> {
     if !is_json(request.headers()) {
         return Err(ApiError::new(
             Code::UnsupportedMediaType,
             "send the request as JSON, with the header Content-Type: application/json",
         ));
     }
-    if content_length(request.headers()).is_some_and(|length| length > MAX_JSON as u64) {
+    if content_length(request.headers()).is_some_and(|length| length > limit as u64) {
         return Err(too_large());
     }
     let broken =
         || ApiError::new(Code::MalformedJson, "the body did not come to its end: send it again");
-    let read = axum::body::to_bytes(request.into_body(), MAX_JSON);
+    let read = axum::body::to_bytes(request.into_body(), limit);
     let read = tokio::time::timeout(BODY_DEADLINE, read).await.map_err(|_elapsed| broken())?;
-    let body = read.map_err(|error| {
+    read.map_err(|error| {
         let limit = std::error::Error::source(&error)
             .is_some_and(|source| source.to_string().contains("length limit"));
         if limit {
             return too_large();
         }
         broken()
-    })?;
-    serde_json::from_slice(&body).map_err(|error| {
-        ApiError::new(Code::MalformedJson, format!("the body is not JSON: {error}"))
     })
+}
+
+/// The answer to a body that is not JSON.
+pub(crate) fn malformed(error: &serde_json::Error) -> ApiError {
+    ApiError::new(Code::MalformedJson, format!("the body is not JSON: {error}"))
 }
 
 fn is_json(headers: &HeaderMap) -> bool {

@@ -14,6 +14,7 @@ mod accept;
 mod announce;
 mod app;
 mod archive;
+mod artifacts;
 mod backoff;
 mod builds;
 mod cancel;

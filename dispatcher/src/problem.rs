@@ -4,10 +4,11 @@
 //! domain is in HTTP.
 //!
 //! An error has two messages: `detail`, for the client, says what to do; the chain of sources, for
-//! the operator, goes to the log, once, here.
+//! the operator, goes to the log, once, when it is answered.
+
+mod code;
 
 use axum::response::{IntoResponse, Response};
-use http::StatusCode;
 use http::header::{CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use slipway_artifact::{ReceiveError, StoreError};
 use slipway_proto::api::Problem;
@@ -24,158 +25,7 @@ use crate::dead::DeadError;
 use crate::projection::ProjectionError;
 use crate::reconcile::SweepError;
 
-/// The stable codes, with the status and the few words that belong to each.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Code {
-    InvalidRequest,
-    MalformedJson,
-    UnsupportedMediaType,
-    RequestTooLarge,
-    InvalidName,
-    InvalidBuildId,
-    InvalidDigest,
-    InvalidQuery,
-    InvalidIdempotencyKey,
-    IdempotencyKeyReused,
-    InvalidContentDigest,
-    DigestMismatch,
-    /// Bytes that are no artifact; the code is the inspection's own.
-    InvalidArtifact(&'static str),
-    ArtifactTooLarge,
-    UploadTruncated,
-    UploadTimedOut,
-    ArtifactNotFound,
-    BuildNotFound,
-    BuildNotFinished,
-    BuildFinished,
-    BuildPublishing,
-    DeadLetterNotFound,
-    LetterUnreadable,
-    WorkerNotFound,
-    NotFound,
-    MethodNotAllowed,
-    QueueFull,
-    QueueUnavailable,
-    WorkerSilent,
-    StoreUnavailable,
-    NotReady,
-    ShuttingDown,
-    Internal,
-}
-
-impl Code {
-    /// Returns status, code and title.
-    fn describe(self) -> (StatusCode, &'static str, &'static str) {
-        use StatusCode as S;
-        match self {
-            Self::InvalidRequest => {
-                (S::UNPROCESSABLE_ENTITY, "invalid_request", "The build request has mistakes")
-            }
-            Self::MalformedJson => (S::BAD_REQUEST, "malformed_json", "The body is not JSON"),
-            Self::UnsupportedMediaType => (
-                S::UNSUPPORTED_MEDIA_TYPE,
-                "unsupported_media_type",
-                "The body has another media type than expected",
-            ),
-            Self::RequestTooLarge => {
-                (S::PAYLOAD_TOO_LARGE, "request_too_large", "The build request is too large")
-            }
-            Self::InvalidName => (S::BAD_REQUEST, "invalid_name", "A name in the path is wrong"),
-            Self::InvalidBuildId => (S::BAD_REQUEST, "invalid_build_id", "The build id is wrong"),
-            Self::InvalidDigest => (S::BAD_REQUEST, "invalid_digest", "The digest is wrong"),
-            Self::InvalidQuery => {
-                (S::BAD_REQUEST, "invalid_query", "The query parameters have mistakes")
-            }
-            Self::InvalidIdempotencyKey => {
-                (S::BAD_REQUEST, "invalid_idempotency_key", "The Idempotency-Key header is wrong")
-            }
-            Self::IdempotencyKeyReused => (
-                S::CONFLICT,
-                "idempotency_key_reused",
-                "The idempotency key belongs to another request",
-            ),
-            Self::InvalidContentDigest => {
-                (S::BAD_REQUEST, "invalid_content_digest", "The Content-Digest header is wrong")
-            }
-            Self::DigestMismatch => (
-                S::UNPROCESSABLE_ENTITY,
-                "digest_mismatch",
-                "The bytes are not those that Content-Digest announced",
-            ),
-            Self::InvalidArtifact(code) => {
-                (S::UNPROCESSABLE_ENTITY, code, "The file cannot become an image")
-            }
-            Self::ArtifactTooLarge => {
-                (S::PAYLOAD_TOO_LARGE, "artifact_too_large", "The artifact is too large")
-            }
-            Self::UploadTruncated => {
-                (S::BAD_REQUEST, "upload_truncated", "The upload ended before its end")
-            }
-            Self::UploadTimedOut => {
-                (S::REQUEST_TIMEOUT, "upload_timed_out", "The upload stood still for too long")
-            }
-            Self::ArtifactNotFound => {
-                (S::NOT_FOUND, "artifact_not_found", "The project has no such artifact")
-            }
-            Self::BuildNotFound => {
-                (S::NOT_FOUND, "build_not_found", "The project has no such build")
-            }
-            Self::BuildNotFinished => {
-                (S::CONFLICT, "build_not_finished", "The build is not finished")
-            }
-            Self::BuildFinished => (S::CONFLICT, "build_finished", "The build is finished"),
-            Self::BuildPublishing => {
-                (S::CONFLICT, "build_publishing", "The build is being published")
-            }
-            Self::DeadLetterNotFound => {
-                (S::NOT_FOUND, "dead_letter_not_found", "The project has no such dead letter")
-            }
-            Self::LetterUnreadable => (
-                S::UNPROCESSABLE_ENTITY,
-                "letter_unreadable",
-                "The dead letter holds no build request",
-            ),
-            Self::WorkerNotFound => (S::NOT_FOUND, "worker_not_found", "There is no such worker"),
-            Self::NotFound => (S::NOT_FOUND, "not_found", "There is nothing at this path"),
-            Self::MethodNotAllowed => {
-                (S::METHOD_NOT_ALLOWED, "method_not_allowed", "The path does not take this method")
-            }
-            Self::QueueFull => (S::SERVICE_UNAVAILABLE, "queue_full", "The queue is full"),
-            Self::QueueUnavailable => {
-                (S::SERVICE_UNAVAILABLE, "queue_unavailable", "The queue does not answer")
-            }
-            Self::WorkerSilent => {
-                (S::SERVICE_UNAVAILABLE, "worker_silent", "The worker does not answer")
-            }
-            Self::StoreUnavailable => {
-                (S::SERVICE_UNAVAILABLE, "store_unavailable", "The artifact store does not answer")
-            }
-            Self::NotReady => (S::SERVICE_UNAVAILABLE, "not_ready", "The dispatcher is not ready"),
-            Self::ShuttingDown => {
-                (S::SERVICE_UNAVAILABLE, "shutting_down", "The dispatcher is shutting down")
-            }
-            Self::Internal => {
-                (S::INTERNAL_SERVER_ERROR, "internal", "Something is wrong with the dispatcher")
-            }
-        }
-    }
-
-    /// Returns how many seconds a client should wait before it tries again; `None` where the same
-    /// request will fail again.
-    fn retry_after(self) -> Option<u16> {
-        match self {
-            // Builds leave the queue at the rate of the fleet.
-            Self::QueueFull => Some(5),
-            // A restarted server is back within a second or two.
-            Self::QueueUnavailable
-            | Self::WorkerSilent
-            | Self::StoreUnavailable
-            | Self::NotReady
-            | Self::ShuttingDown => Some(2),
-            _ => None,
-        }
-    }
-}
+pub(crate) use code::Code;
 
 /// An answer that is an error.
 #[derive(Debug)]
@@ -184,11 +34,21 @@ pub(crate) struct ApiError {
     detail: String,
     errors: Vec<FieldError>,
     closes: bool,
+    for_operator: Option<Box<ForOperator>>,
+}
+
+/// What an error says to the operator.
+#[derive(Debug)]
+struct ForOperator {
+    /// Whether it is the dispatcher's own fault.
+    is_ours: bool,
+    what: String,
+    cause: String,
 }
 
 impl ApiError {
     pub(crate) fn new(code: Code, detail: impl Into<String>) -> Self {
-        Self { code, detail: detail.into(), errors: Vec::new(), closes: false }
+        Self { code, detail: detail.into(), errors: Vec::new(), closes: false, for_operator: None }
     }
 
     /// An error with mistakes by field.
@@ -197,16 +57,16 @@ impl ApiError {
             [only] => only.to_string(),
             several => format!("{} mistakes: see `errors`", several.len()),
         };
-        Self { code, detail, errors, closes: false }
+        Self { errors, ..Self::new(code, detail) }
     }
 
     /// An error of ours, of which the client learns nothing but that it happened.
     pub(crate) fn internal(error: &(dyn std::error::Error + 'static), doing: &str) -> Self {
-        tracing::error!(error = chain(error), "failed to {doing}");
-        Self::new(
-            Code::Internal,
-            format!("failed to {doing}: the dispatcher's log says why; try again later"),
-        )
+        let what = format!("failed to {doing}");
+        let detail = format!("{what}: the dispatcher's log says why; try again later");
+        let cause = chain(error);
+        let for_operator = Some(Box::new(ForOperator { is_ours: true, what, cause }));
+        Self { for_operator, ..Self::new(Code::Internal, detail) }
     }
 
     /// The answer about a build that is not there.
@@ -219,6 +79,29 @@ impl ApiError {
     /// request is not read.
     pub(crate) fn closing(self) -> Self {
         Self { closes: true, ..self }
+    }
+
+    /// Adds what the operator is to know: what happened, and the error that was its cause.
+    fn because(self, what: &str, error: &(dyn std::error::Error + 'static)) -> Self {
+        let (what, cause) = (what.to_owned(), chain(error));
+        let for_operator = Some(Box::new(ForOperator { is_ours: false, what, cause }));
+        Self { for_operator, ..self }
+    }
+
+    /// Tells the operator, of `times` such errors.
+    pub(crate) fn log(&self, times: usize) {
+        let Some(ForOperator { is_ours, what, cause }) = self.for_operator.as_deref() else {
+            return;
+        };
+        match is_ours {
+            true => tracing::error!(error = cause, times, "{what}"),
+            false => tracing::warn!(error = cause, times, "{what}"),
+        }
+    }
+
+    /// Returns the code.
+    pub(crate) fn code(&self) -> Code {
+        self.code
     }
 
     /// Returns the document.
@@ -237,6 +120,7 @@ impl ApiError {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
+        self.log(1);
         let (status, ..) = self.code.describe();
         let body = serde_json::to_vec(&self.problem()).expect("a problem is always valid JSON");
         let mut response = (status, body).into_response();
@@ -265,11 +149,11 @@ pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
 }
 
 fn queue_unavailable(error: &(dyn std::error::Error + 'static)) -> ApiError {
-    tracing::warn!(error = chain(error), "NATS does not serve a request");
     ApiError::new(
         Code::QueueUnavailable,
         "NATS does not answer: try again, with the same Idempotency-Key if you sent one",
     )
+    .because("NATS does not serve a request", error)
 }
 
 impl From<AcceptError> for ApiError {
@@ -282,13 +166,11 @@ impl From<AcceptError> for ApiError {
                     "the key was sent before with another request, which became the build {build}: use a new key for a new request"
                 ),
             ),
-            AcceptError::Full(source) => {
-                tracing::warn!(error = chain(&source), "refused a build");
-                Self::new(
-                    Code::QueueFull,
-                    "as many builds wait as the queue may hold; nothing was accepted: try again later",
-                )
-            }
+            AcceptError::Full(source) => Self::new(
+                Code::QueueFull,
+                "as many builds wait as the queue may hold; nothing was accepted: try again later",
+            )
+            .because("refused a build", &source),
             AcceptError::Unavailable(source) => queue_unavailable(source.as_ref()),
             AcceptError::Store(source) => source.into(),
             AcceptError::Refused(source) => Self::internal(&source, "queue the build"),
@@ -346,13 +228,11 @@ impl From<DeadError> for ApiError {
                     state.as_str()
                 ),
             ),
-            DeadError::Publish(PublishError::Full(source)) => {
-                tracing::warn!(error = chain(&*source), "a replay waits for room in the queue");
-                Self::new(
-                    Code::QueueFull,
-                    "as many builds wait as the queue may hold; the replay is recorded and follows when there is room: replay it again to be sure",
-                )
-            }
+            DeadError::Publish(PublishError::Full(source)) => Self::new(
+                Code::QueueFull,
+                "as many builds wait as the queue may hold; the replay is recorded and follows when there is room: replay it again to be sure",
+            )
+            .because("a replay waits for room in the queue", &*source),
             DeadError::Publish(PublishError::Refused(source)) => {
                 Self::internal(&*source, "queue the build")
             }
@@ -416,11 +296,11 @@ impl From<ContentDigestError> for ApiError {
 impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> Self {
         if error.is_transient() {
-            tracing::warn!(error = chain(&error), "the artifact store does not serve a request");
             return Self::new(
                 Code::StoreUnavailable,
                 "the artifact store does not answer: try again",
-            );
+            )
+            .because("the artifact store does not serve a request", &error);
         }
         Self::internal(&error, "use the artifact store")
     }
@@ -446,56 +326,6 @@ impl From<ReceiveError> for ApiError {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const ALL: [Code; 33] = [
-        Code::InvalidRequest,
-        Code::MalformedJson,
-        Code::UnsupportedMediaType,
-        Code::RequestTooLarge,
-        Code::InvalidName,
-        Code::InvalidBuildId,
-        Code::InvalidDigest,
-        Code::InvalidQuery,
-        Code::InvalidIdempotencyKey,
-        Code::IdempotencyKeyReused,
-        Code::InvalidContentDigest,
-        Code::DigestMismatch,
-        Code::InvalidArtifact("not_an_artifact"),
-        Code::ArtifactTooLarge,
-        Code::UploadTruncated,
-        Code::UploadTimedOut,
-        Code::ArtifactNotFound,
-        Code::BuildNotFound,
-        Code::BuildNotFinished,
-        Code::BuildFinished,
-        Code::BuildPublishing,
-        Code::DeadLetterNotFound,
-        Code::LetterUnreadable,
-        Code::WorkerNotFound,
-        Code::NotFound,
-        Code::MethodNotAllowed,
-        Code::QueueFull,
-        Code::QueueUnavailable,
-        Code::WorkerSilent,
-        Code::StoreUnavailable,
-        Code::NotReady,
-        Code::ShuttingDown,
-        Code::Internal,
-    ];
-
-    /// Golden: clients branch on these.
-    #[test]
-    fn codes_and_their_statuses_stay() {
-        let lines: Vec<String> = ALL
-            .iter()
-            .map(|code| {
-                let (status, text, title) = code.describe();
-                let retry = code.retry_after().map(|s| format!(" (retry after {s} s)"));
-                format!("{} {text}: {title}{}", status.as_u16(), retry.unwrap_or_default())
-            })
-            .collect();
-        insta::assert_snapshot!(lines.join("\n"));
-    }
 
     #[test]
     fn the_only_mistake_is_also_the_detail() {

@@ -4,6 +4,7 @@
 //! description is tested.
 
 mod artifacts;
+mod batch;
 mod builds;
 mod dead;
 mod events;
@@ -45,6 +46,7 @@ fn table() -> Vec<Route> {
         (Method::HEAD, artifact, head(artifacts::show)),
         (Method::POST, builds, post(builds::submit)),
         (Method::GET, builds, get(builds::list)),
+        (Method::POST, "/v1/projects/{project}/builds:batch", post(batch::submit)),
         (Method::POST, "/v1/projects/{project}/builds:cancel", post(builds::call_off_waiting)),
         (Method::GET, build, get(builds::show)),
         (Method::POST, "/v1/projects/{project}/builds/{build}/cancel", post(builds::call_off)),

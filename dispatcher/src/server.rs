@@ -19,13 +19,14 @@ use slipway_queue::topology::TopologyError;
 use slipway_queue::{ConnectError, Queue, QueueOptions};
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::app::App;
+use crate::app::{App, MAX_BATCHES_READ};
 use crate::archive::Archiver;
+use crate::artifacts::Artifacts;
 use crate::backoff::Backoff;
 use crate::builds::Builds;
 use crate::config::{Config, ConfigError};
@@ -152,10 +153,12 @@ impl Dispatcher {
             builds: Builds::new(queue.clone(), projection.clone()),
             queue,
             store,
+            artifacts: Artifacts::default(),
             catalogue,
             max_artifact_bytes: config.max_artifact_bytes,
             projection,
             feed: Arc::default(),
+            batches: Semaphore::new(MAX_BATCHES_READ),
             pools: Pools::default(),
             readiness,
             reconciler: Reconciler::default(),

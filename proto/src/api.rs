@@ -203,6 +203,41 @@ pub struct BuildList {
     pub next_cursor: Option<String>,
 }
 
+/// The most builds that one batch may have.
+pub const MAX_BATCH: usize = 1000;
+
+/// What became of the builds of a batch.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BatchView {
+    /// How many are new builds.
+    pub accepted: usize,
+    /// How many were submitted before, under their keys.
+    pub repeated: usize,
+    /// How many are not accepted.
+    pub refused: usize,
+    /// What became of each, in the order of the batch.
+    pub results: Vec<BatchResult>,
+}
+
+/// What became of one build of a batch: what would have been answered to it alone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BatchResult {
+    /// The HTTP status: 202 accepted now, 200 accepted before, else that of the problem.
+    pub status: u16,
+    /// The path of the build, if it is accepted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub location: Option<String>,
+    /// The build, if it is accepted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub build: Option<BuildView>,
+    /// Why it is not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<Problem>,
+    /// After how many seconds it should be submitted again; absent where it would fail again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_after_s: Option<u16>,
+}
+
 /// An environment, as far as a user needs to know it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EnvironmentView {

@@ -9,8 +9,9 @@
 
 use std::time::Duration;
 
+use async_nats::jetstream::context::{PublishAckFuture, PublishErrorKind};
 use async_nats::jetstream::message::{PublishMessage, StreamMessage};
-use async_nats::jetstream::{self, ErrorCode, context::PublishErrorKind};
+use async_nats::jetstream::{self, ErrorCode};
 use bytes::Bytes;
 use slipway_proto::Timestamp;
 
@@ -32,6 +33,13 @@ pub(crate) struct Entry {
     pub(crate) revision: u64,
     /// When it was written, by the server's clock.
     pub(crate) written_at: Timestamp,
+}
+
+/// The first value of a key, which was sent and may be stored.
+pub(crate) struct Creating {
+    key: String,
+    value: Bytes,
+    sent: Result<PublishAckFuture, Refused>,
 }
 
 /// Why an entry could not be read or written.
@@ -90,11 +98,31 @@ impl Bucket {
 
     /// Writes the first value of a key and returns its revision.
     pub(crate) async fn create(&self, key: &str, value: Bytes) -> Result<u64, BucketError> {
-        match self.update(key, value.clone(), 0).await {
-            Err(BucketError::Conflict) => match self.last(key).await? {
+        let creating = self.begin_create(key.to_owned(), value).await;
+        self.finish_create(creating).await
+    }
+
+    /// Sends the first value of a key without waiting until it is stored. What is sent later on the
+    /// same connection is stored later, so values get their revisions in the order of these calls.
+    pub(crate) async fn begin_create(&self, key: String, value: Bytes) -> Creating {
+        let message = PublishMessage::build().payload(value.clone());
+        let sent = self.send(&key, message, 0).await;
+        Creating { key, value, sent }
+    }
+
+    /// Waits until a first value is stored and returns its revision. One that has to be sent again
+    /// loses its place in the order.
+    pub(crate) async fn finish_create(&self, creating: Creating) -> Result<u64, BucketError> {
+        let Creating { key, value, sent } = creating;
+        let first = match sent {
+            Ok(sent) => acknowledged(sent).await,
+            Err(refused) => Err(refused),
+        };
+        match self.write(&key, value.clone(), 0, first).await {
+            Err(BucketError::Conflict) => match self.last(&key).await? {
                 // What a deletion left behind has a revision of its own, and is no entry.
                 Some(message) if is_removed(&message) => {
-                    self.update(key, value, message.sequence).await
+                    self.update(&key, value, message.sequence).await
                 }
                 _ => Err(BucketError::Conflict),
             },
@@ -109,10 +137,30 @@ impl Bucket {
         value: Bytes,
         revision: u64,
     ) -> Result<u64, BucketError> {
+        let message = PublishMessage::build().payload(value.clone());
+        let first = self.publish(key, message, revision).await;
+        self.write(key, value, revision, first).await
+    }
+
+    /// Writes a value of which the first try came out as given.
+    async fn write(
+        &self,
+        key: &str,
+        value: Bytes,
+        revision: u64,
+        first: Result<u64, Refused>,
+    ) -> Result<u64, BucketError> {
         let mut unavailable = None;
+        let mut first = Some(first);
         for attempt in 0..MAX_TRIES {
-            let message = PublishMessage::build().payload(value.clone());
-            match self.publish(key, message, revision).await {
+            let outcome = match first.take() {
+                Some(first) => first,
+                None => {
+                    let message = PublishMessage::build().payload(value.clone());
+                    self.publish(key, message, revision).await
+                }
+            };
+            match outcome {
                 Ok(revision) => return Ok(revision),
                 Err(Refused::Wrong) if unavailable.is_some() => {
                     return self.settle(key, &value).await;
@@ -159,22 +207,32 @@ impl Bucket {
         message: PublishMessage,
         revision: u64,
     ) -> Result<u64, Refused> {
+        acknowledged(self.send(key, message, revision).await?).await
+    }
+
+    async fn send(
+        &self,
+        key: &str,
+        message: PublishMessage,
+        revision: u64,
+    ) -> Result<PublishAckFuture, Refused> {
         let message = message.expected_last_subject_sequence(revision);
-        let unavailable = |error: async_nats::Error| Refused::Unavailable(error);
-        let acknowledgement = self
-            .jetstream
-            .send_publish(self.subject(key), message)
-            .await
-            .map_err(|error| unavailable(error.into()))?;
-        match acknowledgement.await {
-            Ok(acknowledgement) => Ok(acknowledgement.sequence),
-            Err(error) => match (error.kind(), crate::publish::server_error(&error)) {
-                (PublishErrorKind::WrongLastSequence, _) => Err(Refused::Wrong),
-                (_, Some(ErrorCode::STREAM_WRONG_LAST_SEQUENCE_CONSTANT)) => Err(Refused::Busy),
-                (_, Some(ErrorCode::STREAM_STORE_FAILED)) => Err(Refused::Full(error.into())),
-                _ => Err(unavailable(error.into())),
-            },
-        }
+        let sent = self.jetstream.send_publish(self.subject(key), message).await;
+        sent.map_err(|error| Refused::Unavailable(error.into()))
+    }
+}
+
+/// Waits for what the server says of a write, and returns its revision.
+async fn acknowledged(sent: PublishAckFuture) -> Result<u64, Refused> {
+    let error = match sent.await {
+        Ok(acknowledgement) => return Ok(acknowledgement.sequence),
+        Err(error) => error,
+    };
+    match (error.kind(), crate::publish::server_error(&error)) {
+        (PublishErrorKind::WrongLastSequence, _) => Err(Refused::Wrong),
+        (_, Some(ErrorCode::STREAM_WRONG_LAST_SEQUENCE_CONSTANT)) => Err(Refused::Busy),
+        (_, Some(ErrorCode::STREAM_STORE_FAILED)) => Err(Refused::Full(error.into())),
+        _ => Err(Refused::Unavailable(error.into())),
     }
 }
 

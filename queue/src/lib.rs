@@ -29,4 +29,4 @@ pub mod topology;
 pub use connection::{ConnectError, Queue, QueueOptions};
 pub use failpoint::{failpoint, is_off};
 pub use publish::PublishError;
-pub use record::{Record, RecordError, Records};
+pub use record::{Creating, Record, RecordError, Records};

@@ -80,18 +80,34 @@ pub struct Sent {
 }
 
 impl Sent {
+    /// Returns the event.
+    #[must_use]
+    pub fn event(&self) -> &Event {
+        &self.event
+    }
+
     /// Makes sure that the event is stored, publishing it again if it is not.
     ///
     /// # Errors
     ///
     /// When the server does not acknowledge.
-    pub async fn ensure(self, queue: &Queue) -> Result<(), PublishError> {
-        if let Some(pending) = self.pending
-            && pending.await.is_ok()
+    pub async fn ensure(mut self, queue: &Queue) -> Result<(), PublishError> {
+        self.stored(queue).await.map(drop)
+    }
+
+    /// The same, and returns the event's sequence; that of the first copy if this is another. May be
+    /// called again after an error.
+    ///
+    /// # Errors
+    ///
+    /// When the server does not acknowledge.
+    pub async fn stored(&mut self, queue: &Queue) -> Result<u64, PublishError> {
+        if let Some(pending) = self.pending.take()
+            && let Ok(acknowledgement) = pending.await
         {
-            return Ok(());
+            return Ok(acknowledgement.sequence);
         }
-        queue.publish_event(&self.event).await.map(drop)
+        queue.publish_event_at(&self.event).await
     }
 }
 

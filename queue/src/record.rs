@@ -8,7 +8,7 @@ use bytes::Bytes;
 use slipway_proto::{Build, BuildId, ProjectName};
 
 use crate::Queue;
-use crate::bucket::{Bucket, BucketError};
+use crate::bucket::{self, Bucket, BucketError};
 use crate::read::{Message, ReadError, Reader};
 
 /// Reads and writes live build records.
@@ -24,6 +24,12 @@ pub struct Record {
     pub build: Build,
     /// Its revision: the sequence of its message in the bucket's stream.
     pub revision: u64,
+}
+
+/// The first record of a build, which was sent and may be stored.
+pub struct Creating {
+    build: Build,
+    entry: bucket::Creating,
 }
 
 /// Why a record could not be read or written.
@@ -103,8 +109,26 @@ impl Records {
     /// # Errors
     ///
     /// [`RecordError::Conflict`] when there is one already.
-    pub async fn create(&self, mut build: Build) -> Result<Record, RecordError> {
-        let revision = self.bucket.create(&key(&build), bytes(&build)).await?;
+    pub async fn create(&self, build: Build) -> Result<Record, RecordError> {
+        let creating = self.begin_create(build).await;
+        self.finish_create(creating).await
+    }
+
+    /// Sends the first record of a build without waiting until it is stored. Builds are accepted in
+    /// the order of these calls, those aside that have to be sent again.
+    pub async fn begin_create(&self, build: Build) -> Creating {
+        let entry = self.bucket.begin_create(key(&build), bytes(&build)).await;
+        Creating { build, entry }
+    }
+
+    /// Waits until a first record is stored.
+    ///
+    /// # Errors
+    ///
+    /// [`RecordError::Conflict`] when there is one already.
+    pub async fn finish_create(&self, creating: Creating) -> Result<Record, RecordError> {
+        let Creating { mut build, entry } = creating;
+        let revision = self.bucket.finish_create(entry).await?;
         if build.order == 0 {
             build.order = revision;
         }

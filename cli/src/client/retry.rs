@@ -10,13 +10,13 @@ use super::ClientError;
 
 /// How often a request is sent at most. With the pauses below that is about a minute: longer than
 /// the restart of a dispatcher, shorter than the patience of who waits for it.
-const MAX_TRIES: u32 = 10;
+pub(super) const MAX_TRIES: u32 = 10;
 
 /// The first pause; it doubles from there.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 
 /// The longest pause, also of those that the server asks for.
-const LONGEST_PAUSE: Duration = Duration::from_secs(15);
+pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(15);
 
 /// Through what a request is repeated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -5,8 +5,8 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use slipway_proto::BuildId;
 use slipway_proto::api::BuildView;
+use slipway_proto::{BuildId, Digest};
 
 use crate::args::{RequestArgs, RetryArgs};
 use crate::client::{Client, ClientError, Progress, Upload};
@@ -21,18 +21,28 @@ pub(super) async fn submit(
     request: &RequestArgs,
     output: &Output,
 ) -> Result<BuildView, ClientError> {
-    let (digest, size_bytes) = digest(file).await?;
-    let filename = request.filename(file);
-    let progress: Arc<dyn Progress> =
-        Arc::new(UploadProgress::new(&filename, size_bytes, output.notes_on_terminal()));
-    let upload = Upload { path: file, filename: &filename, digest, size_bytes };
-    if client.upload(upload, &progress).await?.is_none() {
-        output.note(&format!("{filename} is there already ({digest})"));
-    }
+    let digest = upload(client, file, &request.filename(file), output).await?;
     let key = key(request.idempotency_key.as_deref());
     let build = client.submit(&request.document(digest, file), &key).await?;
     note_accepted(&build, output);
     Ok(build)
+}
+
+/// Uploads an artifact if the project does not have it, and returns its digest.
+pub(super) async fn upload(
+    client: &Client,
+    file: &Path,
+    filename: &str,
+    output: &Output,
+) -> Result<Digest, ClientError> {
+    let (digest, size_bytes) = digest(file).await?;
+    let progress: Arc<dyn Progress> =
+        Arc::new(UploadProgress::new(filename, size_bytes, output.notes_on_terminal()));
+    let upload = Upload { path: file, filename, digest, size_bytes };
+    if client.upload(upload, &progress).await?.is_none() {
+        output.note(&format!("{filename} is there already ({digest})"));
+    }
+    Ok(digest)
 }
 
 /// Submits once more what a finished build was made from.
@@ -57,7 +67,7 @@ fn note_accepted(build: &BuildView, output: &Output) {
     output.note(&format!("build {id} accepted: {} on {environment}", build.target));
 }
 
-async fn digest(file: &Path) -> Result<(slipway_proto::Digest, u64), ClientError> {
+async fn digest(file: &Path) -> Result<(Digest, u64), ClientError> {
     let path = file.to_owned();
     let digested = tokio::task::spawn_blocking(move || digest_file(&path)).await;
     digested

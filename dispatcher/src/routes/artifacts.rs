@@ -92,6 +92,7 @@ async fn receive(
     }
     app.metrics.upload_bytes.fetch_add(upload.received(), Ordering::Relaxed);
     let artifact = upload.finish(project, &filename, expected, Timestamp::now()).await?;
+    app.artifacts.forget(project, artifact.digest);
     Metrics::count(&app.metrics.uploads_stored);
     let status = if known { StatusCode::OK } else { StatusCode::CREATED };
     let mut response = json(&artifact);

@@ -9,7 +9,7 @@ use axum::response::Response;
 use http::header::{HeaderValue, LOCATION};
 use http::{HeaderMap, StatusCode, Uri};
 use slipway_proto::api::{BuildList, BuildView, CancelledView, StateName};
-use slipway_proto::{ProjectName, Reference, Submission};
+use slipway_proto::{Build, ProjectName, Reference, Submission};
 
 use super::json;
 use crate::accept::{AcceptError, Accepted, Beside, accept, retry};
@@ -27,9 +27,8 @@ pub(super) async fn submit(
 ) -> Result<Response, ApiError> {
     Parameters::read(request.uri(), &[]).finish()?;
     let headers = request.headers().clone();
-    let key = idempotency_key(&headers)?;
+    let beside = beside(&headers)?;
     let document = extract::json(request).await?;
-    let beside = Beside { key, traceparent: traceparent(&headers) };
     let outcome = accept(&app, project.clone(), Submission::read(&document), beside).await;
     accepted(&app, &project, outcome)
 }
@@ -41,19 +40,29 @@ pub(super) async fn repeat(
     uri: Uri,
 ) -> Result<Response, ApiError> {
     Parameters::read(&uri, &[]).finish()?;
-    let beside = Beside { key: idempotency_key(&headers)?, traceparent: traceparent(&headers) };
-    let outcome = retry(&app, project.clone(), build, beside).await;
+    let outcome = retry(&app, project.clone(), build, beside(&headers)?).await;
     accepted(&app, &project, outcome)
 }
 
-/// Counts and answers what became of a request for a build.
+/// Answers what became of a request for a build.
 fn accepted(
     app: &App,
     project: &ProjectName,
     outcome: Result<Accepted, AcceptError>,
 ) -> Result<Response, ApiError> {
-    let metrics = &app.metrics;
-    Metrics::count(match &outcome {
+    count(&app.metrics, &outcome);
+    let outcome = outcome?;
+    let (status, build) = (status(&outcome), outcome.build());
+    let mut response = json(&BuildView::from(build));
+    *response.status_mut() = status;
+    let location = HeaderValue::try_from(location(project, build));
+    response.headers_mut().insert(LOCATION, location.expect("names and ids are ASCII"));
+    Ok(response)
+}
+
+/// Counts what became of a request for a build.
+pub(super) fn count(metrics: &Metrics, outcome: &Result<Accepted, AcceptError>) {
+    Metrics::count(match outcome {
         Ok(Accepted::Now(_)) => &metrics.submits_accepted,
         Ok(Accepted::Before(_)) => &metrics.submits_repeated,
         Err(AcceptError::Invalid(_) | AcceptError::NotFound(_) | AcceptError::NotFinished(_)) => {
@@ -63,16 +72,19 @@ fn accepted(
         Err(AcceptError::Full(_)) => &metrics.submits_queue_full,
         Err(_) => &metrics.submits_unavailable,
     });
-    let (status, build) = match outcome? {
-        Accepted::Now(build) => (StatusCode::ACCEPTED, build),
-        Accepted::Before(build) => (StatusCode::OK, build),
-    };
-    let mut response = json(&BuildView::from(&build));
-    *response.status_mut() = status;
-    let location = format!("/v1/projects/{project}/builds/{}", build.request.build);
-    let location = HeaderValue::try_from(location).expect("names and ids are ASCII");
-    response.headers_mut().insert(LOCATION, location);
-    Ok(response)
+}
+
+/// Returns the status that says that a build was accepted, now or before.
+pub(super) fn status(accepted: &Accepted) -> StatusCode {
+    match accepted {
+        Accepted::Now(_) => StatusCode::ACCEPTED,
+        Accepted::Before(_) => StatusCode::OK,
+    }
+}
+
+/// Returns the path of a build.
+pub(super) fn location(project: &ProjectName, build: &Build) -> String {
+    format!("/v1/projects/{project}/builds/{}", build.request.build)
 }
 
 /// What the outcome of a build that somebody cancelled says.
@@ -98,21 +110,27 @@ pub(super) async fn call_off_waiting(
     Ok(json(&CancelledView { cancelled }))
 }
 
-fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, ApiError> {
-    let Some(key) = extract::header(headers, "idempotency-key") else { return Ok(None) };
-    let visible = key.bytes().all(|byte| byte.is_ascii_graphic());
-    if (1..=255).contains(&key.len()) && visible {
-        return Ok(Some(key));
+/// Reads what comes with a request beside its document.
+fn beside(headers: &HeaderMap) -> Result<Beside, ApiError> {
+    let key = extract::header(headers, "idempotency-key");
+    if key.is_some_and(|key| !is_key(key)) {
+        return Err(ApiError::new(Code::InvalidIdempotencyKey, KEY_RULE));
     }
-    Err(ApiError::new(
-        Code::InvalidIdempotencyKey,
-        "an idempotency key has 1 to 255 visible ASCII characters, as a UUID has",
-    ))
+    Ok(Beside { key: key.map(str::to_owned), traceparent: traceparent(headers).map(Arc::from) })
+}
+
+/// Says what an idempotency key may be.
+pub(super) const KEY_RULE: &str =
+    "an idempotency key has 1 to 255 visible ASCII characters, as a UUID has";
+
+/// Returns whether a text may be an idempotency key.
+pub(super) fn is_key(key: &str) -> bool {
+    (1..=255).contains(&key.len()) && key.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
 /// Returns the trace context if it has the form of W3C Trace Context, section 3.2; a broken one is
 /// to be ignored.
-fn traceparent(headers: &HeaderMap) -> Option<&str> {
+pub(super) fn traceparent(headers: &HeaderMap) -> Option<&str> {
     let value = extract::header(headers, "traceparent")?;
     let parts: Vec<&str> = value.split('-').collect();
     let lengths: Vec<usize> = parts.iter().map(|part| part.len()).collect();

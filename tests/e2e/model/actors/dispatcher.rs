@@ -50,8 +50,8 @@ enum Accept {
     Create(BuildId),
     Enqueue { record: Record, fresh: bool },
     Withdraw(Record),
+    Answer(Record),
     Announce(Record),
-    Answer(BuildId),
 }
 
 #[derive(Debug)]
@@ -121,7 +121,7 @@ impl Dispatcher {
             return;
         }
         self.next = Some(match call {
-            Call::Submit => Step::Accept(Accept::Look(build)),
+            Call::Submit => Step::Accept(Accept::Create(build)),
             Call::Cancel => Step::Cancel(Cancel::Read(build)),
             Call::Replay => Step::Letter(build, LetterUse::Replay),
             Call::Drop => Step::Letter(build, LetterUse::Drop),
@@ -156,12 +156,14 @@ impl<S: Server> Scene<S> {
 
     async fn accept(&mut self, step: Accept) -> Option<Accept> {
         match step {
+            // Only where the record is there already. One that is gone by now is an error, after
+            // which the client submits again.
             Accept::Look(build) => match self.server.read(build).await {
-                None => Some(Accept::Create(build)),
+                None => None,
                 Some(record) if is_untouched(&record.build) => {
                     Some(Accept::Enqueue { record, fresh: false })
                 }
-                Some(_) => Some(Accept::Answer(build)),
+                Some(record) => self.answer(&record),
             },
             Accept::Create(id) => {
                 let request = self.request(id).clone();
@@ -175,22 +177,29 @@ impl<S: Server> Scene<S> {
             Accept::Enqueue { record, fresh } => match self.enqueue(&record).await {
                 Enqueued::Full => fresh.then_some(Accept::Withdraw(record)),
                 Enqueued::Now | Enqueued::Before | Enqueued::Repeated => {
-                    Some(Accept::Announce(record))
+                    Some(Accept::Answer(record))
                 }
             },
             Accept::Withdraw(record) => {
                 self.withdraw(&record).await;
                 None
             }
+            // Who is answered does not wait for the event, which a crash may still prevent.
+            Accept::Answer(record) => {
+                self.answer(&record);
+                Some(Accept::Announce(record))
+            }
             Accept::Announce(record) => {
                 self.publish(Event::queued(&record.build)).await;
-                Some(Accept::Answer(record.build.request.build))
-            }
-            Accept::Answer(build) => {
-                self.history.answered.insert(build);
                 None
             }
         }
+    }
+
+    /// The client is told that its build is accepted: the end of the steps that it waits for.
+    fn answer(&mut self, record: &Record) -> Option<Accept> {
+        self.history.answered.insert(record.build.request.build);
+        None
     }
 
     async fn enqueue(&mut self, record: &Record) -> Enqueued {

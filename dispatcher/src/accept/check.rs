@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! What is checked of a request before anything is written, with all its mistakes at once.
+
+use slipway_proto::{BuildId, BuildRequest, FieldError, PoolName, ProjectName, Submission};
+
+use super::AcceptError;
+use crate::app::App;
+
+/// Checks everything, and reports all mistakes at once, behind those that were found `before`.
+pub(super) async fn check(
+    app: &App,
+    id: BuildId,
+    project: &ProjectName,
+    submission: Submission,
+    before: Vec<FieldError>,
+) -> Result<BuildRequest, AcceptError> {
+    let uploaded = match submission.artifact() {
+        Some(digest) => app.artifacts.find(&app.store, project, digest).await?,
+        None => None,
+    };
+    let pool = submission.pool().clone();
+    let known = app.pools.exists(&app.queue, &pool).await;
+    let checked = submission.accept(id, project.clone(), uploaded.as_deref(), &app.catalogue);
+    let mut mistakes = before;
+    let request = match checked {
+        Ok(request) => Some(request),
+        Err(more) => {
+            mistakes.extend(more);
+            None
+        }
+    };
+    refuse(mistakes, known, &pool)?;
+    Ok(request.expect("without mistakes there is a request"))
+}
+
+/// Checks what may have changed since a request was checked first.
+pub(super) async fn check_again(app: &App, request: &BuildRequest) -> Result<(), AcceptError> {
+    let mut mistakes = Vec::new();
+    let digest = request.artifact.digest;
+    if app.store.record(&request.project, digest).await?.is_none() {
+        mistakes.push(FieldError {
+            field: "artifact".to_owned(),
+            code: "artifact_not_found".to_owned(),
+            detail: format!("the project has no artifact {digest} any more: upload it again"),
+        });
+    }
+    let known = app.pools.exists(&app.queue, &request.pool).await;
+    refuse(mistakes, known, &request.pool)
+}
+
+/// Refuses a request with mistakes, of which the pool may be another; `known` says whether there is
+/// such a pool.
+fn refuse(
+    mut mistakes: Vec<FieldError>,
+    known: Option<bool>,
+    pool: &PoolName,
+) -> Result<(), AcceptError> {
+    if known == Some(false) {
+        mistakes.push(FieldError {
+            field: "pool".to_owned(),
+            code: "pool_not_found".to_owned(),
+            detail: format!(
+                "no worker has ever served the pool `{pool}`: start one with --pool {pool}, or leave the field out"
+            ),
+        });
+    }
+    if !mistakes.is_empty() {
+        return Err(AcceptError::Invalid(mistakes));
+    }
+    if known.is_none() {
+        return Err(AcceptError::Unavailable("the pools are not known".into()));
+    }
+    Ok(())
+}

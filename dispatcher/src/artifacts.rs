@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! What was uploaded, remembered for a moment.
+//!
+//! Each submission names an artifact, and the store, a directory or a cloud, takes two reads to say
+//! what it is. Many submissions at once name few artifacts: a matrix of builds, a batch. Bytes never
+//! change under their digest; what can change is that they vanish, which is found by the worker as
+//! if they had vanished a moment later, and the name they were uploaded under last. An upload to
+//! this dispatcher is seen at once, one to another within [`KEPT`].
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use slipway_artifact::{ArtifactStore, StoreError};
+use slipway_proto::api::ArtifactView;
+use slipway_proto::submission::Uploaded;
+use slipway_proto::{Digest, ProjectName};
+use tokio::time::Instant;
+
+/// How long an artifact is remembered: long enough for a thousand submissions.
+const KEPT: Duration = Duration::from_secs(1);
+
+/// How many are remembered at most; each takes some hundred bytes.
+const MAX_KEPT: usize = 4096;
+
+/// Remembers artifacts that the store has.
+#[derive(Debug, Default)]
+pub(crate) struct Artifacts {
+    kept: Mutex<HashMap<(ProjectName, Digest), Kept>>,
+    /// Counts uploads, so that what was read before one is not remembered after it.
+    uploads: AtomicU64,
+}
+
+#[derive(Debug)]
+struct Kept {
+    since: Instant,
+    uploaded: Arc<Uploaded>,
+}
+
+impl Artifacts {
+    /// Returns what a project uploaded under a digest, if it did and the bytes are still there.
+    pub(crate) async fn find(
+        &self,
+        store: &ArtifactStore,
+        project: &ProjectName,
+        digest: Digest,
+    ) -> Result<Option<Arc<Uploaded>>, StoreError> {
+        let key = (project.clone(), digest);
+        if let Some(uploaded) = self.kept(&key) {
+            return Ok(Some(uploaded));
+        }
+        let uploads = self.uploads.load(Ordering::SeqCst);
+        let Some(found) = store.record(project, digest).await? else { return Ok(None) };
+        let uploaded = Arc::new(uploaded(found));
+        self.keep(key, Arc::clone(&uploaded), uploads);
+        Ok(Some(uploaded))
+    }
+
+    /// Forgets an artifact, since it was uploaded anew.
+    pub(crate) fn forget(&self, project: &ProjectName, digest: Digest) {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        self.uploads.fetch_add(1, Ordering::SeqCst);
+        kept.remove(&(project.clone(), digest));
+    }
+
+    fn kept(&self, key: &(ProjectName, Digest)) -> Option<Arc<Uploaded>> {
+        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = kept.get(key).filter(|found| found.since.elapsed() < KEPT)?;
+        Some(Arc::clone(&found.uploaded))
+    }
+
+    /// Remembers what was read when there had been so many uploads.
+    fn keep(&self, key: (ProjectName, Digest), uploaded: Arc<Uploaded>, uploads: u64) {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.uploads.load(Ordering::SeqCst) != uploads {
+            return;
+        }
+        if kept.len() >= MAX_KEPT {
+            kept.retain(|_, found| found.since.elapsed() < KEPT);
+            if kept.len() >= MAX_KEPT {
+                kept.clear();
+            }
+        }
+        kept.insert(key, Kept { since: Instant::now(), uploaded });
+    }
+}
+
+fn uploaded(artifact: ArtifactView) -> Uploaded {
+    Uploaded { size_bytes: artifact.size_bytes, filename: artifact.filename, facts: artifact.facts }
+}
+
+#[cfg(test)]
+mod tests {
+    use slipway_proto::ArtifactFacts;
+    use slipway_proto::Timestamp;
+
+    use super::*;
+    use crate::testing;
+
+    async fn upload(store: &ArtifactStore, project: &ProjectName, name: &str) -> Digest {
+        let mut upload = store.receive().await.expect("it begins");
+        upload.write(testing::executable().into()).await.expect("it is written");
+        let stored = upload.finish(project, name, None, Timestamp::now()).await;
+        stored.expect("it is kept").digest
+    }
+
+    #[tokio::test]
+    async fn what_is_remembered_is_read_again_after_an_upload_and_after_a_while() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let store = ArtifactStore::open(directory.path().to_str().expect("a text")).await;
+        let (store, project) = (store.expect("it opens"), "team".parse().expect("a name"));
+        let artifacts = Artifacts::default();
+        let digest = upload(&store, &project, "a").await;
+        let name = async || {
+            let found = artifacts.find(&store, &project, digest).await.expect("it answers");
+            found.map(|uploaded| uploaded.filename.clone())
+        };
+        assert_eq!(name().await.as_deref(), Some("a"));
+        upload(&store, &project, "b").await;
+        assert_eq!(name().await.as_deref(), Some("a"), "nobody told of the upload");
+        artifacts.forget(&project, digest);
+        assert_eq!(name().await.as_deref(), Some("b"));
+        let other = "other".parse().expect("a name");
+        assert!(artifacts.find(&store, &other, digest).await.expect("it answers").is_none());
+        upload(&store, &project, "c").await;
+        for found in artifacts.kept.lock().expect("a lock").values_mut() {
+            found.since -= KEPT;
+        }
+        assert_eq!(name().await.as_deref(), Some("c"));
+    }
+
+    #[tokio::test]
+    async fn what_was_read_before_an_upload_is_not_remembered_after_it() {
+        let artifacts = Artifacts::default();
+        let key = ("team".parse().expect("a name"), Digest::of(b"x"));
+        let facts = ArtifactFacts::Jar(Default::default());
+        let old = Arc::new(Uploaded { size_bytes: 1, filename: "old".into(), facts });
+        let before = artifacts.uploads.load(Ordering::SeqCst);
+        artifacts.forget(&key.0, key.1);
+        artifacts.keep(key.clone(), Arc::clone(&old), before);
+        assert!(artifacts.kept(&key).is_none());
+        let now = artifacts.uploads.load(Ordering::SeqCst);
+        for other in 0..=MAX_KEPT {
+            let key = (key.0.clone(), Digest::of(&other.to_le_bytes()));
+            artifacts.keep(key, Arc::clone(&old), now);
+        }
+        assert!(artifacts.kept.lock().expect("a lock").len() <= MAX_KEPT);
+    }
+}

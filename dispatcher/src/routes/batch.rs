@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! Submitting many builds in one request.
+//!
+//! The answer to a batch that could be read is 200, whatever became of its builds, with the answer
+//! that each would have got by itself, in their order, and their counts in front. So do the bulk
+//! interfaces of Elasticsearch and others. 207 would say the same and belongs to WebDAV, whose body
+//! is XML; 202 would be untrue of those that were refused.
+
+mod document;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::response::Response;
+use slipway_proto::ProjectName;
+use slipway_proto::api::{BatchResult, BatchView, BuildView, MAX_BATCH};
+
+use super::{builds, json};
+use crate::accept::{AcceptError, Accepted, accept_batch};
+use crate::app::App;
+use crate::extract::{self, InProject, Parameters};
+use crate::problem::{ApiError, Code};
+
+/// The largest batch in bytes: 8 KiB for each of its builds, which is a request with dozens of
+/// variables and labels. Larger ones go in smaller batches.
+const MAX_BYTES: usize = MAX_BATCH * 8192;
+
+pub(super) async fn submit(
+    State(app): State<Arc<App>>,
+    InProject(project): InProject,
+    request: Request,
+) -> Result<Response, ApiError> {
+    Parameters::read(request.uri(), &[]).finish()?;
+    if request.headers().contains_key("idempotency-key") {
+        return Err(ApiError::new(
+            Code::InvalidIdempotencyKey,
+            "a batch has no key of its own: give each of its builds a field `idempotency_key`",
+        ));
+    }
+    let traceparent: Option<Arc<str>> = builds::traceparent(request.headers()).map(Arc::from);
+    let too_large = || {
+        let detail = format!("a batch may have {MAX_BYTES} bytes: send its builds in several");
+        ApiError::new(Code::BatchTooLarge, detail)
+    };
+    let body = extract::json_bytes(request, MAX_BYTES, too_large).await?;
+    let items = {
+        let _place = app.batches.acquire().await.expect("nobody closes it");
+        let read = tokio::task::spawn_blocking(move || document::read(&body)).await;
+        read.map_err(|panic| ApiError::internal(&panic, "read the batch"))??
+    };
+    let outcomes = accept_batch(&app, &project, items, traceparent.as_ref()).await;
+    Ok(json(&view(&app, &project, outcomes)))
+}
+
+/// Counts what became of each build, and makes the answer of it.
+fn view(
+    app: &App,
+    project: &ProjectName,
+    outcomes: Vec<Result<Accepted, AcceptError>>,
+) -> BatchView {
+    let results = Vec::with_capacity(outcomes.len());
+    let mut view = BatchView { accepted: 0, repeated: 0, refused: 0, results };
+    let mut refusals: HashMap<Code, (ApiError, usize)> = HashMap::new();
+    for outcome in outcomes {
+        builds::count(&app.metrics, &outcome);
+        view.results.push(match outcome {
+            Ok(accepted) => {
+                match accepted {
+                    Accepted::Now(_) => view.accepted += 1,
+                    Accepted::Before(_) => view.repeated += 1,
+                }
+                BatchResult {
+                    status: builds::status(&accepted).as_u16(),
+                    location: Some(builds::location(project, accepted.build())),
+                    build: Some(BuildView::from(accepted.build())),
+                    problem: None,
+                    retry_after_s: None,
+                }
+            }
+            Err(error) => {
+                view.refused += 1;
+                let error = ApiError::from(error);
+                let (problem, retry_after_s) = (error.problem(), error.code().retry_after());
+                refusals.entry(error.code()).or_insert((error, 0)).1 += 1;
+                BatchResult {
+                    status: problem.status,
+                    location: None,
+                    build: None,
+                    problem: Some(problem),
+                    retry_after_s,
+                }
+            }
+        });
+    }
+    // A line for each kind of error: a thousand of one kind say no more.
+    refusals.values().for_each(|(first, times)| first.log(*times));
+    view
+}
