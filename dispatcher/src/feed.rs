@@ -9,6 +9,8 @@
 //! slow loses its place in the broadcast and is dropped; it comes back with the last id it saw and
 //! reads what it missed from the stream.
 
+mod reader;
+
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -16,16 +18,12 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use bytes::Bytes;
 use slipway_proto::{BuildId, ProjectName};
-use slipway_queue::Queue;
-use slipway_queue::read::{Message, ReadError};
-use slipway_queue::topology::Limits;
-use tokio::sync::{broadcast, mpsc, oneshot, watch};
-use tokio_util::sync::CancellationToken;
+use slipway_queue::read::Message;
+use tokio::sync::{broadcast, watch};
 
-use crate::backoff::Backoff;
-use crate::problem::chain;
-use crate::projection::{self, Stored, Work};
+use crate::projection::{self, Stored};
 use crate::sse;
+pub(crate) use reader::read;
 
 /// How many events of a project a subscriber may fall behind, beside what the connection holds. At
 /// five thousand events a second this is 0.4 s; each place costs 32 bytes, and the events that are
@@ -298,89 +296,6 @@ impl Feed {
     pub(crate) fn set_caught_up(&self) {
         if !self.caught_up.swap(true, Ordering::Relaxed) {
             tracing::info!("the projection has caught up with the events");
-        }
-    }
-}
-
-/// Reads the stream for ever, into `work`, until `stop`. After any error it goes on behind the last
-/// event that the projection has.
-pub(crate) async fn read(
-    queue: Queue,
-    work: mpsc::Sender<Work>,
-    limits: Limits,
-    stop: CancellationToken,
-) {
-    let mut backoff = Backoff::default();
-    loop {
-        let reading = Box::pin(read_on(&queue, &work, &limits, &mut backoff));
-        let outcome = stop.run_until_cancelled(reading).await;
-        match outcome {
-            None | Some(Err(Interrupted::Closed)) => return,
-            Some(Err(Interrupted::Reconnected)) => {
-                tracing::debug!("connected again; opening the events anew");
-            }
-            Some(Err(Interrupted::Read(error))) => {
-                tracing::warn!(error = chain(&error), "lost the reader of events; opening another");
-            }
-            Some(Ok(never)) => match never {},
-        }
-        if !backoff.pause(&stop).await {
-            return;
-        }
-    }
-}
-
-enum Interrupted {
-    /// The projection's thread is gone.
-    Closed,
-    Reconnected,
-    Read(ReadError),
-}
-
-impl From<ReadError> for Interrupted {
-    fn from(error: ReadError) -> Self {
-        Self::Read(error)
-    }
-}
-
-async fn read_on(
-    queue: &Queue,
-    work: &mpsc::Sender<Work>,
-    limits: &Limits,
-    backoff: &mut Backoff,
-) -> Result<std::convert::Infallible, Interrupted> {
-    // A server that restarted has forgotten its readers, which the client would notice only by
-    // their silence, and may have come back with another stream.
-    let mut connections = queue.connections();
-    connections.mark_unchanged();
-    let position = match queue.events_position().await {
-        Ok(position) => position,
-        Err(error) => {
-            // The server may have come back without its streams.
-            if let Err(error) = queue.ensure_topology(limits).await {
-                tracing::debug!(error = chain(&error), "the streams could not be made anew");
-            }
-            return Err(error.into());
-        }
-    };
-    let (reply, aligned) = oneshot::channel();
-    let align =
-        Work::Align { created: position.created, last_sequence: position.last_sequence, reply };
-    work.send(align).await.map_err(|_| Interrupted::Closed)?;
-    let after = aligned.await.map_err(|_| Interrupted::Closed)?;
-    let mut reader = queue.read_events(&queue.subjects().events(), after).await?;
-    if reader.pending() == 0 || after >= position.last_sequence {
-        work.send(Work::AtEnd).await.map_err(|_| Interrupted::Closed)?;
-    }
-    tracing::debug!(after, pending = reader.pending(), "reading events");
-    loop {
-        tokio::select! {
-            message = reader.next() => {
-                let arrived = Arrived::of(message?);
-                work.send(Work::Fold(arrived)).await.map_err(|_| Interrupted::Closed)?;
-                backoff.reset();
-            }
-            _ = connections.changed() => return Err(Interrupted::Reconnected),
         }
     }
 }

@@ -11,6 +11,7 @@
 mod fold;
 mod list;
 mod parse;
+mod row;
 mod schema;
 mod stand;
 mod writer;

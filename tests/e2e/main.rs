@@ -11,6 +11,7 @@ mod environments;
 mod failpoints;
 mod faults;
 mod harness;
+mod history;
 mod images;
 mod letters;
 mod limits;

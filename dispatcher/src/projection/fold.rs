@@ -17,12 +17,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior, params};
-use slipway_proto::api::StateName;
 use slipway_proto::event::{Event, EventBody, Queued};
-use slipway_proto::state::Epoch;
 use slipway_proto::{Build, BuildId, ProjectName, Timestamp};
 
-use super::{ProjectionError, list, schema};
+use super::row::{self, Columns, Row, integer};
+use super::{ProjectionError, schema};
 
 /// How many unfinished builds are kept parsed between batches. Each takes a few KiB; a build that
 /// is not among them is read from its row again.
@@ -62,35 +61,6 @@ pub(crate) struct Folder {
     active: HashMap<BuildId, Row>,
     /// Whether the indexes of lists are there, as readers see it.
     indexed: Arc<AtomicBool>,
-}
-
-/// A build and what its row says of it.
-#[derive(Debug, Clone)]
-struct Row {
-    build: Build,
-    /// Its row, as far as it can change; `None` while there is none.
-    stored: Option<(i64, Columns)>,
-    dirty: bool,
-}
-
-/// What a row is found by, as far as it changes, and what is read of it in short.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Columns {
-    state: StateName,
-    order: u64,
-    epoch: Epoch,
-    replays: u32,
-}
-
-impl Columns {
-    fn of(build: &Build) -> Self {
-        Self {
-            state: StateName::from(&build.state.phase),
-            order: build.order,
-            epoch: build.state.epoch,
-            replays: build.replays,
-        }
-    }
 }
 
 impl Folder {
@@ -160,6 +130,10 @@ impl Folder {
         if outcome.is_err() {
             // They may be ahead of their rows now.
             self.active.clear();
+        }
+        let bounded = schema::bound_log(&self.connection, &self.path, schema::MAX_LOG_BYTES);
+        if let Err(error) = bounded {
+            tracing::debug!(%error, "the projection's log is not shortened");
         }
         outcome
     }
@@ -336,62 +310,11 @@ impl BatchFold<'_> {
             body.clear();
             serde_json::to_writer(&mut body, &row.build).map_err(ProjectionError::Malformed)?;
             let text = str::from_utf8(&body).expect("JSON is written as UTF-8");
-            let number = write_row(self.transaction, row, text).map_err(&refused)?;
+            let number = row::write(self.transaction, row, text).map_err(&refused)?;
             row.stored = Some((number, Columns::of(&row.build)));
             row.dirty = false;
         }
         Ok(self.touched)
-    }
-}
-
-/// Writes one row and returns its number.
-fn write_row(transaction: &Transaction<'_>, row: &Row, body: &str) -> rusqlite::Result<i64> {
-    let build = &row.build;
-    let request = &build.request;
-    let columns = Columns::of(build);
-    let state = list::state_number(columns.state);
-    let (order, epoch) = (integer(columns.order), integer(columns.epoch));
-    match row.stored {
-        None => {
-            let mut statement = transaction.prepare_cached(
-                "INSERT INTO builds (project, id, state, repository, image, accepted_at,
-                                     supersede_key, acceptance, body, epoch, replays)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
-            )?;
-            statement.insert(params![
-                request.project.as_str(),
-                request.build.as_bytes(),
-                state,
-                request.image().name(),
-                request.image().to_string(),
-                build.accepted_at.as_microsecond(),
-                request.supersede_key,
-                order,
-                body,
-                epoch,
-                columns.replays
-            ])
-        }
-        Some((number, stored)) if stored == columns => {
-            let sql = "UPDATE builds SET body = ?2 WHERE number = ?1";
-            transaction.prepare_cached(sql)?.execute(params![number, body])?;
-            Ok(number)
-        }
-        Some((number, stored))
-            if (stored.state, stored.order) == (columns.state, columns.order) =>
-        {
-            let sql = "UPDATE builds SET body = ?2, epoch = ?3, replays = ?4 WHERE number = ?1";
-            let values = params![number, body, epoch, columns.replays];
-            transaction.prepare_cached(sql)?.execute(values)?;
-            Ok(number)
-        }
-        Some((number, _)) => {
-            let sql = "UPDATE builds SET body = ?2, epoch = ?3, replays = ?4,
-                                         state = ?5, acceptance = ?6 WHERE number = ?1";
-            let values = params![number, body, epoch, columns.replays, state, order];
-            transaction.prepare_cached(sql)?.execute(values)?;
-            Ok(number)
-        }
     }
 }
 
@@ -417,8 +340,4 @@ fn last_sequence(connection: &Connection) -> rusqlite::Result<u64> {
         .prepare_cached("SELECT value FROM meta WHERE key = 'last_sequence'")?
         .query_row([], |row| row.get(0))?;
     Ok(u64::try_from(last).unwrap_or(0))
-}
-
-fn integer(sequence: u64) -> i64 {
-    i64::try_from(sequence).unwrap_or(i64::MAX)
 }

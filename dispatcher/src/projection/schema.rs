@@ -25,12 +25,15 @@ const WRITER_CACHE_KIB: u32 = 32 * 1024;
 const READER_CACHE_KIB: u32 = 8 * 1024;
 
 /// After how many pages of 4 KiB the write-ahead log is copied into the file, which waits for the
-/// disk. The log does not grow much beyond this: no reader holds a snapshot for longer than one
-/// query.
+/// disk.
 const CHECKPOINT_PAGES: u32 = 4_000;
 
 /// What remains of the write-ahead log in bytes after it was larger, as when indexes were made.
 const LOG_BYTES: u32 = 64 * 1024 * 1024;
+
+/// How large the write-ahead log may become while readers never pause at once. It starts over only
+/// at a moment when nobody reads from it, which must then be waited for.
+pub(super) const MAX_LOG_BYTES: u64 = 128 * 1024 * 1024;
 
 /// What lists do not need comes last in a row: SQLite reads a row from its start, and only as far
 /// as it must. States below 3 are those of unfinished builds: few of a million, so the index by
@@ -151,6 +154,18 @@ pub(super) fn reset(connection: &Connection) -> rusqlite::Result<()> {
          INSERT INTO meta VALUES ('schema_version', '{SCHEMA_VERSION}'), ('last_sequence', 0);
          COMMIT;"
     ))
+}
+
+/// Has the write-ahead log start over if it is larger than `max` bytes. Readers that begin now read
+/// from the file; those that read from the log already are waited for, as long as one query takes.
+pub(super) fn bound_log(connection: &Connection, path: &Path, max: u64) -> rusqlite::Result<()> {
+    let mut log = path.as_os_str().to_owned();
+    log.push("-wal");
+    if std::fs::metadata(log).is_ok_and(|log| log.len() > max) {
+        // Its answer says whether somebody was in the way; then the next batch tries again.
+        connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
+    }
+    Ok(())
 }
 
 fn create((name, columns): (&str, &str)) -> String {

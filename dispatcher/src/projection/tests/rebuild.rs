@@ -140,6 +140,35 @@ async fn a_crash_in_the_middle_of_a_rebuild_costs_nothing_that_was_folded() {
 }
 
 #[tokio::test]
+async fn the_log_is_cut_when_it_is_too_large_and_nobody_reads_from_it() {
+    let fixture = Fixture::new();
+    let (projection, mut folder) = fixture.open();
+    let build = testing::build("team", "r.example/app:1");
+    folder.fold(&[stored(1, Event::queued(&build))]).expect("it folds");
+    let mut path = fixture.path().into_os_string();
+    path.push("-wal");
+    let size = || std::fs::metadata(&path).expect("there is one").len();
+    let writer = Connection::open(fixture.path()).expect("it opens");
+    writer.busy_timeout(std::time::Duration::ZERO).expect("SQL");
+    let before = size();
+    schema::bound_log(&writer, &fixture.path(), before).expect("SQL");
+    assert_eq!(size(), before, "it is not too large");
+
+    let reader = schema::open_for_reading(&fixture.path()).expect("it opens");
+    let reading = reader.unchecked_transaction().expect("SQL");
+    let count = |reading: &Connection| -> i64 {
+        reading.query_row("SELECT count(*) FROM builds", [], |row| row.get(0)).expect("SQL")
+    };
+    assert_eq!(count(&reading), 1);
+    schema::bound_log(&writer, &fixture.path(), 0).expect("SQL");
+    assert_eq!((size(), count(&reading)), (before, 1), "somebody reads from it");
+    drop(reading);
+    schema::bound_log(&writer, &fixture.path(), 0).expect("SQL");
+    assert_eq!(size(), 0);
+    assert_eq!(get(&projection, &build).await, Some(build));
+}
+
+#[tokio::test]
 async fn few_events_are_folded_with_lists_in_place() {
     let fixture = Fixture::new();
     let (projection, mut folder) = fixture.open();
