@@ -4,29 +4,37 @@
 //! through a bounded broadcast, to every subscriber.
 //!
 //! One reader for all: a consumer for each of a thousand dashboards would cost the server more than
-//! the events themselves. A subscriber that is too slow loses its place in the broadcast and is
-//! dropped; it comes back with the last id it saw and reads what it missed from the stream.
+//! the events themselves. Each project has a broadcast of its own, and so has each build that is
+//! followed alone, so that nobody is woken for what it will not pass on. A subscriber that is too
+//! slow loses its place in the broadcast and is dropped; it comes back with the last id it saw and
+//! reads what it missed from the stream.
 
-use std::sync::Arc;
+mod reader;
+
+use std::collections::HashMap;
+use std::hash::Hash;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use bytes::Bytes;
-use slipway_proto::event::Event;
 use slipway_proto::{BuildId, ProjectName};
-use slipway_queue::Queue;
-use slipway_queue::read::{Message, ReadError};
-use slipway_queue::topology::Limits;
-use tokio::sync::{broadcast, mpsc, oneshot, watch};
-use tokio_util::sync::CancellationToken;
+use slipway_queue::read::Message;
+use tokio::sync::{broadcast, watch};
 
-use crate::backoff::Backoff;
-use crate::problem::chain;
-use crate::projection::{Stored, Work};
+use crate::projection::{self, Stored};
 use crate::sse;
+pub(crate) use reader::read;
 
-/// How many events a subscriber may fall behind. At a thousand builds a second and eight events
-/// each this is half a second; each place costs a pointer.
-const MAX_LAG: usize = 4096;
+/// How many events of a project a subscriber may fall behind, beside what the connection holds. At
+/// five thousand events a second this is 0.4 s; each place costs 32 bytes, and the events that are
+/// in them some KiB each.
+const MAX_LAG: usize = 2048;
+
+/// How many events of its build a subscriber to one build may fall behind: more than a build has.
+const MAX_LAG_OF_BUILD: usize = 64;
+
+/// How many broadcasts are kept before those that nobody listens to any more are looked for.
+const MIN_PRUNED: usize = 64;
 
 /// A message of the stream as it arrived.
 #[derive(Debug, Clone)]
@@ -62,9 +70,18 @@ impl Arrived {
         }
     }
 
-    /// Parses the payload.
+    /// Returns how many bytes its payload has.
+    pub(crate) fn size(&self) -> usize {
+        self.payload.len()
+    }
+
+    /// Parses the payload, if a row holds what it says: an `artifact.published` says nothing that
+    /// the `build.finished` behind it does not.
     pub(crate) fn stored(&self) -> Stored {
-        let event = match serde_json::from_slice::<Event>(&self.payload) {
+        if self.kind == "artifact.published" {
+            return Stored { sequence: self.sequence, event: None };
+        }
+        let event = match projection::event(&self.kind, &self.payload) {
             Ok(event) => Some(event),
             Err(error) => {
                 let sequence = self.sequence;
@@ -112,10 +129,51 @@ pub(crate) enum Told {
     Anew,
 }
 
+/// Whom events are handed to.
+#[derive(Debug, Default)]
+struct Topics {
+    projects: Broadcasts<ProjectName>,
+    builds: Broadcasts<BuildId>,
+}
+
+/// Broadcasts by what they are about.
+#[derive(Debug)]
+struct Broadcasts<K> {
+    senders: HashMap<K, broadcast::Sender<Told>>,
+    /// How many there may be before those that nobody listens to are removed.
+    pruned_at: usize,
+}
+
+impl<K> Default for Broadcasts<K> {
+    fn default() -> Self {
+        Self { senders: HashMap::new(), pruned_at: MIN_PRUNED }
+    }
+}
+
+impl<K: Eq + Hash> Broadcasts<K> {
+    fn subscribe(&mut self, key: K, capacity: usize) -> broadcast::Receiver<Told> {
+        if self.senders.len() >= self.pruned_at {
+            self.senders.retain(|_, sender| sender.receiver_count() > 0);
+            self.pruned_at = MIN_PRUNED.max(self.senders.len() * 2);
+        }
+        let sender = self.senders.entry(key).or_insert_with(|| broadcast::channel(capacity).0);
+        sender.subscribe()
+    }
+
+    /// Returns the broadcast of a key, if anybody listens.
+    fn of(&self, key: &K) -> Option<&broadcast::Sender<Told>> {
+        self.senders.get(key).filter(|sender| sender.receiver_count() > 0)
+    }
+
+    fn receivers(&self) -> usize {
+        self.senders.values().map(broadcast::Sender::receiver_count).sum()
+    }
+}
+
 /// Hands events out.
 #[derive(Debug)]
 pub(crate) struct Feed {
-    sender: broadcast::Sender<Told>,
+    topics: RwLock<Topics>,
     /// The sequence of the last event that was, or is about to be, handed out.
     position: AtomicU64,
     /// The sequence of the stream's last event when it was last opened.
@@ -125,11 +183,11 @@ pub(crate) struct Feed {
     caught_up: AtomicBool,
 }
 
-/// A place in the broadcast.
+/// A place in a broadcast.
 pub(crate) struct Subscription {
     /// Gets every event behind `position`.
     pub(crate) receiver: broadcast::Receiver<Told>,
-    /// Where the broadcast stood: everything up to here must be read from the stream.
+    /// Where the events stood: everything up to here must be read from the stream.
     pub(crate) position: u64,
     /// The end of the stream as far as is known: what happens now comes behind it.
     pub(crate) head: u64,
@@ -137,9 +195,8 @@ pub(crate) struct Subscription {
 
 impl Default for Feed {
     fn default() -> Self {
-        let (sender, _) = broadcast::channel(MAX_LAG);
         Self {
-            sender,
+            topics: RwLock::default(),
             position: AtomicU64::new(0),
             head: AtomicU64::new(0),
             folded: watch::Sender::new(0),
@@ -149,30 +206,51 @@ impl Default for Feed {
 }
 
 impl Feed {
-    /// Takes a place in the broadcast.
-    pub(crate) fn subscribe(&self) -> Subscription {
+    /// Takes a place in the broadcast of a project's events.
+    pub(crate) fn subscribe(&self, project: &ProjectName) -> Subscription {
+        self.place(|topics| topics.projects.subscribe(project.clone(), MAX_LAG))
+    }
+
+    /// Takes a place in the broadcast of the events of one build, of whatever project.
+    pub(crate) fn subscribe_to_build(&self, build: BuildId) -> Subscription {
+        self.place(|topics| topics.builds.subscribe(build, MAX_LAG_OF_BUILD))
+    }
+
+    fn place(
+        &self,
+        subscribe: impl FnOnce(&mut Topics) -> broadcast::Receiver<Told>,
+    ) -> Subscription {
         // In this order: `tell` moves the position before it sends, so an event behind the position
         // read here is sent after the subscription and is received.
-        let receiver = self.sender.subscribe();
+        let receiver = subscribe(&mut self.topics.write().unwrap_or_else(PoisonError::into_inner));
         let position = self.position.load(Ordering::SeqCst);
         let head = self.head.load(Ordering::SeqCst).max(position);
         Subscription { receiver, position, head }
     }
 
-    /// Returns how many subscribers there are.
-    pub(crate) fn subscribers(&self) -> usize {
-        self.sender.receiver_count()
+    fn topics(&self) -> std::sync::RwLockReadGuard<'_, Topics> {
+        self.topics.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Hands an event to all subscribers.
+    /// Returns how many subscribers there are.
+    pub(crate) fn subscribers(&self) -> usize {
+        let topics = self.topics();
+        topics.projects.receivers() + topics.builds.receivers()
+    }
+
+    /// Hands an event to all who follow its project or its build.
     pub(crate) fn tell(&self, arrived: &Arrived) {
         self.position.fetch_max(arrived.sequence, Ordering::SeqCst);
-        if self.sender.receiver_count() == 0 {
+        let topics = self.topics();
+        let project = arrived.project.as_ref().and_then(|project| topics.projects.of(project));
+        let build = arrived.build.as_ref().and_then(|build| topics.builds.of(build));
+        if project.is_none() && build.is_none() {
             return;
         }
-        if let Some(notice) = arrived.notice() {
+        let Some(notice) = arrived.notice().map(Arc::new) else { return };
+        for sender in [project, build].into_iter().flatten() {
             // The last subscriber may have left just now.
-            let _unheard = self.sender.send(Told::Event(Arc::new(notice)));
+            let _unheard = sender.send(Told::Event(Arc::clone(&notice)));
         }
     }
 
@@ -180,8 +258,13 @@ impl Feed {
     pub(crate) fn aligned(&self, position: u64, head: u64, anew: bool) {
         self.head.store(head, Ordering::SeqCst);
         self.position.store(position, Ordering::SeqCst);
-        if anew {
-            let _unheard = self.sender.send(Told::Anew);
+        if !anew {
+            return;
+        }
+        let topics = self.topics();
+        let senders = topics.projects.senders.values().chain(topics.builds.senders.values());
+        for sender in senders {
+            let _unheard = sender.send(Told::Anew);
         }
     }
 
@@ -196,12 +279,11 @@ impl Feed {
         let _sender_is_ours = folded.wait_for(|folded| *folded >= sequence).await;
     }
 
-    /// Notes what was folded last. The server counts what is pending behind it, and 2.9.10 sometimes
-    /// counts one too many; the end that the stream had when it was opened is as good.
-    pub(crate) fn set_progress(&self, arrived: &Arrived) {
-        if arrived.pending == 0 || arrived.sequence >= self.head.load(Ordering::SeqCst) {
-            self.set_caught_up();
-        }
+    /// Returns whether an event is the last there is. The server counts what is pending behind it,
+    /// and 2.9.10 sometimes counts one too many; the end that the stream had when it was opened is
+    /// as good.
+    pub(crate) fn is_at_end(&self, arrived: &Arrived) -> bool {
+        arrived.pending == 0 || arrived.sequence >= self.head.load(Ordering::SeqCst)
     }
 
     /// Returns whether the projection has been at the end of the stream since the start. A latch:
@@ -210,94 +292,10 @@ impl Feed {
         self.caught_up.load(Ordering::Relaxed)
     }
 
-    fn set_caught_up(&self) {
+    /// Notes that the projection has folded everything there is.
+    pub(crate) fn set_caught_up(&self) {
         if !self.caught_up.swap(true, Ordering::Relaxed) {
             tracing::info!("the projection has caught up with the events");
-        }
-    }
-}
-
-/// Reads the stream for ever, into `work`, until `stop`. After any error it goes on behind the last
-/// event that the projection has.
-pub(crate) async fn read(
-    queue: Queue,
-    feed: Arc<Feed>,
-    work: mpsc::Sender<Work>,
-    limits: Limits,
-    stop: CancellationToken,
-) {
-    let mut backoff = Backoff::default();
-    loop {
-        let reading = Box::pin(read_on(&queue, &feed, &work, &limits, &mut backoff));
-        let outcome = stop.run_until_cancelled(reading).await;
-        match outcome {
-            None | Some(Err(Interrupted::Closed)) => return,
-            Some(Err(Interrupted::Reconnected)) => {
-                tracing::debug!("connected again; opening the events anew");
-            }
-            Some(Err(Interrupted::Read(error))) => {
-                tracing::warn!(error = chain(&error), "lost the reader of events; opening another");
-            }
-            Some(Ok(never)) => match never {},
-        }
-        if !backoff.pause(&stop).await {
-            return;
-        }
-    }
-}
-
-enum Interrupted {
-    /// The projection's thread is gone.
-    Closed,
-    Reconnected,
-    Read(ReadError),
-}
-
-impl From<ReadError> for Interrupted {
-    fn from(error: ReadError) -> Self {
-        Self::Read(error)
-    }
-}
-
-async fn read_on(
-    queue: &Queue,
-    feed: &Feed,
-    work: &mpsc::Sender<Work>,
-    limits: &Limits,
-    backoff: &mut Backoff,
-) -> Result<std::convert::Infallible, Interrupted> {
-    // A server that restarted has forgotten its readers, which the client would notice only by
-    // their silence, and may have come back with another stream.
-    let mut connections = queue.connections();
-    connections.mark_unchanged();
-    let position = match queue.events_position().await {
-        Ok(position) => position,
-        Err(error) => {
-            // The server may have come back without its streams.
-            if let Err(error) = queue.ensure_topology(limits).await {
-                tracing::debug!(error = chain(&error), "the streams could not be made anew");
-            }
-            return Err(error.into());
-        }
-    };
-    let (reply, aligned) = oneshot::channel();
-    let align =
-        Work::Align { created: position.created, last_sequence: position.last_sequence, reply };
-    work.send(align).await.map_err(|_| Interrupted::Closed)?;
-    let after = aligned.await.map_err(|_| Interrupted::Closed)?;
-    let mut reader = queue.read_events(&queue.subjects().events(), after).await?;
-    if reader.pending() == 0 || after >= position.last_sequence {
-        feed.set_caught_up();
-    }
-    tracing::debug!(after, pending = reader.pending(), "reading events");
-    loop {
-        tokio::select! {
-            message = reader.next() => {
-                let arrived = Arrived::of(message?);
-                work.send(Work::Fold(arrived)).await.map_err(|_| Interrupted::Closed)?;
-                backoff.reset();
-            }
-            _ = connections.changed() => return Err(Interrupted::Reconnected),
         }
     }
 }
@@ -336,11 +334,42 @@ mod tests {
     fn a_subscription_knows_what_it_will_not_receive() {
         let feed = Feed::default();
         feed.tell(&Arrived::of(message(3)));
-        let mut subscription = feed.subscribe();
+        let mut subscription = feed.subscribe(&"team".parse().expect("a name"));
         feed.tell(&Arrived::of(message(4)));
         assert_eq!(subscription.position, 3);
         let Ok(Told::Event(notice)) = subscription.receiver.try_recv() else { panic!("nothing") };
         assert_eq!(notice.sequence, 4);
         assert!(subscription.receiver.try_recv().is_err());
+    }
+
+    #[test]
+    fn nobody_is_woken_for_the_events_of_others() {
+        let feed = Feed::default();
+        let arrived = Arrived::of(message(1));
+        let build = arrived.build.expect("it is about one");
+        let mut team = feed.subscribe(&"team".parse().expect("a name"));
+        let other = feed.subscribe(&"other".parse().expect("a name"));
+        let mut this = feed.subscribe_to_build(build);
+        let another = feed.subscribe_to_build(BuildId::fresh());
+        feed.tell(&arrived);
+        assert!(matches!(team.receiver.try_recv(), Ok(Told::Event(_))));
+        assert!(matches!(this.receiver.try_recv(), Ok(Told::Event(_))));
+        assert!(other.receiver.is_empty() && another.receiver.is_empty());
+        feed.aligned(0, 0, true);
+        for mut subscription in [team, other, this, another] {
+            assert!(matches!(subscription.receiver.try_recv(), Ok(Told::Anew)), "all are told");
+        }
+    }
+
+    #[test]
+    fn broadcasts_that_nobody_listens_to_do_not_pile_up() {
+        let feed = Feed::default();
+        let kept = feed.subscribe_to_build(BuildId::fresh());
+        for _ in 0..10 * MIN_PRUNED {
+            drop(feed.subscribe_to_build(BuildId::fresh()));
+        }
+        assert_eq!(feed.subscribers(), 1);
+        assert!(feed.topics().builds.senders.len() <= 2 * MIN_PRUNED);
+        drop(kept);
     }
 }

@@ -96,7 +96,7 @@ struct Log<'a> {
 impl Log<'_> {
     async fn send(&mut self, found: Build) -> Result<(), Stop> {
         // Before anything is asked, so that the outcome cannot fall in between.
-        let subscription = self.app.feed.subscribe();
+        let subscription = self.app.feed.subscribe_to_build(self.request.build);
         if found.state.is_finished() && self.send_archive().await? {
             return self.end(&found).await;
         }

@@ -25,6 +25,7 @@ mod extract;
 mod feed;
 mod follow;
 mod metrics;
+mod patience;
 mod pools;
 mod problem;
 mod projection;

@@ -283,6 +283,10 @@ impl From<TopologyError> for ApiError {
 
 impl From<ProjectionError> for ApiError {
     fn from(error: ProjectionError) -> Self {
+        if let ProjectionError::Rebuilding = error {
+            let detail = "all events are being folded anew, and lists wait for it: try again later";
+            return Self::new(Code::NotReady, detail);
+        }
         Self::internal(&error, "read the projection")
     }
 }

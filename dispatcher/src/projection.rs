@@ -10,11 +10,14 @@
 
 mod fold;
 mod list;
+mod parse;
+mod row;
 mod schema;
 mod stand;
 mod writer;
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rusqlite::{Connection, OptionalExtension as _, params};
@@ -23,6 +26,7 @@ use tokio::sync::Semaphore;
 
 pub(crate) use fold::{FindRecord, Folder, RecordUnavailable, Stored};
 pub(crate) use list::{Cursor, ImageFilter, ListQuery, Page};
+pub(crate) use parse::event;
 pub(crate) use stand::Stand;
 pub(crate) use writer::{Work, spawn};
 
@@ -52,6 +56,10 @@ pub(crate) enum ProjectionError {
     /// A live record that is needed to fold an event could not be read.
     #[error(transparent)]
     Record(#[from] RecordUnavailable),
+    /// All events are being folded anew, and there are too many builds to list them without the
+    /// indexes that are made at its end.
+    #[error("the projection is being folded anew from the events")]
+    Rebuilding,
     /// The reading task ended early.
     #[error("the query was called off")]
     CalledOff,
@@ -68,6 +76,8 @@ struct Readers {
     path: PathBuf,
     idle: Mutex<Vec<Connection>>,
     permits: Semaphore,
+    /// Whether the indexes of lists are there.
+    indexed: Arc<AtomicBool>,
 }
 
 impl Projection {
@@ -75,11 +85,13 @@ impl Projection {
     /// another version, or broken.
     pub(crate) fn open(path: &Path, find: FindRecord) -> Result<(Self, Folder), ProjectionError> {
         let connection = schema::open(path)?;
-        let folder = Folder::new(connection, path, find)?;
+        let indexed = Arc::new(AtomicBool::new(false));
+        let folder = Folder::new(connection, path, find, Arc::clone(&indexed))?;
         let readers = Readers {
             path: path.to_owned(),
             idle: Mutex::default(),
             permits: Semaphore::new(MAX_READERS),
+            indexed,
         };
         Ok((Self { readers: Arc::new(readers) }, folder))
     }
@@ -90,20 +102,23 @@ impl Projection {
         project: &ProjectName,
         build: BuildId,
     ) -> Result<Option<Build>, ProjectionError> {
-        let (project, build) = (project.clone(), build.to_string());
+        let project = project.clone();
         let body: Option<String> = self
             .query(move |connection| {
                 connection
                     .prepare_cached("SELECT body FROM builds WHERE project = ?1 AND id = ?2")?
-                    .query_row(params![project.as_str(), build], |row| row.get(0))
+                    .query_row(params![project.as_str(), build.as_bytes()], |row| row.get(0))
                     .optional()
             })
             .await?;
         body.map(|body| serde_json::from_str(&body).map_err(ProjectionError::Malformed)).transpose()
     }
 
-    /// Reads a page of builds, newest first.
+    /// Reads a page of builds, newest first. Refused during a long rebuild.
     pub(crate) async fn list(&self, query: ListQuery) -> Result<Page, ProjectionError> {
+        if !self.readers.indexed.load(Ordering::Acquire) {
+            return Err(ProjectionError::Rebuilding);
+        }
         let rows = self.query(move |connection| list::rows(connection, &query)).await?;
         rows.into_page()
     }

@@ -32,6 +32,7 @@ use crate::builds::Builds;
 use crate::config::{Config, ConfigError};
 use crate::feed::{self, Feed};
 use crate::metrics::Metrics;
+use crate::patience::{Impatient, STUCK};
 use crate::pools::Pools;
 use crate::problem::chain;
 use crate::projection::{self, FindRecord, Folder, Projection, ProjectionError, RecordUnavailable};
@@ -187,6 +188,7 @@ impl Dispatcher {
                 tracing::debug!(%error, "a connection stays slow");
             }
         });
+        let listener = Impatient::new(listener, STUCK);
         let server = axum::serve(listener, routes::router(Arc::clone(&app)))
             .with_graceful_shutdown(stop.clone().cancelled_owned());
         let mut serving = tokio::spawn(server.into_future());
@@ -221,11 +223,10 @@ fn background(app: &Arc<App>, folder: Folder, config: &Config) -> Option<JoinHan
     let (work, works) = mpsc::channel(MAX_UNFOLDED);
     let feed: Arc<Feed> = Arc::clone(&app.feed);
     let metrics: Arc<Metrics> = Arc::clone(&app.metrics);
-    let thread =
-        projection::spawn(folder, works, Arc::clone(&feed), Arc::clone(&metrics), app.stop.clone());
+    let thread = projection::spawn(folder, works, feed, Arc::clone(&metrics), app.stop.clone());
     let thread = thread
         .inspect_err(|error| tracing::error!(%error, "failed to start the projection's thread"));
-    app.tasks.spawn(feed::read(app.queue.clone(), feed, work, config.limits(), app.stop.clone()));
+    app.tasks.spawn(feed::read(app.queue.clone(), work, config.limits(), app.stop.clone()));
     let archiver = Archiver { queue: app.queue.clone(), store: app.store.clone(), metrics };
     app.tasks.spawn(archiver.run(app.stop.clone()));
     let every = Duration::from_secs(u64::from(config.reconcile_every_s));

@@ -5,9 +5,11 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
+use slipway_proto::outcome::{Image, Layer, StageTime, Transfer};
 use slipway_proto::request::{Artifact, Base, Layering, Recipe};
 use slipway_proto::{
-    ArtifactKind, Build, BuildId, BuildRequest, Digest, Platform, Priority, Timestamp,
+    ArtifactKind, Build, BuildId, BuildRequest, Digest, Platform, Priority, Reference, Stage,
+    Timestamp,
 };
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpListener, TcpStream};
@@ -76,6 +78,33 @@ pub(crate) fn executable() -> Vec<u8> {
     elf[96] = 120;
     elf[104] = 120;
     elf
+}
+
+/// Makes the image of a build that succeeded.
+pub(crate) fn image() -> Image {
+    let reference: Reference = "r.example/app:1".parse().expect("a reference");
+    let digest = Digest::of(b"manifest");
+    Image {
+        digest,
+        pull: reference.with_digest(digest),
+        references: vec![reference],
+        superseded: Vec::new(),
+        platform: Platform::LINUX_AMD64,
+        config_digest: Digest::of(b"config"),
+        base: None,
+        layers: vec![Layer {
+            digest: Digest::of(b"layer"),
+            diff_id: Digest::of(b"tar"),
+            size_bytes: 5,
+            media_type: "application/vnd.oci.image.layer.v1.tar+gzip".to_owned(),
+            base: false,
+            transfer: Transfer::Uploaded,
+        }],
+        size_bytes: 10,
+        sent_bytes: 10,
+        assembly_version: 1,
+        stages: vec![StageTime { stage: Stage::Push, duration_us: 7 }],
+    }
 }
 
 /// Starts what answers as a NATS server without JetStream does: it takes connections, and says of

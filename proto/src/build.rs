@@ -98,33 +98,40 @@ impl Build {
     ///
     /// Returns the state machine's refusal.
     pub fn apply(&self, change: &Change, now: Timestamp) -> Result<Self, crate::state::Refusal> {
+        let mut next = self.clone();
+        next.change(change, now)?;
+        Ok(next)
+    }
+
+    /// Applies a change in place; a refused one leaves the record as it is.
+    fn change(&mut self, change: &Change, now: Timestamp) -> Result<(), crate::state::Refusal> {
         if self.tagging && !self.state.is_finished() && matches!(change, Change::Cancel { .. }) {
             // An earlier attempt has begun to write tags: they are its own by now, and others that
             // give way to it may write them.
             return Err(crate::state::Refusal::TooLate);
         }
         let state = self.state.apply(change)?;
-        let finished_at = state.is_finished().then_some(self.finished_at.unwrap_or(now));
-        let mut next = Self { state, finished_at, ..self.clone() };
         match change {
             Change::Replay { .. } => {
-                next.last_failure = self.failure().cloned();
-                next.replays += 1;
-                next.replayed_at = Some(now);
-                next.started_at = None;
-                next.tagging = false;
+                self.last_failure = self.failure().cloned();
+                self.replays += 1;
+                self.replayed_at = Some(now);
+                self.started_at = None;
+                self.tagging = false;
             }
-            Change::Publish { .. } => next.tagging = true,
+            Change::Publish { .. } => self.tagging = true,
             Change::Claim { worker, .. } => {
-                next.started_at = self.started_at.or(Some(now));
-                next.last_worker = Some(worker.clone());
+                self.started_at = self.started_at.or(Some(now));
+                self.last_worker = Some(worker.clone());
             }
             Change::Retry { failure, .. } | Change::GiveBack { failure: Some(failure), .. } => {
-                next.last_failure = Some(failure.clone());
+                self.last_failure = Some(failure.clone());
             }
             _ => {}
         }
-        Ok(next)
+        self.finished_at = state.is_finished().then_some(self.finished_at.unwrap_or(now));
+        self.state = state;
+        Ok(())
     }
 
     /// Folds an event of this build into the record, as the projection does.
@@ -193,13 +200,10 @@ impl Build {
         }
     }
 
+    /// Applies what an event says; returns `false` for a repeated or older event: the record
+    /// already says as much.
     fn advance(&mut self, change: &Change, time: Timestamp) -> bool {
-        match self.apply(change, time) {
-            Ok(next) => *self = next,
-            // A repeated or older event: the record already says as much.
-            Err(_refusal) => return false,
-        }
-        true
+        self.change(change, time).is_ok()
     }
 
     /// Returns whether the build ended without success after an attempt had begun to write tags.

@@ -142,6 +142,20 @@ impl BuildId {
     }
 }
 
+impl BuildId {
+    /// Returns the id as the 16 bytes that it is.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8; 16] {
+        self.0.as_bytes()
+    }
+
+    /// Makes the id of 16 bytes.
+    #[must_use]
+    pub fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(Uuid::from_bytes(bytes))
+    }
+}
+
 impl From<Uuid> for BuildId {
     fn from(uuid: Uuid) -> Self {
         Self(uuid)

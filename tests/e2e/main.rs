@@ -13,6 +13,7 @@ mod failpoints;
 mod faults;
 mod fetching;
 mod harness;
+mod history;
 mod images;
 mod letters;
 mod limits;

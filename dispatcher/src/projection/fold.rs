@@ -13,13 +13,15 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior, params};
-use slipway_proto::api::StateName;
 use slipway_proto::event::{Event, EventBody, Queued};
 use slipway_proto::{Build, BuildId, ProjectName, Timestamp};
 
-use super::{ProjectionError, list, schema};
+use super::row::{self, Columns, Row, integer};
+use super::{ProjectionError, schema};
 
 /// How many unfinished builds are kept parsed between batches. Each takes a few KiB; a build that
 /// is not among them is read from its row again.
@@ -27,6 +29,10 @@ const MAX_ACTIVE: usize = 5_000;
 
 /// How far behind an early event may fall before it is given up: its `build.queued` never came.
 const EARLY_WINDOW: u64 = 100_000;
+
+/// How many events a rebuild from nothing must have before it to make the indexes of lists at its
+/// end. Fewer are folded in a second or two, indexes and all.
+const LONG_REBUILD: u64 = 50_000;
 
 /// The live record could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -42,7 +48,7 @@ pub(crate) type FindRecord =
 pub(crate) struct Stored {
     /// Its sequence in the stream.
     pub(crate) sequence: u64,
-    /// The event; `None` if the message does not parse.
+    /// The event; `None` if the message does not parse, or says nothing that a row holds.
     pub(crate) event: Option<Event>,
 }
 
@@ -53,28 +59,8 @@ pub(crate) struct Folder {
     find: FindRecord,
     last_sequence: u64,
     active: HashMap<BuildId, Row>,
-}
-
-/// A build and what its row says of it.
-#[derive(Debug, Clone)]
-struct Row {
-    build: Build,
-    /// The columns in the row that can change; `None` while there is no row.
-    stored: Option<Columns>,
-    dirty: bool,
-}
-
-/// What a row is found by, as far as it changes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Columns {
-    state: StateName,
-    order: u64,
-}
-
-impl Columns {
-    fn of(build: &Build) -> Self {
-        Self { state: StateName::from(&build.state.phase), order: build.order }
-    }
+    /// Whether the indexes of lists are there, as readers see it.
+    indexed: Arc<AtomicBool>,
 }
 
 impl Folder {
@@ -82,9 +68,14 @@ impl Folder {
         connection: Connection,
         path: &Path,
         find: FindRecord,
+        indexed: Arc<AtomicBool>,
     ) -> Result<Self, ProjectionError> {
-        let last_sequence = last_sequence(&connection).map_err(schema::refused(path))?;
-        Ok(Self { connection, path: path.to_owned(), find, last_sequence, active: HashMap::new() })
+        let refused = schema::refused(path);
+        let last_sequence = last_sequence(&connection).map_err(&refused)?;
+        let has_indexes = schema::has_list_indexes(&connection).map_err(&refused)?;
+        indexed.store(has_indexes, Ordering::Release);
+        let (path, active) = (path.to_owned(), HashMap::new());
+        Ok(Self { connection, path, find, last_sequence, active, indexed })
     }
 
     /// Returns the sequence of the last event that was folded.
@@ -112,6 +103,24 @@ impl Folder {
         self.connection
             .execute("INSERT OR REPLACE INTO meta VALUES ('stream_created', ?1)", [created])
             .map_err(&refused)?;
+        if self.last_sequence == 0 && last > LONG_REBUILD {
+            tracing::info!(events = last, "folding all events; lists wait for the end of it");
+            self.indexed.store(false, Ordering::Release);
+            schema::drop_list_indexes(&self.connection).map_err(&refused)?;
+        } else if !same || last == 0 {
+            self.complete()?;
+        }
+        Ok(())
+    }
+
+    /// Makes lists possible, now that the end of the events is reached: makes the indexes that a
+    /// long rebuild, perhaps that of a process which crashed since, did without.
+    pub(crate) fn complete(&mut self) -> Result<(), ProjectionError> {
+        if self.indexed.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        schema::make_list_indexes(&self.connection).map_err(schema::refused(&self.path))?;
+        self.indexed.store(true, Ordering::Release);
         Ok(())
     }
 
@@ -121,6 +130,10 @@ impl Folder {
         if outcome.is_err() {
             // They may be ahead of their rows now.
             self.active.clear();
+        }
+        let bounded = schema::bound_log(&self.connection, &self.path, schema::MAX_LOG_BYTES);
+        if let Err(error) = bounded {
+            tracing::debug!(%error, "the projection's log is not shortened");
         }
         outcome
     }
@@ -139,6 +152,7 @@ impl Folder {
         let mut batch_fold = BatchFold {
             transaction: &transaction,
             active: &mut self.active,
+            touched: Vec::new(),
             find: &self.find,
             path: &self.path,
         };
@@ -152,7 +166,7 @@ impl Folder {
                 batch_fold.fold(stored.sequence, event)?;
             }
         }
-        batch_fold.write()?;
+        let touched = batch_fold.write()?;
         let last = batch.iter().map(|stored| stored.sequence).max().unwrap_or(0).max(before);
         transaction
             .prepare_cached("UPDATE meta SET value = ?1 WHERE key = 'last_sequence'")
@@ -166,7 +180,13 @@ impl Folder {
             .map_err(&refused)?;
         transaction.commit().map_err(&refused)?;
         self.last_sequence = last;
-        self.active.retain(|_, row| !row.build.state.is_finished());
+        for id in touched {
+            if let Entry::Occupied(row) = self.active.entry(id)
+                && row.get().build.state.is_finished()
+            {
+                row.remove();
+            }
+        }
         if self.active.len() > MAX_ACTIVE {
             self.active.clear();
         }
@@ -178,6 +198,8 @@ impl Folder {
 struct BatchFold<'a> {
     transaction: &'a Transaction<'a>,
     active: &'a mut HashMap<BuildId, Row>,
+    /// The builds that were looked at, some more than once.
+    touched: Vec<BuildId>,
     find: &'a FindRecord,
     path: &'a Path,
 }
@@ -193,8 +215,13 @@ impl BatchFold<'_> {
         for early in self.take_early(event.subject)? {
             build.fold(&early);
         }
-        self.active.insert(event.subject, Row { build, stored: None, dirty: true });
+        self.insert(event.subject, build);
         Ok(())
+    }
+
+    fn insert(&mut self, id: BuildId, build: Build) {
+        self.touched.push(id);
+        self.active.insert(id, Row { build, stored: None, dirty: true });
     }
 
     /// Folds an event in its turn. A `build.queued` says something new here when it is a replay's.
@@ -202,16 +229,17 @@ impl BatchFold<'_> {
         if !self.known(event)? {
             let Some(project) = project(event) else { return Ok(()) };
             match (self.find)(&project, event.subject)? {
-                Some(build) => {
-                    self.active.insert(event.subject, Row { build, stored: None, dirty: true });
-                }
+                Some(build) => self.insert(event.subject, build),
                 None => return self.put_early(sequence, event),
             }
         }
         if let Entry::Occupied(mut entry) = self.active.entry(event.subject) {
             let row = entry.get_mut();
             row.build.fold(event);
-            row.dirty = true;
+            if !row.dirty {
+                row.dirty = true;
+                self.touched.push(event.subject);
+            }
         }
         Ok(())
     }
@@ -223,16 +251,18 @@ impl BatchFold<'_> {
             return Ok(true);
         }
         let project = event.source.strip_prefix("/projects/").unwrap_or_default();
-        let body: Option<String> = self
+        let found: Option<(i64, String)> = self
             .transaction
-            .prepare_cached("SELECT body FROM builds WHERE project = ?1 AND id = ?2")
+            .prepare_cached("SELECT number, body FROM builds WHERE project = ?1 AND id = ?2")
             .and_then(|mut statement| {
-                statement.query_row(params![project, id.to_string()], |row| row.get(0)).optional()
+                let row = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?));
+                statement.query_row(params![project, id.as_bytes()], row).optional()
             })
             .map_err(schema::refused(self.path))?;
-        let Some(body) = body else { return Ok(false) };
+        let Some((number, body)) = found else { return Ok(false) };
         let build: Build = serde_json::from_str(&body).map_err(ProjectionError::Malformed)?;
-        let stored = Some(Columns::of(&build));
+        let stored = Some((number, Columns::of(&build)));
+        self.touched.push(id);
         self.active.insert(id, Row { build, stored, dirty: false });
         Ok(true)
     }
@@ -247,7 +277,7 @@ impl BatchFold<'_> {
         self.transaction
             .prepare_cached("INSERT OR IGNORE INTO early VALUES (?1, ?2, ?3)")
             .and_then(|mut statement| {
-                statement.execute(params![event.subject.to_string(), integer(sequence), body])
+                statement.execute(params![event.subject.as_bytes(), integer(sequence), body])
             })
             .map_err(schema::refused(self.path))?;
         Ok(())
@@ -255,14 +285,14 @@ impl BatchFold<'_> {
 
     fn take_early(&self, id: BuildId) -> Result<Vec<Event>, ProjectionError> {
         let refused = schema::refused(self.path);
-        let id = id.to_string();
+        let id = id.as_bytes();
         let bodies: Vec<String> = self
             .transaction
             .prepare_cached("SELECT body FROM early WHERE id = ?1 ORDER BY sequence")
-            .and_then(|mut statement| statement.query_map([&id], |row| row.get(0))?.collect())
+            .and_then(|mut statement| statement.query_map([id], |row| row.get(0))?.collect())
             .map_err(&refused)?;
         if !bodies.is_empty() {
-            self.transaction.execute("DELETE FROM early WHERE id = ?1", [&id]).map_err(&refused)?;
+            self.transaction.execute("DELETE FROM early WHERE id = ?1", [id]).map_err(&refused)?;
         }
         bodies
             .iter()
@@ -270,56 +300,21 @@ impl BatchFold<'_> {
             .collect()
     }
 
-    /// Writes the rows of the builds that changed, touching an index only where its columns did.
-    fn write(&mut self) -> Result<(), ProjectionError> {
+    /// Writes the rows of the builds that changed, touching an index only where its columns did,
+    /// and returns the builds that were looked at.
+    fn write(self) -> Result<Vec<BuildId>, ProjectionError> {
         let refused = schema::refused(self.path);
-        for row in self.active.values_mut().filter(|row| row.dirty) {
-            let build = &row.build;
-            let body = serde_json::to_string(build).map_err(ProjectionError::Malformed)?;
-            let (project, id) = (build.request.project.as_str(), build.request.build.to_string());
-            let columns = Columns::of(build);
-            let state = list::state_number(columns.state);
-            let order = integer(columns.order);
-            let written = match row.stored {
-                None => self
-                    .transaction
-                    .prepare_cached(
-                        "INSERT INTO builds (project, id, state, repository, image, accepted_at,
-                                             supersede_key, acceptance, body)
-                         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
-                    )
-                    .and_then(|mut statement| {
-                        statement.execute(params![
-                            project,
-                            id,
-                            state,
-                            build.request.image().name(),
-                            build.request.image().to_string(),
-                            build.accepted_at.as_microsecond(),
-                            build.request.supersede_key,
-                            order,
-                            body
-                        ])
-                    }),
-                Some(stored) if stored == columns => self
-                    .transaction
-                    .prepare_cached("UPDATE builds SET body = ?3 WHERE project = ?1 AND id = ?2")
-                    .and_then(|mut statement| statement.execute(params![project, id, body])),
-                Some(_) => self
-                    .transaction
-                    .prepare_cached(
-                        "UPDATE builds SET body = ?3, state = ?4, acceptance = ?5
-                         WHERE project = ?1 AND id = ?2",
-                    )
-                    .and_then(|mut statement| {
-                        statement.execute(params![project, id, body, state, order])
-                    }),
-            };
-            written.map_err(&refused)?;
-            row.stored = Some(columns);
+        let mut body = Vec::new();
+        for id in &self.touched {
+            let Some(row) = self.active.get_mut(id).filter(|row| row.dirty) else { continue };
+            body.clear();
+            serde_json::to_writer(&mut body, &row.build).map_err(ProjectionError::Malformed)?;
+            let text = str::from_utf8(&body).expect("JSON is written as UTF-8");
+            let number = row::write(self.transaction, row, text).map_err(&refused)?;
+            row.stored = Some((number, Columns::of(&row.build)));
             row.dirty = false;
         }
-        Ok(())
+        Ok(self.touched)
     }
 }
 
@@ -345,8 +340,4 @@ fn last_sequence(connection: &Connection) -> rusqlite::Result<u64> {
         .prepare_cached("SELECT value FROM meta WHERE key = 'last_sequence'")?
         .query_row([], |row| row.get(0))?;
     Ok(u64::try_from(last).unwrap_or(0))
-}
-
-fn integer(sequence: u64) -> i64 {
-    i64::try_from(sequence).unwrap_or(i64::MAX)
 }

@@ -122,21 +122,22 @@ pub(super) fn state_of_number(number: i64) -> StateName {
 
 pub(super) fn rows(connection: &Connection, query: &ListQuery) -> rusqlite::Result<Rows> {
     let states = if query.states.is_empty() { &StateName::ALL[..] } else { &query.states };
+    // One snapshot: a build that changes its state meanwhile would be found twice, or not at all.
+    let snapshot = connection.unchecked_transaction()?;
     let mut found = Vec::new();
     for state in states {
-        part(connection, query, *state, &mut found)?;
+        part(&snapshot, query, *state, &mut found)?;
     }
     found.sort_unstable_by(|one, other| other.cmp(one));
     let more = found.len() > query.limit;
     found.truncate(query.limit);
-    let mut body = connection.prepare_cached("SELECT body FROM builds WHERE number = ?1")?;
+    let mut body = snapshot.prepare_cached("SELECT body FROM builds WHERE number = ?1")?;
     let bodies = found
         .iter()
         .map(|(.., number)| body.query_row([number], |row| row.get(0)))
         .collect::<rusqlite::Result<_>>()?;
-    let next = found.last().filter(|_| more).and_then(|(accepted_at, id, _)| {
-        Some(Cursor { accepted_at: *accepted_at, id: id.parse().ok()? })
-    });
+    let next = found.last().filter(|_| more);
+    let next = next.map(|&(accepted_at, id, _)| Cursor { accepted_at, id });
     Ok(Rows { bodies, next })
 }
 
@@ -145,7 +146,7 @@ fn part(
     connection: &Connection,
     query: &ListQuery,
     state: StateName,
-    found: &mut Vec<(i64, String, i64)>,
+    found: &mut Vec<(i64, BuildId, i64)>,
 ) -> rusqlite::Result<()> {
     let (sql, image) = match &query.image {
         None => (statement(""), ""),
@@ -155,7 +156,7 @@ fn part(
     let after = query.after.as_ref();
     // Behind every row: a time that none has.
     let time = after.map_or(i64::MAX, |cursor| cursor.accepted_at);
-    let id = after.map_or(String::new(), |cursor| cursor.id.to_string());
+    let id = after.map_or(&[][..], |cursor| cursor.id.as_bytes().as_slice());
     let limit = i64::try_from(query.limit).unwrap_or(i64::MAX - 1) + 1;
     let project = query.project.as_str();
     let state = state_number(state);
@@ -164,8 +165,9 @@ fn part(
         values.push(&image);
     }
     let mut statement = connection.prepare_cached(&sql)?;
-    let rows = statement
-        .query_map(values.as_slice(), |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+    let rows = statement.query_map(values.as_slice(), |row| {
+        Ok((row.get(0)?, BuildId::from_bytes(row.get(1)?), row.get(2)?))
+    })?;
     for row in rows {
         found.push(row?);
     }

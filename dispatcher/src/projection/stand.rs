@@ -27,12 +27,11 @@ pub(super) fn stands(
     builds: &[(ProjectName, BuildId)],
 ) -> rusqlite::Result<Vec<Option<Stand>>> {
     let mut statement = connection.prepare_cached(
-        "SELECT state, json_extract(body, '$.state.epoch'), json_extract(body, '$.replays')
-         FROM builds WHERE project = ?1 AND id = ?2",
+        "SELECT state, epoch, replays FROM builds WHERE project = ?1 AND id = ?2",
     )?;
     let mut stand = |project: &ProjectName, build: BuildId| {
         statement
-            .query_row(params![project.as_str(), build.to_string()], |row| {
+            .query_row(params![project.as_str(), build.as_bytes()], |row| {
                 let state: i64 = row.get(0)?;
                 let (epoch, replays): (i64, i64) = (row.get(1)?, row.get(2)?);
                 Ok(Stand {
@@ -61,6 +60,5 @@ pub(super) fn superseded(
     let order = i64::try_from(order).unwrap_or(i64::MAX);
     let mut statement = connection.prepare_cached(SUPERSEDED)?;
     let ids = statement.query_map(params![project.as_str(), key, order], |row| row.get(0))?;
-    let ids: Vec<String> = ids.collect::<rusqlite::Result<_>>()?;
-    Ok(ids.iter().filter_map(|id| id.parse().ok()).collect())
+    ids.map(|id| id.map(BuildId::from_bytes)).collect()
 }

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
@@ -17,15 +18,28 @@ use crate::feed::{Arrived, Feed};
 use crate::metrics::Metrics;
 use crate::problem::chain;
 
-/// How many events one transaction takes at most. Larger batches save nothing more, and hold the
+/// How many events one transaction takes at most. Larger batches save little more, and hold the
 /// write lock and the subscribers longer.
-const MAX_BATCH: usize = 500;
+const MAX_BATCH: usize = 8192;
+
+/// How many bytes of events one transaction takes at most.
+const MAX_BATCH_BYTES: usize = 16 * 1024 * 1024;
+
+/// How long a transaction waits at most for more events that follow without a pause.
+const MAX_BATCH_TIME: Duration = Duration::from_millis(50);
+
+/// How long one transaction begins after another at the earliest. An event that comes alone is
+/// folded and told at once; of thousands a second each waits a little for others, which share the
+/// cost of the transaction, several times their own.
+const PACE: Duration = Duration::from_millis(2);
 
 /// What the thread is asked to do, in order.
 #[derive(Debug)]
 pub(crate) enum Work {
     /// Fold a message of the stream.
     Fold(Arrived),
+    /// Take note that the stream has no more events now.
+    AtEnd,
     /// Make sure that the file belongs to this stream, and answer where to read on.
     Align {
         /// When the stream was made.
@@ -46,8 +60,38 @@ pub(crate) fn spawn(
     stop: CancellationToken,
 ) -> std::io::Result<JoinHandle<()>> {
     let runtime = Handle::current();
-    let mut writer = Writer { folder, feed, metrics, stop, runtime };
+    let folded_at = Instant::now();
+    let mut writer = Writer { folder, feed, metrics, stop, runtime, folded_at };
     std::thread::Builder::new().name("projection".to_owned()).spawn(move || writer.run(work))
+}
+
+/// What one transaction is to fold.
+#[derive(Default)]
+struct Batch {
+    arrived: Vec<Arrived>,
+    stored: Vec<Stored>,
+    bytes: usize,
+}
+
+impl Batch {
+    /// Adds an event, and parses it; gives anything else back.
+    fn add(&mut self, work: Work) -> Option<Work> {
+        let Work::Fold(arrived) = work else { return Some(work) };
+        self.bytes += arrived.size();
+        self.stored.push(arrived.stored());
+        self.arrived.push(arrived);
+        None
+    }
+
+    fn is_full(&self) -> bool {
+        self.arrived.len() >= MAX_BATCH || self.bytes >= MAX_BATCH_BYTES
+    }
+
+    fn clear(&mut self) {
+        self.arrived.clear();
+        self.stored.clear();
+        self.bytes = 0;
+    }
 }
 
 struct Writer {
@@ -56,48 +100,50 @@ struct Writer {
     metrics: Arc<Metrics>,
     stop: CancellationToken,
     runtime: Handle,
+    /// When the last batch was folded.
+    folded_at: Instant,
 }
 
 impl Writer {
     fn run(&mut self, mut work: mpsc::Receiver<Work>) {
-        let mut next = work.blocking_recv();
-        while let Some(first) = next.take() {
-            let mut batch = Vec::new();
-            let mut align = None;
-            let mut item = Some(first);
-            while let Some(current) = item.take() {
-                match current {
-                    Work::Fold(arrived) => batch.push(arrived),
-                    Work::Align { created, last_sequence, reply } => {
-                        align = Some((created, last_sequence, reply));
-                        break;
+        let mut batch = Batch::default();
+        while let Some(first) = work.blocking_recv() {
+            let mut other = batch.add(first);
+            if other.is_none() {
+                // Those that come meanwhile wait in the channel, and their reader behind them.
+                std::thread::sleep(PACE.saturating_sub(self.folded_at.elapsed()));
+            }
+            let started = Instant::now();
+            while other.is_none() && !batch.is_full() && started.elapsed() < MAX_BATCH_TIME {
+                let Ok(next) = work.try_recv() else { break };
+                other = batch.add(next);
+            }
+            let went_on = self.fold(&batch);
+            batch.clear();
+            self.folded_at = Instant::now();
+            let goes_on = went_on
+                && match other {
+                    Some(Work::Align { created, last_sequence, reply }) => {
+                        self.align(created, last_sequence, reply)
                     }
-                }
-                if batch.len() < MAX_BATCH {
-                    item = work.try_recv().ok();
-                }
-            }
-            if !self.fold(&batch) {
+                    Some(Work::AtEnd) => self.complete(),
+                    Some(Work::Fold(_)) | None => true,
+                };
+            if !goes_on {
                 return;
             }
-            if let Some((created, last_sequence, reply)) = align
-                && !self.align(created, last_sequence, reply)
-            {
-                return;
-            }
-            next = work.blocking_recv();
         }
     }
 
     /// Folds a batch until that succeeds; returns `false` when it is time to stop.
-    fn fold(&mut self, batch: &[Arrived]) -> bool {
-        let stored: Vec<Stored> = batch.iter().map(Arrived::stored).collect();
+    fn fold(&mut self, batch: &Batch) -> bool {
+        let Some(last) = batch.arrived.last() else { return true };
         let mut told = false;
         let folded = self.until_it_works(|writer| {
-            let outcome = if stored.is_empty() { Ok(0) } else { writer.folder.fold(&stored) };
+            let outcome = writer.folder.fold(&batch.stored);
             if !std::mem::replace(&mut told, true) {
                 // Also when it failed: a full disk here must not keep events from subscribers.
-                batch.iter().for_each(|arrived| writer.feed.tell(arrived));
+                batch.arrived.iter().for_each(|arrived| writer.feed.tell(arrived));
             }
             outcome
         });
@@ -105,10 +151,16 @@ impl Writer {
         self.metrics.events_folded.fetch_add(folded as u64, Ordering::Relaxed);
         self.metrics.projection_sequence.store(self.folder.last_sequence(), Ordering::Relaxed);
         self.feed.set_folded(self.folder.last_sequence());
-        if let Some(last) = batch.last() {
-            self.feed.set_progress(last);
+        !self.feed.is_at_end(last) || self.complete()
+    }
+
+    /// Does what is left to do when all events are folded; returns `false` when it is time to stop.
+    fn complete(&mut self) -> bool {
+        let completed = self.until_it_works(|writer| writer.folder.complete()).is_some();
+        if completed {
+            self.feed.set_caught_up();
         }
-        true
+        completed
     }
 
     fn align(&mut self, created: i128, last: u64, reply: oneshot::Sender<u64>) -> bool {

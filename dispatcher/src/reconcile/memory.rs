@@ -8,8 +8,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 
 use jiff::SignedDuration;
 use slipway_proto::{BuildId, PoolName, Priority, ProjectName, Timestamp};
-use slipway_queue::Record;
-use slipway_queue::record::Seen;
+use slipway_queue::record::{Seen, Stored};
 use tokio::time::Instant;
 
 use super::view::{Facts, GRACE, Repair, View};
@@ -68,8 +67,15 @@ impl Memory {
         }
     }
 
-    fn record(&mut self, record: &Record, now: Timestamp) {
-        let view = View::of(record, now);
+    fn record(&mut self, record: &Stored, now: Timestamp) {
+        let view = match View::read(record, now) {
+            Ok(view) => view,
+            Err(error) => {
+                let revision = record.revision;
+                tracing::warn!(%error, revision, "skipped a record that does not parse");
+                return;
+            }
+        };
         let key = (view.project.clone(), view.build);
         if self.views.get(&key).is_some_and(|known| known.revision >= view.revision) {
             // Read again by a reader that was opened anew.
@@ -171,11 +177,8 @@ mod tests {
     use crate::testing;
 
     fn record(build: &Build, revision: u64) -> Seen {
-        let mut build = build.clone();
-        if build.order == 0 {
-            build.order = revision;
-        }
-        Seen::Record(Box::new(Record { build, revision }))
+        let document = serde_json::to_vec(build).expect("JSON").into();
+        Seen::Record(Stored { document, revision })
     }
 
     fn keyed(key: &str) -> Build {

@@ -7,10 +7,13 @@
 //! dispatcher or worker it looks like one that a crash interrupted.
 
 use jiff::SignedDuration;
+use serde::Deserialize;
+use serde::de::IgnoredAny;
 use slipway_proto::api::StateName;
+use slipway_proto::request::default_queue_timeout_s;
 use slipway_proto::state::Epoch;
-use slipway_proto::{BuildId, Phase, PoolName, Priority, ProjectName, Timestamp};
-use slipway_queue::Record;
+use slipway_proto::{BuildId, PoolName, Priority, ProjectName, Timestamp};
+use slipway_queue::record::Stored;
 
 use crate::projection::Stand;
 
@@ -110,39 +113,39 @@ pub(super) struct Facts {
 
 impl View {
     /// Reads a record.
-    pub(super) fn of(record: &Record, seen_at: Timestamp) -> Self {
-        let build = &record.build;
-        let request = &build.request;
-        let state = StateName::from(&build.state.phase);
-        let waits = state == StateName::Queued && build.started_at.is_none();
+    pub(super) fn read(stored: &Stored, seen_at: Timestamp) -> Result<Self, serde_json::Error> {
+        let outline: Outline = serde_json::from_slice(&stored.document)?;
+        let Outline { request, state, .. } = outline;
+        let phase = state.phase;
+        let ended_well = phase.phase == StateName::Succeeded;
+        let waits = phase.phase == StateName::Queued && outline.started_at.is_none();
         let limit = SignedDuration::from_secs(i64::from(request.queue_timeout_s));
-        Self {
-            project: request.project.clone(),
+        let queued_since = outline.replayed_at.unwrap_or(outline.accepted_at);
+        let order = if outline.order == 0 { stored.revision } else { outline.order };
+        Ok(Self {
+            project: request.project,
             build: request.build,
-            revision: record.revision,
-            state,
-            epoch: build.state.epoch,
-            replays: build.replays,
-            order: build.order,
-            started: build.started_at.is_some() && build.last_worker.is_some(),
-            dead: build.is_dead(),
-            leaves_tags: build.leaves_tags(),
-            class: (request.pool.clone(), request.priority),
-            queued_since: build.queued_since(),
-            not_before: match &build.state.phase {
-                Phase::Queued { not_before } => *not_before,
-                _ => None,
-            },
-            waits_until: waits.then(|| after(build.queued_since(), limit)),
-            finished_at: build.finished_at,
-            supersede_key: request.supersede_key.as_deref().map(Box::from),
+            revision: stored.revision,
+            state: phase.phase,
+            epoch: state.epoch,
+            replays: outline.replays,
+            order,
+            started: outline.started_at.is_some() && outline.last_worker.is_some(),
+            dead: phase.dead,
+            leaves_tags: outline.tagging && phase.phase.is_finished() && !ended_well,
+            class: (request.pool, request.priority),
+            queued_since,
+            not_before: phase.not_before,
+            waits_until: waits.then(|| after(queued_since, limit)),
+            finished_at: outline.finished_at,
+            supersede_key: request.supersede_key,
             seen_at,
             events_settled: false,
             event_tries: 0,
             letter_settled: false,
             request_seen_to: None,
             awaits_worker: false,
-        }
+        })
     }
 
     pub(super) fn is_finished(&self) -> bool {
@@ -237,6 +240,53 @@ impl View {
             self.awaits_worker = in_queue && self.is_finished() && self.leaves_tags;
         }
     }
+}
+
+/// The part of a [`Build`](slipway_proto::Build) that is of interest here. Whoever leads reads
+/// every change of every record, several to a build, of which most is request and image.
+#[derive(Deserialize)]
+struct Outline {
+    request: RequestOutline,
+    accepted_at: Timestamp,
+    #[serde(default)]
+    order: u64,
+    #[serde(default)]
+    replays: u32,
+    #[serde(default)]
+    replayed_at: Option<Timestamp>,
+    started_at: Option<Timestamp>,
+    finished_at: Option<Timestamp>,
+    #[serde(default)]
+    tagging: bool,
+    last_worker: Option<IgnoredAny>,
+    state: StateOutline,
+}
+
+#[derive(Deserialize)]
+struct RequestOutline {
+    build: BuildId,
+    project: ProjectName,
+    pool: PoolName,
+    priority: Priority,
+    #[serde(default = "default_queue_timeout_s")]
+    queue_timeout_s: u32,
+    #[serde(default)]
+    supersede_key: Option<Box<str>>,
+}
+
+#[derive(Deserialize)]
+struct StateOutline {
+    epoch: Epoch,
+    phase: PhaseOutline,
+}
+
+#[derive(Deserialize)]
+struct PhaseOutline {
+    phase: StateName,
+    #[serde(default)]
+    not_before: Option<Timestamp>,
+    #[serde(default)]
+    dead: bool,
 }
 
 fn after(time: Timestamp, duration: SignedDuration) -> Timestamp {

@@ -8,15 +8,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::body::Body;
 use axum::extract::State;
 use axum::response::Response;
 use bytes::Bytes;
 use futures::StreamExt as _;
+use futures::stream::{self, BoxStream};
 use http::{HeaderMap, Uri};
 use slipway_proto::{BuildId, ProjectName};
-use slipway_queue::read::Reader;
+use slipway_queue::read::{Message, ReadError};
 use tokio::sync::broadcast::error::RecvError;
-use tokio::sync::mpsc;
+use tokio::time::{Instant, Interval};
 
 use super::logs::{event_stream, last_event_id};
 use crate::app::App;
@@ -25,13 +27,6 @@ use crate::feed::{Arrived, Notice, Subscription, Told};
 use crate::metrics::Metrics;
 use crate::problem::{ApiError, Code, chain};
 use crate::sse;
-
-/// How many frames wait for a client before it loses its place in the broadcast. An event has a
-/// few KiB.
-const MAX_WAITING: usize = 64;
-
-/// How long a client may leave its events unread. It comes back with the last id it saw.
-const STUCK: Duration = Duration::from_secs(30);
 
 /// How long NATS may take to open a reader.
 const DEADLINE: Duration = Duration::from_secs(5);
@@ -48,8 +43,11 @@ pub(super) async fn follow(
     let follow = parameters.switch("follow", true);
     let resumed = last_event_id(&headers, &mut parameters);
     parameters.finish()?;
-    let subscription = app.feed.subscribe();
-    let mut client = Client { project, build, last: 0, sink: mpsc::channel(1).0 };
+    let subscription = match build {
+        Some(build) => app.feed.subscribe_to_build(build),
+        None => app.feed.subscribe(&project),
+    };
+    let mut client = Client { project, build, last: 0 };
     let (history, until) = match resumed.or(after) {
         // Without following, everything there was is what was asked for.
         None if follow => {
@@ -63,15 +61,24 @@ pub(super) async fn follow(
             (history(&app, &client, until).await?, until)
         }
     };
-    let (sink, frames) = mpsc::channel(MAX_WAITING);
-    client.sink = sink;
-    let task = Arc::clone(&app);
-    app.tasks.spawn(async move {
-        let live = follow.then_some(subscription);
-        let stopped = task.stop.clone();
-        stopped.run_until_cancelled(serve(&task, client, history, until, live)).await;
+    let serving = Serving {
+        opening: Some(sse::opening(client.last)),
+        client,
+        history,
+        until,
+        live: follow.then_some(subscription),
+        alive: None,
+        app: Arc::clone(&app),
+    };
+    let frames = stream::unfold(serving, |mut serving| async move {
+        let frame = serving.next().await?;
+        Some((frame, serving))
     });
-    Ok(event_stream(frames))
+    Ok(event_stream(Body::from_stream(
+        frames
+            .take_until(app.stop.clone().cancelled_owned())
+            .map(Ok::<_, std::convert::Infallible>),
+    )))
 }
 
 /// Returns behind which sequence to start, and where the stream ends.
@@ -91,13 +98,13 @@ async fn start(
 }
 
 /// Opens a reader of what lies between the client's last event and `until`, if anything does.
-async fn history(app: &App, client: &Client, until: u64) -> Result<Option<Reader>, ApiError> {
+async fn history(app: &App, client: &Client, until: u64) -> Result<Option<History>, ApiError> {
     if client.last >= until {
         return Ok(None);
     }
     let filter = app.queue.subjects().events_of(&client.project);
     let reader = in_time(app, app.queue.read_events(&filter, client.last)).await?;
-    Ok((reader.pending() > 0).then_some(reader))
+    Ok((reader.pending() > 0).then(|| reader.until_caught_up().boxed()))
 }
 
 async fn in_time<T>(
@@ -114,8 +121,8 @@ async fn in_time<T>(
     Ok(tokio::time::timeout(DEADLINE, answer).await.map_err(|_elapsed| unavailable())??)
 }
 
-/// The client went away.
-struct Gone;
+/// What the stream holds.
+type History = BoxStream<'static, Result<Message, ReadError>>;
 
 /// Who is told what.
 struct Client {
@@ -124,84 +131,82 @@ struct Client {
     build: Option<BuildId>,
     /// The sequence of the last event it was told, or did not want.
     last: u64,
-    sink: mpsc::Sender<Bytes>,
 }
 
 impl Client {
-    async fn tell(&mut self, notice: &Notice) -> Result<(), Gone> {
+    /// Returns whether it is to be told.
+    fn wants(&mut self, notice: &Notice) -> bool {
         if notice.sequence <= self.last {
-            return Ok(());
+            return false;
         }
         self.last = notice.sequence;
-        let wanted =
-            notice.project == self.project && self.build.is_none_or(|build| build == notice.build);
-        if !wanted {
-            return Ok(());
-        }
-        let sent = tokio::time::timeout(STUCK, self.sink.send(notice.frame.clone())).await;
-        if sent.is_err() {
-            tracing::info!("dropped a subscriber that does not read");
-        }
-        sent.ok().and_then(Result::ok).ok_or(Gone)
+        notice.project == self.project && self.build.is_none_or(|build| build == notice.build)
     }
 }
 
-/// Serves one client, to its end or the client's.
-async fn serve(
-    app: &App,
-    mut client: Client,
-    history: Option<Reader>,
+/// What one client is still to be sent. The connection asks for it as fast as the client reads, and
+/// waits for the broadcast itself: between an event and the sockets it goes to there is one wake-up
+/// each, and what has gathered meanwhile is written at once. A client that reads nothing is given
+/// up by its connection (see `patience`).
+struct Serving {
+    client: Client,
+    opening: Option<Bytes>,
+    /// What was before `until`.
+    history: Option<History>,
     until: u64,
     live: Option<Subscription>,
-) {
-    if client.sink.send(sse::opening(client.last)).await.is_err() {
-        return;
-    }
-    if let Some(reader) = history {
-        let mut messages = reader.until_caught_up();
-        while let Some(message) = messages.next().await {
-            let arrived = match message {
-                Ok(message) => Arrived::of(message),
-                Err(error) => {
+    alive: Option<Interval>,
+    app: Arc<App>,
+}
+
+impl Serving {
+    /// Returns the next frame; `None` at the end.
+    async fn next(&mut self) -> Option<Bytes> {
+        if let Some(opening) = self.opening.take() {
+            return Some(opening);
+        }
+        while let Some(history) = &mut self.history {
+            let arrived = match history.next().await {
+                Some(Ok(message)) => Arrived::of(message),
+                Some(Err(error)) => {
                     tracing::debug!(error = chain(&error), "a reader of events broke off");
-                    return;
+                    return None;
                 }
+                None => break,
             };
-            if arrived.sequence > until {
+            if arrived.sequence > self.until {
                 break;
             }
             if let Some(notice) = arrived.notice()
-                && client.tell(&notice).await.is_err()
+                && self.client.wants(&notice)
             {
-                return;
+                return Some(notice.frame);
             }
         }
-        client.last = client.last.max(until);
-    }
-    let Some(mut subscription) = live else { return };
-    let mut alive = tokio::time::interval(sse::KEEP_ALIVE);
-    alive.reset();
-    loop {
-        tokio::select! {
-            told = subscription.receiver.recv() => match told {
-                Ok(Told::Event(notice)) => {
-                    if client.tell(&notice).await.is_err() {
-                        return;
-                    }
+        if self.history.take().is_some() {
+            self.client.last = self.client.last.max(self.until);
+        }
+        let live = self.live.as_mut()?;
+        let alive = self.alive.get_or_insert_with(|| {
+            tokio::time::interval_at(Instant::now() + sse::KEEP_ALIVE, sse::KEEP_ALIVE)
+        });
+        loop {
+            let told = tokio::select! {
+                told = live.receiver.recv() => told,
+                _ = alive.tick() => return Some(sse::ALIVE),
+            };
+            match told {
+                Ok(Told::Event(notice)) if self.client.wants(&notice) => {
+                    return Some(notice.frame.clone());
                 }
+                Ok(Told::Event(_)) => {}
                 Err(RecvError::Lagged(missed)) => {
                     tracing::info!(missed, "dropped a subscriber that reads too slowly");
-                    Metrics::count(&app.metrics.subscribers_dropped);
-                    return;
+                    Metrics::count(&self.app.metrics.subscribers_dropped);
+                    return None;
                 }
-                Ok(Told::Anew) | Err(RecvError::Closed) => return,
-            },
-            _ = alive.tick() => {
-                if client.sink.send(sse::ALIVE).await.is_err() {
-                    return;
-                }
+                Ok(Told::Anew) | Err(RecvError::Closed) => return None,
             }
-            () = client.sink.closed() => return,
         }
     }
 }

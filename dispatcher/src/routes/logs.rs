@@ -100,20 +100,20 @@ fn as_events(app: &App, start: u64, mut pieces: mpsc::Receiver<Piece>) -> Respon
             }
         }
     });
-    event_stream(frames)
+    use futures::StreamExt as _;
+    let frames = ReceiverStream::new(frames).map(Ok::<_, std::convert::Infallible>);
+    event_stream(Body::from_stream(frames))
 }
 
-/// Answers with frames as they come.
-pub(super) fn event_stream(frames: mpsc::Receiver<Bytes>) -> Response {
-    use futures::StreamExt as _;
-    let body = ReceiverStream::new(frames).map(Ok::<_, std::convert::Infallible>);
+/// Answers with frames of `text/event-stream` as they come.
+pub(super) fn event_stream(body: Body) -> Response {
     let headers = [
         (CONTENT_TYPE, HeaderValue::from_static("text/event-stream")),
         (CACHE_CONTROL, HeaderValue::from_static("no-store")),
     ];
     // nginx would otherwise collect events before it passes them on.
     let unbuffered = [("x-accel-buffering", "no")];
-    (headers, unbuffered, Body::from_stream(body)).into_response()
+    (headers, unbuffered, body).into_response()
 }
 
 /// Cuts a log where events can be: an event is text, and a chunk may end inside a character.

@@ -32,8 +32,9 @@ fn cancelled() -> Build {
 
 /// A view of a record that was seen when it was accepted, and a time so long after.
 fn view(build: &Build, seconds: i64) -> (View, Timestamp) {
-    let record = Record { build: build.clone(), revision: 7 };
-    let view = View::of(&record, build.accepted_at);
+    let document = serde_json::to_vec(build).expect("JSON").into();
+    let stored = Stored { document, revision: 7 };
+    let view = View::read(&stored, build.accepted_at).expect("it is a record");
     (view, build.accepted_at + SignedDuration::from_secs(seconds))
 }
 
@@ -48,6 +49,47 @@ fn told(stand: Option<Stand>) -> Facts {
 
 fn listed(in_queue: bool) -> Facts {
     Facts { in_queue: Some(in_queue), ..Facts::default() }
+}
+
+#[test]
+fn what_is_read_of_a_record_is_what_the_whole_record_says() {
+    let mut keyed = running();
+    keyed.request.supersede_key = Some("a \"branch\"".to_owned());
+    keyed.order = 5;
+    let publishing = applied(&keyed, &Change::Publish { epoch: 1 });
+    let failure = Failure::new(Reason::PushImageFailed, "the registry is away");
+    let fail = Change::Fail { epoch: 1, failure: failure.clone(), dead: false };
+    let not_before = queued().accepted_at + SignedDuration::from_secs(9);
+    let builds = [
+        queued(),
+        running(),
+        publishing.clone(),
+        applied(&publishing, &fail),
+        applied(&publishing, &Change::Succeed { epoch: 1, image: Box::new(testing::image()) }),
+        applied(&running(), &Change::Retry { epoch: 1, not_before, failure }),
+        failed(true),
+        applied(&failed(true), &Change::Replay { epoch: 2 }),
+        cancelled(),
+    ];
+    for build in builds {
+        let (view, _) = view(&build, 0);
+        let request = &build.request;
+        assert_eq!((&view.project, view.build), (&request.project, request.build));
+        assert_eq!(view.state, StateName::from(&build.state.phase));
+        assert_eq!((view.epoch, view.replays), (build.state.epoch, build.replays));
+        assert_eq!(view.order, if build.order == 0 { 7 } else { build.order });
+        assert_eq!(view.started, build.started_at.is_some() && build.last_worker.is_some());
+        assert_eq!((view.dead, view.leaves_tags), (build.is_dead(), build.leaves_tags()));
+        assert_eq!(view.class, (request.pool.clone(), request.priority));
+        assert_eq!(view.queued_since, build.queued_since());
+        assert_eq!(view.finished_at, build.finished_at);
+        assert_eq!(view.supersede_key.as_deref(), request.supersede_key.as_deref());
+        let told = match &build.state.phase {
+            Phase::Queued { not_before } => *not_before,
+            _ => None,
+        };
+        assert_eq!(view.not_before, told);
+    }
 }
 
 #[test]

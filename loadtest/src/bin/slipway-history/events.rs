@@ -1,0 +1,172 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! The events of builds as they really come: what a Spring Boot JAR on a Java base leaves behind.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use slipway_proto::event::Event;
+use slipway_proto::outcome::{BaseImage, Image, Layer, StageTime, Transfer};
+use slipway_proto::request::{Artifact, Base, Layering, Recipe};
+use slipway_proto::{
+    ArtifactKind, Build, BuildId, BuildRequest, Change, Digest, Failure, Platform, Priority,
+    ProjectName, Reason, Reference, Stage, Timestamp, WorkerId,
+};
+
+/// How many projects the builds belong to.
+pub(crate) const PROJECTS: u64 = 20;
+
+/// How many applications each project has.
+pub(crate) const APPS: u64 = 50;
+
+/// One build in so many fails.
+const FAILS: u64 = 25;
+
+/// One build in so many is tried twice.
+const RETRIES: u64 = 50;
+
+/// The last so many builds are still under way.
+const UNFINISHED: u64 = 500;
+
+/// Returns the project of a build.
+pub(crate) fn project(number: u64) -> anyhow::Result<ProjectName> {
+    Ok(format!("team-{}", number % PROJECTS).parse()?)
+}
+
+/// Returns the main reference of a build.
+pub(crate) fn image(number: u64) -> anyhow::Result<Reference> {
+    let app = number / PROJECTS % APPS;
+    let team = number % PROJECTS;
+    Ok(format!("registry.example.com/team-{team}/app-{app}:1.{number}").parse()?)
+}
+
+/// Returns the events of build `number` of `builds`, in order.
+pub(crate) fn of(number: u64, builds: u64) -> anyhow::Result<Vec<Event>> {
+    let start = Timestamp::from_second(1_750_000_000)?;
+    let mut now = start.checked_add(Duration::from_millis(number * 40))?;
+    let mut build = Build::accepted(request(number)?, digest(number, 0), now);
+    build.order = number + 1;
+    let mut events = vec![Event::queued(&build)];
+    let worker: WorkerId = format!("worker-{}", number % 16).parse()?;
+    let tries = if number.is_multiple_of(RETRIES) { 2 } else { 1 };
+    for epoch in 1..=tries {
+        now = now.checked_add(Duration::from_millis(3))?;
+        build = build.apply(&Change::Claim { epoch, worker: worker.clone() }, now)?;
+        events.push(Event::started(&build, &worker, now));
+        for stage in [Stage::Resolve, Stage::Assemble, Stage::Push] {
+            now = now.checked_add(Duration::from_millis(9))?;
+            build = build.apply(&Change::Enter { epoch, stage }, now)?;
+            events.push(Event::stage(&build, &worker, stage, now));
+        }
+        if builds - number <= UNFINISHED {
+            return Ok(events);
+        }
+        if epoch < tries {
+            let failure = Failure::new(Reason::PushImageFailed, "the registry answered 503");
+            events.push(Event::retrying(&build, &worker, &failure, true, now, now));
+            let change = Change::Retry { epoch, not_before: now, failure };
+            build = build.apply(&change, now)?;
+        }
+    }
+    if number.is_multiple_of(FAILS) {
+        let failure = Failure::new(Reason::PushImageFailed, "the registry denied the push");
+        build = build.apply(&Change::Fail { epoch: tries, failure, dead: false }, now)?;
+    } else {
+        let image = Box::new(published(number)?);
+        events.push(Event::published(&build, &image, now));
+        build = build.apply(&Change::Publish { epoch: tries }, now)?;
+        build = build.apply(&Change::Succeed { epoch: tries, image }, now)?;
+    }
+    events.push(Event::finished(&build).context("it is finished")?);
+    Ok(events)
+}
+
+fn digest(number: u64, what: u64) -> Digest {
+    Digest::of(format!("{number}.{what}").as_bytes())
+}
+
+fn request(number: u64) -> anyhow::Result<BuildRequest> {
+    let text = |pairs: &[(&str, &str)]| -> BTreeMap<String, String> {
+        pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+    };
+    Ok(BuildRequest {
+        build: BuildId::for_idempotency_key(&project(number)?, &number.to_string()),
+        project: project(number)?,
+        artifact: Artifact {
+            digest: digest(number, 1),
+            size_bytes: 46_000_000 + number,
+            kind: ArtifactKind::Jar,
+            filename: format!("app-{}.jar", number / PROJECTS % APPS),
+        },
+        references: vec![image(number)?],
+        recipe: Recipe {
+            environment: "java-21".to_owned(),
+            base: Base::Image("docker.io/library/eclipse-temurin:21-jre".parse()?),
+            layering: Layering::Jar,
+            destination: "/app".to_owned(),
+            entrypoint: Some(vec!["java".to_owned(), "{launch}".to_owned()]),
+            command: None,
+            user: Some("1001".to_owned()),
+            working_dir: Some("/app".to_owned()),
+            ports: Vec::new(),
+            env: text(&[("LANG", "C.UTF-8")]),
+            env_aliases: text(&[("JAVA_OPTIONS", "JAVA_TOOL_OPTIONS")]),
+            labels: BTreeMap::new(),
+            file_mode: 0o644,
+            owner: (0, 0),
+        },
+        env: text(&[("JAVA_OPTIONS", "-Xmx256m")]),
+        labels: text(&[("org.opencontainers.image.revision", "0123456789abcdef0123456789abcdef")]),
+        annotations: BTreeMap::new(),
+        ports: Vec::new(),
+        args: Vec::new(),
+        user: None,
+        platform: Platform::LINUX_AMD64,
+        priority: Priority::Normal,
+        pool: "default".parse()?,
+        registry_secret: None,
+        timeout_s: 600,
+        max_attempts: 5,
+        queue_timeout_s: 86_400,
+        stall_timeout_s: 120,
+        supersede_key: number.is_multiple_of(2).then(|| format!("branch-{}", number % 1000)),
+        retry_of: None,
+    })
+}
+
+fn published(number: u64) -> anyhow::Result<Image> {
+    let layer = |place: u64| Layer {
+        digest: digest(if place < 5 { 0 } else { number }, 10 + place),
+        diff_id: digest(if place < 5 { 0 } else { number }, 30 + place),
+        size_bytes: 1_000_000 * (place + 1),
+        media_type: "application/vnd.oci.image.layer.v1.tar+gzip".to_owned(),
+        base: place < 5,
+        transfer: if place < 5 { Transfer::Mounted } else { Transfer::Uploaded },
+    };
+    let stage = |stage, duration_us| StageTime { stage, duration_us };
+    let reference = image(number)?;
+    let digest_of_manifest = digest(number, 2);
+    Ok(Image {
+        digest: digest_of_manifest,
+        pull: reference.with_digest(digest_of_manifest),
+        references: vec![reference],
+        superseded: Vec::new(),
+        platform: Platform::LINUX_AMD64,
+        config_digest: digest(number, 3),
+        base: Some(BaseImage {
+            reference: "docker.io/library/eclipse-temurin:21-jre".parse()?,
+            digest: digest(0, 4),
+        }),
+        layers: (0..8).map(layer).collect(),
+        size_bytes: 130_000_000,
+        sent_bytes: 46_000_000,
+        assembly_version: 1,
+        stages: vec![
+            stage(Stage::Fetch, 1234),
+            stage(Stage::Resolve, 2345),
+            stage(Stage::Assemble, 34567),
+            stage(Stage::Push, 45678),
+        ],
+    })
+}

@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! Filling the stream of events.
+
+use std::collections::VecDeque;
+use std::time::Instant;
+
+use anyhow::Context as _;
+use async_nats::HeaderMap;
+use async_nats::jetstream::Context;
+use async_nats::jetstream::context::PublishAckFuture;
+use serde_json::{Value, json};
+use slipway_proto::event::Event;
+use slipway_proto::subject::Subjects;
+
+use crate::events;
+use crate::system::System;
+
+/// How many builds are under way at once, their events one after the other.
+const TOGETHER: u64 = 64;
+
+/// How many events may wait for their confirmation.
+const WINDOW: usize = 2000;
+
+/// Publishes the events of so many builds, unless the stream holds some already.
+pub(crate) async fn fill(system: &mut System, builds: u64) -> anyhow::Result<Value> {
+    // Makes the streams.
+    system.restart().await?;
+    system.stop_dispatcher().await?;
+    let jetstream = system.jetstream().await?;
+    let subjects = Subjects::default();
+    let stream = jetstream.get_stream(subjects.events_stream()).await?;
+    let messages = stream.cached_info().state.messages;
+    if messages > 0 {
+        return Ok(json!({"events": messages, "bytes": stream.cached_info().state.bytes}));
+    }
+    let started = Instant::now();
+    let mut unconfirmed = VecDeque::new();
+    let mut published = 0_u64;
+    for first in (0..builds).step_by(usize::try_from(TOGETHER)?) {
+        let numbers = first..builds.min(first + TOGETHER);
+        let mut histories =
+            numbers.map(|number| events::of(number, builds)).collect::<Result<Vec<_>, _>>()?;
+        histories.iter_mut().for_each(|history| history.reverse());
+        while histories.iter().any(|history| !history.is_empty()) {
+            for event in histories.iter_mut().filter_map(Vec::pop) {
+                unconfirmed.push_back(publish(&jetstream, &subjects, &event).await?);
+                published += 1;
+                if unconfirmed.len() > WINDOW {
+                    unconfirmed.pop_front().context("there are many")?.await?;
+                }
+            }
+        }
+    }
+    for confirmation in unconfirmed {
+        confirmation.await?;
+    }
+    let bytes = jetstream.get_stream(subjects.events_stream()).await?.cached_info().state.bytes;
+    let seconds = started.elapsed().as_secs_f64();
+    let per_s = published as f64 / seconds;
+    Ok(json!({"builds": builds, "events": published, "bytes": bytes, "events_per_s": per_s}))
+}
+
+/// Publishes one event. Without the id by which the server drops a second copy: it would remember
+/// millions of them for two minutes.
+pub(crate) async fn publish(
+    jetstream: &Context,
+    subjects: &Subjects,
+    event: &Event,
+) -> anyhow::Result<PublishAckFuture> {
+    let project = event.source.trim_start_matches("/projects/").parse()?;
+    let subject = subjects.event(&project, event.subject, &event.body);
+    let mut headers = HeaderMap::new();
+    headers.insert("Slipway-Build-Id", event.subject.to_string());
+    let payload = serde_json::to_vec(event)?;
+    Ok(jetstream.publish_with_headers(subject, headers, payload.into()).await?)
+}

@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! The binary `slipway-history`: fills a nats-server with the events of very many builds and
+//! measures what a dispatcher makes of them: how fast it folds them from nothing, how soon it is
+//! ready when it has folded them before, how long lists take, and how fast an event reaches a
+//! thousand subscribers. JSON on stdout.
+
+mod ask;
+mod events;
+mod fanout;
+mod fill;
+mod http;
+mod system;
+
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use clap::Parser;
+
+/// Measures history and events.
+#[derive(Debug, Clone, Parser)]
+#[command(name = "slipway-history", version)]
+struct Options {
+    /// How many builds the history has
+    #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1..))]
+    builds: u64,
+    /// Where everything is kept; events that stand there already are used again
+    #[arg(long, value_name = "DIRECTORY")]
+    directory: Option<PathBuf>,
+    /// The NATS server
+    #[arg(long, value_name = "PROGRAM", default_value = "nats-server")]
+    nats_server: PathBuf,
+    /// The dispatcher (default: beside this program)
+    #[arg(long, value_name = "PROGRAM")]
+    dispatcher: Option<PathBuf>,
+    /// How many times each question is asked
+    #[arg(long, default_value_t = 200)]
+    asks: u32,
+    /// How many clients follow events in the last part; 0 leaves it out
+    #[arg(long, default_value_t = 1000)]
+    subscribers: usize,
+    /// How many events they are sent
+    #[arg(long, default_value_t = 300)]
+    told: u32,
+}
+
+fn main() -> anyhow::Result<()> {
+    let options = Options::parse();
+    // One thread: what is measured shares the machine with this program.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("failed to start the runtime")?;
+    let report = runtime.block_on(measure(&options))?;
+    println!("{}", serde_json::to_string_pretty(&report)?);
+    Ok(())
+}
+
+async fn measure(options: &Options) -> anyhow::Result<serde_json::Value> {
+    let (temporary, directory) = match &options.directory {
+        Some(directory) => (None, directory.clone()),
+        None => {
+            let temporary = tempfile::tempdir().context("failed to make a directory")?;
+            let path = temporary.path().to_owned();
+            (Some(temporary), path)
+        }
+    };
+    let mut system = system::System::start(options, &directory).await?;
+    let filled = fill::fill(&mut system, options.builds).await?;
+    let rebuilt = system.rebuild().await?;
+    let restarted = system.restart().await?;
+    let asked = ask::all(&system, options.asks).await?;
+    let told = fanout::measure(&system, options.subscribers, options.told).await?;
+    drop(temporary);
+    Ok(serde_json::json!({
+        "fill": filled, "rebuild": rebuilt, "restart": restarted, "ask": asked, "fanout": told,
+    }))
+}

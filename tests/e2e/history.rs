@@ -1,0 +1,166 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! Many events: a subscriber that cannot keep up, and a projection that is made anew.
+
+use async_nats::jetstream;
+use serde_json::{Value, json};
+use slipway_proto::BuildId;
+use slipway_tests::{Stack, events, wait};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpSocket, TcpStream};
+
+/// How many events there are: far more than a subscriber may fall behind.
+const EVENTS: u64 = 6000;
+
+/// How large each is: together more than sockets and their ends hold.
+const FILLER: usize = 8000;
+
+/// Publishes `build.queued` of so many builds, in the likeness of a real one.
+async fn publish(stack: &Stack, model: &Value, count: u64) {
+    let client = async_nats::connect(stack.nats_url()).await.expect("NATS is there");
+    let jetstream = jetstream::new(client);
+    let mut unconfirmed = Vec::new();
+    for _ in 0..count {
+        let build = BuildId::fresh().to_string();
+        let mut event = model.clone();
+        event["subject"] = json!(build);
+        event["id"] = json!(format!("{build}:0:build.queued"));
+        event["data"]["request"]["build"] = json!(build);
+        event["data"]["request"]["labels"] = json!({"filler": "x".repeat(FILLER)});
+        let mut headers = async_nats::HeaderMap::new();
+        headers.insert("Slipway-Build-Id", build);
+        let subject = "slipway.event.team.7.build.queued";
+        let sent = jetstream.publish_with_headers(subject, headers, event.to_string().into());
+        unconfirmed.push(sent.await.expect("NATS is there"));
+        if unconfirmed.len() == 500 {
+            confirmed(&mut unconfirmed).await;
+        }
+    }
+    confirmed(&mut unconfirmed).await;
+}
+
+async fn confirmed(unconfirmed: &mut Vec<jetstream::context::PublishAckFuture>) {
+    for confirmation in unconfirmed.drain(..) {
+        confirmation.await.expect("it is stored");
+    }
+}
+
+/// A real `build.queued`, and how many events there are.
+async fn model(stack: &Stack) -> (Value, u64) {
+    let request = stack.tool("a", &stack.image("team/tool:1")).await;
+    stack.submit(&request).await;
+    let mut all = wait::until("the build to be announced", wait::SOON, || async {
+        Some(events::all(&stack.nats_url()).await).filter(|all| !all.is_empty())
+    })
+    .await;
+    (all.remove(0), all.len() as u64 + 1)
+}
+
+async fn folded(stack: &Stack, last: u64) {
+    wait::until("the events to be folded", wait::LATER, || async {
+        let metrics = stack.client.get(stack.url("/metrics")).send().await.ok()?;
+        let line = format!("slipway_projection_sequence {last}\n");
+        metrics.text().await.ok()?.contains(&line).then_some(())
+    })
+    .await;
+}
+
+/// Asks for events on a connection that takes little at a time, and reads the answer's head.
+async fn follow(stack: &Stack, last: Option<u64>) -> TcpStream {
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.set_recv_buffer_size(8 * 1024).expect("it can be small");
+    let address = stack.url("").trim_start_matches("http://").parse().expect("an address");
+    let mut connection = socket.connect(address).await.expect("it listens");
+    let last = last.map(|last| format!("Last-Event-ID: {last}\r\n")).unwrap_or_default();
+    let request = format!("GET /v1/projects/team/events HTTP/1.1\r\nHost: x\r\n{last}\r\n");
+    connection.write_all(request.as_bytes()).await.expect("it is sent");
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(connection.read_u8().await.expect("an answer"));
+    }
+    assert!(head.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&head));
+    connection
+}
+
+/// Reads frames to the end of the stream, or to the event `until`, and returns the events' ids.
+async fn ids(mut connection: TcpStream, until: u64) -> Vec<u64> {
+    let (mut ids, mut text, mut rest) = (Vec::new(), String::new(), Vec::new());
+    let mut buffer = vec![0; 64 * 1024];
+    loop {
+        let read = tokio::time::timeout(wait::SOON, connection.read(&mut buffer)).await;
+        let read = read.expect("in time").expect("no error");
+        rest.extend_from_slice(&buffer[..read]);
+        let ended = dechunk(&mut rest, &mut text) || read == 0;
+        while let Some(end) = text.find("\n\n") {
+            let frame: String = text.drain(..end + 2).collect();
+            if frame.contains("event: ") {
+                let id = frame.lines().find_map(|line| line.strip_prefix("id: "));
+                ids.push(id.expect("it has one").parse().expect("a number"));
+            }
+        }
+        if ended || ids.last() == Some(&until) {
+            return ids;
+        }
+    }
+}
+
+/// Moves whole chunks of the transfer encoding (RFC 9112, section 7.1) from `bytes` to `text`;
+/// returns whether the last was among them.
+fn dechunk(bytes: &mut Vec<u8>, text: &mut String) -> bool {
+    loop {
+        let Some(line) = bytes.windows(2).position(|pair| pair == b"\r\n") else { return false };
+        let size = str::from_utf8(&bytes[..line]).expect("ASCII");
+        let size = usize::from_str_radix(size, 16).expect("a size");
+        let end = line + 2 + size;
+        if bytes.len() < end + 2 {
+            return false;
+        }
+        text.push_str(str::from_utf8(&bytes[line + 2..end]).expect("text"));
+        bytes.drain(..end + 2);
+        if size == 0 {
+            return true;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_subscriber_that_does_not_read_is_dropped_and_misses_nothing() {
+    let stack = Stack::start().await;
+    let (model, before) = model(&stack).await;
+    folded(&stack, before).await;
+    let slow = follow(&stack, None).await;
+    publish(&stack, &model, EVENTS).await;
+    let last = before + EVENTS;
+    folded(&stack, last).await;
+
+    let mut seen = ids(slow, last).await;
+    assert!(!seen.is_empty() && (seen.len() as u64) < EVENTS, "{} of {EVENTS}", seen.len());
+    let metrics = stack.client.get(stack.url("/metrics")).send().await.expect("an answer");
+    let metrics = metrics.text().await.expect("a body");
+    assert!(metrics.contains("slipway_event_subscribers_dropped_total 1\n"), "{metrics}");
+
+    let resumed = follow(&stack, seen.last().copied()).await;
+    seen.extend(ids(resumed, last).await);
+    assert!(seen.iter().copied().eq(before + 1..=last), "there is a gap, or a repetition");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_projection_that_was_deleted_is_folded_anew() {
+    let mut stack = Stack::start().await;
+    let (model, before) = model(&stack).await;
+    publish(&stack, &model, 300).await;
+    folded(&stack, before + 300).await;
+    let list = "/v1/projects/team/builds?limit=100";
+    let (_, listed) = stack.get(list).await;
+    assert_eq!(listed["builds"].as_array().map(Vec::len), Some(100));
+
+    stack.dispatcher.kill();
+    for suffix in ["", "-wal", "-shm"] {
+        let path = format!("dispatcher/projection.sqlite{suffix}");
+        // What lies beside the file depends on how far its writer had come.
+        let _gone = std::fs::remove_file(stack.directory.path().join(path));
+    }
+    stack.restart_dispatcher().await;
+    let (status, again) = stack.get(list).await;
+    assert_eq!((status, again), (200, listed), "ready means whole");
+}
