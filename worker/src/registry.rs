@@ -10,6 +10,7 @@
 
 pub mod credentials;
 pub mod error;
+mod resume;
 mod transport;
 mod upload;
 
@@ -20,9 +21,10 @@ use slipway_proto::id::SecretName;
 use slipway_proto::{Digest, Reference};
 
 pub use error::{ErrorKind, RegistryError};
+pub use resume::{Pieces, Upload, UploadError};
 use transport::{Access, Body};
 pub use transport::{Registry, RegistryOptions};
-pub use upload::{Mounted, UploadSession};
+pub use upload::{Mounted, Posted, UploadSession};
 
 /// The largest manifest or index that is read, in bytes; the limit that registries themselves
 /// have (distribution specification, "Pushing Manifests").
