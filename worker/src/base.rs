@@ -255,7 +255,7 @@ impl Resolver<'_> {
             None => {
                 let manifest = self
                     .registry
-                    .manifest(self.repository, version)
+                    .shared_manifest(self.repository, version)
                     .await
                     .map_err(|source| self.failed(source))?;
                 self.cache.keep(manifest.digest, manifest.bytes.clone()).await;

@@ -21,6 +21,7 @@ pub mod pulse;
 pub mod push;
 pub mod registry;
 mod running;
+mod turns;
 mod worker;
 
 pub use base::Mirror;

@@ -10,7 +10,6 @@
 //! downloaded only for a repository that lacks it, and sent on while it comes.
 
 mod place;
-mod turns;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -29,8 +28,8 @@ use crate::cache::{Cache, CacheError};
 use crate::known::Known;
 use crate::pulse::Pulse;
 use crate::registry::{ErrorKind, Registry, RegistryError, Repository};
+use crate::turns::Turns;
 use place::{Blob, Source};
-use turns::Turns;
 
 /// Why an image could not be pushed.
 #[derive(Debug, thiserror::Error)]

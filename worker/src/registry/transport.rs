@@ -16,7 +16,8 @@ use reqwest::{RequestBuilder, Response, Url};
 
 use super::credentials::Credentials;
 use super::error::RegistryError;
-use super::{ErrorKind, Repository};
+use super::{ErrorKind, Manifest, Repository};
+use crate::turns::Turns;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// The longest silence of a registry. Some take long to commit a large blob.
@@ -50,6 +51,8 @@ struct Shared {
     tokens: Mutex<HashMap<Access, Token>>,
     /// Registries that do not take a blob in one POST.
     refuse_whole: Mutex<HashSet<String>>,
+    /// Tags that are read at this moment.
+    readings: Turns<(Repository, String), Manifest>,
 }
 
 /// What a request may do: the scope of a token.
@@ -99,6 +102,7 @@ impl Registry {
             authenticators: Mutex::default(),
             tokens: Mutex::default(),
             refuse_whole: Mutex::default(),
+            readings: Turns::default(),
         };
         Ok(Self { http, shared: Arc::new(shared) })
     }
@@ -172,6 +176,11 @@ impl Registry {
     /// Remembers that a registry does not take a blob in one POST.
     pub(super) fn remember_refusal(&self, registry: &str) {
         lock(&self.shared.refuse_whole).insert(registry.to_owned());
+    }
+
+    /// Returns the tags that are read at this moment.
+    pub(super) fn readings(&self) -> &Turns<(Repository, String), Manifest> {
+        &self.shared.readings
     }
 
     pub(super) fn http(&self) -> &reqwest::Client {

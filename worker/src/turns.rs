@@ -11,11 +11,11 @@ use tokio::time::Instant;
 
 use crate::pulse::Pulse;
 
-/// When something was last done, and what came of it.
+/// Since when something is known to be so, and what came of it.
 type Last<V> = Option<(Instant, V)>;
 
 /// The turns of things that are named by keys.
-pub(super) struct Turns<K, V> {
+pub(crate) struct Turns<K, V> {
     slots: Mutex<HashMap<K, Weak<tokio::sync::Mutex<Last<V>>>>>,
 }
 
@@ -26,7 +26,7 @@ impl<K, V> Default for Turns<K, V> {
 }
 
 /// The right to do something, which nobody else has until this is dropped.
-pub(super) struct Turn<V> {
+pub(crate) struct Turn<V> {
     last: OwnedMutexGuard<Last<V>>,
     asked_at: Instant,
 }
@@ -34,7 +34,7 @@ pub(super) struct Turn<V> {
 impl<K: Eq + Hash, V> Turns<K, V> {
     /// Waits until nobody else does what the key names. Whatever moves meanwhile, as told by
     /// `life`, is a sign of life of who waits.
-    pub(super) async fn take(&self, key: K, life: &watch::Sender<()>, pulse: &Pulse) -> Turn<V> {
+    pub(crate) async fn take(&self, key: K, life: &watch::Sender<()>, pulse: &Pulse) -> Turn<V> {
         let asked_at = Instant::now();
         let turn = self.slot(key).lock_owned();
         let mut turn = std::pin::pin!(turn);
@@ -69,14 +69,19 @@ impl<K: Eq + Hash, V> Turns<K, V> {
 impl<V> Turn<V> {
     /// Returns what came of it if somebody else did it while this turn was waited for. What was
     /// done before may have been undone since.
-    pub(super) fn done(&self) -> Option<&V> {
+    pub(crate) fn done(&self) -> Option<&V> {
         let (at, value) = self.last.as_ref()?;
         (*at >= self.asked_at).then_some(value)
     }
 
     /// Says that it is done.
-    pub(super) fn finish(mut self, value: V) {
-        *self.last = Some((Instant::now(), value));
+    pub(crate) fn finish(self, value: V) {
+        self.finish_as_of(Instant::now(), value);
+    }
+
+    /// Says what was so at a moment: only for those who asked before it.
+    pub(crate) fn finish_as_of(mut self, at: Instant, value: V) {
+        *self.last = Some((at, value));
     }
 }
 
@@ -107,6 +112,22 @@ mod tests {
         assert_eq!(values, vec![1; 20]);
         assert_eq!(done.load(Ordering::Relaxed), 1);
         assert!(take(&turns, &life).await.done().is_none(), "it was done before this was asked");
+    }
+
+    #[tokio::test]
+    async fn who_asks_while_it_is_read_gets_what_is_read_later() {
+        let (turns, life) = (Turns::default(), watch::Sender::new(()));
+        let first = take(&turns, &life).await;
+        let begun = Instant::now();
+        let mut second = std::pin::pin!(take(&turns, &life));
+        let mut third = std::pin::pin!(take(&turns, &life));
+        assert!(futures::poll!(&mut second).is_pending());
+        assert!(futures::poll!(&mut third).is_pending());
+        first.finish_as_of(begun, 1);
+        let second = second.await;
+        assert_eq!(second.done(), None, "what the first read may be older than the question");
+        second.finish_as_of(Instant::now(), 2);
+        assert_eq!(third.await.done(), Some(&2));
     }
 
     #[tokio::test]
