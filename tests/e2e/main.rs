@@ -19,6 +19,7 @@ mod letters;
 mod limits;
 mod load;
 mod model;
+mod push;
 mod reconciler;
 mod switched_off;
 mod tags;

@@ -3,7 +3,10 @@
 //! A registry that misbehaves by script, and remembers every manifest that was written to it.
 //!
 //! It stands before a real registry and passes on everything that no rule is about. Its record of
-//! writes is what says which build wrote a tag when: the registry itself only knows the last.
+//! writes is what says which build wrote a tag when: the registry itself only knows the last. Its
+//! record of requests says what a push asks and how often it sends a byte.
+
+mod traffic;
 
 use std::collections::HashMap;
 use std::io::Error;
@@ -28,6 +31,8 @@ use slipway_proto::{Digest, Timestamp};
 use tokio::net::TcpStream;
 
 use crate::proxy::Acceptor;
+pub use traffic::Seen;
+use traffic::{Gate, Traffic};
 
 /// What a writer of tags says about itself in a header of each request.
 const WRITER: &str = "slipway-tag-write";
@@ -62,6 +67,21 @@ pub enum Misbehaviour {
     /// Does it, and answers with a digest of something else. The body of a manifest or blob that
     /// is read has a wrong byte instead, under its right digest.
     WrongDigest,
+    /// Keeps the bytes of an upload before this offset in its session, and closes the connection.
+    /// Only requests that carry the byte at the offset are met.
+    KeepUpTo {
+        /// The offset in the blob.
+        offset: u64,
+    },
+    /// Passes on a body up to this offset, and the rest when it is released: that of a request that
+    /// uploads, or that of the answer to a GET. Only uploads that carry the byte at the offset are
+    /// met.
+    HoldAt {
+        /// The offset in the blob.
+        offset: u64,
+    },
+    /// Answers 400 with the code `MANIFEST_BLOB_UNKNOWN`, and does nothing.
+    BlobUnknown,
 }
 
 /// When the registry misbehaves: the first rule that applies to a request decides.
@@ -146,6 +166,8 @@ impl FaultyRegistry {
             writes: Mutex::new(Vec::new()),
             turns: Mutex::new(HashMap::new()),
             faults: AtomicU64::new(0),
+            traffic: Traffic::default(),
+            gate: Gate::default(),
         });
         let served = Arc::clone(&shared);
         let acceptor = Acceptor::start(move |stream| serve(Arc::clone(&served), stream)).await;
@@ -180,6 +202,22 @@ impl FaultyRegistry {
         lock(&self.shared.writes).clone()
     }
 
+    /// Returns the requests that came, in their order; those under way are among them.
+    #[must_use]
+    pub fn requests(&self) -> Vec<Seen> {
+        self.shared.traffic.seen()
+    }
+
+    /// Waits until a body is held.
+    pub async fn held(&self) {
+        self.shared.gate.held().await;
+    }
+
+    /// Lets all bodies pass from now on.
+    pub fn release(&self) {
+        self.shared.gate.release();
+    }
+
     /// Returns how often the registry misbehaved.
     #[must_use]
     pub fn faults(&self) -> u64 {
@@ -195,6 +233,8 @@ struct Shared {
     writes: Mutex<Vec<ManifestWrite>>,
     turns: Mutex<HashMap<(String, String), Turn>>,
     faults: AtomicU64,
+    traffic: Traffic,
+    gate: Gate,
 }
 
 /// Held while a manifest is written, so that those of one tag are written one after the other.
@@ -210,15 +250,17 @@ async fn serve(shared: Arc<Shared>, stream: TcpStream) {
 
 /// Answers a request, or closes its connection with an error.
 async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Response<Body>, Error> {
-    let fault = shared.draw(request.method(), request.uri().path());
+    let seen = shared.traffic.note(&request);
+    let fault = shared.draw(&request);
     let host = request.headers().get(header::HOST).cloned();
     let written = written_manifest(&request);
     let mut response = match written {
         Some((repository, reference)) => {
-            shared.put_manifest(request, repository, reference, fault).await?
+            Arc::clone(&shared).put_manifest(request, repository, reference, fault).await?
         }
-        None => shared.pass(request, fault).await?,
+        None => shared.pass(request, fault, seen).await?,
     };
+    shared.traffic.answered(seen, response.status());
     relocate(response.headers_mut(), host.as_ref());
     Ok(response)
 }
@@ -233,12 +275,14 @@ fn written_manifest(request: &Request<Incoming>) -> Option<(String, String)> {
 
 impl Shared {
     /// Returns what the rules say about a request, and counts it.
-    fn draw(&self, method: &Method, path: &str) -> Option<Misbehaviour> {
+    fn draw(&self, request: &Request<Incoming>) -> Option<Misbehaviour> {
+        let (method, path) = (request.method(), request.uri().path());
         let mut rules = lock(&self.rules);
         let rule = rules.iter_mut().find(|rule| {
             rule.times != Some(0)
                 && rule.method.is_none_or(|wanted| wanted == method.as_str())
                 && path.contains(&rule.path_contains)
+                && traffic::meets(request, &rule.misbehaviour)
                 && lock(&self.random).random_bool(rule.probability)
         })?;
         rule.times = rule.times.map(|times| times - 1);
@@ -251,9 +295,21 @@ impl Shared {
         &self,
         request: Request<Incoming>,
         fault: Option<Misbehaviour>,
+        seen: usize,
     ) -> Result<Response<Body>, Error> {
-        let (parts, mut body) = request.into_parts();
+        let (mut parts, mut body) = request.into_parts();
+        self.traffic.go_on(&mut parts);
         match &fault {
+            Some(Misbehaviour::KeepUpTo { offset }) => {
+                self.keep(&parts, body, *offset, seen).await?;
+                return Err(closed());
+            }
+            Some(Misbehaviour::HoldAt { offset }) if parts.method != Method::GET => {
+                let start = traffic::range(&parts.headers).0;
+                let counted = self.traffic.count(seen, body);
+                let held = self.gate.hold(counted, offset - start);
+                return self.forward(&parts, Body::wrap_stream(held)).await;
+            }
             Some(Misbehaviour::ResetMidBody) => {
                 let _a_part = body.frame().await;
                 return Err(closed());
@@ -268,8 +324,36 @@ impl Shared {
             }
             None => {}
         }
-        let response = self.forward(&parts, Body::wrap(body)).await?;
+        let counted = Body::wrap_stream(self.traffic.count(seen, body));
+        let response = self.forward(&parts, counted).await?;
+        if let Some(Misbehaviour::HoldAt { offset }) = fault {
+            return Ok(response
+                .map(|body| Body::wrap_stream(self.gate.hold(body.into_data_stream(), offset))));
+        }
         falsify(&parts.method, response, fault.as_ref()).await
+    }
+
+    /// Writes a part of a body into the upload's session, as a registry does that keeps what it has
+    /// when a connection breaks.
+    async fn keep(
+        &self,
+        parts: &Parts,
+        body: Incoming,
+        offset: u64,
+        seen: usize,
+    ) -> Result<(), Error> {
+        let (start, _) = traffic::range(&parts.headers);
+        let part = traffic::first(self.traffic.count(seen, body), offset - start).await?;
+        let (uri, _digest) = traffic::split_digest(&parts.uri);
+        let url = format!("http://{}{uri}", self.upstream);
+        let patch = self.client.patch(url).header("content-type", "application/octet-stream");
+        let response = patch.body(part).send().await.map_err(Error::other)?;
+        let location = response.headers().get(header::LOCATION);
+        let location = location.and_then(|location| location.to_str().ok());
+        let location = location.expect("a registry says where an upload goes on");
+        let (_host, path) = location.split_once("/v2/").expect("it is an address of the API");
+        self.traffic.moved(&uri, format!("/v2/{path}"));
+        Ok(())
     }
 
     /// Passes on a manifest. What arrived of a client that is then gone is written all the same, as
@@ -375,6 +459,7 @@ fn refusal(fault: &Misbehaviour) -> Option<Response<Body>> {
         Misbehaviour::Forbidden => (403, "DENIED"),
         Misbehaviour::TooManyRequests { .. } => (429, "TOOMANYREQUESTS"),
         Misbehaviour::ServerError(status) => (*status, "UNKNOWN"),
+        Misbehaviour::BlobUnknown => (400, "MANIFEST_BLOB_UNKNOWN"),
         _ => return None,
     };
     let document = json!({"errors": [{"code": code, "message": "the script wants it"}]});

@@ -142,21 +142,38 @@ impl Registry {
     /// Puts a small base image with one layer into the registry, the same bytes each time, and
     /// returns the digest of its manifest.
     pub async fn put_base(&self, repository: &str, tag: &str, config: Value) -> Digest {
-        let layer = artifacts::gzip(&artifacts::tar(&[("etc/base", b"a base of the tests\n")]));
-        let diff_id = Digest::of(&artifacts::tar(&[("etc/base", b"a base of the tests\n")]));
+        let layer = artifacts::tar(&[("etc/base", b"a base of the tests\n")]);
+        self.put_base_of(repository, tag, config, &[layer]).await
+    }
+
+    /// Puts a base image with these layers, given as tar archives, into the registry and returns
+    /// the digest of its manifest.
+    pub async fn put_base_of(
+        &self,
+        repository: &str,
+        tag: &str,
+        config: Value,
+        archives: &[Vec<u8>],
+    ) -> Digest {
+        let diff_ids: Vec<Digest> = archives.iter().map(|archive| Digest::of(archive)).collect();
         let config = json!({
             "architecture": "amd64", "os": "linux", "created": "2020-01-01T00:00:00Z",
             "config": config,
-            "rootfs": {"type": "layers", "diff_ids": [diff_id]},
-            "history": [{"created_by": "the tests"}],
+            "rootfs": {"type": "layers", "diff_ids": diff_ids},
+            "history": vec![json!({"created_by": "the tests"}); archives.len()],
         });
         let config = Bytes::from(config.to_string());
-        let layer_digest = self.put_blob(repository, layer.clone()).await;
+        let mut layers = Vec::new();
+        for archive in archives {
+            let layer = artifacts::gzip(archive);
+            let digest = self.put_blob(repository, layer.clone()).await;
+            layers.push(json!({"mediaType": "application/vnd.oci.image.layer.v1.tar+gzip", "digest": digest, "size": layer.len()}));
+        }
         let config_digest = self.put_blob(repository, config.clone()).await;
         let manifest = json!({
             "schemaVersion": 2, "mediaType": MANIFEST_TYPE,
             "config": {"mediaType": "application/vnd.oci.image.config.v1+json", "digest": config_digest, "size": config.len()},
-            "layers": [{"mediaType": "application/vnd.oci.image.layer.v1.tar+gzip", "digest": layer_digest, "size": layer.len()}],
+            "layers": layers,
         });
         self.put_manifest(repository, tag, MANIFEST_TYPE, &manifest).await
     }
@@ -193,13 +210,14 @@ impl Registry {
     }
 }
 
+/// Starts the program. The secret is what lets an upload's session outlive it.
 fn spawn(directory: &Path, address: &str, password_file: Option<&Path>) -> Process {
     let auth = password_file.map_or_else(String::new, |path| {
         format!("auth:\n  htpasswd:\n    realm: tests\n    path: {}\n", path.display())
     });
     let config = format!(
         "version: 0.1\nlog:\n  level: error\n  accesslog:\n    disabled: true\nstorage:\n  \
-         filesystem:\n    rootdirectory: {}\nhttp:\n  addr: {address}\n{auth}",
+         filesystem:\n    rootdirectory: {}\nhttp:\n  addr: {address}\n  secret: tests\n{auth}",
         directory.join("storage").display()
     );
     let path = directory.join("config.yml");

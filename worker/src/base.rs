@@ -6,11 +6,13 @@
 //! was seen before costs one request, for the tag. Layers are moved by the push, and only where
 //! the target lacks them.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use serde::Deserialize;
 use slipway_proto::{Digest, Failure, Platform, Reason, Reference};
 
-use crate::cache::Cache;
+use crate::cache::{Cache, CacheError};
 use crate::registry::{ErrorKind, Registry, RegistryError, Repository};
 
 /// The largest config that is read, in bytes.
@@ -104,7 +106,7 @@ pub enum BaseError {
         reference: Reference,
         /// Why.
         #[source]
-        source: Box<RegistryError>,
+        source: Arc<RegistryError>,
     },
     /// It has no image for the platform.
     #[error("the base image {reference} has no image for {platform}; it has {available}")]
@@ -253,7 +255,7 @@ impl Resolver<'_> {
             None => {
                 let manifest = self
                     .registry
-                    .manifest(self.repository, version)
+                    .shared_manifest(self.repository, version)
                     .await
                     .map_err(|source| self.failed(source))?;
                 self.cache.keep(manifest.digest, manifest.bytes.clone()).await;
@@ -291,9 +293,10 @@ impl Resolver<'_> {
         let digest = descriptor.digest;
         let fetch = || self.registry.blob(self.repository, digest);
         if let Err(error) = self.cache.get_or_fetch(digest, fetch).await {
-            use crate::cache::CacheError;
             return Err(match error {
-                CacheError::Fetch(source) => self.failed(source),
+                CacheError::Fetch(source) => {
+                    BaseError::Registry { reference: self.reference.clone(), source }
+                }
                 other => self.failed(RegistryError::unavailable(other.to_string())),
             });
         }
@@ -321,7 +324,7 @@ impl Resolver<'_> {
     }
 
     fn failed(&self, source: RegistryError) -> BaseError {
-        BaseError::Registry { reference: self.reference.clone(), source: Box::new(source) }
+        BaseError::Registry { reference: self.reference.clone(), source: Arc::new(source) }
     }
 
     fn unusable(&self, why: &str) -> BaseError {

@@ -4,31 +4,43 @@
 //!
 //! A blob is written to a temporary name, digested, and renamed, so a name is proof of the bytes
 //! that were written under it; because disks and people are fallible it is digested again when it
-//! is read, and a blob that is not what its name says is dropped and fetched again. Several
-//! processes of a node may share a directory, and it may be deleted at any time: an open file
-//! stays readable.
+//! is read, once per process and whenever the file was touched, and a blob that is not what its
+//! name says is dropped and fetched again. Several processes of a node may share a directory, and
+//! it may be deleted at any time: an open file stays readable.
+//!
+//! A download belongs to nobody: it goes on to the end when those who wanted it are gone. Others
+//! may follow it, and who cancels a build must not make theirs fail; a blob that was asked for
+//! once is asked for again.
+
+mod blob;
+mod disk;
 
 use std::collections::HashMap;
-use std::fs::{File, FileTimes};
+use std::fs::File;
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::SystemTime;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt as _};
 use sha2::{Digest as _, Sha256};
 use slipway_proto::Digest;
 use tempfile::NamedTempFile;
+use tokio::sync::watch;
+
+pub use blob::Blob;
+use blob::{Download, Progress, Source};
+use disk::Disk;
 
 use crate::pulse::Pulse;
+use crate::registry::RegistryError;
 
 /// How much is read at a time.
 const CHUNK: usize = 256 * 1024;
 
-/// Why a blob is not to be had.
-#[derive(Debug, thiserror::Error)]
-pub enum CacheError<E> {
+/// Why a blob is not to be had. Cheap to clone: all who wait for a download get the same.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum CacheError {
     /// The cache's directory fails.
     #[error("the blob cache at {path} failed")]
     Disk {
@@ -36,9 +48,9 @@ pub enum CacheError<E> {
         path: String,
         /// Why.
         #[source]
-        source: io::Error,
+        source: Arc<io::Error>,
     },
-    /// What was fetched has another digest or size.
+    /// What was fetched has another digest.
     #[error("blob {expected} was fetched and has digest {actual}")]
     Mismatch {
         /// The digest asked for.
@@ -46,9 +58,25 @@ pub enum CacheError<E> {
         /// The digest of what came.
         actual: Digest,
     },
+    /// The blob has another size than the manifest says.
+    #[error("blob {digest} has {actual} bytes, and its image says {expected}")]
+    Size {
+        /// The blob.
+        digest: Digest,
+        /// The size it should have, in bytes.
+        expected: u64,
+        /// The size it has, in bytes.
+        actual: u64,
+    },
+    /// The process ends, and with it the download.
+    #[error("the download of blob {digest} was given up")]
+    Abandoned {
+        /// The blob.
+        digest: Digest,
+    },
     /// The fetch failed.
     #[error(transparent)]
-    Fetch(E),
+    Fetch(Arc<RegistryError>),
 }
 
 /// The cache. Cheap to clone.
@@ -59,13 +87,15 @@ pub struct Cache {
 
 #[derive(Debug)]
 struct Shared {
-    blobs: PathBuf,
-    max_bytes: u64,
-    /// One lock for each blob that is being fetched: many builds, one download.
-    fetches: Mutex<HashMap<Digest, Arc<tokio::sync::Mutex<()>>>>,
+    disk: Disk,
+    /// One place for each blob that is being fetched: many builds, one download.
+    fetches: Mutex<HashMap<Digest, Place>>,
     /// Beats with each piece of any download: who waits for another's is not idle.
     pulse: Pulse,
 }
+
+/// Locked while it is found out whether a blob must be fetched; holds its download.
+type Place = Arc<tokio::sync::Mutex<Option<Download>>>;
 
 impl Cache {
     /// Opens the cache in a directory, which is made if it is missing. Above `max_bytes` the blobs
@@ -77,26 +107,21 @@ impl Cache {
     pub fn open(directory: &Path, max_bytes: u64) -> io::Result<Self> {
         let blobs = directory.join("blobs/sha256");
         std::fs::create_dir_all(&blobs)?;
-        Ok(Self {
-            shared: Arc::new(Shared {
-                blobs,
-                max_bytes,
-                fetches: Mutex::default(),
-                pulse: Pulse::default(),
-            }),
-        })
+        let disk = Disk::new(blobs, max_bytes);
+        let shared = Shared { disk, fetches: Mutex::default(), pulse: Pulse::default() };
+        Ok(Self { shared: Arc::new(shared) })
     }
 
     /// Returns the bytes the cache holds now.
     #[must_use]
     pub fn size(&self) -> u64 {
-        self.shared.entries().iter().map(|entry| entry.size).sum()
+        self.shared.disk.size()
     }
 
     /// Opens a blob that is there and is what its name says.
     pub async fn get(&self, digest: Digest) -> Option<File> {
         let shared = Arc::clone(&self.shared);
-        let checked = tokio::task::spawn_blocking(move || shared.open_checked(digest));
+        let checked = tokio::task::spawn_blocking(move || shared.disk.open_checked(digest));
         checked.await.ok().flatten()
     }
 
@@ -108,6 +133,17 @@ impl Cache {
         Some(bytes.into())
     }
 
+    /// Lets a blob be digested again when it is opened next: somebody found it wrong.
+    pub fn doubt(&self, digest: Digest) {
+        self.shared.disk.doubt(digest);
+    }
+
+    /// Returns where the blobs lie.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        &self.shared.disk.blobs
+    }
+
     /// Returns the signs of life of all downloads into the cache.
     #[must_use]
     pub fn pulse(&self) -> &Pulse {
@@ -116,7 +152,7 @@ impl Cache {
 
     /// Keeps bytes whose digest is known to be right. A failure costs only time later.
     pub async fn keep(&self, digest: Digest, bytes: Bytes) {
-        let one_chunk = futures::stream::iter([Ok::<_, std::convert::Infallible>(bytes)]);
+        let one_chunk = futures::stream::iter([Ok(bytes)]);
         let kept = self.get_or_fetch(digest, || async { Ok(one_chunk) }).await;
         if let Err(error) = kept {
             tracing::warn!(%digest, %error, "could not keep a blob in the cache");
@@ -129,151 +165,199 @@ impl Cache {
     /// # Errors
     ///
     /// When it cannot be fetched or stored, or is not what was asked for.
-    pub async fn get_or_fetch<S, E, F>(
+    pub async fn get_or_fetch<S, F>(
         &self,
         digest: Digest,
         fetch: impl FnOnce() -> F,
-    ) -> Result<File, CacheError<E>>
+    ) -> Result<File, CacheError>
     where
-        S: Stream<Item = Result<Bytes, E>>,
-        F: Future<Output = Result<S, E>>,
+        S: Stream<Item = Result<Bytes, RegistryError>>,
+        F: Future<Output = Result<S, RegistryError>>,
     {
-        let turn = Arc::clone(self.shared.fetches().entry(digest).or_default());
-        let _turn = turn.lock().await;
+        let place = self.place(digest);
+        let mut turn = place.lock().await;
+        if let Some(download) = turn.as_mut() {
+            // Done, or to be tried again by whoever is first.
+            let _failed = download.done().await;
+            *turn = None;
+        }
         if let Some(file) = self.get(digest).await {
             return Ok(file);
         }
-        let outcome = self.store(digest, fetch).await;
-        self.shared.fetches().remove(&digest);
-        outcome
+        let (sink, download) = self.shared.begin(digest)?;
+        let stored = sink.store(&self.shared, fetch).await;
+        self.leave(digest, &place);
+        stored?;
+        let mut file = download.file.try_clone().map_err(|error| self.shared.disk_error(error))?;
+        file.seek(SeekFrom::Start(0)).map_err(|error| self.shared.disk_error(error))?;
+        Ok(file)
     }
 
-    async fn store<S, E, F>(
+    /// Returns a blob of a known size, of which the first bytes are there: from the cache, or as
+    /// it is downloaded into it. However many callers ask at once, it is fetched once.
+    ///
+    /// # Errors
+    ///
+    /// When it has another size, or its download cannot begin. What goes wrong later is an error of
+    /// the blob's stream.
+    pub async fn get_or_follow<S, F>(
         &self,
         digest: Digest,
-        fetch: impl FnOnce() -> F,
-    ) -> Result<File, CacheError<E>>
+        size: u64,
+        fetch: impl FnOnce() -> F + Send + 'static,
+    ) -> Result<Blob, CacheError>
     where
-        S: Stream<Item = Result<Bytes, E>>,
-        F: Future<Output = Result<S, E>>,
+        S: Stream<Item = Result<Bytes, RegistryError>> + Send + 'static,
+        F: Future<Output = Result<S, RegistryError>> + Send + 'static,
     {
-        let disk = |source| self.shared.disk_error(source);
-        let mut temporary = NamedTempFile::new_in(&self.shared.blobs).map_err(disk)?;
-        let mut hasher = Sha256::new();
-        let chunks = fetch().await.map_err(CacheError::Fetch)?;
-        let mut chunks = std::pin::pin!(chunks);
-        while let Some(chunk) = chunks.next().await {
-            let chunk = chunk.map_err(CacheError::Fetch)?;
-            self.shared.pulse.beat().map_err(disk)?;
-            hasher.update(&chunk);
-            temporary.write_all(&chunk).map_err(disk)?;
+        let place = self.place(digest);
+        let mut turn = place.lock().await;
+        let running = turn.clone().filter(|download| download.progress.has_changed().is_ok());
+        let mut download = match running {
+            Some(download) => download,
+            None => {
+                if let Some(file) = self.get(digest).await {
+                    return file_of(file, digest, size).map_err(|e| self.shared.disk_error(e))?;
+                }
+                let (sink, download) = self.shared.begin(digest)?;
+                *turn = Some(download.clone());
+                let (cache, place) = (self.clone(), Arc::clone(&place));
+                tokio::spawn(async move {
+                    // Whoever follows gets the failure.
+                    let _told = sink.store(&cache.shared, fetch).await;
+                    cache.leave(digest, &place);
+                });
+                download
+            }
+        };
+        drop(turn);
+        download.begun().await?;
+        Ok(Blob { source: Source::Download(download), size })
+    }
+
+    fn place(&self, digest: Digest) -> Place {
+        Arc::clone(self.shared.fetches().entry(digest).or_default())
+    }
+
+    /// Gives up a place where nothing is fetched any more, unless another stands there.
+    fn leave(&self, digest: Digest, place: &Place) {
+        let mut fetches = self.shared.fetches();
+        if fetches.get(&digest).is_some_and(|current| Arc::ptr_eq(current, place)) {
+            fetches.remove(&digest);
         }
-        let actual = Digest::from(<[u8; 32]>::from(hasher.finalize()));
-        if actual != digest {
-            return Err(CacheError::Mismatch { expected: digest, actual });
-        }
-        let mut file = temporary.reopen().map_err(disk)?;
-        file.seek(SeekFrom::Start(0)).map_err(disk)?;
-        temporary.persist(self.shared.path(digest)).map_err(|error| disk(error.error))?;
-        let shared = Arc::clone(&self.shared);
-        let evicted = tokio::task::spawn_blocking(move || shared.evict(digest)).await;
+    }
+}
+
+fn file_of(file: File, digest: Digest, size: u64) -> io::Result<Result<Blob, CacheError>> {
+    let actual = file.metadata()?.len();
+    if actual != size {
+        return Ok(Err(CacheError::Size { digest, expected: size, actual }));
+    }
+    Ok(Ok(Blob { source: Source::File(Arc::new(file)), size }))
+}
+
+/// Where a download goes.
+struct Sink {
+    digest: Digest,
+    temporary: NamedTempFile,
+    progress: watch::Sender<Progress>,
+}
+
+impl Sink {
+    /// Fetches, checks and names the blob, and tells those who follow.
+    async fn store<S, F>(
+        mut self,
+        shared: &Arc<Shared>,
+        fetch: impl FnOnce() -> F,
+    ) -> Result<(), CacheError>
+    where
+        S: Stream<Item = Result<Bytes, RegistryError>>,
+        F: Future<Output = Result<S, RegistryError>>,
+    {
+        let written = self.write(shared, fetch).await;
+        let Self { digest, temporary, progress } = self;
+        let named = written.and_then(|size| {
+            let named = temporary.persist(shared.disk.path(digest));
+            let file = named.map_err(|error| shared.disk_error(error.error))?;
+            shared.disk.trust(digest, &file);
+            Ok(size)
+        });
+        match named {
+            Ok(size) => progress.send_replace(Progress::Done(size)),
+            Err(error) => {
+                progress.send_replace(Progress::Failed(error.clone()));
+                return Err(error);
+            }
+        };
+        let evicting = Arc::clone(shared);
+        let evicted = tokio::task::spawn_blocking(move || evicting.disk.evict(digest)).await;
         if let Ok(Err(error)) = evicted {
             tracing::warn!(%error, "could not evict from the blob cache");
         }
-        Ok(file)
+        Ok(())
     }
-}
 
-struct Entry {
-    path: PathBuf,
-    size: u64,
-    used: SystemTime,
+    async fn write<S, F>(
+        &mut self,
+        shared: &Shared,
+        fetch: impl FnOnce() -> F,
+    ) -> Result<u64, CacheError>
+    where
+        S: Stream<Item = Result<Bytes, RegistryError>>,
+        F: Future<Output = Result<S, RegistryError>>,
+    {
+        let fetched = |error| CacheError::Fetch(Arc::new(error));
+        let mut hasher = Sha256::new();
+        let mut size = 0;
+        let chunks = fetch().await.map_err(fetched)?;
+        let mut chunks = std::pin::pin!(chunks);
+        self.progress.send_replace(Progress::Written(0));
+        while let Some(chunk) = chunks.next().await {
+            let chunk = chunk.map_err(fetched)?;
+            shared.pulse.beat().map_err(|error| shared.disk_error(error))?;
+            hasher.update(&chunk);
+            self.temporary.write_all(&chunk).map_err(|error| shared.disk_error(error))?;
+            size += chunk.len() as u64;
+            self.progress.send_replace(Progress::Written(size));
+        }
+        let actual = Digest::from(<[u8; 32]>::from(hasher.finalize()));
+        if actual != self.digest {
+            return Err(CacheError::Mismatch { expected: self.digest, actual });
+        }
+        Ok(size)
+    }
 }
 
 impl Shared {
-    fn path(&self, digest: Digest) -> PathBuf {
-        self.blobs.join(digest.hex())
-    }
-
-    fn fetches(&self) -> std::sync::MutexGuard<'_, HashMap<Digest, Arc<tokio::sync::Mutex<()>>>> {
+    fn fetches(&self) -> MutexGuard<'_, HashMap<Digest, Place>> {
         self.fetches.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn disk_error<E>(&self, source: io::Error) -> CacheError<E> {
-        CacheError::Disk { path: self.blobs.display().to_string(), source }
+    fn begin(&self, digest: Digest) -> Result<(Sink, Download), CacheError> {
+        // People may have deleted it.
+        let made = std::fs::create_dir_all(&self.disk.blobs);
+        let temporary = made.and_then(|()| NamedTempFile::new_in(&self.disk.blobs));
+        let temporary = temporary.map_err(|error| self.disk_error(error))?;
+        let file = temporary.reopen().map_err(|error| self.disk_error(error))?;
+        let (progress, watched) = watch::channel(Progress::Asked);
+        let download = Download { digest, file: Arc::new(file), progress: watched };
+        Ok((Sink { digest, temporary, progress }, download))
     }
 
-    fn open_checked(&self, digest: Digest) -> Option<File> {
-        let path = self.path(digest);
-        let mut file = File::open(&path).ok()?;
-        match digest_of(&mut file) {
-            Ok(actual) if actual == digest => {
-                // What was used last; a failure only makes eviction less fair.
-                let _unused = file.set_times(FileTimes::new().set_modified(SystemTime::now()));
-                Some(file)
-            }
-            _ => {
-                tracing::warn!(%digest, "dropped a corrupt blob from the cache");
-                let _already_gone = std::fs::remove_file(&path);
-                None
-            }
-        }
+    fn disk_error(&self, source: io::Error) -> CacheError {
+        CacheError::Disk { path: self.disk.blobs.display().to_string(), source: Arc::new(source) }
     }
-
-    fn entries(&self) -> Vec<Entry> {
-        let Ok(listing) = std::fs::read_dir(&self.blobs) else { return Vec::new() };
-        let entry = |listed: std::fs::DirEntry| {
-            let metadata = listed.metadata().ok()?;
-            let used = metadata.modified().ok()?;
-            Some(Entry { path: listed.path(), size: metadata.len(), used })
-        };
-        listing.filter_map(|listed| entry(listed.ok()?)).collect()
-    }
-
-    /// Removes what was not used for longest until the bound holds, but never `newest`.
-    fn evict(&self, newest: Digest) -> io::Result<()> {
-        let mut entries = self.entries();
-        let mut total: u64 = entries.iter().map(|entry| entry.size).sum();
-        entries.sort_by_key(|entry| entry.used);
-        let newest = self.path(newest);
-        for entry in entries {
-            if total <= self.max_bytes {
-                break;
-            }
-            if entry.path == newest {
-                continue;
-            }
-            match std::fs::remove_file(&entry.path) {
-                Ok(()) => total -= entry.size,
-                Err(error) if error.kind() == io::ErrorKind::NotFound => total -= entry.size,
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Digests a file from its start and leaves it there.
-fn digest_of(file: &mut File) -> io::Result<Digest> {
-    let mut hasher = Sha256::new();
-    let mut chunk = vec![0; CHUNK];
-    loop {
-        match file.read(&mut chunk)? {
-            0 => break,
-            read => hasher.update(&chunk[..read]),
-        }
-    }
-    file.seek(SeekFrom::Start(0))?;
-    Ok(Digest::from(<[u8; 32]>::from(hasher.finalize())))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs::FileTimes;
     use std::sync::atomic::{AtomicU32, Ordering};
+    use std::time::SystemTime;
 
     use super::*;
 
-    type Chunks = futures::stream::Iter<std::array::IntoIter<Result<Bytes, String>, 1>>;
+    type Chunks = futures::stream::Iter<std::array::IntoIter<Result<Bytes, RegistryError>, 1>>;
 
     fn chunks(text: &'static str) -> Chunks {
         futures::stream::iter([Ok(Bytes::from(text))])
@@ -344,5 +428,96 @@ mod tests {
         cache.keep(Digest::of(b"cccc"), Bytes::from("cccc")).await;
         assert!(cache.get(Digest::of(b"bbbb")).await.is_none());
         assert!(cache.get(Digest::of(b"aaaa")).await.is_some());
+    }
+
+    /// A download that gets its chunks from the test.
+    fn fed() -> (
+        tokio::sync::mpsc::UnboundedSender<&'static str>,
+        impl Stream<Item = Result<Bytes, RegistryError>> + Send + 'static,
+    ) {
+        let (feed, fed) = tokio::sync::mpsc::unbounded_channel();
+        let stream = futures::stream::unfold(fed, |mut fed| async move {
+            fed.recv().await.map(|text: &str| (Ok(Bytes::from(text)), fed))
+        });
+        (feed, stream)
+    }
+
+    async fn follow(
+        cache: &Cache,
+        digest: Digest,
+        size: u64,
+    ) -> impl Stream<Item = io::Result<Bytes>> + Send + use<> {
+        let nothing = || async { Err(RegistryError::unavailable("asked twice".into())) };
+        let blob = cache
+            .get_or_follow::<futures::stream::Empty<_>, _>(digest, size, nothing)
+            .await
+            .expect("it is followed");
+        blob.stream_from(0)
+    }
+
+    async fn all(stream: impl Stream<Item = io::Result<Bytes>>) -> io::Result<Vec<u8>> {
+        let pieces: Vec<Bytes> = futures::TryStreamExt::try_collect(stream).await?;
+        Ok(pieces.concat())
+    }
+
+    #[tokio::test]
+    async fn a_download_is_read_while_it_comes_and_its_last_byte_when_it_is_right() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let cache = Cache::open(directory.path(), 1000).expect("it opens");
+        let digest = Digest::of(b"a layer");
+        let (feed, stream) = fed();
+        let first = cache.get_or_follow(digest, 7, || async { Ok(stream) });
+        let mut first = first.await.expect("it begins").stream_from(0).boxed();
+        let gone = follow(&cache, digest, 7).await;
+        feed.send("a la").expect("it is read");
+        assert_eq!(first.next().await.expect("a piece").expect("it reads"), "a la");
+        drop(gone);
+        let late = follow(&cache, digest, 7).await;
+        feed.send("yer").expect("it is read");
+        assert_eq!(first.next().await.expect("a piece").expect("it reads"), "ye");
+        assert!(futures::poll!(first.next()).is_pending(), "the end is not known to be right");
+        drop(feed);
+        assert_eq!(first.next().await.expect("a piece").expect("it reads"), "r");
+        assert!(first.next().await.is_none());
+        assert_eq!(all(late).await.expect("it reads"), b"a layer");
+        let blob = cache.get_or_follow(digest, 7, || async { Ok(chunks("asked twice")) });
+        let rest = blob.await.expect("it is there").stream_from(2);
+        assert_eq!(all(rest).await.expect("it reads"), b"layer");
+    }
+
+    #[tokio::test]
+    async fn who_follows_a_corrupt_or_broken_download_fails() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let cache = Cache::open(directory.path(), 1000).expect("it opens");
+        let digest = Digest::of(b"a layer");
+        let (feed, stream) = fed();
+        let first = cache.get_or_follow(digest, 7, || async { Ok(stream) });
+        let first = first.await.expect("it begins").stream_from(0);
+        feed.send("a liar").expect("it is read");
+        feed.send("!").expect("it is read");
+        drop(feed);
+        let error = all(first).await.expect_err("it is corrupt");
+        let error = error.get_ref().and_then(|error| error.downcast_ref::<CacheError>());
+        assert!(matches!(error, Some(CacheError::Mismatch { .. })), "{error:?}");
+        let denied = || async { Err::<Chunks, _>(RegistryError::denied("no".into())) };
+        let refused = cache.get_or_follow(digest, 7, denied).await;
+        assert!(matches!(refused, Err(CacheError::Fetch(_))));
+        let right = cache.get_or_follow(digest, 8, || async { Ok(chunks("a layer")) });
+        let right = all(right.await.expect("it begins").stream_from(0)).await;
+        assert!(right.is_err(), "it has another size than its image says");
+    }
+
+    #[tokio::test]
+    async fn a_download_that_nobody_follows_any_more_is_kept() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let cache = Cache::open(directory.path(), 1000).expect("it opens");
+        let digest = Digest::of(b"a layer");
+        let (feed, stream) = fed();
+        let blob = cache.get_or_follow(digest, 7, || async { Ok(stream) }).await;
+        drop(blob.expect("it begins"));
+        feed.send("a layer").expect("it is read");
+        drop(feed);
+        let file = cache.get_or_fetch(digest, || async { Ok(chunks("asked twice")) }).await;
+        assert_eq!(text(file.expect("it is there")), "a layer");
     }
 }

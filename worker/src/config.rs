@@ -40,6 +40,9 @@ pub struct Config {
     pub insecure_registries: Vec<String>,
     /// Docker `config.json` files with registry credentials.
     pub docker_configs: Vec<PathBuf>,
+    /// Blobs above this many bytes are uploaded in chunks of that size, so that a broken connection
+    /// costs at most one; 0 is never.
+    pub upload_chunk_bytes: u64,
     /// How long a worker that was told to stop works on what it holds before it gives it back.
     pub drain_grace: Duration,
     /// The time of files and images, in seconds since the epoch; `SOURCE_DATE_EPOCH` of a local
@@ -62,6 +65,7 @@ impl Default for Config {
             mirrors: Vec::new(),
             insecure_registries: Vec::new(),
             docker_configs: Vec::new(),
+            upload_chunk_bytes: 64 << 20,
             drain_grace: Duration::from_secs(30),
             source_date_epoch: crate::assemble::DEFAULT_EPOCH,
         }
@@ -139,6 +143,9 @@ pub struct Options {
     /// Docker config.json with registry credentials, repeatable
     #[arg(long = "docker-config", env = "SLIPWAY_DOCKER_CONFIGS", value_delimiter = ',')]
     pub docker_configs: Option<Vec<PathBuf>>,
+    /// Upload blobs above this many bytes in chunks of that size; 0 is never
+    #[arg(long, env = "SLIPWAY_UPLOAD_CHUNK_BYTES")]
+    pub upload_chunk_bytes: Option<u64>,
     /// Seconds to finish what is held after being told to stop
     #[arg(long, env = "SLIPWAY_DRAIN_GRACE_S")]
     pub drain_grace_s: Option<u64>,
@@ -205,6 +212,10 @@ impl Options {
                 .or(file.insecure_registries)
                 .unwrap_or_default(),
             docker_configs: self.docker_configs.or(file.docker_configs).unwrap_or_default(),
+            upload_chunk_bytes: self
+                .upload_chunk_bytes
+                .or(file.upload_chunk_bytes)
+                .unwrap_or(default.upload_chunk_bytes),
             drain_grace: drain_grace_s.map_or(default.drain_grace, Duration::from_secs),
             source_date_epoch: self
                 .source_date_epoch
@@ -235,6 +246,7 @@ impl Config {
         RegistryOptions {
             insecure: self.insecure_registries.clone(),
             docker_configs: self.docker_configs.clone(),
+            upload_chunk_bytes: self.upload_chunk_bytes,
         }
     }
 

@@ -13,6 +13,7 @@ pub mod config;
 mod confirm;
 pub mod export;
 pub mod failure;
+pub mod known;
 mod lease;
 mod log;
 pub mod pipeline;
@@ -22,6 +23,7 @@ pub mod push;
 pub mod registry;
 mod running;
 pub mod stages;
+mod turns;
 mod worker;
 
 pub use base::Mirror;

@@ -20,8 +20,9 @@ use crate::cache::Cache;
 use crate::config::Config;
 use crate::export;
 use crate::failure::StageError;
+use crate::known::Known;
 use crate::pulse::Pulse;
-use crate::push::{Pushed, Pusher};
+use crate::push::{Pushed, Pusher, Uploads};
 use crate::registry::{Registry, RegistryError};
 
 /// What a pipeline needs of the machine is not there.
@@ -56,6 +57,8 @@ pub trait Observer: Send + Sync {
 pub struct Pipeline {
     registry: Registry,
     cache: Cache,
+    known: Known,
+    uploads: Uploads,
     mirrors: Arc<[Mirror]>,
     scratch: PathBuf,
     epoch: i64,
@@ -105,6 +108,8 @@ impl Pipeline {
         Ok(Self {
             registry: Registry::new(config.registry_options()).map_err(PipelineError::Registry)?,
             cache: Cache::open(&config.cache_dir, config.cache_bytes).map_err(unusable)?,
+            known: Known::open(&config.cache_dir).map_err(unusable)?,
+            uploads: Uploads::default(),
             mirrors: config.mirrors.clone().into(),
             scratch,
             epoch: config.source_date_epoch,
@@ -237,7 +242,14 @@ impl Pipeline {
     }
 
     fn pusher<'a>(&'a self, request: &'a BuildRequest, pulse: Pulse) -> Pusher<'a> {
-        Pusher { registry: &self.registry, cache: &self.cache, request, pulse }
+        Pusher {
+            registry: &self.registry,
+            cache: &self.cache,
+            known: &self.known,
+            uploads: &self.uploads,
+            request,
+            pulse,
+        }
     }
 
     async fn export_layers(&self, image: &Assembled) -> Result<Vec<std::fs::File>, StageError> {

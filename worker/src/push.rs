@@ -3,29 +3,33 @@
 //! Brings an assembled image into its repositories: blobs in parallel, then the manifest, and
 //! tags only when told to.
 //!
-//! For each blob: mount it from the base's repository when that is in the same registry, else ask
-//! whether it is there, else upload it whole. A layer of the base is downloaded only for a
-//! repository that lacks it.
+//! For each blob, the one request that is most likely to be all: a blob that its repository is
+//! known to hold is asked for, one that another repository of the registry holds is mounted, one
+//! that nobody can have yet is sent. What is known may be wrong: a repository that then refuses the
+//! manifest is forgotten and pushed to once more, with every blob asked for. A layer of the base is
+//! downloaded only for a repository that lacks it, and sent on while it comes.
+
+mod place;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use bytes::Bytes;
+use std::sync::Arc;
+
 use futures::future::try_join_all;
-use futures::{Stream, StreamExt as _, TryStreamExt as _};
+use slipway_proto::id::SecretName;
 use slipway_proto::outcome::Transfer;
 use slipway_proto::{BuildRequest, Digest, Failure, Reason, Reference};
-use tokio_util::io::ReaderStream;
+use tokio::sync::watch;
 
-use crate::assemble::Assembled;
-use crate::assemble::layer::Layer;
 use crate::assemble::manifest::MEDIA_TYPE;
-use crate::base::{BaseLayer, ResolvedBase};
+use crate::assemble::{AssembleError, Assembled};
+use crate::base::BaseLayer;
 use crate::cache::{Cache, CacheError};
+use crate::known::Known;
 use crate::pulse::Pulse;
-use crate::registry::{ErrorKind, Mounted, Registry, RegistryError, Repository, UploadSession};
-
-/// How much of a cached layer is read at a time.
-const READ_CHUNK: usize = 256 * 1024;
+use crate::registry::{ErrorKind, Registry, RegistryError, Repository};
+use crate::turns::Turns;
+use place::{Blob, Source};
 
 /// Why an image could not be pushed.
 #[derive(Debug, thiserror::Error)]
@@ -48,8 +52,14 @@ pub enum PushError {
         digest: Digest,
         /// Why.
         #[source]
-        source: CacheError<RegistryError>,
+        source: CacheError,
     },
+    /// A layer could not be made again.
+    #[error(transparent)]
+    Assemble(#[from] AssembleError),
+    /// What was to be sent could not be read.
+    #[error("failed to read what is to be pushed")]
+    Content(#[source] std::io::Error),
 }
 
 impl PushError {
@@ -57,31 +67,29 @@ impl PushError {
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::Registry { source, .. }
-            | Self::BaseLayer { source: CacheError::Fetch(source), .. } => source.is_transient(),
-            Self::BaseLayer { .. } => true,
+            Self::Assemble(source) => source.is_transient(),
+            _ => self.refusal().is_none_or(RegistryError::is_transient),
         }
     }
 
     /// Returns how long the registry asked to wait.
     #[must_use]
     pub fn retry_after(&self) -> Option<std::time::Duration> {
-        match self {
-            Self::Registry { source, .. }
-            | Self::BaseLayer { source: CacheError::Fetch(source), .. } => source.retry_after(),
-            Self::BaseLayer { .. } => None,
-        }
+        self.refusal().and_then(RegistryError::retry_after)
     }
 
     /// Returns whether the registry asked for fewer requests, which is no fault of the build.
     #[must_use]
     pub fn is_rate_limit(&self) -> bool {
+        self.refusal().is_some_and(|error| error.kind() == ErrorKind::RateLimited)
+    }
+
+    /// Returns what a registry said, if it was one.
+    fn refusal(&self) -> Option<&RegistryError> {
         match self {
-            Self::Registry { source, .. }
-            | Self::BaseLayer { source: CacheError::Fetch(source), .. } => {
-                source.kind() == ErrorKind::RateLimited
-            }
-            Self::BaseLayer { .. } => false,
+            Self::Registry { source, .. } => Some(source),
+            Self::BaseLayer { source: CacheError::Fetch(source), .. } => Some(source),
+            _ => None,
         }
     }
 
@@ -98,6 +106,10 @@ impl PushError {
             Self::BaseLayer { source, .. } => {
                 Failure::new(Reason::PullBaseImageFailed, format!("{self}: {source}"))
             }
+            Self::Assemble(source) => source.failure(),
+            Self::Content(source) => {
+                Failure::new(Reason::PushImageFailed, format!("{self}: {source}"))
+            }
         }
     }
 }
@@ -111,12 +123,33 @@ pub struct Pushed {
     pub sent_bytes: u64,
 }
 
+/// What the pushes of a process do at this moment, so that no two do the same. Cheap to clone.
+#[derive(Clone, Default)]
+pub struct Uploads(Arc<UnderWay>);
+
+#[derive(Default)]
+struct UnderWay {
+    /// A blob is brought into a repository.
+    placing: Turns<(Place, Digest), ()>,
+    /// A blob is sent to a registry, as the credentials of a name see it: into this repository.
+    sending: Turns<(String, Option<SecretName>, Digest), String>,
+    /// Changes with each piece of any upload: who waits for another's is not idle.
+    life: watch::Sender<()>,
+}
+
+/// A repository, by name, and the credentials for it.
+type Place = (String, Option<SecretName>);
+
 /// Pushes images with one set of connections and one cache.
 pub struct Pusher<'a> {
     /// The registries.
     pub registry: &'a Registry,
     /// The base layers kept on this machine.
     pub cache: &'a Cache,
+    /// Which repositories are known to hold which blob.
+    pub known: &'a Known,
+    /// What other pushes of this process do.
+    pub uploads: &'a Uploads,
     /// The request that the image was assembled for.
     pub request: &'a BuildRequest,
     /// Beats with every piece that is sent.
@@ -203,116 +236,81 @@ impl Pusher<'_> {
         Repository { reference: reference.clone(), secret }
     }
 
+    /// Pushes to one repository; once more if it turns out that it lacks what it was known to have.
     async fn push_to(
         &self,
         repository: &Repository,
         image: &Assembled,
         sent: &AtomicU64,
     ) -> Result<Vec<Transfer>, PushError> {
-        let base_layers = image.base.iter().flat_map(|base| {
-            base.layers.iter().map(move |layer| self.base_layer(repository, base, layer, sent))
-        });
-        let made_layers = image.layers.iter().map(|layer| self.made_layer(repository, layer, sent));
-        let config = self.bytes(repository, image.config_digest, &image.config, sent);
-        let (base, made, _config) =
-            futures::try_join!(try_join_all(base_layers), try_join_all(made_layers), config)?;
-        self.registry
+        let first = Push { pusher: self, sent, trusts_nothing: false };
+        match Box::pin(first.push(repository, image)).await {
+            Err(PushError::Registry { source, .. }) if source.is_blob_unknown() => {
+                tracing::info!(
+                    repository = repository.reference.name(),
+                    "the registry lost a blob; pushing once more"
+                );
+                for blob in blobs(image) {
+                    self.known.forget(repository, blob.digest);
+                }
+                let second = Push { trusts_nothing: true, ..first };
+                Box::pin(second.push(repository, image)).await
+            }
+            pushed => pushed,
+        }
+    }
+}
+
+/// One push to one repository.
+#[derive(Clone, Copy)]
+struct Push<'a> {
+    pusher: &'a Pusher<'a>,
+    sent: &'a AtomicU64,
+    /// Whether the repository is asked for every blob.
+    trusts_nothing: bool,
+}
+
+impl Push<'_> {
+    /// Returns how the layers came into the repository, the base's first.
+    async fn push(
+        &self,
+        repository: &Repository,
+        image: &Assembled,
+    ) -> Result<Vec<Transfer>, PushError> {
+        let placed = blobs(image).map(|blob| self.place(repository, blob));
+        let mut transfers = try_join_all(placed).await?;
+        let _the_config = transfers.pop();
+        self.pusher
+            .registry
             .put_manifest(repository, MEDIA_TYPE, &image.manifest)
             .await
             .map_err(|source| failed(repository, source))?;
-        sent.fetch_add(image.manifest.len() as u64, Ordering::Relaxed);
-        Ok(base.into_iter().chain(made).collect())
+        self.sent.fetch_add(image.manifest.len() as u64, Ordering::Relaxed);
+        Ok(transfers)
     }
+}
 
-    async fn base_layer(
-        &self,
-        target: &Repository,
-        base: &ResolvedBase,
-        layer: &BaseLayer,
-        sent: &AtomicU64,
-    ) -> Result<Transfer, PushError> {
-        let source = &base.repository.reference;
-        let same_registry = source.registry() == target.reference.registry();
-        let mut session = None;
-        if same_registry && source.name() == target.reference.name() {
-            return Ok(Transfer::Found);
-        }
-        if same_registry {
-            let mounted = self.registry.mount(target, layer.digest, source.repository()).await;
-            match mounted.map_err(|source| failed(target, source))? {
-                Mounted::Yes => return Ok(Transfer::Mounted),
-                Mounted::No(opened) => session = Some(opened),
-            }
-        } else if self.has(target, layer.digest).await? {
-            return Ok(Transfer::Found);
-        }
-        let fetch = || self.registry.blob(&base.repository, layer.digest);
-        let file = self.cache.get_or_fetch(layer.digest, fetch).await.map_err(|source| {
-            PushError::BaseLayer { reference: base.reference.clone(), digest: layer.digest, source }
-        })?;
-        let reader = tokio::fs::File::from_std(file);
-        let body = ReaderStream::with_capacity(reader, READ_CHUNK);
-        self.upload(target, session, layer.digest, layer.size, body, sent).await?;
-        Ok(Transfer::Uploaded)
-    }
-
-    async fn made_layer(
-        &self,
-        target: &Repository,
-        layer: &Layer,
-        sent: &AtomicU64,
-    ) -> Result<Transfer, PushError> {
-        if self.has(target, layer.digest).await? {
-            return Ok(Transfer::Found);
-        }
-        let body = layer.content.stream();
-        self.upload(target, None, layer.digest, layer.size, body, sent).await?;
-        Ok(Transfer::Uploaded)
-    }
-
-    async fn bytes(
-        &self,
-        target: &Repository,
-        digest: Digest,
-        bytes: &Bytes,
-        sent: &AtomicU64,
-    ) -> Result<Transfer, PushError> {
-        if self.has(target, digest).await? {
-            return Ok(Transfer::Found);
-        }
-        let body = futures::stream::iter([Ok(bytes.clone())]);
-        self.upload(target, None, digest, bytes.len() as u64, body, sent).await?;
-        Ok(Transfer::Uploaded)
-    }
-
-    async fn has(&self, target: &Repository, digest: Digest) -> Result<bool, PushError> {
-        self.registry.has_blob(target, digest).await.map_err(|source| failed(target, source))
-    }
-
-    async fn upload(
-        &self,
-        target: &Repository,
-        session: Option<UploadSession>,
-        digest: Digest,
-        size: u64,
-        body: impl Stream<Item = std::io::Result<Bytes>> + Send + 'static,
-        sent: &AtomicU64,
-    ) -> Result<(), PushError> {
-        let to_target = |source| failed(target, source);
-        let session = match session {
-            Some(session) => session,
-            None => self.registry.begin_upload(target).await.map_err(to_target)?,
+/// Returns the blobs of an image: the base's layers, those that were made, and the config.
+fn blobs<'a>(image: &'a Assembled) -> impl Iterator<Item = Blob<'a>> {
+    let base = image.base.iter().flat_map(|base| {
+        let blob = move |layer: &'a BaseLayer| Blob {
+            digest: layer.digest,
+            size: layer.size,
+            source: Source::Base(base, layer),
         };
-        let pulse = self.pulse.clone();
-        let body = body.into_stream().and_then(move |piece| {
-            let alive = pulse.beat();
-            async move { alive.map(|()| piece) }
-        });
-        let body = body.boxed();
-        self.registry.upload(target, session, digest, size, body).await.map_err(to_target)?;
-        sent.fetch_add(size, Ordering::Relaxed);
-        Ok(())
-    }
+        base.layers.iter().map(blob)
+    });
+    let made = image.layers.iter().map(|layer| Blob {
+        digest: layer.digest,
+        size: layer.size,
+        source: Source::Made(layer),
+    });
+    let config = Blob {
+        digest: image.config_digest,
+        size: image.config.len() as u64,
+        source: Source::Config(&image.config),
+    };
+    base.chain(made).chain(std::iter::once(config))
 }
 
 fn failed(repository: &Repository, source: RegistryError) -> PushError {

@@ -10,6 +10,7 @@
 
 pub mod credentials;
 pub mod error;
+mod resume;
 mod transport;
 mod upload;
 
@@ -18,11 +19,16 @@ use futures::{Stream, StreamExt as _};
 use http::{Method, StatusCode};
 use slipway_proto::id::SecretName;
 use slipway_proto::{Digest, Reference};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::pulse::Pulse;
 
 pub use error::{ErrorKind, RegistryError};
+pub use resume::{Pieces, Upload, UploadError};
 use transport::{Access, Body};
 pub use transport::{Registry, RegistryOptions};
-pub use upload::{Mounted, UploadSession};
+pub use upload::{Mounted, Posted, UploadSession};
 
 /// The largest manifest or index that is read, in bytes; the limit that registries themselves
 /// have (distribution specification, "Pushing Manifests").
@@ -81,6 +87,30 @@ impl Registry {
             )));
         }
         Ok(Manifest { bytes, digest, media_type })
+    }
+
+    /// Reads a manifest as [`manifest`](Self::manifest) does, once for all who ask at the same time.
+    /// What a caller gets was read after it asked, so that a tag that was moved before a build was
+    /// submitted is never seen where it was: of many builds, the first reads for itself, and the
+    /// second for all that asked meanwhile. Nothing is kept for later.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::NotFound`] when the repository has no such manifest.
+    pub async fn shared_manifest(
+        &self,
+        repository: &Repository,
+        version: &str,
+    ) -> Result<Manifest, RegistryError> {
+        let key = (repository.clone(), version.to_owned());
+        let turn = self.readings().take(key, &watch::Sender::new(()), &Pulse::default()).await;
+        if let Some(manifest) = turn.done() {
+            return Ok(manifest.clone());
+        }
+        let begun = Instant::now();
+        let manifest = self.manifest(repository, version).await?;
+        turn.finish_as_of(begun, manifest.clone());
+        Ok(manifest)
     }
 
     /// Reads a blob ("Pulling blobs") as a stream of its bytes, unchecked.

@@ -12,7 +12,7 @@ use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures::Stream;
+use futures::{Stream, StreamExt as _};
 use slipway_artifact::{FileSource, Source as _};
 
 /// The largest stored block of deflate (RFC 1951, 3.2.4).
@@ -64,6 +64,23 @@ impl Content {
         });
         futures::stream::unfold(receiver, |mut receiver| async move {
             receiver.recv().await.map(|chunk| (chunk, receiver))
+        })
+    }
+
+    /// Returns the bytes from an offset.
+    pub fn stream_from(
+        self: &Arc<Self>,
+        offset: u64,
+    ) -> impl Stream<Item = io::Result<Bytes>> + Send + use<> {
+        let mut skip = offset;
+        self.stream().filter_map(move |chunk| {
+            let chunk = chunk.map(|mut chunk| {
+                let skipped = usize::try_from(skip).unwrap_or(usize::MAX).min(chunk.len());
+                skip -= skipped as u64;
+                chunk.split_off(skipped)
+            });
+            let keep = !matches!(&chunk, Ok(chunk) if chunk.is_empty());
+            std::future::ready(keep.then_some(chunk))
         })
     }
 

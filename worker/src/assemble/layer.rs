@@ -34,8 +34,24 @@ pub struct Layer {
     pub diff_id: Digest,
     /// The number of its stored bytes.
     pub size: u64,
+    /// Its media type.
+    pub media_type: &'static str,
+    /// Whether the same layer was made before.
+    pub is_known: bool,
     /// Its stored bytes.
     pub content: Arc<Content>,
+}
+
+impl Layer {
+    /// Returns its stored bytes.
+    ///
+    /// # Errors
+    ///
+    /// When they cannot be made again.
+    #[expect(clippy::unused_async, reason = "a layer may have to be made again")]
+    pub async fn content(&self) -> Result<Arc<Content>, AssembleError> {
+        Ok(Arc::clone(&self.content))
+    }
 }
 
 /// Makes a layer. Reads every byte that goes into it once.
@@ -82,6 +98,8 @@ pub fn make(
         digest: compressed.digest,
         diff_id: compressed.diff_id,
         size: compressed.size,
+        media_type: MEDIA_TYPE,
+        is_known: false,
         content: Arc::new(compressed.content),
     })
 }

@@ -56,6 +56,18 @@ impl RegistryError {
         self.retry_after
     }
 
+    /// Returns whether the registry says that it lacks a blob which a manifest names.
+    #[must_use]
+    pub fn is_blob_unknown(&self) -> bool {
+        // Also as `MANIFEST_BLOB_UNKNOWN`.
+        self.says("BLOB_UNKNOWN")
+    }
+
+    /// Returns whether the registry answered with an error code.
+    pub(super) fn says(&self, code: &str) -> bool {
+        self.message.contains(code)
+    }
+
     /// An answer outside the protocol.
     pub(crate) fn malformed(message: String) -> Self {
         Self { kind: ErrorKind::Malformed, message, retry_after: None, source: None }

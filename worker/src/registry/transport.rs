@@ -2,7 +2,7 @@
 
 //! Sends one request to a registry, with a token if it wants one.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -16,7 +16,8 @@ use reqwest::{RequestBuilder, Response, Url};
 
 use super::credentials::Credentials;
 use super::error::RegistryError;
-use super::{ErrorKind, Repository};
+use super::{ErrorKind, Manifest, Repository};
+use crate::turns::Turns;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// The longest silence of a registry. Some take long to commit a large blob.
@@ -32,6 +33,8 @@ pub struct RegistryOptions {
     pub insecure: Vec<String>,
     /// Docker `config.json` files with credentials, the first match wins.
     pub docker_configs: Vec<std::path::PathBuf>,
+    /// Blobs above this many bytes are uploaded in chunks of that size; 0 is never.
+    pub upload_chunk_bytes: u64,
 }
 
 /// Registries, with connections and tokens kept between builds. Cheap to clone.
@@ -46,6 +49,10 @@ struct Shared {
     credentials: Credentials,
     authenticators: Mutex<HashMap<String, oci_client::Client>>,
     tokens: Mutex<HashMap<Access, Token>>,
+    /// Registries that do not take a blob in one POST.
+    refuse_whole: Mutex<HashSet<String>>,
+    /// Tags that are read at this moment.
+    readings: Turns<(Repository, String), Manifest>,
 }
 
 /// What a request may do: the scope of a token.
@@ -94,6 +101,8 @@ impl Registry {
             credentials,
             authenticators: Mutex::default(),
             tokens: Mutex::default(),
+            refuse_whole: Mutex::default(),
+            readings: Turns::default(),
         };
         Ok(Self { http, shared: Arc::new(shared) })
     }
@@ -141,8 +150,7 @@ impl Registry {
         }
     }
 
-    /// Sends a request with a body that can be read only once, to an address that the registry
-    /// gave; never repeated.
+    /// Sends a request to an address that the registry gave, once, and returns whatever it answers.
     pub(super) async fn send_once(
         &self,
         access: &Access,
@@ -152,11 +160,27 @@ impl Registry {
     ) -> Result<Response, RegistryError> {
         // A token is never sent to another host than the one it is for.
         let request = if same_host { self.authorized(access, request) } else { request };
-        match request.send().await {
-            Ok(response) if response.status().is_success() => Ok(response),
-            Ok(response) => Err(RegistryError::from_response(what, response).await),
-            Err(error) => Err(RegistryError::from_transport(what, error)),
-        }
+        request.send().await.map_err(|error| RegistryError::from_transport(what, error))
+    }
+
+    /// Returns above which size a blob is uploaded in chunks, and their size; 0 is never.
+    pub(super) fn upload_chunk_bytes(&self) -> u64 {
+        self.shared.options.upload_chunk_bytes
+    }
+
+    /// Returns whether a registry is known not to take a blob in one POST.
+    pub(super) fn refuses_whole(&self, registry: &str) -> bool {
+        lock(&self.shared.refuse_whole).contains(registry)
+    }
+
+    /// Remembers that a registry does not take a blob in one POST.
+    pub(super) fn remember_refusal(&self, registry: &str) {
+        lock(&self.shared.refuse_whole).insert(registry.to_owned());
+    }
+
+    /// Returns the tags that are read at this moment.
+    pub(super) fn readings(&self) -> &Turns<(Repository, String), Manifest> {
+        &self.shared.readings
     }
 
     pub(super) fn http(&self) -> &reqwest::Client {
@@ -187,7 +211,11 @@ impl Registry {
     }
 
     /// Gets a token for an access and keeps it.
-    async fn authenticate(&self, access: &Access, what: &str) -> Result<(), RegistryError> {
+    pub(super) async fn authenticate(
+        &self,
+        access: &Access,
+        what: &str,
+    ) -> Result<(), RegistryError> {
         let Repository { reference, secret } = &access.repository;
         let login = self.shared.credentials.find(reference, secret.as_ref());
         let login = login.map_err(|error| RegistryError::denied(format!("{what}: {error}")))?;

@@ -1,24 +1,26 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! Uploads: mount if possible, else one POST and one PUT of the whole blob.
+//! The single requests of an upload: mount, open a session, send all or a piece into it, ask what
+//! it holds. How they make a whole upload is in `resume`.
 //!
 //! A refused mount answers with an upload session, which is used instead of opening another
 //! (distribution specification, "Mounting a blob from another repository").
 
 use bytes::Bytes;
-use futures::Stream;
 use http::{Method, StatusCode};
-use reqwest::{Response, Url};
+use reqwest::{RequestBuilder, Response, Url};
 use slipway_proto::Digest;
 
 use super::transport::{Access, Body, Registry};
-use super::{RegistryError, Repository};
+use super::{ErrorKind, RegistryError, Repository};
 
 /// A place that takes one blob.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct UploadSession {
-    location: Url,
-    same_host: bool,
+    pub(super) location: Url,
+    pub(super) same_host: bool,
+    /// The smallest piece that the registry takes, in bytes (`OCI-Chunk-Min-Length`).
+    pub(super) min_chunk: u64,
 }
 
 /// The registry's answer to a mount.
@@ -30,8 +32,18 @@ pub enum Mounted {
     No(UploadSession),
 }
 
+/// The registry's answer to a blob in one request.
+#[derive(Debug)]
+pub enum Posted {
+    /// The blob is in the repository now.
+    Yes,
+    /// The registry does not do this, and opened a session instead.
+    No(Option<UploadSession>),
+}
+
 impl Registry {
-    /// Asks the registry to take a blob over from another of its repositories.
+    /// Asks the registry to take a blob over from another of its repositories, or whether it has
+    /// it already, if the other is the same.
     ///
     /// # Errors
     ///
@@ -48,7 +60,7 @@ impl Registry {
         if response.status() == StatusCode::CREATED {
             return Ok(Mounted::Yes);
         }
-        self.session(&access, &response).map(Mounted::No)
+        self.session(&access, &response, None).map(Mounted::No)
     }
 
     /// Opens an upload session ("Pushing a blob monolithically", POST then PUT).
@@ -63,69 +75,97 @@ impl Registry {
         let access = Access::push(repository);
         let path = "blobs/uploads/";
         let response = self.send(&access, Method::POST, path, &|b| b, &Body::Empty).await?;
-        self.session(&access, &response)
+        self.session(&access, &response, None)
     }
 
-    /// Sends a blob whole, in one PUT.
+    /// Sends a small blob in one request ("Pushing a blob monolithically", single POST). Registries
+    /// may support this; one that does not opens a session, or refuses, which is remembered.
     ///
     /// # Errors
     ///
-    /// When the registry refuses, breaks off, or computed another digest.
-    pub async fn upload(
+    /// When the registry denies this, asks to wait, or cannot be reached.
+    pub async fn post_whole(
         &self,
         repository: &Repository,
-        session: UploadSession,
         digest: Digest,
-        size: u64,
-        body: impl Stream<Item = std::io::Result<Bytes>> + Send + 'static,
-    ) -> Result<(), RegistryError> {
-        let access = Access::push(repository);
-        let what = format!("upload of {digest} to {}", repository.reference.name());
-        let mut location = session.location;
-        location.query_pairs_mut().append_pair("digest", &digest.to_string());
-        let request = self
-            .http()
-            .put(location)
-            .header("content-type", "application/octet-stream")
-            .header("content-length", size)
-            .body(reqwest::Body::wrap_stream(body));
-        let response = self.send_once(&access, request, session.same_host, &what).await?;
-        if response.status() != StatusCode::CREATED {
-            return Err(RegistryError::unexpected(&response, "an upload"));
+        bytes: &Bytes,
+    ) -> Result<Posted, RegistryError> {
+        let registry = repository.reference.registry();
+        if self.refuses_whole(registry) {
+            return Ok(Posted::No(None));
         }
-        super::check_digest(&response, digest, "the blob")
+        let access = Access::push(repository);
+        let path = format!("blobs/uploads/?digest={digest}");
+        let prepare = |request: RequestBuilder| octets(request, bytes.len() as u64);
+        let body = Body::Bytes(bytes.clone());
+        match self.send(&access, Method::POST, &path, &prepare, &body).await {
+            Ok(response) if response.status() == StatusCode::CREATED => {
+                super::check_digest(&response, digest, "the blob").map(|()| Posted::Yes)
+            }
+            Ok(response) => {
+                self.remember_refusal(registry);
+                Ok(Posted::No(self.session(&access, &response, None).ok()))
+            }
+            Err(error) => match error.kind() {
+                ErrorKind::Refused | ErrorKind::NotFound | ErrorKind::Malformed => {
+                    self.remember_refusal(registry);
+                    Ok(Posted::No(None))
+                }
+                _ => Err(error),
+            },
+        }
     }
 
-    fn session(
+    /// Reads where an upload goes on from an answer. `before` is the session it was the answer
+    /// of, which need not name its place again.
+    pub(super) fn session(
         &self,
         access: &Access,
         response: &Response,
+        before: Option<&UploadSession>,
     ) -> Result<UploadSession, RegistryError> {
-        if response.status() != StatusCode::ACCEPTED {
+        let name = || access.repository.reference.name();
+        if !matches!(response.status(), StatusCode::ACCEPTED | StatusCode::NO_CONTENT) {
             return Err(RegistryError::unexpected(response, "the start of an upload"));
         }
-        let location = response
-            .headers()
-            .get("location")
-            .and_then(|value| value.to_str().ok())
-            .and_then(|value| response.url().join(value).ok())
-            .ok_or_else(|| {
-                RegistryError::malformed(format!(
-                    "{}: the registry opened an upload without saying where",
-                    access.repository.reference.name()
-                ))
-            })?;
-        let origin = self.url(access, "")?;
-        let same_host = origin.origin() == location.origin();
+        let header = |name: &str| response.headers().get(name)?.to_str().ok();
+        let told = header("location").and_then(|value| response.url().join(value).ok());
+        let known = || before.map(|session| session.location.clone());
+        let location = told.or_else(known).ok_or_else(|| {
+            RegistryError::malformed(format!(
+                "{}: the registry opened an upload without saying where",
+                name()
+            ))
+        })?;
+        let same_host = self.url(access, "")?.origin() == location.origin();
         if !same_host && is_private(&location) {
             return Err(RegistryError::malformed(format!(
                 "{}: the registry sends uploads to {}, a private address on another host",
-                access.repository.reference.name(),
+                name(),
                 location.host_str().unwrap_or_default()
             )));
         }
-        Ok(UploadSession { location, same_host })
+        let min_chunk = header("oci-chunk-min-length").and_then(|value| value.trim().parse().ok());
+        let min_chunk = min_chunk.or_else(|| before.map(|session| session.min_chunk)).unwrap_or(0);
+        Ok(UploadSession { location, same_host, min_chunk })
     }
+}
+
+/// Says that a request carries so many bytes of a blob.
+pub(super) fn octets(request: RequestBuilder, length: u64) -> RequestBuilder {
+    request.header("content-type", "application/octet-stream").header("content-length", length)
+}
+
+/// Reads how many bytes a session holds from the header `Range: 0-<last>`. `0-0` says nothing:
+/// registries write it for an empty session as for one of a single byte.
+pub(super) fn stored(response: &Response) -> Option<u64> {
+    stored_by(response.headers().get("range")?.to_str().ok()?)
+}
+
+fn stored_by(range: &str) -> Option<u64> {
+    let (first, last) = range.trim().trim_start_matches("bytes=").split_once('-')?;
+    let last: u64 = last.trim().parse().ok()?;
+    (first.trim() == "0" && last > 0).then(|| last.saturating_add(1))
 }
 
 /// Whether an address belongs to a closed network: no registry elsewhere has a business there.
@@ -144,4 +184,18 @@ fn is_private(url: &Url) -> bool {
 
 fn percent_encode(text: &str) -> String {
     url::form_urlencoded::byte_serialize(text.as_bytes()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::stored_by;
+
+    #[test]
+    fn what_a_session_holds_is_read_from_its_range() {
+        assert_eq!(stored_by("0-99"), Some(100));
+        assert_eq!(stored_by("bytes=0-99"), Some(100));
+        for nothing in ["0-0", "", "7-99", "0-", "x"] {
+            assert_eq!(stored_by(nothing), None, "{nothing}");
+        }
+    }
 }

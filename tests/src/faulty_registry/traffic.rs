@@ -1,0 +1,208 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! What goes through a registry, and bodies that are held on their way.
+
+use std::collections::HashMap;
+use std::io::Error;
+use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use futures::{Stream, StreamExt as _};
+use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
+use hyper::header::{self, HeaderMap};
+use hyper::http::request::Parts;
+use hyper::{Method, Request, StatusCode, Uri};
+use tokio::sync::watch;
+
+use super::{Misbehaviour, lock};
+
+/// A request that came.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seen {
+    /// Its method.
+    pub method: String,
+    /// Its path, with the query.
+    pub path: String,
+    /// Where in the blob its body begins, if it said so.
+    pub start: Option<u64>,
+    /// How many bytes of its body came so far; a manifest's are not counted.
+    pub body_bytes: u64,
+    /// What was answered, if it was.
+    pub status: Option<u16>,
+}
+
+struct Entry {
+    seen: Seen,
+    body_bytes: Arc<AtomicU64>,
+    status: AtomicU16,
+}
+
+/// The requests of a registry, and where its uploads went on after a break.
+#[derive(Default)]
+pub(super) struct Traffic {
+    entries: Mutex<Vec<Entry>>,
+    /// The addresses of uploads that a client does not know yet, by those it knows.
+    moved: Mutex<HashMap<String, String>>,
+}
+
+impl Traffic {
+    pub(super) fn seen(&self) -> Vec<Seen> {
+        let seen = |entry: &Entry| {
+            let status = entry.status.load(Ordering::Relaxed);
+            Seen {
+                body_bytes: entry.body_bytes.load(Ordering::Relaxed),
+                status: (status != 0).then_some(status),
+                ..entry.seen.clone()
+            }
+        };
+        lock(&self.entries).iter().map(seen).collect()
+    }
+
+    /// Notes a request and returns its number.
+    pub(super) fn note(&self, request: &Request<Incoming>) -> usize {
+        let has_range = request.headers().contains_key(header::CONTENT_RANGE);
+        let seen = Seen {
+            method: request.method().to_string(),
+            path: request.uri().to_string(),
+            start: has_range.then(|| range(request.headers()).0),
+            body_bytes: 0,
+            status: None,
+        };
+        let mut entries = lock(&self.entries);
+        entries.push(Entry { seen, body_bytes: Arc::default(), status: AtomicU16::new(0) });
+        entries.len() - 1
+    }
+
+    pub(super) fn answered(&self, number: usize, status: StatusCode) {
+        lock(&self.entries)[number].status.store(status.as_u16(), Ordering::Relaxed);
+    }
+
+    /// Counts the bytes of a request's body as they come.
+    pub(super) fn count(
+        &self,
+        number: usize,
+        body: Incoming,
+    ) -> impl Stream<Item = Result<Bytes, hyper::Error>> + Send + use<> {
+        let counter = Arc::clone(&lock(&self.entries)[number].body_bytes);
+        body.into_data_stream().inspect(move |piece| {
+            let length = piece.as_ref().map_or(0, |piece| piece.len() as u64);
+            counter.fetch_add(length, Ordering::Relaxed);
+        })
+    }
+
+    /// Says that an upload goes on elsewhere.
+    pub(super) fn moved(&self, from: &str, to: String) {
+        lock(&self.moved).insert(from.to_owned(), to);
+    }
+
+    /// Sends a request for an upload that was moved to where it goes on.
+    pub(super) fn go_on(&self, parts: &mut Parts) {
+        let (uri, digest) = split_digest(&parts.uri);
+        let Some(to) = lock(&self.moved).get(&uri).cloned() else { return };
+        let digest = digest.map_or_else(String::new, |digest| format!("&digest={digest}"));
+        parts.uri = format!("{to}{digest}").parse().expect("it is made of addresses");
+    }
+}
+
+/// Returns the address of an upload, and the digest that is to close it.
+pub(super) fn split_digest(uri: &Uri) -> (String, Option<String>) {
+    let text = uri.to_string();
+    match text.split_once("&digest=") {
+        Some((address, digest)) => (address.to_owned(), Some(digest.to_owned())),
+        None => (text, None),
+    }
+}
+
+/// Returns where in the blob a request's body begins and ends.
+pub(super) fn range(headers: &HeaderMap) -> (u64, u64) {
+    let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
+    let number = |text: &str| text.parse::<u64>().expect("a number");
+    match text(header::CONTENT_RANGE).and_then(|range| range.split_once('-')) {
+        Some((first, last)) => (number(first), number(last) + 1),
+        None => (0, text(header::CONTENT_LENGTH).map_or(0, number)),
+    }
+}
+
+/// Whether a misbehaviour that is about an offset of an upload is about this request.
+pub(super) fn meets(request: &Request<Incoming>, misbehaviour: &Misbehaviour) -> bool {
+    let (Misbehaviour::KeepUpTo { offset } | Misbehaviour::HoldAt { offset }) = misbehaviour else {
+        return true;
+    };
+    let (start, end) = range(request.headers());
+    request.method() == Method::GET || (start..end).contains(offset)
+}
+
+/// Reads the first bytes of a body.
+pub(super) async fn first(
+    body: impl Stream<Item = Result<Bytes, hyper::Error>>,
+    length: u64,
+) -> Result<Vec<u8>, Error> {
+    let length = usize::try_from(length).expect("it fits into memory");
+    let mut body = std::pin::pin!(body);
+    let mut read = Vec::new();
+    while read.len() < length {
+        let piece = body.next().await.ok_or_else(|| Error::other("the client went"))?;
+        read.extend_from_slice(&piece.map_err(Error::other)?);
+    }
+    read.truncate(length);
+    Ok(read)
+}
+
+/// Where bodies wait.
+pub(super) struct Gate {
+    holding: watch::Sender<bool>,
+    open: watch::Sender<bool>,
+}
+
+impl Default for Gate {
+    fn default() -> Self {
+        Self { holding: watch::Sender::new(false), open: watch::Sender::new(false) }
+    }
+}
+
+impl Gate {
+    pub(super) async fn held(&self) {
+        let mut holding = self.holding.subscribe();
+        holding.wait_for(|holding| *holding).await.expect("the gate stands");
+    }
+
+    pub(super) fn release(&self) {
+        self.open.send_replace(true);
+    }
+
+    /// Passes on so many bytes, and the rest when the gate is open.
+    pub(super) fn hold<E: Send + 'static, S>(
+        &self,
+        body: S,
+        length: u64,
+    ) -> impl Stream<Item = Result<Bytes, E>> + Send + use<E, S>
+    where
+        S: Stream<Item = Result<Bytes, E>> + Send + 'static,
+    {
+        let (holding, open) = (self.holding.clone(), self.open.subscribe());
+        let state = (body.boxed(), Bytes::new(), length, holding, open);
+        futures::stream::unfold(
+            state,
+            |(mut body, mut rest, mut left, holding, mut open)| async move {
+                if rest.is_empty() {
+                    rest = match body.next().await? {
+                        Ok(piece) => piece,
+                        error => return Some((error, (body, rest, left, holding, open))),
+                    };
+                }
+                if left == 0 {
+                    holding.send_replace(true);
+                    // A gate that is gone holds nobody.
+                    let _opened = open.wait_for(|open| *open).await;
+                    left = u64::MAX;
+                }
+                let length = usize::try_from(left).unwrap_or(usize::MAX).min(rest.len());
+                left -= length as u64;
+                let piece = rest.split_to(length);
+                Some((Ok(piece), (body, rest, left, holding, open)))
+            },
+        )
+    }
+}

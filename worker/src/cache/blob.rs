@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! A blob of the cache that is read while it may still be on its way.
+//!
+//! One download writes a temporary file; any number of readers follow it, each at its own speed,
+//! so memory does not depend on the size of the blob. The last byte is handed on only when the
+//! digest of all is known to be right: a reader of a corrupt download fails instead of ending.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt as _;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::Stream;
+use slipway_proto::Digest;
+use tokio::sync::watch;
+
+use super::{CHUNK, CacheError};
+
+/// How far a download is.
+#[derive(Debug, Clone)]
+pub(super) enum Progress {
+    /// The other side has not answered.
+    Asked,
+    /// So many bytes are in the file, and more will come.
+    Written(u64),
+    /// All bytes are in the file, so many, and are what was asked for.
+    Done(u64),
+    /// It ended otherwise.
+    Failed(CacheError),
+}
+
+/// A download into the cache that others can follow. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(super) struct Download {
+    pub(super) digest: Digest,
+    pub(super) file: Arc<File>,
+    pub(super) progress: watch::Receiver<Progress>,
+}
+
+impl Download {
+    /// Waits until bytes come, and returns the failure if none will.
+    pub(super) async fn begun(&mut self) -> Result<(), CacheError> {
+        self.reached(|progress| !matches!(progress, Progress::Asked)).await.map(|_| ())
+    }
+
+    /// Waits until all is there.
+    pub(super) async fn done(&mut self) -> Result<(), CacheError> {
+        self.reached(|progress| matches!(progress, Progress::Done(_))).await.map(|_| ())
+    }
+
+    async fn reached(
+        &mut self,
+        mut enough: impl FnMut(&Progress) -> bool,
+    ) -> Result<Progress, CacheError> {
+        let ends = |progress: &Progress| matches!(progress, Progress::Failed(_));
+        let reached = self.progress.wait_for(|progress| ends(progress) || enough(progress)).await;
+        match reached.map(|progress| progress.clone()) {
+            Ok(Progress::Failed(error)) => Err(error),
+            Ok(progress) => Ok(progress),
+            Err(_gone) => Err(CacheError::Abandoned { digest: self.digest }),
+        }
+    }
+
+    /// Waits until there are bytes behind an offset that may be handed on, and returns where they
+    /// end.
+    async fn readable(&mut self, offset: u64, size: u64) -> Result<u64, CacheError> {
+        let digest = self.digest;
+        let limit = |progress: &Progress| match progress {
+            Progress::Asked | Progress::Failed(_) => 0,
+            Progress::Written(written) => *written.min(&(size - 1)),
+            Progress::Done(total) => *total,
+        };
+        let ends = |progress: &Progress| matches!(progress, Progress::Done(_));
+        let reached = self.reached(|progress| ends(progress) || limit(progress) > offset).await?;
+        match reached {
+            Progress::Done(actual) if actual != size => {
+                Err(CacheError::Size { digest, expected: size, actual })
+            }
+            progress => Ok(limit(&progress)),
+        }
+    }
+}
+
+#[derive(Debug, Clone)]
+pub(super) enum Source {
+    /// It is there, and was checked.
+    File(Arc<File>),
+    /// It is on its way.
+    Download(Download),
+}
+
+/// A blob that is there, or on its way. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Blob {
+    pub(super) source: Source,
+    pub(super) size: u64,
+}
+
+impl Blob {
+    /// Returns its bytes from an offset to the end, as far as they have come and then as they
+    /// come. An error holds the [`CacheError`].
+    pub fn stream_from(&self, offset: u64) -> impl Stream<Item = io::Result<Bytes>> + Send + use<> {
+        let state = Some((self.clone(), offset));
+        futures::stream::unfold(state, |state| async move {
+            let (mut blob, offset) = state?;
+            if offset >= blob.size {
+                return None;
+            }
+            match blob.read(offset).await {
+                Ok(piece) => {
+                    let next = offset + piece.len() as u64;
+                    Some((Ok(piece), Some((blob, next))))
+                }
+                Err(error) => Some((Err(error), None)),
+            }
+        })
+    }
+
+    async fn read(&mut self, offset: u64) -> io::Result<Bytes> {
+        let (file, end) = match &mut self.source {
+            Source::File(file) => (file, self.size),
+            Source::Download(download) => {
+                let end = download.readable(offset, self.size).await.map_err(io::Error::other)?;
+                (&mut download.file, end)
+            }
+        };
+        let file = Arc::clone(file);
+        let length = usize::try_from(end - offset).unwrap_or(usize::MAX).min(CHUNK);
+        let read = tokio::task::spawn_blocking(move || {
+            let mut bytes = vec![0; length];
+            file.read_exact_at(&mut bytes, offset)?;
+            Ok(Bytes::from(bytes))
+        });
+        read.await.map_err(io::Error::other)?
+    }
+}

@@ -1,0 +1,206 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! The cache's directory: opening what is there and right, and removing what was not used.
+
+use std::collections::HashMap;
+use std::fs::{File, FileTimes, Metadata};
+use std::io::{self, Read as _, Seek as _, SeekFrom};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use sha2::{Digest as _, Sha256};
+use slipway_proto::Digest;
+
+use super::CHUNK;
+
+/// How exact the time of last use is. Coarse, because writing it changes the file's identity for
+/// the other processes of the node, which then digest it again.
+const USE_RESOLUTION: Duration = Duration::from_secs(60);
+
+/// The blobs of a directory.
+#[derive(Debug)]
+pub(super) struct Disk {
+    pub(super) blobs: PathBuf,
+    max_bytes: u64,
+    /// The files that this process has digested, as they were then.
+    checked: Mutex<HashMap<Digest, Identity>>,
+}
+
+/// What changes when a file is replaced or written to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Identity {
+    device: u64,
+    inode: u64,
+    size: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+impl From<&Metadata> for Identity {
+    fn from(metadata: &Metadata) -> Self {
+        Self {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            size: metadata.size(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+        }
+    }
+}
+
+struct Entry {
+    path: PathBuf,
+    size: u64,
+    used: SystemTime,
+}
+
+impl Disk {
+    pub(super) fn new(blobs: PathBuf, max_bytes: u64) -> Self {
+        Self { blobs, max_bytes, checked: Mutex::default() }
+    }
+
+    pub(super) fn path(&self, digest: Digest) -> PathBuf {
+        self.blobs.join(digest.hex())
+    }
+
+    fn checked(&self) -> MutexGuard<'_, HashMap<Digest, Identity>> {
+        self.checked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets the blob be digested again when it is opened next.
+    pub(super) fn doubt(&self, digest: Digest) {
+        self.checked().remove(&digest);
+    }
+
+    /// Opens a blob that is there and is what its name says. Digests it, unless this process did
+    /// and nobody has touched the file since.
+    pub(super) fn open_checked(&self, digest: Digest) -> Option<File> {
+        let path = self.path(digest);
+        let Ok(file) = File::open(&path) else {
+            self.doubt(digest);
+            return None;
+        };
+        match self.check(digest, &file) {
+            Ok(true) => Some(file),
+            _ => {
+                tracing::warn!(%digest, "dropped a corrupt blob from the cache");
+                self.doubt(digest);
+                let _already_gone = std::fs::remove_file(&path);
+                None
+            }
+        }
+    }
+
+    fn check(&self, digest: Digest, mut file: &File) -> io::Result<bool> {
+        let mut before = file.metadata()?;
+        let known = self.checked().get(&digest).copied();
+        let is_known = known == Some(Identity::from(&before));
+        let unused = before.modified()?.elapsed().unwrap_or_default();
+        if unused >= USE_RESOLUTION {
+            // Before the digest is taken, so that a write after it is seen by its own time. A
+            // failure only makes eviction less fair.
+            let _unused = file.set_times(FileTimes::new().set_modified(SystemTime::now()));
+            before = file.metadata()?;
+        }
+        if !is_known && digest_of(&mut file)? != digest {
+            return Ok(false);
+        }
+        let now = Identity::from(&file.metadata()?);
+        if now == Identity::from(&before) {
+            self.checked().insert(digest, now);
+        }
+        Ok(true)
+    }
+
+    /// Remembers a file that was digested while it was written.
+    pub(super) fn trust(&self, digest: Digest, file: &File) {
+        if let Ok(metadata) = file.metadata() {
+            self.checked().insert(digest, Identity::from(&metadata));
+        }
+    }
+
+    /// Returns the bytes of all blobs.
+    pub(super) fn size(&self) -> u64 {
+        self.entries().iter().map(|entry| entry.size).sum()
+    }
+
+    fn entries(&self) -> Vec<Entry> {
+        let Ok(listing) = std::fs::read_dir(&self.blobs) else { return Vec::new() };
+        let entry = |listed: std::fs::DirEntry| {
+            let metadata = listed.metadata().ok()?;
+            let used = metadata.modified().ok()?;
+            Some(Entry { path: listed.path(), size: metadata.len(), used })
+        };
+        listing.filter_map(|listed| entry(listed.ok()?)).collect()
+    }
+
+    /// Removes what was not used for longest until the bound holds, but never `newest`.
+    pub(super) fn evict(&self, newest: Digest) -> io::Result<()> {
+        let mut entries = self.entries();
+        let mut total: u64 = entries.iter().map(|entry| entry.size).sum();
+        entries.sort_by_key(|entry| entry.used);
+        let newest = self.path(newest);
+        for entry in entries {
+            if total <= self.max_bytes {
+                break;
+            }
+            if entry.path == newest {
+                continue;
+            }
+            match std::fs::remove_file(&entry.path) {
+                Ok(()) => total -= entry.size,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => total -= entry.size,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Digests a file from its start and leaves it there.
+fn digest_of(file: &mut &File) -> io::Result<Digest> {
+    let mut hasher = Sha256::new();
+    let mut chunk = vec![0; CHUNK];
+    loop {
+        match file.read(&mut chunk)? {
+            0 => break,
+            read => hasher.update(&chunk[..read]),
+        }
+    }
+    file.seek(SeekFrom::Start(0))?;
+    Ok(Digest::from(<[u8; 32]>::from(hasher.finalize())))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use super::*;
+
+    #[test]
+    fn a_file_is_digested_again_only_when_somebody_touched_it() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let disk = Disk::new(directory.path().to_owned(), 1000);
+        let digest = Digest::of(b"layer");
+        let path = disk.path(digest);
+        std::fs::write(&path, "layer").expect("it can be written");
+        let long_ago = SystemTime::now() - 2 * USE_RESOLUTION;
+        let age = |file: &File| file.set_times(FileTimes::new().set_modified(long_ago));
+        age(&File::open(&path).expect("it is there")).expect("it can be set");
+        assert!(disk.open_checked(digest).is_some());
+        let first = disk.checked().get(&digest).copied().expect("it is remembered");
+        assert!(disk.open_checked(digest).is_some());
+        assert_eq!(disk.checked().get(&digest), Some(&first), "used now, and not touched again");
+        // A file that is not what its name says, and was said to be checked, is not read.
+        let other = Digest::of(b"other");
+        std::fs::rename(&path, disk.path(other)).expect("it can be renamed");
+        disk.trust(other, &File::open(disk.path(other)).expect("it is there"));
+        assert!(disk.open_checked(other).is_some());
+        let mut file = File::options().write(true).open(disk.path(other));
+        let file = file.as_mut().expect("it is there");
+        file.write_all(b"lawyer").expect("it can be written");
+        assert!(disk.open_checked(other).is_none(), "it was written to");
+    }
+}

@@ -1,0 +1,268 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! Brings one blob into one repository, with as few requests as what is known of both allows.
+
+use std::io;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use futures::{FutureExt as _, StreamExt as _};
+use slipway_proto::Digest;
+use slipway_proto::outcome::Transfer;
+
+use super::{Push, PushError, failed};
+use crate::assemble::layer::Layer;
+use crate::base::{BaseLayer, ResolvedBase};
+use crate::cache::CacheError;
+use crate::registry::{
+    ErrorKind, Mounted, Pieces, Posted, RegistryError, Repository, Upload, UploadError,
+    UploadSession,
+};
+
+/// Where the bytes of a blob come from.
+#[derive(Clone, Copy)]
+pub(super) enum Source<'a> {
+    /// A layer of the base.
+    Base(&'a ResolvedBase, &'a BaseLayer),
+    /// A layer that was made.
+    Made(&'a Layer),
+    /// The config.
+    Config(&'a Bytes),
+}
+
+/// A blob that is to be in a repository.
+#[derive(Clone, Copy)]
+pub(super) struct Blob<'a> {
+    pub(super) digest: Digest,
+    pub(super) size: u64,
+    pub(super) source: Source<'a>,
+}
+
+impl Blob<'_> {
+    /// Whether no registry can be expected to have it, so that asking is a request for nothing.
+    fn is_fresh(&self) -> bool {
+        match self.source {
+            Source::Base(..) => false,
+            Source::Made(layer) => !layer.is_known,
+            Source::Config(_) => true,
+        }
+    }
+
+    /// Returns the repository of the target's registry that it is certainly in.
+    fn origin(&self, target: &Repository) -> Option<&str> {
+        let Source::Base(base, _) = self.source else { return None };
+        let source = &base.repository.reference;
+        (source.registry() == target.reference.registry()).then(|| source.repository())
+    }
+}
+
+impl Push<'_> {
+    /// Brings a blob into a repository. Of many builds that want this at once, one does it.
+    pub(super) async fn place(
+        &self,
+        target: &Repository,
+        blob: Blob<'_>,
+    ) -> Result<Transfer, PushError> {
+        if blob.origin(target) == Some(target.reference.repository()) {
+            return Ok(Transfer::Found);
+        }
+        let uploads = &self.pusher.uploads.0;
+        let key = ((target.reference.name(), target.secret.clone()), blob.digest);
+        let turn = uploads.placing.take(key, &uploads.life, &self.pusher.pulse).await;
+        if turn.done().is_some() {
+            return Ok(Transfer::Found);
+        }
+        let transfer = Box::pin(self.bring(target, blob)).await?;
+        self.pusher.known.remember(target, blob.digest);
+        turn.finish(());
+        Ok(transfer)
+    }
+
+    async fn bring(&self, target: &Repository, blob: Blob<'_>) -> Result<Transfer, PushError> {
+        let known = self.pusher.known;
+        let here = target.reference.repository();
+        let mut holders = known.repositories(target, blob.digest);
+        let is_here = holders.iter().any(|holder| holder == here);
+        holders.retain(|holder| holder != here);
+        let from = blob.origin(target).or(holders.first().map(String::as_str));
+        let is_expected = is_here || (from.is_none() && !blob.is_fresh());
+        if is_expected || self.trusts_nothing {
+            let found = self.pusher.registry.has_blob(target, blob.digest).await;
+            if found.map_err(|source| failed(target, source))? {
+                return Ok(Transfer::Found);
+            }
+            known.forget(target, blob.digest);
+        }
+        let mut session = None;
+        if let Some(from) = from {
+            match self.mount(target, blob.digest, from).await? {
+                Mount::Done => return Ok(Transfer::Mounted),
+                Mount::Refused(opened) => session = opened,
+            }
+            if blob.origin(target).is_none() {
+                known.forget(&sibling(target, from), blob.digest);
+            }
+        } else if !is_expected && matches!(blob.source, Source::Made(_)) {
+            // Opens the session and asks in one request: another worker may have made this layer.
+            match self.mount(target, blob.digest, here).await? {
+                Mount::Done => return Ok(Transfer::Found),
+                Mount::Refused(opened) => session = opened,
+            }
+        }
+        self.upload(target, session, blob).await
+    }
+
+    async fn mount(
+        &self,
+        target: &Repository,
+        digest: Digest,
+        from: &str,
+    ) -> Result<Mount, PushError> {
+        match self.pusher.registry.mount(target, digest, from).await {
+            Ok(Mounted::Yes) => Ok(Mount::Done),
+            Ok(Mounted::No(session)) => Ok(Mount::Refused(Some(session))),
+            // The other repository may be closed to these credentials; the target need not be.
+            Err(error) if matters_not(&error) => Ok(Mount::Refused(None)),
+            Err(error) => Err(failed(target, error)),
+        }
+    }
+
+    /// Sends a blob. While another build sends it to the same registry, waits and mounts it.
+    async fn upload(
+        &self,
+        target: &Repository,
+        mut session: Option<UploadSession>,
+        blob: Blob<'_>,
+    ) -> Result<Transfer, PushError> {
+        let uploads = &self.pusher.uploads.0;
+        let registry = target.reference.registry().to_owned();
+        let key = (registry, target.secret.clone(), blob.digest);
+        let turn = uploads.sending.take(key, &uploads.life, &self.pusher.pulse).await;
+        if let Some(other) = turn.done() {
+            match self.mount(target, blob.digest, other).await? {
+                Mount::Done => return Ok(Transfer::Mounted),
+                Mount::Refused(opened) => session = opened,
+            }
+        }
+        match blob.source {
+            Source::Config(bytes) => self.send_config(target, session, blob, bytes).await?,
+            Source::Made(layer) => {
+                let content = layer.content().await?;
+                self.send(target, session, blob, &|offset| content.stream_from(offset).boxed())
+                    .await?;
+            }
+            Source::Base(base, layer) => {
+                self.send_base_layer(target, session, blob, base, layer).await?;
+            }
+        }
+        self.sent.fetch_add(blob.size, Ordering::Relaxed);
+        turn.finish(target.reference.repository().to_owned());
+        Ok(Transfer::Uploaded)
+    }
+
+    async fn send_config(
+        &self,
+        target: &Repository,
+        mut session: Option<UploadSession>,
+        blob: Blob<'_>,
+        bytes: &Bytes,
+    ) -> Result<(), PushError> {
+        if session.is_none() {
+            let posted = self.pusher.registry.post_whole(target, blob.digest, bytes).await;
+            match posted.map_err(|source| failed(target, source))? {
+                Posted::Yes => return Ok(()),
+                Posted::No(opened) => session = opened,
+            }
+        }
+        let content = |offset| {
+            let rest = bytes.slice(usize::try_from(offset).unwrap_or(bytes.len())..);
+            futures::stream::once(std::future::ready(Ok(rest))).boxed()
+        };
+        self.send(target, session, blob, &content).await
+    }
+
+    async fn send_base_layer(
+        &self,
+        target: &Repository,
+        session: Option<UploadSession>,
+        blob: Blob<'_>,
+        base: &ResolvedBase,
+        layer: &BaseLayer,
+    ) -> Result<(), PushError> {
+        let of_base = |source| PushError::BaseLayer {
+            reference: base.reference.clone(),
+            digest: layer.digest,
+            source,
+        };
+        let (registry, source) = (self.pusher.registry.clone(), base.repository.clone());
+        let digest = layer.digest;
+        let fetch = move || async move { registry.blob(&source, digest).await }.boxed();
+        let held = self.pusher.cache.get_or_follow(layer.digest, layer.size, fetch).await;
+        let held = held.map_err(of_base)?;
+        let sent =
+            self.send(target, session, blob, &|offset| held.stream_from(offset).boxed()).await;
+        sent.map_err(|error| match error {
+            PushError::Content(error) => of_base(unread(self.pusher.cache.directory(), error)),
+            error => {
+                // The registry may have found what this process no longer looks for.
+                self.pusher.cache.doubt(layer.digest);
+                error
+            }
+        })
+    }
+
+    async fn send(
+        &self,
+        target: &Repository,
+        session: Option<UploadSession>,
+        blob: Blob<'_>,
+        content: &(dyn Fn(u64) -> Pieces + Send + Sync),
+    ) -> Result<(), PushError> {
+        let alive = |offset| {
+            let (pulse, uploads) = (self.pusher.pulse.clone(), self.pusher.uploads.clone());
+            let pieces = content(offset);
+            pieces
+                .map(move |piece| {
+                    uploads.0.life.send_replace(());
+                    pulse.beat().and(piece)
+                })
+                .boxed()
+        };
+        let upload = Upload { digest: blob.digest, size: blob.size, content: &alive };
+        match self.pusher.registry.upload(target, session, &upload).await {
+            Ok(()) => Ok(()),
+            Err(UploadError::Registry(source)) => Err(failed(target, source)),
+            Err(UploadError::Content(source)) => Err(PushError::Content(source)),
+        }
+    }
+}
+
+/// What came of a mount.
+enum Mount {
+    /// The blob is in the repository now.
+    Done,
+    /// It must be uploaded, into this session if the registry opened one.
+    Refused(Option<UploadSession>),
+}
+
+/// Whether a refused mount says nothing about an upload.
+fn matters_not(error: &RegistryError) -> bool {
+    use ErrorKind::{Denied, Malformed, NotFound, Refused};
+    matches!(error.kind(), Denied | Malformed | NotFound | Refused)
+}
+
+/// Returns another repository of the same registry.
+fn sibling(target: &Repository, name: &str) -> Repository {
+    let path = format!("{}/{name}", target.reference.registry());
+    let reference = path.parse().unwrap_or_else(|_| target.reference.clone());
+    Repository { reference, secret: target.secret.clone() }
+}
+
+/// Returns why a layer of the base could not be read.
+fn unread(directory: &std::path::Path, error: io::Error) -> CacheError {
+    let known = error.get_ref().and_then(|error| error.downcast_ref::<CacheError>()).cloned();
+    known.unwrap_or_else(|| CacheError::Disk {
+        path: directory.display().to_string(),
+        source: std::sync::Arc::new(error),
+    })
+}
