@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::jetstream::Message;
-use slipway_artifact::store::ArtifactStore;
+use slipway_artifact::store::{ArtifactStore, Fetched};
 use slipway_proto::event::Event;
 use slipway_proto::outcome::Image;
 use slipway_proto::state::Epoch;
@@ -276,9 +276,10 @@ impl Attempt {
             pipeline::bytes(artifact.size_bytes),
             artifact.digest
         ));
-        let source = Arc::new(fetched.source);
-        let image =
-            pipeline.assemble(request, source, &mut stages, observer).await.map_err(End::Failed)?;
+        let Fetched { source, verification } = fetched;
+        let verified = async { Ok(verification.wait().await?) };
+        let image = pipeline.assemble(request, source, verified, &mut stages, observer).await;
+        let image = image.map_err(End::Failed)?;
         self.check_lease()?;
         let pushed =
             pipeline.push(request, &image, &mut stages, observer).await.map_err(End::Failed)?;

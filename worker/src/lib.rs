@@ -12,6 +12,7 @@ pub mod cache;
 pub mod config;
 pub mod export;
 pub mod failure;
+pub mod known;
 mod lease;
 mod log;
 pub mod pipeline;

@@ -16,9 +16,9 @@ use slipway_proto::outcome::Transfer;
 use slipway_proto::{BuildRequest, Digest, Failure, Reason, Reference};
 use tokio_util::io::ReaderStream;
 
-use crate::assemble::Assembled;
 use crate::assemble::layer::Layer;
 use crate::assemble::manifest::MEDIA_TYPE;
+use crate::assemble::{AssembleError, Assembled};
 use crate::base::{BaseLayer, ResolvedBase};
 use crate::cache::{Cache, CacheError};
 use crate::pulse::Pulse;
@@ -39,6 +39,9 @@ pub enum PushError {
         #[source]
         source: RegistryError,
     },
+    /// A layer that the registry turned out not to have could not be made.
+    #[error(transparent)]
+    Layer(AssembleError),
     /// A layer of the base could not be read.
     #[error("failed to read layer {digest} of the base image {reference}")]
     BaseLayer {
@@ -59,6 +62,7 @@ impl PushError {
         match self {
             Self::Registry { source, .. }
             | Self::BaseLayer { source: CacheError::Fetch(source), .. } => source.is_transient(),
+            Self::Layer(error) => error.is_transient(),
             Self::BaseLayer { .. } => true,
         }
     }
@@ -69,7 +73,7 @@ impl PushError {
         match self {
             Self::Registry { source, .. }
             | Self::BaseLayer { source: CacheError::Fetch(source), .. } => source.retry_after(),
-            Self::BaseLayer { .. } => None,
+            Self::Layer(_) | Self::BaseLayer { .. } => None,
         }
     }
 
@@ -81,7 +85,7 @@ impl PushError {
             | Self::BaseLayer { source: CacheError::Fetch(source), .. } => {
                 source.kind() == ErrorKind::RateLimited
             }
-            Self::BaseLayer { .. } => false,
+            Self::Layer(_) | Self::BaseLayer { .. } => false,
         }
     }
 
@@ -95,6 +99,7 @@ impl PushError {
             Self::Registry { source, .. } => {
                 Failure::new(Reason::PushImageFailed, format!("{self}: {source}"))
             }
+            Self::Layer(error) => error.failure(),
             Self::BaseLayer { source, .. } => {
                 Failure::new(Reason::PullBaseImageFailed, format!("{self}: {source}"))
             }
@@ -265,7 +270,7 @@ impl Pusher<'_> {
         if self.has(target, layer.digest).await? {
             return Ok(Transfer::Found);
         }
-        let body = layer.content.stream();
+        let body = layer.content().await.map_err(PushError::Layer)?.stream();
         self.upload(target, None, layer.digest, layer.size, body, sent).await?;
         Ok(Transfer::Uploaded)
     }
