@@ -8,8 +8,15 @@
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
-use std::os::unix::fs::FileExt as _;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use sha2::{Digest as _, Sha256};
+use slipway_proto::Digest;
+
+/// How much is digested at a time.
+const PIECE: usize = 256 << 10;
 
 /// Bytes of a known length that can be read from any position, by several readers at once.
 pub trait Source: Send + Sync {
@@ -34,7 +41,44 @@ pub trait Source: Send + Sync {
 #[derive(Debug)]
 pub struct FileSource {
     file: File,
+    stamp: Stamp,
+}
+
+/// What a file system says of a file. As long as it says the same, the file has the same bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Stamp {
+    device: u64,
+    inode: u64,
     length: u64,
+    /// Seconds and nanoseconds since the epoch; set by whoever writes.
+    modified: (i64, i64),
+    /// The same; set by the system alone.
+    changed: (i64, i64),
+}
+
+impl Stamp {
+    fn of(file: &File) -> io::Result<Self> {
+        let metadata = file.metadata()?;
+        Ok(Self {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            length: metadata.len(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+        })
+    }
+
+    /// Returns when the file was last changed, by the clock of the file system.
+    #[must_use]
+    pub fn changed(&self) -> SystemTime {
+        let (seconds, nanoseconds) = self.changed;
+        let whole = Duration::from_secs(seconds.unsigned_abs());
+        let at = match seconds {
+            0.. => SystemTime::UNIX_EPOCH + whole,
+            _ => SystemTime::UNIX_EPOCH - whole,
+        };
+        at + Duration::from_nanos(nanoseconds.unsigned_abs())
+    }
 }
 
 impl FileSource {
@@ -53,14 +97,30 @@ impl FileSource {
     ///
     /// When its length cannot be learned.
     pub fn new(file: File) -> io::Result<Self> {
-        let length = file.metadata()?.len();
-        Ok(Self { file, length })
+        let stamp = Stamp::of(&file)?;
+        Ok(Self { file, stamp })
+    }
+
+    /// Returns what the file system said of the file when it was opened.
+    #[must_use]
+    pub fn stamp(&self) -> Stamp {
+        self.stamp
+    }
+
+    /// Returns whether the file system still says the same, so that what was read since the file
+    /// was opened is what it held then.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be asked.
+    pub fn is_untouched(&self) -> io::Result<bool> {
+        Ok(Stamp::of(&self.file)? == self.stamp)
     }
 }
 
 impl Source for FileSource {
     fn len(&self) -> u64 {
-        self.length
+        self.stamp.length
     }
 
     fn read_exact_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
@@ -91,6 +151,26 @@ impl Source for Vec<u8> {
     fn read_exact_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
         self.as_slice().read_exact_at(offset, buffer)
     }
+}
+
+/// Returns the digest of a source; `goes_on` is asked before each piece of it.
+///
+/// # Errors
+///
+/// When it cannot be read, or what `goes_on` returned.
+pub fn digest(source: &dyn Source, goes_on: &dyn Fn() -> io::Result<()>) -> io::Result<Digest> {
+    let mut hasher = Sha256::new();
+    let mut buffer = vec![0; PIECE];
+    let mut done = 0;
+    while done < source.len() {
+        goes_on()?;
+        let rest = usize::try_from(source.len() - done).unwrap_or(usize::MAX);
+        let piece = &mut buffer[..rest.min(PIECE)];
+        source.read_exact_at(done, piece)?;
+        hasher.update(&*piece);
+        done += piece.len() as u64;
+    }
+    Ok(Digest::from(<[u8; 32]>::from(hasher.finalize())))
 }
 
 /// Reads a range of a source from its first byte to its last. It has no buffer of its own.

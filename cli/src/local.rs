@@ -7,8 +7,9 @@
 //! built through the queue.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use slipway_artifact::{FileSource, InspectError};
+use slipway_artifact::{FileSource, InspectError, Source as _};
 use slipway_proto::api::BuildView;
 use slipway_proto::environment::{Catalogue, CatalogueError};
 use slipway_proto::outcome::Image;
@@ -20,7 +21,7 @@ use slipway_proto::{
 use slipway_worker::pipeline;
 
 use crate::args::{BuildArgs, LocalArgs, Target};
-use crate::digest_file;
+use crate::digest::open_digested;
 use crate::output::Output;
 
 /// The bound of the cache of base images, in bytes.
@@ -106,7 +107,7 @@ pub(crate) async fn build(
     let file = args.file.clone();
     let filename = args.request.filename(&file);
     let inspected = tokio::task::spawn_blocking(move || inspect(&file, &filename)).await;
-    let (digest, uploaded) = inspected.unwrap_or_else(|panic| {
+    let (artifact, digest, uploaded) = inspected.unwrap_or_else(|panic| {
         Err(LocalError::Read { path: args.file.clone(), source: std::io::Error::other(panic) })
     })?;
     let submission = Submission::read(&args.request.document(digest, &args.file));
@@ -121,7 +122,7 @@ pub(crate) async fn build(
     };
     let accepted = Timestamp::now();
     let log = |line: &str| output.log(line.trim_end_matches('\n'));
-    let built = Box::pin(pipeline::build_local(&config, &request, &args.file, target, log)).await;
+    let built = Box::pin(pipeline::build_local(&config, &request, &artifact, target, log)).await;
     Ok(view(request, submitted, accepted, built))
 }
 
@@ -151,13 +152,16 @@ fn view(
     BuildView::from(&build)
 }
 
-fn inspect(path: &Path, filename: &str) -> Result<(Digest, Uploaded), LocalError> {
+/// The artifact, open, with its digest and what a dispatcher would know of it.
+type Inspected = (Arc<FileSource>, Digest, Uploaded);
+
+fn inspect(path: &Path, filename: &str) -> Result<Inspected, LocalError> {
     let read = |source| LocalError::Read { path: path.to_owned(), source };
-    let (digest, size_bytes) = digest_file(path).map_err(read)?;
-    let source = FileSource::open(path).map_err(read)?;
+    let (source, digest) = open_digested(path).map_err(read)?;
+    let size_bytes = source.len();
     let facts: ArtifactFacts = slipway_artifact::inspect(&source, filename)
         .map_err(|source| LocalError::Inspect { path: path.to_owned(), source })?;
-    Ok((digest, Uploaded { size_bytes, filename: filename.to_owned(), facts }))
+    Ok((Arc::new(source), digest, Uploaded { size_bytes, filename: filename.to_owned(), facts }))
 }
 
 fn catalogue(file: Option<&Path>) -> Result<Catalogue, LocalError> {

@@ -58,6 +58,7 @@ pub(crate) fn build(project: &str, image: &str) -> Build {
         stall_timeout_s: 120,
         supersede_key: None,
         retry_of: None,
+        compression: slipway_proto::request::Compression::default(),
     };
     Build::accepted(request, Digest::of(b"submission"), Timestamp::now())
 }

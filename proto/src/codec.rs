@@ -8,11 +8,12 @@
 //! `Versioned` with golden bytes of its own, added at the end.
 
 mod v1;
+mod v2;
 
 use crate::{BuildRequest, Digest};
 
 /// The version that [`encode`] writes, as sent in the header `Slipway-Schema`.
-pub const SCHEMA: &str = "2";
+pub const SCHEMA: &str = "3";
 
 /// The largest encoded request in bytes.
 ///
@@ -23,7 +24,8 @@ pub const MAX_ENCODED: usize = 256 * 1024;
 #[derive(bincode::Encode, bincode::Decode)]
 enum Versioned {
     V1(v1::BuildRequest),
-    V2(BuildRequest),
+    V2(v2::BuildRequest),
+    V3(BuildRequest),
 }
 
 /// Why bytes are not a build request that this version understands.
@@ -55,7 +57,7 @@ fn configuration() -> impl bincode::config::Config {
 ///
 /// When the request is larger than [`MAX_ENCODED`].
 pub fn encode(request: &BuildRequest) -> Result<Vec<u8>, CodecError> {
-    let versioned = Versioned::V2(request.clone());
+    let versioned = Versioned::V3(request.clone());
     let bytes = bincode::encode_to_vec(versioned, configuration())
         .expect("a request holds nothing that bincode cannot write");
     if bytes.len() > MAX_ENCODED {
@@ -88,7 +90,8 @@ pub fn decode(bytes: &[u8]) -> Result<BuildRequest, CodecError> {
     }
     let request = match versioned {
         Versioned::V1(request) => request.into(),
-        Versioned::V2(request) => request,
+        Versioned::V2(request) => request.into(),
+        Versioned::V3(request) => request,
     };
     if request.references.is_empty() {
         return Err(malformed(bincode::error::DecodeError::Other("no reference")));
@@ -110,7 +113,7 @@ pub(crate) mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::request::{Artifact, Base, Layering, Port, Recipe};
+    use crate::request::{Artifact, Base, Compression, Layering, Port, Recipe};
     use crate::{ArtifactKind, BuildId, Platform, Priority};
 
     pub(crate) fn request() -> BuildRequest {
@@ -161,22 +164,33 @@ pub(crate) mod tests {
             stall_timeout_s: 60,
             supersede_key: Some("main".into()),
             retry_of: Some("01890a5d-ac96-774b-bcce-b302099a8058".parse().expect("an id")),
+            compression: Compression::Zstd,
         }
     }
 
+    /// The same without what version 2 does not know.
+    fn request_of_version_2() -> BuildRequest {
+        BuildRequest { compression: Compression::Gzip, ..request() }
+    }
+
     /// The same without what version 1 does not know.
-    fn older_request() -> BuildRequest {
+    fn request_of_version_1() -> BuildRequest {
         BuildRequest {
             queue_timeout_s: crate::request::default_queue_timeout_s(),
             stall_timeout_s: crate::request::default_stall_timeout_s(),
             supersede_key: None,
             retry_of: None,
-            ..request()
+            ..request_of_version_2()
         }
     }
 
     fn encode_v1(request: &BuildRequest) -> Vec<u8> {
         let versioned = Versioned::V1(v1::BuildRequest::from(request.clone()));
+        bincode::encode_to_vec(versioned, configuration()).expect("it encodes")
+    }
+
+    fn encode_v2(request: &BuildRequest) -> Vec<u8> {
+        let versioned = Versioned::V2(v2::BuildRequest::from(request.clone()));
         bincode::encode_to_vec(versioned, configuration()).expect("it encodes")
     }
 
@@ -193,12 +207,18 @@ pub(crate) mod tests {
 
     #[test]
     fn version_2_has_the_bytes_it_always_had() {
+        insta::assert_snapshot!(hex(&encode_v2(&request())));
+    }
+
+    #[test]
+    fn version_3_has_the_bytes_it_always_had() {
         insta::assert_snapshot!(hex(&encode(&request()).expect("it encodes")));
     }
 
     #[test]
     fn a_request_of_an_older_dispatcher_is_understood() {
-        assert_eq!(decode(&encode_v1(&request())).expect("it decodes"), older_request());
+        assert_eq!(decode(&encode_v1(&request())).expect("it decodes"), request_of_version_1());
+        assert_eq!(decode(&encode_v2(&request())).expect("it decodes"), request_of_version_2());
     }
 
     #[test]
@@ -210,9 +230,9 @@ pub(crate) mod tests {
     #[test]
     fn a_newer_version_is_refused_by_name() {
         let mut bytes = encode(&request()).expect("it encodes");
-        bytes[0] = 2;
+        bytes[0] = 3;
         let error = decode(&bytes).expect_err("the version is unknown");
-        assert!(matches!(error, CodecError::UnknownVersion(3)), "{error:?}");
+        assert!(matches!(error, CodecError::UnknownVersion(4)), "{error:?}");
     }
 
     #[test]

@@ -15,7 +15,9 @@ use serde_json::{Map, Value};
 
 use crate::environment::{AUTO, Catalogue};
 use crate::id::SecretName;
-use crate::request::{Artifact, Base, Port, default_queue_timeout_s, default_stall_timeout_s};
+use crate::request::{
+    Artifact, Base, Compression, Port, default_queue_timeout_s, default_stall_timeout_s,
+};
 use crate::{
     ArtifactFacts, BuildId, BuildRequest, Digest, Platform, PoolName, Priority, ProjectName,
     Reference, codec,
@@ -23,7 +25,7 @@ use crate::{
 use reader::Reader;
 
 /// The fields of a request, in the order of the documentation.
-pub const FIELDS: [&str; 23] = [
+pub const FIELDS: [&str; 24] = [
     "artifact",
     "filename",
     "image",
@@ -46,6 +48,7 @@ pub const FIELDS: [&str; 23] = [
     "queue_timeout_s",
     "stall_timeout_s",
     "supersede_key",
+    "compression",
     "$schema",
 ];
 
@@ -101,6 +104,7 @@ pub struct Submission {
     queue_timeout_s: u32,
     stall_timeout_s: u32,
     supersede_key: Option<String>,
+    compression: Compression,
     digest: Digest,
     errors: Vec<FieldError>,
 }
@@ -214,6 +218,7 @@ impl Submission {
                 .number("stall_timeout_s", TIMEOUT_S)
                 .unwrap_or_else(default_stall_timeout_s),
             supersede_key,
+            compression: reader.compression(),
             digest: canonical_digest(document),
             errors: reader.errors,
         }
@@ -333,6 +338,7 @@ impl Submission {
             stall_timeout_s: self.stall_timeout_s,
             supersede_key: self.supersede_key,
             retry_of: None,
+            compression: self.compression,
         };
         if let Err(error) = codec::encode(&request) {
             errors.push(FieldError {

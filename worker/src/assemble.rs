@@ -10,24 +10,26 @@ pub mod compress;
 pub mod config;
 pub mod content;
 pub mod java;
+pub mod key;
 pub mod layer;
 pub mod layout;
 pub mod manifest;
 pub mod tar;
+pub mod walk;
 
-use std::path::Path;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use slipway_artifact::FileSource;
 use slipway_proto::{BuildRequest, Digest, Failure, Reason};
 
 use crate::base::ResolvedBase;
-use crate::pulse::Pulse;
-use layer::Layer;
+use layer::{Layer, Material, Unknown, Workshop};
+use layout::PlannedLayer;
 
 /// Numbers the behaviour that digests depend on: layout, tar, compression, config, manifest. Raise
-/// it with every change that gives the same input another digest, and record the new digests.
+/// it with every change, also of the zstd library, that gives the same input another digest, and record the new digests.
 pub const ASSEMBLY_VERSION: u32 = 1;
 
 /// The time of files and images: one second after the epoch, since some tools take zero for
@@ -60,6 +62,18 @@ pub enum AssembleError {
     /// Artifact and recipe do not go together.
     #[error("{0}")]
     Recipe(String),
+    /// A layer came out other than it did before.
+    #[error(
+        "the layer {title} came out as {made} and was recorded as {recorded}: the record was dropped, and another attempt makes it anew"
+    )]
+    Record {
+        /// The layer.
+        title: String,
+        /// The digest that was recorded.
+        recorded: Digest,
+        /// The digest of what was made now.
+        made: Digest,
+    },
     /// A file of this machine fails.
     #[error("failed to {what}")]
     Disk {
@@ -75,7 +89,7 @@ impl AssembleError {
     /// Returns whether another attempt may succeed.
     #[must_use]
     pub fn is_transient(&self) -> bool {
-        matches!(self, Self::Disk { .. })
+        matches!(self, Self::Disk { .. } | Self::Record { .. })
     }
 
     /// Returns the failure that users see.
@@ -84,6 +98,7 @@ impl AssembleError {
         match self {
             Self::Artifact(message) => Failure::new(Reason::InvalidArtifact, message),
             Self::Recipe(message) => Failure::new(Reason::InvalidRequest, message),
+            Self::Record { .. } => Failure::new(Reason::AssembleFailed, self.to_string()),
             Self::Disk { source, .. } => {
                 Failure::new(Reason::AssembleFailed, format!("{self}: {source}"))
             }
@@ -106,10 +121,7 @@ impl From<slipway_artifact::InspectError> for AssembleError {
     }
 }
 
-/// Assembles an image. Blocks: it reads the whole artifact.
-///
-/// `scratch` is a directory for temporary files, which have no names and vanish with the result.
-/// `pulse` shows that it goes on, and stops it when the build is over.
+/// Assembles an image. Blocks: it reads what it does not know of the artifact.
 ///
 /// # Errors
 ///
@@ -118,20 +130,72 @@ pub fn assemble(
     request: &BuildRequest,
     artifact: &Arc<FileSource>,
     base: Option<ResolvedBase>,
-    epoch: i64,
-    scratch: &Path,
-    pulse: &Pulse,
+    workshop: &Workshop,
 ) -> Result<Assembled, AssembleError> {
     let plan = layout::plan(request, artifact)?;
-    let layers = plan
-        .layers
-        .iter()
-        .map(|planned| layer::make(planned, artifact, epoch, scratch, pulse))
-        .collect::<Result<Vec<_>, _>>()?;
+    let material = Material {
+        artifact: Arc::clone(artifact),
+        digest: request.artifact.digest,
+        compression: request.compression,
+    };
+    let layers = make_layers(plan.layers, &material, workshop)?;
+    let epoch = workshop.epoch;
     let config = config::image_config(request, &plan.start, base.as_ref(), &layers, epoch)?;
     let config_digest = Digest::of(&config);
     let manifest =
         manifest::image_manifest(request, base.as_ref(), &layers, config_digest, config.len());
     let manifest_digest = Digest::of(&manifest);
     Ok(Assembled { layers, base, config, config_digest, manifest, manifest_digest })
+}
+
+/// Makes the layers that no record names, two at a time: that many processors are worth waking
+/// for one build.
+fn make_layers(
+    planned: Vec<PlannedLayer>,
+    material: &Material,
+    workshop: &Workshop,
+) -> Result<Vec<Layer>, AssembleError> {
+    let mut layers = Vec::new();
+    let mut unknown = Vec::new();
+    for (index, planned) in planned.into_iter().enumerate() {
+        match layer::find(planned, material, workshop) {
+            Ok(layer) => layers.push((index, Ok(layer))),
+            Err(missing) => unknown.push((index, missing)),
+        }
+    }
+    if unknown.len() < 2 {
+        let made = |(index, unknown)| (index, layer::make(unknown, material, workshop));
+        layers.extend(unknown.into_iter().map(made));
+    } else {
+        layers.extend(make_in_parallel(unknown, material, workshop));
+    }
+    // The first mistake in the order of layers, whichever thread met one first.
+    layers.sort_by_key(|(index, _)| *index);
+    layers.into_iter().map(|(_, layer)| layer).collect()
+}
+
+fn make_in_parallel(
+    unknown: Vec<(usize, Unknown)>,
+    material: &Material,
+    workshop: &Workshop,
+) -> Vec<(usize, Result<Layer, AssembleError>)> {
+    let waiting = Mutex::new(unknown.into_iter());
+    let failed = AtomicBool::new(false);
+    let work = || {
+        let mut made = Vec::new();
+        while !failed.load(Relaxed) {
+            let next = waiting.lock().unwrap_or_else(PoisonError::into_inner).next();
+            let Some((index, unknown)) = next else { break };
+            let layer = layer::make(unknown, material, workshop);
+            failed.fetch_or(layer.is_err(), Relaxed);
+            made.push((index, layer));
+        }
+        made
+    };
+    std::thread::scope(|scope| {
+        let second = scope.spawn(work);
+        let mut made = work();
+        made.extend(second.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+        made
+    })
 }

@@ -4,10 +4,10 @@
 
 use std::collections::BTreeSet;
 use std::fs::File;
-use std::io::{self, BufWriter, Read as _, Seek as _, Write};
+use std::io::{self, BufWriter, Seek as _, Write};
 use std::path::Path;
 
-use flate2::read::GzDecoder;
+use flate2::bufread::GzDecoder;
 use serde_json::json;
 use slipway_proto::{BuildRequest, Digest};
 use tempfile::NamedTempFile;
@@ -15,6 +15,9 @@ use tempfile::NamedTempFile;
 use crate::assemble::{Assembled, manifest, tar};
 use crate::base::BaseLayer;
 use crate::pipeline::Target;
+
+/// How much is copied at a time.
+const CHUNK: usize = 256 * 1024;
 
 /// Writes an image and returns how many bytes of it were written.
 ///
@@ -60,13 +63,8 @@ fn oci_layout(
     }
     for layer in &image.layers {
         blob(layer.digest, &mut |out| {
-            let mut size = 0;
-            for chunk in layer.content.chunks() {
-                let chunk = chunk?;
-                out.write_all(&chunk)?;
-                size += chunk.len() as u64;
-            }
-            Ok(size)
+            let content = layer.content_blocking().map_err(io::Error::other)?;
+            copy(&mut content.reader_from(0), out)
         })?;
     }
     for (digest, bytes) in
@@ -123,20 +121,12 @@ fn docker_archive(
     for (layer, file) in bases(image).zip(base_layers) {
         let mut file = file.try_clone()?;
         file.rewind()?;
-        let mut compressed: Box<dyn io::Read> = match layer.media_type.as_str() {
-            gzip if gzip.ends_with("+gzip") => Box::new(GzDecoder::new(file)),
-            zstd if zstd.ends_with("+zstd") => {
-                return Err(io::Error::other(
-                    "a layer of the base is compressed with zstd, which a docker archive cannot hold: write an OCI layout instead",
-                ));
-            }
-            _plain => Box::new(file),
-        };
-        names.push(archive.layer(directory, layer.diff_id, &mut compressed)?);
+        let mut plain = decompress(&layer.media_type, file)?;
+        names.push(archive.layer(directory, layer.diff_id, &mut plain)?);
     }
     for layer in &image.layers {
-        let chunks = layer.content.chunks();
-        let mut plain = GzDecoder::new(ChunkReader { chunks, current: bytes::Bytes::new() });
+        let content = layer.content_blocking().map_err(io::Error::other)?;
+        let mut plain = decompress(layer.media_type, content.reader_from(0))?;
         names.push(archive.layer(directory, layer.diff_id, &mut plain)?);
     }
     let config = format!("{}.json", image.config_digest.hex());
@@ -203,22 +193,31 @@ impl Archive {
     }
 }
 
-struct ChunkReader<I> {
-    chunks: I,
-    current: bytes::Bytes,
+/// Returns the tar archive in a layer.
+fn decompress<'a>(
+    media_type: &str,
+    stored: impl io::Read + 'a,
+) -> io::Result<Box<dyn io::Read + 'a>> {
+    let stored = io::BufReader::with_capacity(CHUNK, stored);
+    Ok(match media_type {
+        gzip if gzip.ends_with("gzip") => Box::new(GzDecoder::new(stored)),
+        zstd if zstd.ends_with("zstd") => Box::new(zstd::Decoder::with_buffer(stored)?),
+        _plain => Box::new(stored),
+    })
 }
 
-impl<I: Iterator<Item = io::Result<bytes::Bytes>>> io::Read for ChunkReader<I> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        while self.current.is_empty() {
-            match self.chunks.next() {
-                Some(chunk) => self.current = chunk?,
-                None => return Ok(0),
+/// As [`io::copy`], in larger pieces.
+fn copy(reader: &mut dyn io::Read, out: &mut dyn Write) -> io::Result<u64> {
+    let mut chunk = vec![0; CHUNK];
+    let mut size = 0;
+    loop {
+        match reader.read(&mut chunk)? {
+            0 => return Ok(size),
+            read => {
+                out.write_all(&chunk[..read])?;
+                size += read as u64;
             }
         }
-        let length = buffer.len().min(self.current.len());
-        buffer[..length].copy_from_slice(&self.current.split_to(length));
-        Ok(length)
     }
 }
 
@@ -229,7 +228,7 @@ fn bases(image: &Assembled) -> impl Iterator<Item = &BaseLayer> {
 fn copy_from_start(file: &File, out: &mut dyn Write) -> io::Result<u64> {
     let mut file = file.try_clone()?;
     file.rewind()?;
-    io::copy(&mut file.take(u64::MAX), out)
+    copy(&mut file, out)
 }
 
 fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {

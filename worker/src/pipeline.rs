@@ -14,7 +14,8 @@ use slipway_proto::outcome::{BaseImage, Image, Layer, StageTime, Transfer};
 use slipway_proto::request::Base;
 use slipway_proto::{BuildRequest, Digest, Failure, Reason, Reference, Stage};
 
-use crate::assemble::{self, ASSEMBLY_VERSION, Assembled, layer};
+use crate::assemble::layer::Workshop;
+use crate::assemble::{self, ASSEMBLY_VERSION, Assembled};
 use crate::base::{self, Mirror, ResolvedBase};
 use crate::cache::Cache;
 use crate::config::Config;
@@ -128,12 +129,40 @@ impl Pipeline {
         &self.cache
     }
 
-    /// Resolves the base and assembles the image.
+    /// Resolves the base and assembles the image, while `verified` finds out whether the artifact
+    /// is the one that the request names.
+    ///
+    /// Nothing is returned, and nothing remembered, before it is known to be: an artifact that is
+    /// damaged is the failure of this build, whatever else its bytes lead to.
     ///
     /// # Errors
     ///
-    /// When a stage fails.
+    /// When a stage fails or the artifact is another.
     pub async fn assemble(
+        &self,
+        request: &Arc<BuildRequest>,
+        artifact: Arc<FileSource>,
+        verified: impl Future<Output = Result<(), StageError>>,
+        stages: &mut Stages,
+        observer: &dyn Observer,
+    ) -> Result<Assembled, StageError> {
+        let assembled = self.assemble_unverified(request, artifact, stages, observer).await;
+        verified.await?;
+        let assembled = assembled?;
+        for layer in &assembled.layers {
+            layer.remember();
+            let before = if layer.is_known { ", as before" } else { "" };
+            observer.line(&format!(
+                "assembled layer {} ({}{before}): {}",
+                layer.title,
+                bytes(layer.size),
+                layer.digest
+            ));
+        }
+        Ok(assembled)
+    }
+
+    async fn assemble_unverified(
         &self,
         request: &Arc<BuildRequest>,
         artifact: Arc<FileSource>,
@@ -143,24 +172,21 @@ impl Pipeline {
         stages.enter(Stage::Resolve, observer);
         let base = self.resolve(request, observer).await?;
         stages.enter(Stage::Assemble, observer);
-        let (request, scratch, epoch) = (Arc::clone(request), self.scratch.clone(), self.epoch);
-        let pulse = observer.pulse();
+        let request = Arc::clone(request);
+        let workshop = Workshop {
+            scratch: self.scratch.clone(),
+            known: self.known.clone(),
+            epoch: self.epoch,
+            pulse: observer.pulse(),
+        };
         let assembled = tokio::task::spawn_blocking(move || {
-            assemble::assemble(&request, &artifact, base, epoch, &scratch, &pulse)
+            assemble::assemble(&request, &artifact, base, &workshop)
         });
         let assembled = assembled.await.map_err(|error| {
             // The thread panicked: a bug, and perhaps one that only this artifact finds.
             let message = format!("the assembly broke down: {error}; please report it");
             StageError::permanent(Failure::new(Reason::AssembleFailed, message))
         })??;
-        for layer in &assembled.layers {
-            observer.line(&format!(
-                "assembled layer {} ({}): {}",
-                layer.title,
-                bytes(layer.size),
-                layer.digest
-            ));
-        }
         Ok(assembled)
     }
 
@@ -293,7 +319,7 @@ pub fn outcome(
         digest: layer.digest,
         diff_id: layer.diff_id,
         size_bytes: layer.size,
-        media_type: layer::MEDIA_TYPE.to_owned(),
+        media_type: layer.media_type.to_owned(),
         base: false,
         transfer: Transfer::Uploaded,
     }));
@@ -345,7 +371,8 @@ impl<F: Fn(&str) + Send + Sync> Observer for Lines<F> {
     }
 }
 
-/// Builds an image in this process, without a server or a queue.
+/// Builds an image in this process, without a server or a queue. `artifact` was digested since it
+/// was opened, with the digest that the request names.
 ///
 /// # Errors
 ///
@@ -353,7 +380,7 @@ impl<F: Fn(&str) + Send + Sync> Observer for Lines<F> {
 pub async fn build_local(
     config: &Config,
     request: &BuildRequest,
-    file: &Path,
+    artifact: &Arc<FileSource>,
     target: Target,
     log: impl Fn(&str) + Send + Sync,
 ) -> Result<Image, Failure> {
@@ -363,7 +390,7 @@ pub async fn build_local(
     let request = Arc::new(request.clone());
     let mut attempt = 1;
     loop {
-        let error = match try_local(&pipeline, &request, file, &target, &observer).await {
+        let error = match try_local(&pipeline, &request, artifact, &target, &observer).await {
             Ok(image) => return Ok(image),
             Err(error) => error,
         };
@@ -380,17 +407,15 @@ pub async fn build_local(
 async fn try_local(
     pipeline: &Pipeline,
     request: &Arc<BuildRequest>,
-    file: &Path,
+    artifact: &Arc<FileSource>,
     target: &Target,
     observer: &dyn Observer,
 ) -> Result<Image, StageError> {
     let mut stages = Stages::default();
     stages.enter(Stage::Fetch, observer);
-    let artifact = FileSource::open(file).map_err(|error| {
-        let message = format!("failed to open {}: {error}", file.display());
-        StageError::permanent(Failure::new(Reason::FetchArtifactFailed, message))
-    })?;
-    let image = pipeline.assemble(request, Arc::new(artifact), &mut stages, observer).await?;
+    let verified = async { is_untouched(artifact) };
+    let artifact = Arc::clone(artifact);
+    let image = pipeline.assemble(request, artifact, verified, &mut stages, observer).await?;
     let pushed = match target {
         Target::Registry => {
             let pushed = pipeline.push(request, &image, &mut stages, observer).await?;
@@ -414,6 +439,16 @@ async fn try_local(
         }
     };
     Ok(outcome(request, &image, &pushed, stages.finish()))
+}
+
+/// Says whether a file still is what it was when it was opened and digested.
+fn is_untouched(artifact: &FileSource) -> Result<(), StageError> {
+    let message = match artifact.is_untouched() {
+        Ok(true) => return Ok(()),
+        Ok(false) => "the artifact was written to while it was built: build it again".to_owned(),
+        Err(error) => format!("the artifact cannot be read any more: {error}"),
+    };
+    Err(StageError::permanent(Failure::new(Reason::FetchArtifactFailed, message)))
 }
 
 /// Writes a number of bytes for people.

@@ -43,6 +43,9 @@ pub enum PushError {
         #[source]
         source: RegistryError,
     },
+    /// A layer that the registry turned out not to have could not be made.
+    #[error(transparent)]
+    Layer(AssembleError),
     /// A layer of the base could not be read.
     #[error("failed to read layer {digest} of the base image {reference}")]
     BaseLayer {
@@ -103,6 +106,7 @@ impl PushError {
             Self::Registry { source, .. } => {
                 Failure::new(Reason::PushImageFailed, format!("{self}: {source}"))
             }
+            Self::Layer(error) => error.failure(),
             Self::BaseLayer { source, .. } => {
                 Failure::new(Reason::PullBaseImageFailed, format!("{self}: {source}"))
             }

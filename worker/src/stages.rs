@@ -9,7 +9,7 @@
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
-use slipway_artifact::store::{ArtifactStore, StoreError};
+use slipway_artifact::store::{ArtifactStore, Fetched, StoreError};
 use slipway_proto::{BuildRequest, Failure, Reason, Stage};
 
 use crate::assemble::Assembled;
@@ -114,8 +114,9 @@ impl PipelineStages {
             pipeline::bytes(artifact.size_bytes),
             artifact.digest
         ));
-        let source = Arc::new(fetched.source);
-        let image = pipeline.assemble(request, source, &mut stages, observer).await?;
+        let Fetched { source, verification } = fetched;
+        let verified = async { Ok(verification.wait().await?) };
+        let image = pipeline.assemble(request, source, verified, &mut stages, observer).await?;
         if !attempt.holds() {
             let failure = Failure::new(Reason::LeaseLost, "the build is another's by now");
             return Err(StageError { transient: true, ..StageError::permanent(failure) });

@@ -56,6 +56,7 @@ impl Fixture {
             self.store.fetch(view.digest, view.size_bytes, &self.scratch(), &|| {}).await?;
         let mut bytes = vec![0; usize::try_from(fetched.source.len()).expect("small")];
         fetched.source.read_exact_at(0, &mut bytes).expect("it is read");
+        fetched.verification.wait().await?;
         Ok(bytes)
     }
 
@@ -237,6 +238,39 @@ async fn a_damaged_artifact_is_moved_aside_and_can_be_uploaded_again() {
         fixture.upload(&jar, None).await.expect("it is taken again");
         assert!(fixture.fetch(&view).await.expect("it is whole again") == jar);
     }
+}
+
+#[tokio::test]
+async fn a_file_that_was_digested_is_digested_again_only_when_it_was_touched() {
+    let [fixture, _] = fixtures().await;
+    let jar = jar();
+    let view = fixture.upload(&jar, None).await.expect("it is taken");
+    let scratch = fixture.scratch();
+    let fetch = || async {
+        fixture.store.fetch(view.digest, view.size_bytes, &scratch, &|| {}).await.expect("there")
+    };
+    // Right after the upload it may not be remembered yet.
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    loop {
+        let fetched = fetch().await;
+        if fetched.verification.is_done() {
+            break;
+        }
+        fetched.verification.wait().await.expect("it is whole");
+        assert!(std::time::Instant::now() < deadline, "it is never remembered");
+    }
+    let path = fixture.directory.path().join("store/blobs/sha256").join(view.digest.hex());
+    let mut damaged = jar.clone();
+    damaged[5_000_000] ^= 1;
+    // In place: the same inode, the same length.
+    let mut file = fs::OpenOptions::new().write(true).open(&path).expect("it opens");
+    std::io::Write::write_all(&mut file, &damaged).expect("written");
+    match fetch().await.verification.wait().await {
+        Err(StoreError::Corrupt { actual, .. }) => assert_eq!(actual, Digest::of(&damaged)),
+        other => panic!("{other:?}"),
+    }
+    let gone = fixture.store.fetch(view.digest, view.size_bytes, &scratch, &|| {}).await;
+    assert!(matches!(gone, Err(StoreError::NotFound { .. })), "it was moved aside");
 }
 
 #[tokio::test]

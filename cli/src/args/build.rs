@@ -148,6 +148,9 @@ pub struct RequestArgs {
     /// Cancel unfinished builds that the project submitted earlier with this key, say a branch
     #[arg(long, value_name = "KEY")]
     pub supersede_key: Option<String>,
+    /// How layers are stored: gzip, zstd or none (default: gzip)
+    #[arg(long, value_name = "FORMAT")]
+    pub compression: Option<String>,
     /// Submitting again with the same key returns the same build
     #[arg(long, value_name = "KEY")]
     pub idempotency_key: Option<String>,
@@ -182,6 +185,7 @@ impl RequestArgs {
             ("pool", &self.pool),
             ("registry_secret", &self.registry_secret),
             ("supersede_key", &self.supersede_key),
+            ("compression", &self.compression),
         ];
         for (name, text) in texts {
             if let Some(text) = text {
@@ -257,13 +261,14 @@ mod tests {
              --port 8080 --port 53/udp --arg --verbose --user 1000:0 --platform linux/arm64 \
              --priority high --pool arm --registry-secret hub --timeout 2m --max-attempts 3 \
              --queue-timeout 1h --stall-timeout 90 --supersede-key refs/heads/main \
-             --filename app.jar",
+             --filename app.jar --compression zstd",
         );
         let document = build.request.document(Digest::of(b"x"), &build.file);
         let fields = document.as_object().expect("an object");
         let missing: Vec<_> = FIELDS.iter().filter(|name| !fields.contains_key(**name)).collect();
         assert_eq!(missing, [&"$schema"]);
         assert_eq!(document["filename"], "app.jar");
+        assert_eq!(document["compression"], "zstd");
         assert_eq!(document["env"], json!({"A": "b=c"}));
         assert_eq!(document["ports"], json!(["8080", "53/udp"]));
         assert_eq!(document["args"], json!(["--verbose"]));

@@ -5,7 +5,9 @@
 use std::collections::BTreeMap;
 
 use crate::id::SecretName;
-use crate::request::{Artifact, Port, Recipe, default_queue_timeout_s, default_stall_timeout_s};
+use crate::request::{
+    Artifact, Compression, Port, Recipe, default_queue_timeout_s, default_stall_timeout_s,
+};
 use crate::{BuildId, Platform, PoolName, Priority, ProjectName, Reference};
 
 /// The fields of version 1, in its order, which is its format.
@@ -54,6 +56,7 @@ impl From<BuildRequest> for crate::BuildRequest {
             stall_timeout_s: default_stall_timeout_s(),
             supersede_key: None,
             retry_of: None,
+            compression: Compression::default(),
         }
     }
 }

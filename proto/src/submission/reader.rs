@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 use super::{FIELDS, FieldError};
 use crate::Priority;
 use crate::environment::edit_distance;
-use crate::request::Port;
+use crate::request::{Compression, Port};
 
 /// Reads fields, keeping every mistake.
 pub(super) struct Reader<'a> {
@@ -145,6 +145,17 @@ impl Reader<'_> {
             None => {
                 self.mistake("priority", "invalid_priority", "must be high, normal or low");
                 Priority::default()
+            }
+        }
+    }
+
+    pub(super) fn compression(&mut self) -> Compression {
+        let Some(text) = self.text("compression") else { return Compression::default() };
+        match Compression::ALL.iter().find(|(_, name)| *name == text) {
+            Some((compression, _)) => *compression,
+            None => {
+                self.mistake("compression", "invalid_compression", "must be gzip, zstd or none");
+                Compression::default()
             }
         }
     }

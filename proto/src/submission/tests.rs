@@ -55,7 +55,8 @@ fn every_mistake_is_reported_at_once_by_field() {
         "artifact": "sha256:12", "image": "app", "imagge": 1, "additional_tags": ["-"],
         "environment": "jawa-17", "env": {"1A": "x", "B": 2}, "ports": [0, "80/sctp"], "user": "a b",
         "platform": "linux/z80", "priority": "urgent", "pool": "A", "timeout_s": 0,
-        "max_attempts": 99, "args": [1], "labels": [], "filename": "../x", "base": "UPPER/x"
+        "max_attempts": 99, "args": [1], "labels": [], "filename": "../x", "base": "UPPER/x",
+        "compression": "xz"
     });
     let mut found = mistakes(&document, None);
     found.sort();
@@ -64,6 +65,7 @@ fn every_mistake_is_reported_at_once_by_field() {
         ("args", "wrong_type"),
         ("artifact", "invalid_digest"),
         ("base", "invalid_reference"),
+        ("compression", "invalid_compression"),
         ("env.1A", "invalid_variable"),
         ("env.B", "wrong_type"),
         ("environment", "environment_not_found"),
@@ -113,6 +115,18 @@ fn an_executable_decides_the_platform_and_must_not_contradict_it() {
         mistakes(&document, Some(&elf)),
         [("platform".to_owned(), "platform_mismatch".to_owned())]
     );
+}
+
+#[test]
+fn layers_are_compressed_as_the_request_says_and_with_gzip_if_it_says_nothing() {
+    let mut document = json!({"artifact": Digest::of(b"x").to_string(), "image": "r.example/a"});
+    let compression =
+        |document: &Value| accept(document, Some(&uploaded())).expect("it is accepted").compression;
+    assert_eq!(compression(&document), Compression::Gzip);
+    for (expected, name) in Compression::ALL {
+        document["compression"] = name.into();
+        assert_eq!(compression(&document), expected, "{name}");
+    }
 }
 
 #[test]

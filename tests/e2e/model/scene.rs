@@ -409,5 +409,6 @@ fn request(number: usize) -> BuildRequest {
         stall_timeout_s: 120,
         supersede_key: None,
         retry_of: None,
+        compression: slipway_proto::request::Compression::default(),
     }
 }

@@ -1,29 +1,59 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! Makes a planned layer: a tar archive inside a gzip member.
+//! Makes a planned layer, or finds that it was made before.
+//!
+//! First by its part of the artifact: then nothing is read. Else the archive has to be walked
+//! over. Where there is little to compress, one walk makes the layer. Where there is much, a first
+//! walk computes only the diff id, at a twentieth of what compressing takes, and the layer is made
+//! in a second one if no layer of that diff id was made before. What was found is made after all
+//! when somebody asks for its bytes: a registry may not have it any more.
 
-use std::io::{self, Read};
-use std::path::Path;
-use std::sync::Arc;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use slipway_artifact::zip::{Entry, Method};
-use slipway_artifact::{FileSource, Source as _};
+use slipway_artifact::FileSource;
 use slipway_proto::Digest;
+use slipway_proto::request::Compression;
 
-use super::AssembleError;
-use super::compress::GzipWriter;
+use super::compress::{Compressed, DiffId, DiffOnly, LayerWriter};
 use super::content::Content;
 use super::layout::{Data, Node, PlannedLayer};
-use super::tar;
+use super::walk::{seems_compressed, walk};
+use super::{AssembleError, key};
+use crate::known::{Known, LayerRecord};
 use crate::pulse::Pulse;
 
-/// The media type of the layers made here.
-pub const MEDIA_TYPE: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
+/// With less than so many bytes for the compressor, a layer is made in one walk.
+const LITTLE: u64 = 1 << 20;
 
-const DIRECTORY_MODE: u32 = 0o755;
-const ZEROS: [u8; tar::BLOCK] = [0; tar::BLOCK];
+/// A layer smaller than so many bytes is digested before a second thread would have started.
+const SMALL: u64 = 2 << 20;
 
-/// A layer that was made.
+/// What layers are made with.
+#[derive(Debug, Clone)]
+pub struct Workshop {
+    /// The directory for temporary files, which have no names and vanish with the layers.
+    pub scratch: PathBuf,
+    /// What was made before.
+    pub known: Known,
+    /// The time of files, in seconds since the epoch.
+    pub epoch: i64,
+    /// Shows that it goes on, and stops it when the build is over.
+    pub pulse: Pulse,
+}
+
+/// What layers are made of.
+#[derive(Debug, Clone)]
+pub struct Material {
+    /// The artifact.
+    pub artifact: Arc<FileSource>,
+    /// Its digest, as the request says.
+    pub digest: Digest,
+    /// How layers are stored.
+    pub compression: Compression,
+}
+
+/// A layer of an image.
 #[derive(Debug)]
 pub struct Layer {
     /// What it holds.
@@ -34,178 +64,245 @@ pub struct Layer {
     pub diff_id: Digest,
     /// The number of its stored bytes.
     pub size: u64,
-    /// Its media type.
+    /// The media type of its stored bytes.
     pub media_type: &'static str,
-    /// Whether the same layer was made before.
+    /// Whether a record names it: it was made before, and a registry may have it already.
     pub is_known: bool,
-    /// Its stored bytes.
-    pub content: Arc<Content>,
+    /// Keys under which it is not remembered yet.
+    unrecorded: Vec<Digest>,
+    source: Arc<Source>,
+}
+
+/// Where a layer's bytes come from.
+#[derive(Debug)]
+struct Source {
+    material: Material,
+    workshop: Workshop,
+    record: LayerRecord,
+    /// The keys of records to forget if they turn out wrong.
+    keys: [Digest; 2],
+    state: Mutex<State>,
+}
+
+/// What was not made need not be, and what was made does not need the plan any more.
+#[derive(Debug)]
+enum State {
+    Planned(PlannedLayer),
+    Made(Arc<Content>),
 }
 
 impl Layer {
-    /// Returns its stored bytes.
+    /// Returns the layer's bytes, which are made now if only its record was used.
     ///
     /// # Errors
     ///
-    /// When they cannot be made again.
-    #[expect(clippy::unused_async, reason = "a layer may have to be made again")]
+    /// When they cannot be made, or come out other than the record says; then the record is
+    /// forgotten.
     pub async fn content(&self) -> Result<Arc<Content>, AssembleError> {
-        Ok(Arc::clone(&self.content))
+        if let Some(content) = self.source.made() {
+            return Ok(content);
+        }
+        let source = Arc::clone(&self.source);
+        let made = tokio::task::spawn_blocking(move || source.content());
+        made.await.unwrap_or_else(|error| {
+            let source = std::io::Error::other(error);
+            Err(AssembleError::Disk { what: "finish making a layer", source })
+        })
+    }
+
+    /// As [`content`](Self::content), on this thread: blocks.
+    ///
+    /// # Errors
+    ///
+    /// The same.
+    pub fn content_blocking(&self) -> Result<Arc<Content>, AssembleError> {
+        self.source.content()
+    }
+
+    /// Remembers what the layer came to. Only for an artifact whose digest was verified: else the
+    /// record would hold for bytes that it was not made of.
+    pub fn remember(&self) {
+        for key in &self.unrecorded {
+            self.source.workshop.known.remember_layer(*key, self.source.record);
+        }
     }
 }
 
-/// Makes a layer. Reads every byte that goes into it once.
-///
-/// # Errors
-///
-/// When the artifact is corrupt, or a disk fails.
-pub fn make(
-    planned: &PlannedLayer,
-    artifact: &Arc<FileSource>,
-    epoch: i64,
-    scratch: &Path,
-    pulse: &Pulse,
-) -> Result<Layer, AssembleError> {
-    let disk = || AssembleError::disk("write a layer to the scratch directory");
-    let mut writer = GzipWriter::new(artifact, scratch).map_err(disk())?;
-    for (path, node) in &planned.nodes {
-        pulse.beat().map_err(disk())?;
-        let (user, group) = planned.owner(path);
-        let (kind, mode) = match node {
-            Node::Directory => (tar::Kind::Directory, DIRECTORY_MODE),
-            Node::File { mode, data: Data::Whole } => (tar::Kind::File(artifact.len()), *mode),
-            Node::File { mode, data: Data::Entry(entry) } => (tar::Kind::File(entry.size), *mode),
+impl Source {
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns what was made; does not wait for whoever makes it now.
+    fn made(&self) -> Option<Arc<Content>> {
+        match &*self.state.try_lock().ok()? {
+            State::Made(content) => Some(Arc::clone(content)),
+            State::Planned(_) => None,
+        }
+    }
+
+    fn content(&self) -> Result<Arc<Content>, AssembleError> {
+        // Held while the layer is made: who asks meanwhile gets the same bytes.
+        let mut state = self.state();
+        let planned = match &*state {
+            State::Made(content) => return Ok(Arc::clone(content)),
+            State::Planned(planned) => planned,
         };
-        let header = tar::Entry { path, kind, mode, user, group, modified: epoch };
-        writer.deflate(&tar::header(&header)).map_err(disk())?;
-        match node {
-            Node::Directory => {}
-            Node::File { data: Data::Whole, .. } => {
-                whole(&mut writer, artifact, pulse).map_err(disk())?;
+        let made = write(planned, &self.material, &self.workshop, DiffId::Known)?;
+        if (made.digest, made.size) != (self.record.digest, self.record.size) {
+            for key in self.keys {
+                self.workshop.known.forget_layer(key);
             }
-            Node::File { data: Data::Entry(entry), .. } => {
-                write_entry(&mut writer, planned, artifact, entry, pulse)?;
-            }
+            return Err(AssembleError::Record {
+                title: planned.title.clone(),
+                recorded: self.record.digest,
+                made: made.digest,
+            });
         }
-        if let tar::Kind::File(size) = kind {
-            writer.deflate(&ZEROS[..tar::padding(size)]).map_err(disk())?;
-        }
+        let content = Arc::new(made.content);
+        *state = State::Made(Arc::clone(&content));
+        Ok(content)
     }
-    writer.deflate(&tar::END).map_err(disk())?;
-    let compressed = writer.finish().map_err(disk())?;
-    Ok(Layer {
-        title: planned.title.clone(),
-        digest: compressed.digest,
-        diff_id: compressed.diff_id,
-        size: compressed.size,
-        media_type: MEDIA_TYPE,
-        is_known: false,
-        content: Arc::new(compressed.content),
-    })
 }
 
-fn whole(writer: &mut GzipWriter, artifact: &Arc<FileSource>, pulse: &Pulse) -> io::Result<()> {
-    let mut start = [0; 8];
-    let known = usize::try_from(artifact.len()).unwrap_or(usize::MAX).min(start.len());
-    artifact.read_exact_at(0, &mut start[..known])?;
-    if is_compressed(&start) {
-        writer.store_range(0, artifact.len())?;
-        return Ok(());
-    }
-    let mut chunk = vec![0; 256 * 1024];
-    let mut done = 0;
-    while done < artifact.len() {
-        let rest = usize::try_from(artifact.len() - done).unwrap_or(usize::MAX);
-        let chunk = &mut chunk[..rest.min(256 * 1024)];
-        artifact.read_exact_at(done, chunk)?;
-        writer.deflate(chunk)?;
-        pulse.beat()?;
-        done += chunk.len() as u64;
-    }
-    Ok(())
+/// A layer that no record of its part of the artifact names.
+pub(super) struct Unknown {
+    planned: PlannedLayer,
+    part: Digest,
 }
 
-fn write_entry(
-    writer: &mut GzipWriter,
-    planned: &PlannedLayer,
-    artifact: &Arc<FileSource>,
-    entry: &Entry,
-    pulse: &Pulse,
-) -> Result<(), AssembleError> {
-    let corrupt =
-        |why: &str| AssembleError::Artifact(format!("the entry {} is corrupt: {why}", entry.name));
-    let failed = |error: io::Error| match error.kind() {
-        io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => corrupt(&error.to_string()),
-        _ => AssembleError::Disk { what: "copy an entry of the artifact", source: error },
+/// Finds a layer by its part of the artifact.
+pub(super) fn find(
+    planned: PlannedLayer,
+    material: &Material,
+    workshop: &Workshop,
+) -> Result<Layer, Unknown> {
+    let part = key::part(&planned, material.digest, material.compression, workshop.epoch);
+    match workshop.known.layer(part) {
+        Some(record) => {
+            let keys = [part, key::content(record.diff_id, material.compression)];
+            let title = planned.title.clone();
+            let state = State::Planned(planned);
+            Ok(layer(title, material, workshop, record, keys, state, Vec::new()))
+        }
+        None => Err(Unknown { planned, part }),
+    }
+}
+
+/// Makes a layer, unless its archive is that of one that was made before.
+pub(super) fn make(
+    unknown: Unknown,
+    material: &Material,
+    workshop: &Workshop,
+) -> Result<Layer, AssembleError> {
+    let Unknown { planned, part } = unknown;
+    let (length, to_compress) = weigh(&planned, material);
+    let diff_id = if length < SMALL { DiffId::Here } else { DiffId::Elsewhere };
+    let title = planned.title.clone();
+    let one_walk = match material.compression {
+        Compression::Gzip => to_compress < LITTLE,
+        Compression::Zstd => false,
+        // The diff id is the digest: there is nothing that a second walk could save.
+        Compression::None => true,
     };
-    let archive = planned.archive();
-    let mut start = [0; 8];
-    if entry.method == Method::Stored && entry.size >= start.len() as u64 {
-        let offset = archive.data_offset(&**artifact, entry)?;
-        artifact.read_exact_at(offset, &mut start).map_err(failed)?;
-        if is_compressed(&start) {
-            let checksum = writer.store_range(offset, entry.size).map_err(failed)?;
-            if checksum != entry.crc32 {
-                return Err(corrupt("its checksum is wrong"));
-            }
-            return Ok(());
+    let (made, diff_id) = if one_walk {
+        let made = write(&planned, material, workshop, diff_id)?;
+        let diff_id = made.passed.diff_id.expect("it was asked for");
+        (made, diff_id)
+    } else {
+        let mut sink = DiffOnly::new(&material.artifact, diff_id, &workshop.pulse);
+        walk(&planned, &material.artifact, workshop.epoch, &mut sink)?;
+        let passed = sink.finish().map_err(AssembleError::disk("digest a layer"))?;
+        let diff_id = passed.diff_id.expect("it was asked for");
+        let content = key::content(diff_id, material.compression);
+        if let Some(record) = workshop.known.layer(content).filter(|r| r.diff_id == diff_id) {
+            let (keys, state) = ([part, content], State::Planned(planned));
+            return Ok(layer(title, material, workshop, record, keys, state, vec![part]));
         }
-    }
-    let mut reader = archive.open(&**artifact, entry)?;
-    let read = read_up_to(&mut reader, &mut start).map_err(failed)?;
-    let mut whole = start[..read].chain(&mut reader);
-    if is_compressed(&start[..read]) {
-        return writer.store_reader(&mut whole).map_err(failed);
-    }
-    let mut chunk = vec![0; 64 * 1024];
-    loop {
-        match read_up_to(&mut whole, &mut chunk).map_err(failed)? {
-            0 => return Ok(()),
-            read => writer.deflate(&chunk[..read]).and_then(|()| pulse.beat()).map_err(failed)?,
+        let made = write(&planned, material, workshop, DiffId::Known)?;
+        if (made.passed.crc32, made.passed.length) != (passed.crc32, passed.length) {
+            let source = std::io::Error::other("the artifact changed while it was read");
+            return Err(AssembleError::Disk { what: "read the artifact twice", source });
         }
+        (made, diff_id)
+    };
+    let content = key::content(diff_id, material.compression);
+    let record = LayerRecord { diff_id, digest: made.digest, size: made.size };
+    let (keys, state) = ([part, content], State::Made(Arc::new(made.content)));
+    let is_known = workshop.known.layer(content) == Some(record);
+    let unrecorded = if is_known { vec![part] } else { vec![part, content] };
+    let mut layer = layer(title, material, workshop, record, keys, state, unrecorded);
+    layer.is_known = is_known;
+    Ok(layer)
+}
+
+fn layer(
+    title: String,
+    material: &Material,
+    workshop: &Workshop,
+    record: LayerRecord,
+    keys: [Digest; 2],
+    state: State,
+    unrecorded: Vec<Digest>,
+) -> Layer {
+    let source = Source {
+        material: material.clone(),
+        workshop: workshop.clone(),
+        record,
+        keys,
+        state: Mutex::new(state),
+    };
+    Layer {
+        title,
+        digest: record.digest,
+        diff_id: record.diff_id,
+        size: record.size,
+        media_type: material.compression.media_type(),
+        is_known: true,
+        unrecorded,
+        source: Arc::new(source),
     }
 }
 
-fn read_up_to(reader: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
-    let mut read = 0;
-    while read < buffer.len() {
-        match reader.read(&mut buffer[read..])? {
-            0 => break,
-            more => read += more,
+/// Returns how many bytes a layer has, and how many of them the compressor would see, by the names
+/// of the files.
+fn weigh(planned: &PlannedLayer, material: &Material) -> (u64, u64) {
+    let mut length: u64 = 0;
+    let mut to_compress: u64 = 0;
+    for (path, node) in &planned.nodes {
+        let Node::File { data, .. } = node else { continue };
+        let size = data.size(&material.artifact);
+        let name = match data {
+            Data::Whole => path,
+            Data::Entry(entry) => &entry.name,
+        };
+        length = length.saturating_add(size);
+        if !seems_compressed(name) {
+            to_compress = to_compress.saturating_add(size);
         }
     }
-    Ok(read)
+    (length, to_compress)
 }
 
-/// Returns whether a file is compressed already, by how it starts.
-fn is_compressed(start: &[u8]) -> bool {
-    const STARTS: [&[u8]; 12] = [
-        b"PK\x03\x04",
-        b"\x1f\x8b",
-        b"\x28\xb5\x2f\xfd",
-        b"\xfd7zXZ\x00",
-        b"BZh",
-        b"7z\xbc\xaf\x27\x1c",
-        b"\x89PNG",
-        b"\xff\xd8\xff",
-        b"GIF8",
-        b"wOFF",
-        b"wOF2",
-        b"OggS",
-    ];
-    STARTS.iter().any(|magic| start.starts_with(magic))
+fn write(
+    planned: &PlannedLayer,
+    material: &Material,
+    workshop: &Workshop,
+    diff_id: DiffId,
+) -> Result<Compressed, AssembleError> {
+    let disk = || AssembleError::disk("write a layer to the scratch directory");
+    let diff_id = match material.compression {
+        // Its digest is its diff id, so that somebody has to compute it.
+        Compression::None => DiffId::Here,
+        _ => diff_id,
+    };
+    let (artifact, scratch) = (&material.artifact, &workshop.scratch);
+    let mut writer =
+        LayerWriter::new(material.compression, artifact, scratch, diff_id, &workshop.pulse)
+            .map_err(disk())?;
+    walk(planned, artifact, workshop.epoch, writer.sink())?;
+    writer.finish().map_err(disk())
 }
 
 #[cfg(test)]
-mod tests {
-    use super::is_compressed;
-
-    #[test]
-    fn archives_and_pictures_are_not_compressed_again() {
-        assert!(is_compressed(b"PK\x03\x04rest"));
-        assert!(is_compressed(b"\x89PNG\r\n"));
-        assert!(!is_compressed(b"\x7fELF"));
-        assert!(!is_compressed(b"\xca\xfe\xba\xbe"));
-        assert!(!is_compressed(b""));
-    }
-}
+mod tests;

@@ -5,8 +5,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use slipway_artifact::FileSource;
 use slipway_artifact::zip::{Archive, Entry};
+use slipway_artifact::{FileSource, Source as _};
 use slipway_proto::BuildRequest;
 use slipway_proto::request::Layering;
 
@@ -56,6 +56,17 @@ pub enum Node {
     },
 }
 
+impl Node {
+    /// Returns its permission bits.
+    #[must_use]
+    pub fn mode(&self) -> u32 {
+        match self {
+            Self::Directory => 0o755,
+            Self::File { mode, .. } => *mode,
+        }
+    }
+}
+
 /// Where a file's bytes come from.
 #[derive(Debug)]
 pub enum Data {
@@ -63,6 +74,17 @@ pub enum Data {
     Whole,
     /// An entry of the artifact, which is an archive.
     Entry(Entry),
+}
+
+impl Data {
+    /// Returns the number of bytes.
+    #[must_use]
+    pub fn size(&self, artifact: &FileSource) -> u64 {
+        match self {
+            Self::Whole => artifact.len(),
+            Self::Entry(entry) => entry.size,
+        }
+    }
 }
 
 impl PlannedLayer {

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use serde::Serialize;
 use slipway_proto::{BuildRequest, Digest};
 
-use super::layer::{self, Layer};
+use super::layer::Layer;
 use crate::base::ResolvedBase;
 
 /// The media type of the manifests made here.
@@ -60,7 +60,7 @@ pub fn image_manifest(
     }
     annotations.extend(request.annotations.clone());
     descriptors.extend(layers.iter().map(|layer| Descriptor {
-        media_type: layer::MEDIA_TYPE.to_owned(),
+        media_type: layer.media_type.to_owned(),
         digest: layer.digest,
         size: layer.size,
     }));

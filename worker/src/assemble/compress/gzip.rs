@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! Writes a layer as one gzip member: stored blocks for what is compressed already, deflate for
+//! the rest.
+//!
+//! A JAR of 46 MB takes 30 ms this way instead of 400 to 900, for 8 % more bytes. One member
+//! (RFC 1952) and not several: some readers stop after the first (SOCI until 2026, Jib). The two
+//! modes switch at byte boundaries (a sync flush, RFC 1951 3.2.3), and the deflater starts afresh
+//! after every stored run, because it has not seen what it would refer back to.
+//!
+//! Deflate is zlib-rs at level 2. Its output depends on its input alone, not on the processor;
+//! both the level and the staging of input belong to the assembly version.
+
+use std::io::{self, Read};
+use std::path::Path;
+
+use flate2::{Compress, Compression, FlushCompress};
+use sha2::{Digest as _, Sha256};
+
+use super::intake::Intake;
+use super::output::Output;
+use super::{Compressed, TarSink};
+use crate::assemble::content::{Piece, stored_header};
+
+/// Deflate's effort. Level 1 is half as fast again and leaves class files a third larger.
+const LEVEL: u32 = 2;
+
+/// How much input the deflater gets at a time, whatever the pieces it comes in: its choice of
+/// blocks may depend on it.
+const STAGE: usize = 256 * 1024;
+
+/// Magic, deflate, no flags, no time, no extra flags, unknown system: a fixed header.
+const GZIP_HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0xff];
+
+/// An empty stored block that is the last of its stream.
+const LAST_BLOCK: [u8; 5] = [1, 0, 0, 0xff, 0xff];
+
+/// Takes the bytes of a tar archive and makes a gzip member of them.
+pub struct GzipWriter {
+    intake: Intake,
+    output: Output,
+    deflate: Deflate,
+}
+
+/// The deflater and what it has yet to see.
+struct Deflate {
+    state: Compress,
+    /// Input that the deflater has not seen.
+    staged: Vec<u8>,
+    /// Whether the deflater saw anything since it started afresh.
+    started: bool,
+    buffer: Vec<u8>,
+}
+
+impl GzipWriter {
+    pub(super) fn new(intake: Intake, scratch: &Path) -> io::Result<Self> {
+        let mut output = Output::new(scratch, Some(Sha256::new()))?;
+        output.emit(&GZIP_HEADER)?;
+        let deflate = Deflate {
+            state: Compress::new(Compression::new(LEVEL), false),
+            staged: Vec::with_capacity(STAGE),
+            started: false,
+            buffer: Vec::with_capacity(STAGE),
+        };
+        Ok(Self { intake, output, deflate })
+    }
+
+    pub(super) fn finish(mut self) -> io::Result<Compressed> {
+        self.deflate.align(&mut self.output)?;
+        self.output.emit(&LAST_BLOCK)?;
+        let artifact = std::sync::Arc::clone(&self.intake.artifact);
+        let passed = self.intake.finish()?;
+        self.output.emit(&passed.crc32.to_le_bytes())?;
+        // The length modulo 2^32 (RFC 1952, ISIZE).
+        let [a, b, c, d, ..] = passed.length.to_le_bytes();
+        self.output.emit(&[a, b, c, d])?;
+        let (content, size, digest) = self.output.finish(artifact)?;
+        let digest = digest.expect("the output digests");
+        Ok(Compressed { content, digest, size, passed })
+    }
+}
+
+impl TarSink for GzipWriter {
+    fn write(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+        self.intake.take(bytes)?;
+        while !bytes.is_empty() {
+            let room = STAGE - self.deflate.staged.len();
+            let (now, later) = bytes.split_at(bytes.len().min(room));
+            self.deflate.staged.extend_from_slice(now);
+            bytes = later;
+            if self.deflate.staged.len() == STAGE {
+                self.deflate.compress(FlushCompress::None, &mut self.output)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn range(&mut self, offset: u64, length: u64) -> io::Result<u32> {
+        let output = &mut self.output;
+        self.deflate.align(output)?;
+        let checksum = self.intake.range(offset, length, |block| {
+            output.digest(&stored_header(block.len()));
+            output.digest(block);
+            Ok(())
+        })?;
+        if length > 0 {
+            output.push(Piece::Stored { offset, length });
+        }
+        Ok(checksum)
+    }
+
+    fn reader(&mut self, reader: &mut dyn Read) -> io::Result<()> {
+        let output = &mut self.output;
+        self.deflate.align(output)?;
+        self.intake.reader(reader, |block| {
+            output.emit(&stored_header(block.len()))?;
+            output.emit(block)
+        })
+    }
+}
+
+impl Deflate {
+    /// Brings the stream to a byte boundary and forgets the deflater's window.
+    fn align(&mut self, output: &mut Output) -> io::Result<()> {
+        if self.started || !self.staged.is_empty() {
+            self.compress(FlushCompress::Sync, output)?;
+            self.state.reset();
+            self.started = false;
+        }
+        Ok(())
+    }
+
+    fn compress(&mut self, flush: FlushCompress, output: &mut Output) -> io::Result<()> {
+        self.started = true;
+        let mut consumed = 0;
+        loop {
+            self.buffer.clear();
+            let before = self.state.total_in();
+            self.state
+                .compress_vec(&self.staged[consumed..], &mut self.buffer, flush)
+                .expect("deflating into memory does not fail");
+            consumed += usize::try_from(self.state.total_in() - before).expect("it fits");
+            output.emit(&self.buffer)?;
+            // A full buffer may hide more; a flush is complete once there was room left.
+            if consumed == self.staged.len() && self.buffer.len() < self.buffer.capacity() {
+                break;
+            }
+        }
+        self.staged.clear();
+        Ok(())
+    }
+}

@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! Writes a layer as one Zstandard frame (RFC 8878).
+//!
+//! Level 1: on a JAR of 46 MB it takes 40 ms and leaves 90.8 %, which is less than gzip at level 6
+//! leaves in 918; level 3 takes 112 ms for another 3 %. Class files are a third of the time of
+//! gzip here and smaller. At that speed what is compressed already goes through it too. The frame
+//! depends on its input and on the library's version, which belongs to the assembly version.
+
+use std::io::{self, Read, Write as _};
+use std::path::Path;
+
+use sha2::{Digest as _, Sha256};
+use zstd::stream::write::Encoder;
+
+use super::intake::Intake;
+use super::output::Output;
+use super::{Compressed, TarSink};
+
+/// The effort.
+const LEVEL: i32 = 1;
+
+/// Takes the bytes of a tar archive and makes a Zstandard frame of them.
+pub struct ZstdWriter {
+    intake: Intake,
+    encoder: Encoder<'static, Output>,
+}
+
+impl ZstdWriter {
+    pub(super) fn new(intake: Intake, scratch: &Path) -> io::Result<Self> {
+        let output = Output::new(scratch, Some(Sha256::new()))?;
+        Ok(Self { intake, encoder: Encoder::new(output, LEVEL)? })
+    }
+
+    pub(super) fn finish(self) -> io::Result<Compressed> {
+        let artifact = std::sync::Arc::clone(&self.intake.artifact);
+        let passed = self.intake.finish()?;
+        let (content, size, digest) = self.encoder.finish()?.finish(artifact)?;
+        let digest = digest.expect("the output digests");
+        Ok(Compressed { content, digest, size, passed })
+    }
+}
+
+impl TarSink for ZstdWriter {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.intake.take(bytes)?;
+        self.encoder.write_all(bytes)
+    }
+
+    fn range(&mut self, offset: u64, length: u64) -> io::Result<u32> {
+        let encoder = &mut self.encoder;
+        self.intake.range(offset, length, |block| encoder.write_all(block))
+    }
+
+    fn reader(&mut self, reader: &mut dyn Read) -> io::Result<()> {
+        let encoder = &mut self.encoder;
+        self.intake.reader(reader, |block| encoder.write_all(block))
+    }
+}
