@@ -6,6 +6,7 @@
 //! It speaks to the dispatcher by the client that people use, so what it measures is what they
 //! get. The builds differ in tag and label, so each has a manifest of its own to push.
 
+pub mod bench;
 mod elf;
 mod report;
 mod watch;
