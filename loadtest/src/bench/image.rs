@@ -23,10 +23,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context as _;
+use clap::ValueEnum as _;
 use slipway_tests::chaos::random::Random;
 
 use super::inputs::{Base, write_base};
-use super::row::Row;
+use super::row::{Goal, Row};
 use super::samples::Sample;
 use check::Checks;
 use fleet::Fleet;
@@ -88,10 +89,6 @@ pub enum Scenario {
 }
 
 impl ImageOptions {
-    fn wants(&self, scenario: Scenario) -> bool {
-        self.only.is_none_or(|only| only == scenario)
-    }
-
     /// Returns how many rounds there are.
     #[must_use]
     pub fn rounds(&self) -> u32 {
@@ -137,12 +134,10 @@ pub async fn run(options: &ImageOptions) -> anyhow::Result<Measured> {
     let directory = tempfile::Builder::new().prefix("slipway-bench-").tempdir_in(&work);
     let directory = directory.with_context(|| format!("cannot write in {}", work.display()))?;
     let mut bench = Bench::start(options, directory.path()).await?;
-    let ran = Box::pin(bench.scenarios()).await;
-    bench.unmount();
-    ran?;
+    Box::pin(bench.scenarios()).await;
     let mut rows = rows(&bench.samples);
     rows.append(&mut bench.rows);
-    rows.push(bench.checked());
+    rows.extend(bench.checked());
     Ok(Measured { rows, samples: std::mem::take(&mut bench.samples) })
 }
 
@@ -179,33 +174,44 @@ impl Bench {
         })
     }
 
-    async fn scenarios(&mut self) -> anyhow::Result<()> {
-        let options = self.options.clone();
-        if options.wants(Scenario::Jar) {
-            self.jar().await.context("the JAR")?;
+    /// Measures what is wanted. What cannot be measured is a row too: the others are worth their
+    /// time.
+    async fn scenarios(&mut self) {
+        for scenario in Scenario::value_variants() {
+            if self.options.only.is_some_and(|only| only != *scenario) {
+                continue;
+            }
+            let measured = match scenario {
+                Scenario::Jar => Box::pin(self.jar()).await,
+                Scenario::Inputs => Box::pin(self.inputs()).await,
+                Scenario::Elsewhere => Box::pin(self.elsewhere()).await,
+                Scenario::Queued => Box::pin(self.queued()).await,
+                Scenario::Killed => Box::pin(self.killed()).await,
+                Scenario::Digests => Box::pin(self.digests()).await,
+            };
+            if let Err(error) = measured {
+                let seen = format!("{error:#}");
+                eprintln!("bench: {scenario:?} could not be measured: {seen}");
+                self.rows.push(Row {
+                    section: "Not measured",
+                    name: format!("{scenario:?}"),
+                    cells: Vec::new(),
+                    goals: vec![Goal::fact("it can be measured", seen, false)],
+                });
+            }
         }
-        if options.wants(Scenario::Inputs) {
-            self.inputs().await.context("the other inputs")?;
-        }
-        if options.wants(Scenario::Elsewhere) {
-            self.elsewhere().await.context("the base in another registry")?;
-        }
-        if options.wants(Scenario::Queued) {
-            self.queued().await.context("builds in the queue")?;
-        }
-        if options.wants(Scenario::Killed) {
-            self.killed().await.context("the killed registry")?;
-        }
-        if options.wants(Scenario::Digests) {
-            self.digests().await.context("the digests")?;
-        }
-        Ok(())
     }
 
     /// Returns a directory for one scenario.
     fn part(&self, name: &str) -> anyhow::Result<tempfile::TempDir> {
         let directory = tempfile::Builder::new().prefix(name).tempdir_in(&self.directory);
         directory.context("failed to make a directory")
+    }
+}
+
+impl Drop for Bench {
+    fn drop(&mut self) {
+        self.unmount();
     }
 }
 

@@ -102,7 +102,9 @@ impl Report {
         let mut lines = Vec::new();
         for row in &self.rows {
             for goal in row.goals.iter().filter(|goal| !goal.met) {
-                let (what, wanted, seen) = (&goal.what, &goal.wanted, &goal.seen);
+                let (what, wanted) = (&goal.what, &goal.wanted);
+                // What a program complained of may have many lines.
+                let seen = goal.seen.split_whitespace().collect::<Vec<_>>().join(" ");
                 lines.push(format!(
                     "- {}, {}: {what}: wanted {wanted}, seen {seen}",
                     row.section, row.name

@@ -5,7 +5,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use clap::{Args, Parser, Subcommand};
 use slipway_loadtest::bench::image::{self, ImageOptions, measure};
 use slipway_loadtest::bench::machine::{machine, versions};
@@ -76,7 +76,13 @@ fn main() -> anyhow::Result<()> {
         .enable_all()
         .build()
         .context("failed to start the runtime")?;
-    let report = runtime.block_on(run(arguments.command))?;
+    let report = runtime.block_on(async {
+        // Whatever it started ends with it.
+        tokio::select! {
+            report = run(arguments.command) => report,
+            _ = tokio::signal::ctrl_c() => bail!("interrupted"),
+        }
+    })?;
     let path = report.write(&arguments.results).with_context(|| {
         format!("the report cannot be written in {}", arguments.results.display())
     })?;

@@ -17,6 +17,8 @@ use slipway_tests::nats::{Nats, NatsOptions, nats_program};
 use slipway_tests::process::{Process, command, free_port};
 use slipway_tests::wait;
 
+use super::measure::memory_bytes;
+
 /// How long a build may take, with everything that goes wrong on purpose.
 const PATIENCE: Duration = Duration::from_secs(300);
 
@@ -27,12 +29,19 @@ pub(super) struct Fleet {
     /// The dispatcher.
     pub(super) dispatcher: Process,
     /// Workers by their names, which are also those of their pools.
-    workers: HashMap<String, Process>,
+    workers: HashMap<String, Worker>,
     nats: Nats,
     events: Follower,
     ended: HashMap<BuildId, Ended>,
     programs: PathBuf,
     directory: PathBuf,
+}
+
+/// A worker.
+struct Worker {
+    process: Process,
+    /// What it held before its first build, in bytes.
+    idle_bytes: u64,
 }
 
 /// A build that has its outcome.
@@ -108,29 +117,29 @@ impl Fleet {
             .arg("--slots=2");
         let log = self.directory.join(format!("worker-{name}.log"));
         let process = Process::start("slipway-worker", worker, &log);
-        self.workers.insert(name.to_owned(), process);
         let client = &self.client;
         wait::until("the worker", wait::SOON, || async {
             let workers = client.workers().await.ok()?;
             workers.iter().any(|worker| worker.id.as_str() == id).then_some(())
         })
         .await;
+        let idle_bytes = memory_bytes(process.id())?;
+        self.workers.insert(name.to_owned(), Worker { process, idle_bytes });
         Ok(())
     }
 
     /// Ends a worker.
     pub(super) async fn remove_worker(&mut self, name: &str) {
         if let Some(mut worker) = self.workers.remove(name) {
-            worker.terminate().await;
+            worker.process.terminate().await;
         }
     }
 
-    /// Returns the process of a worker.
-    pub(super) fn worker(&self, name: &str) -> anyhow::Result<u32> {
-        self.workers
-            .get(name)
-            .map(Process::id)
-            .with_context(|| format!("there is no worker {name}"))
+    /// Returns the process of a worker, and how much memory it held before its first build.
+    pub(super) fn worker(&self, name: &str) -> anyhow::Result<(u32, u64)> {
+        let worker = self.workers.get(name);
+        let worker = worker.with_context(|| format!("there is no worker {name}"))?;
+        Ok((worker.process.id(), worker.idle_bytes))
     }
 
     /// Uploads an artifact and returns its digest and how long that took.

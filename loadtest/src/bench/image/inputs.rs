@@ -20,8 +20,8 @@ pub(super) const LARGE: &str = "binary of 300 MB";
 /// The size of the large binary, in bytes.
 pub(super) const LARGE_BYTES: u64 = 300_000_000;
 const SMALL_BYTES: u64 = 20_000_000;
-/// More rounds of the large one would take minutes and show the same.
-const LARGE_ROUNDS: u32 = 3;
+/// More would take minutes and show the same.
+const ROUNDS: u32 = 3;
 
 const VARIANTS: [Variant; 4] = [Variant::Floor, Variant::Queue, Variant::Local, Variant::Umoci];
 
@@ -33,9 +33,7 @@ impl Bench {
             let directory = self.part("inputs")?;
             let place = Place::with_base(directory.path(), &self.base).await?;
             place.prepare_peers(&self.storage).await?;
-            let rounds = self.options.rounds();
-            let rounds = if *scenario == LARGE { rounds.min(LARGE_ROUNDS) } else { rounds };
-            for round in 0..=rounds {
+            for round in 0..=self.options.rounds().min(ROUNDS) {
                 let mut order = VARIANTS;
                 self.random.shuffle(&mut order);
                 for (slot, variant) in order.into_iter().enumerate() {

@@ -110,24 +110,24 @@ pub(super) async fn run(
 pub(super) struct Meter {
     processes: Vec<u32>,
     before: HashMap<(u32, String), u64>,
-    /// Whose memory is watched, and how much it held at the start.
+    /// Whose memory is watched, and how much it held idle.
     memory: (u32, u64),
     begun: Instant,
 }
 
 impl Meter {
-    /// Starts to watch the processor time of some processes and the memory of one of them.
-    pub(super) fn start(processes: &[u32], memory: u32) -> anyhow::Result<Self> {
+    /// Starts to watch the processor time of some processes and the memory of one of them, which
+    /// counts above what it held idle.
+    pub(super) fn start(processes: &[u32], memory: u32, idle_bytes: u64) -> anyhow::Result<Self> {
         // Makes the peak that the system remembers the size of now (proc(5)).
         fs::write(format!("/proc/{memory}/clear_refs"), "5").context("the peak cannot be reset")?;
-        let idle = status_bytes(memory, "VmRSS:")?;
         let before = threads(processes);
         let begun = Instant::now();
-        Ok(Self { processes: processes.to_vec(), before, memory: (memory, idle), begun })
+        Ok(Self { processes: processes.to_vec(), before, memory: (memory, idle_bytes), begun })
     }
 
-    /// Returns what was used since; the memory above what was held at the start. The wall-clock
-    /// time is that of the call, so callers that know better set their own.
+    /// Returns what was used since. The wall-clock time is that of the call, so callers that know
+    /// better set their own.
     pub(super) fn stop(&self) -> anyhow::Result<Cost> {
         let wall_ms = milliseconds(self.begun.elapsed());
         let used = threads(&self.processes).into_iter().map(|(thread, after)| {
@@ -156,6 +156,11 @@ fn threads(processes: &[u32]) -> HashMap<(u32, String), u64> {
     times
 }
 
+/// Returns how much memory a process holds now, in bytes.
+pub(super) fn memory_bytes(process: u32) -> anyhow::Result<u64> {
+    status_bytes(process, "VmRSS:")
+}
+
 fn status_bytes(process: u32, name: &str) -> anyhow::Result<u64> {
     let status = fs::read_to_string(format!("/proc/{process}/status"))
         .with_context(|| format!("process {process} is gone"))?;
@@ -170,9 +175,11 @@ mod tests {
 
     #[test]
     fn a_meter_sees_the_work_and_the_memory_of_a_process() {
-        let meter = Meter::start(&[std::process::id()], std::process::id()).expect("it starts");
+        let own = std::process::id();
+        let idle = memory_bytes(own).expect("it is known");
+        let meter = Meter::start(&[own], own, idle).expect("it starts");
         let mut bytes = vec![1_u8; 64 << 20];
-        while threads(&[std::process::id()]).values().sum::<u64>()
+        while threads(&[own]).values().sum::<u64>()
             < meter.before.values().sum::<u64>() + 20_000_000
         {
             bytes.iter_mut().for_each(|byte| *byte = byte.wrapping_mul(3));

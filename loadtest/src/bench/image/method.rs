@@ -14,7 +14,7 @@ pub const METHOD: &str = "\
 - **Slipway, queue**: resident dispatcher and worker (two slots); from sending the submission to the
   arrival of `finished` on the event stream. The upload of the artifact has a row of its own. CPU is
   that of worker and dispatcher (their threads' `schedstat`), without nats-server and without the client;
-  memory is the worker's peak above what it held before.
+  memory is the worker's peak above what it held before its first build.
 - **Slipway --local**: the whole process. Its cache holds the base image's manifest, as a worker's does.
 - **umoci + skopeo**: `umoci insert`, `umoci config` and `skopeo copy`, on a layout that holds the base
   image already; the copy of that layout is not timed.
@@ -23,6 +23,8 @@ pub const METHOD: &str = "\
   memory is that of the largest process.
 - **Requests** are the lines of the registry's access log. **Sent** is counted by a proxy before the
   registry in a round 0 that is in no time; it includes headers.
+- *Other inputs* and *base in another registry* have at most three rounds. In the latter each
+  measurement has an empty registry; the worker with the cold cache has just started.
 - Base image: two compressed layers of 16 and 67 MB.
 - *Nothing changed* is a new build of the same artifact to the same tag. umoci and buildah make another
   layer of it, since theirs carry the time.

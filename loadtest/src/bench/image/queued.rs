@@ -5,6 +5,7 @@
 use std::path::Path;
 use std::time::Instant;
 
+use anyhow::Context as _;
 use serde_json::Value;
 
 use super::place::{BASE, Place};
@@ -28,7 +29,7 @@ impl Bench {
         let mut times = Vec::new();
         for document in &alone {
             settle(self.settle).await;
-            times.push(self.all(std::slice::from_ref(document)).await?);
+            times.push(self.all(std::slice::from_ref(document)).await?.0);
         }
         // The first one has the base image's manifest to fetch.
         let one = median(times.into_iter().skip(1));
@@ -43,7 +44,10 @@ impl Bench {
             let name = format!("{count}-at-once");
             let documents = self.documents(&place, directory.path(), &name, *count).await?;
             let busy = settle(self.settle).await;
-            let wall = self.all(&documents).await?;
+            let (wall, digest) = self.all(&documents).await?;
+            // One of them: the others are made in the same way.
+            let host = place.registry.address.clone();
+            self.check("queued", &host, &format!("queued/{name}-0"), &digest).await;
             let (count, bound) = (float(u64::from(*count)), float(u64::from(*count)) / 2.0 * one);
             eprintln!("bench: {count} queued: {wall:.0} ms, one alone {one:.0} ms");
             self.rows.push(Row {
@@ -84,18 +88,21 @@ impl Bench {
         Ok(documents)
     }
 
-    /// Submits builds and waits for all of them; returns how long that took, in milliseconds.
-    async fn all(&mut self, documents: &[Value]) -> anyhow::Result<f64> {
+    /// Submits builds and waits for all of them; returns how long that took, in milliseconds, and
+    /// the digest of the first one's image.
+    async fn all(&mut self, documents: &[Value]) -> anyhow::Result<(f64, String)> {
         let begun = Instant::now();
         let mut builds = Vec::new();
         for document in documents {
             builds.push(self.fleet.submit(document).await?);
         }
-        let mut last = begun;
+        let (mut last, mut digests) = (begun, Vec::new());
         for build in builds {
-            let (finished, _) = self.fleet.image(build).await?;
+            let (finished, image) = self.fleet.image(build).await?;
             last = last.max(finished);
+            digests.push(image.digest.to_string());
         }
-        Ok(milliseconds(last.saturating_duration_since(begun)))
+        let first = digests.into_iter().next().context("there was nothing to build")?;
+        Ok((milliseconds(last.saturating_duration_since(begun)), first))
     }
 }

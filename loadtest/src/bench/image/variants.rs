@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use slipway_proto::Digest;
 
 use super::Bench;
-use super::measure::{self, Cost, Meter};
+use super::measure::{self, Cost, Meter, memory_bytes};
 use super::place::{BASE, Place, line};
 use crate::bench::machine::settle;
 use crate::bench::samples::{Sample, milliseconds};
@@ -121,7 +121,7 @@ impl Bench {
             busy,
             digest: digest.clone(),
         });
-        self.clean(&prepared, task).await.with_context(what)?;
+        self.clean(&prepared).await.with_context(what)?;
         if let Some(digest) = digest {
             let host = &task.place.registry.address;
             self.check(task.scenario, host, task.repository, &digest).await;
@@ -144,7 +144,8 @@ impl Bench {
             }
             Variant::Queue => {
                 let dispatcher = self.fleet.dispatcher.id();
-                let meter = Meter::start(&[dispatcher], dispatcher)?;
+                let idle = memory_bytes(dispatcher)?;
+                let meter = Meter::start(&[dispatcher], dispatcher, idle)?;
                 let (artifact, wall) = self.fleet.upload(task.file).await?;
                 let cost = Cost { wall_ms: milliseconds(wall), ..meter.stop()? };
                 self.note(task, "upload to the dispatcher", cost);
@@ -236,9 +237,9 @@ impl Bench {
         artifact: Digest,
         task: Task<'_>,
     ) -> anyhow::Result<(Cost, Option<String>)> {
-        let worker = self.fleet.worker(task.pool)?;
+        let (worker, idle) = self.fleet.worker(task.pool)?;
         let document = Self::document(artifact, &task.target(), &task.base(), task.pool);
-        let meter = Meter::start(&[worker, self.fleet.dispatcher.id()], worker)?;
+        let meter = Meter::start(&[worker, self.fleet.dispatcher.id()], worker, idle)?;
         let begun = Instant::now();
         let build = self.fleet.submit(&document).await?;
         let (finished, image) = self.fleet.image(build).await?;
@@ -292,7 +293,7 @@ impl Bench {
         self.directory.join(format!("local-cache-{name}"))
     }
 
-    async fn clean(&mut self, prepared: &Prepared, _task: Task<'_>) -> anyhow::Result<()> {
+    async fn clean(&mut self, prepared: &Prepared) -> anyhow::Result<()> {
         match prepared {
             Prepared::Floor { .. } | Prepared::Queue { .. } | Prepared::Local => Ok(()),
             Prepared::Umoci { layout } => {

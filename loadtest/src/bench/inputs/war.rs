@@ -12,7 +12,7 @@ use super::content::Content;
 use super::zip::ZipWriter;
 
 const LIBRARIES: u64 = 100;
-const LIBRARY_BYTES: u64 = 1_050_000;
+const LIBRARY_BYTES: u64 = 945_000;
 const CLASSES: u64 = 900;
 const PAGES: u64 = 200;
 
