@@ -1,13 +1,13 @@
 # What a person or a gate runs; `make` alone lists it.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test chaos lint
+.PHONY: help setup build demo test chaos bench bench-image bench-queue bench-programs lint
 
 # Debian keeps nats-server, runc and mmdebstrap where only root's PATH looks.
 export PATH := $(PATH):/usr/sbin:/sbin
 
 help: ## list the targets
-	@sed -n 's/^\([a-z]*\):[^#]*## /\1	/p' $(MAKEFILE_LIST) | expand -t 12
+	@sed -n 's/^\([a-z-]*\):[^#]*## /\1	/p' $(MAKEFILE_LIST) | expand -t 14
 
 setup: ## install with apt what is missing on Debian 12
 	@deploy/setup.sh
@@ -41,6 +41,23 @@ chaos: setup ## break everything for SECONDS_=600, from SEED=, with SERVER=2.15.
 	  target/debug/slipway-chaos --power-loss --seconds 20 --replicas $(REPLICAS) \
 	    $(if $(SEED),--seed $(SEED)) --server $(SERVER); \
 	fi
+
+# Further options, such as BENCH="--rounds 3 --only jar"; `target/release/slipway-bench image --help`
+# lists them. Reports go to loadtest/results. The machine should have nothing else to do.
+BENCH ?=
+
+bench: bench-programs ## measure images and the queue, and hold them against the goals
+	target/release/slipway-bench all $(BENCH)
+
+bench-image: bench-programs ## measure images alone, beside umoci with skopeo, and buildah
+	target/release/slipway-bench image $(BENCH)
+
+bench-queue: bench-programs ## measure the queue alone
+	target/release/slipway-bench queue $(BENCH)
+
+bench-programs: setup
+	cargo build --release --locked --bins --package slipway --package slipway-dispatcher \
+	  --package slipway-worker --package slipway-loadtest
 
 lint: ## check formatting, lints, documentation and shell scripts
 	cargo fmt --all --check

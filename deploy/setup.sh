@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 #
-# Installs, with apt on Debian 12, what the demonstration and the tests run beside Slipway itself,
+# Installs, with apt on Debian 12, what demonstration, tests and benchmark run beside Slipway itself,
 # and of that only what is missing. A Rust toolchain is not among it.
 #
 # Debian's nats-server and docker-registry come as services on ports 4222 and 5000. Slipway starts
@@ -26,6 +26,8 @@ need docker-registry docker-registry
 need skopeo skopeo
 need umoci umoci
 need podman podman
+# Only what the benchmark compares with.
+need buildah buildah
 need runc runc
 need mmdebstrap mmdebstrap
 need curl curl

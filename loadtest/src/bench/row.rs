@@ -1,29 +1,109 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! What a benchmark found, a row for each thing measured.
+//! What the benchmark reports: rows of sections, each held against goals.
 
-/// One thing that was measured.
-#[derive(Debug, Clone)]
+use serde::Serialize;
+
+/// One line of the report.
+#[derive(Debug, Clone, Serialize)]
 pub struct Row {
-    /// The part of the report that it belongs to.
+    /// The table it stands in.
     pub section: &'static str,
     /// What was measured.
     pub name: String,
-    /// The numbers with what they count, as people read them.
+    /// Column and value, in the order of the columns.
     pub cells: Vec<(&'static str, String)>,
-    /// What the numbers were to reach.
+    /// What it is held against; there may be nothing.
     pub goals: Vec<Goal>,
 }
 
-/// What a number was to reach, and whether it did.
-#[derive(Debug, Clone)]
+/// A number that was wanted, and the one that was seen.
+#[derive(Debug, Clone, Serialize)]
 pub struct Goal {
-    /// The number.
+    /// What is wanted, in words.
     pub what: String,
-    /// What it was to be.
+    /// The bound, with its unit.
     pub wanted: String,
-    /// What it was.
+    /// What was measured, with its unit.
     pub seen: String,
     /// Whether that is good enough.
     pub met: bool,
+}
+
+impl Goal {
+    /// Makes a goal that is met by a number which is not greater than its bound.
+    #[must_use]
+    pub fn at_most(what: &str, bound: f64, seen: f64, unit: &str) -> Self {
+        Self {
+            what: what.to_owned(),
+            wanted: format!("<= {} {unit}", number(bound)).trim_end().to_owned(),
+            seen: format!("{} {unit}", number(seen)).trim_end().to_owned(),
+            met: seen <= bound,
+        }
+    }
+
+    /// Makes a goal that is met by a fact.
+    #[must_use]
+    pub fn fact(what: &str, seen: String, met: bool) -> Self {
+        Self { what: what.to_owned(), wanted: "yes".to_owned(), seen, met }
+    }
+}
+
+impl Row {
+    /// Returns the last cell: whether the goals are met, if there are some.
+    #[must_use]
+    pub fn verdict(&self) -> &'static str {
+        match self.goals.as_slice() {
+            [] => "-",
+            goals if goals.iter().all(|goal| goal.met) => "ok",
+            _ => "short",
+        }
+    }
+}
+
+/// Writes a number with as many digits as one reads: two decimals below 10, one below 100.
+#[must_use]
+pub fn number(value: f64) -> String {
+    let decimals = match value.abs() {
+        small if small < 10.0 => 2,
+        middle if middle < 100.0 => 1,
+        _ => 0,
+    };
+    let text = format!("{value:.decimals$}");
+    if text.contains('.') {
+        text.trim_end_matches('0').trim_end_matches('.').to_owned()
+    } else {
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(goals: Vec<Goal>) -> Row {
+        Row { section: "s", name: "n".to_owned(), cells: Vec::new(), goals }
+    }
+
+    #[test]
+    fn one_goal_that_is_not_met_makes_a_row_short() {
+        let met = Goal::at_most("wall", 40.0, 40.0, "ms");
+        let missed = Goal::at_most("requests", 8.0, 9.0, "");
+        assert_eq!((met.met, missed.met), (true, false));
+        assert_eq!((missed.wanted.as_str(), missed.seen.as_str()), ("<= 8", "9"));
+        assert_eq!(row(Vec::new()).verdict(), "-");
+        assert_eq!(row(vec![met.clone()]).verdict(), "ok");
+        assert_eq!(row(vec![met, missed]).verdict(), "short");
+    }
+
+    #[test]
+    fn a_number_that_is_none_meets_nothing() {
+        assert!(!Goal::at_most("wall", 40.0, f64::NAN, "ms").met);
+    }
+
+    #[test]
+    fn numbers_are_short() {
+        let shown: Vec<String> = [0.256, 8.0, 40.04, 99.9, 312.4].map(number).to_vec();
+        assert_eq!(shown, ["0.26", "8", "40", "99.9", "312"]);
+    }
 }

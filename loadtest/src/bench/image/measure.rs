@@ -1,0 +1,192 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! What commands and resident processes cost.
+//!
+//! Commands run below a small process of their own, this program again, which asks the system what
+//! its children used: with the benchmark itself as the parent, their peak memory would start at the
+//! benchmark's, and its other children would count too.
+
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use anyhow::{Context as _, bail};
+use nix::sys::resource::{UsageWho, getrusage};
+use serde::{Deserialize, Serialize};
+use slipway_tests::process::command;
+
+use crate::bench::samples::{float, milliseconds};
+
+/// The name of the hidden command of the program that runs a [`Plan`].
+pub const MEASURED: &str = "measured";
+
+/// Commands to run, one after the other.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Plan {
+    /// Program and arguments of each.
+    pub commands: Vec<Vec<String>>,
+    /// Where their standard output goes.
+    pub output: PathBuf,
+    /// Where they complain.
+    pub errors: PathBuf,
+}
+
+/// What something cost.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Cost {
+    /// Wall-clock time in milliseconds.
+    pub wall_ms: f64,
+    /// Processor time in milliseconds, of all processes below.
+    pub cpu_ms: f64,
+    /// The most memory that one process held, in bytes.
+    pub peak_bytes: u64,
+}
+
+/// Runs the commands of the plan in a file, as children of this process, and prints what they cost.
+///
+/// # Errors
+///
+/// When one of them cannot be run or fails.
+pub fn run_plan(path: &Path) -> anyhow::Result<()> {
+    let plan = fs::read(path).with_context(|| format!("failed to read {}", path.display()))?;
+    let plan: Plan = serde_json::from_slice(&plan).context("the plan is not one")?;
+    let (output, errors) = (File::create(&plan.output)?, File::create(&plan.errors)?);
+    let begun = Instant::now();
+    for line in &plan.commands {
+        let [program, arguments @ ..] = line.as_slice() else { bail!("an empty command") };
+        let mut child = Command::new(program);
+        child.args(arguments).stdin(Stdio::null());
+        child.stdout(output.try_clone()?).stderr(errors.try_clone()?);
+        let status = child.status().with_context(|| format!("{program} cannot be run"))?;
+        if !status.success() {
+            bail!("{status} of: {}", line.join(" "));
+        }
+    }
+    let wall_ms = milliseconds(begun.elapsed());
+    let usage = getrusage(UsageWho::RUSAGE_CHILDREN).context("the system keeps no accounts")?;
+    let time = |value: nix::sys::time::TimeVal| {
+        let micros = value.tv_sec() * 1_000_000 + value.tv_usec();
+        float(u64::try_from(micros).unwrap_or(0)) / 1000.0
+    };
+    let cost = Cost {
+        wall_ms,
+        cpu_ms: time(usage.user_time()) + time(usage.system_time()),
+        peak_bytes: u64::try_from(usage.max_rss()).unwrap_or(0) * 1024,
+    };
+    println!("{}", serde_json::to_string(&cost)?);
+    Ok(())
+}
+
+/// Runs commands below a process of their own; returns what they cost and what they printed.
+pub(super) async fn run(
+    directory: &Path,
+    commands: Vec<Vec<String>>,
+) -> anyhow::Result<(Cost, String)> {
+    let plan = Plan {
+        commands,
+        output: directory.join("measured.out"),
+        errors: directory.join("measured.err"),
+    };
+    let path = directory.join("measured.json");
+    fs::write(&path, serde_json::to_vec(&plan)?).context("failed to write the plan")?;
+    let own = std::env::current_exe().context("this program has no path")?;
+    let mut runner = command(own);
+    // A path of its own keeps buildah and podman from asking for other namespaces.
+    runner.arg(MEASURED).arg(&path).env("BUILDAH_ISOLATION", "chroot");
+    let ran = tokio::task::spawn_blocking(move || runner.output()).await?;
+    let ran = ran.context("this program cannot be run again")?;
+    let printed = || fs::read_to_string(&plan.output).unwrap_or_default();
+    if !ran.status.success() {
+        let errors = fs::read_to_string(&plan.errors).unwrap_or_default();
+        bail!("{}{errors}{}", String::from_utf8_lossy(&ran.stderr), printed());
+    }
+    let cost = serde_json::from_slice(&ran.stdout).context("the cost cannot be read")?;
+    Ok((cost, printed()))
+}
+
+/// Watches what resident processes use.
+pub(super) struct Meter {
+    processes: Vec<u32>,
+    before: HashMap<(u32, String), u64>,
+    /// Whose memory is watched, and how much it held idle.
+    memory: (u32, u64),
+    begun: Instant,
+}
+
+impl Meter {
+    /// Starts to watch the processor time of some processes and the memory of one of them, which
+    /// counts above what it held idle.
+    pub(super) fn start(processes: &[u32], memory: u32, idle_bytes: u64) -> anyhow::Result<Self> {
+        // Makes the peak that the system remembers the size of now (proc(5)).
+        fs::write(format!("/proc/{memory}/clear_refs"), "5").context("the peak cannot be reset")?;
+        let before = threads(processes);
+        let begun = Instant::now();
+        Ok(Self { processes: processes.to_vec(), before, memory: (memory, idle_bytes), begun })
+    }
+
+    /// Returns what was used since. The wall-clock time is that of the call, so callers that know
+    /// better set their own.
+    pub(super) fn stop(&self) -> anyhow::Result<Cost> {
+        let wall_ms = milliseconds(self.begun.elapsed());
+        let used = threads(&self.processes).into_iter().map(|(thread, after)| {
+            after.saturating_sub(self.before.get(&thread).copied().unwrap_or(0))
+        });
+        let cpu_ms = float(used.sum()) / 1e6;
+        let (process, idle) = self.memory;
+        let peak_bytes = status_bytes(process, "VmHWM:")?.saturating_sub(idle);
+        Ok(Cost { wall_ms, cpu_ms, peak_bytes })
+    }
+}
+
+/// Returns the processor time of every thread, in nanoseconds. A thread that ends while it is
+/// watched is missing; those of the runtime stay for ten idle seconds.
+fn threads(processes: &[u32]) -> HashMap<(u32, String), u64> {
+    let mut times = HashMap::new();
+    for process in processes {
+        let entries = fs::read_dir(format!("/proc/{process}/task")).into_iter().flatten().flatten();
+        for entry in entries {
+            let text = fs::read_to_string(entry.path().join("schedstat")).unwrap_or_default();
+            let time = text.split_whitespace().next().and_then(|time| time.parse().ok());
+            let thread = entry.file_name().to_string_lossy().into_owned();
+            times.insert((*process, thread), time.unwrap_or(0));
+        }
+    }
+    times
+}
+
+/// Returns how much memory a process holds now, in bytes.
+pub(super) fn memory_bytes(process: u32) -> anyhow::Result<u64> {
+    status_bytes(process, "VmRSS:")
+}
+
+fn status_bytes(process: u32, name: &str) -> anyhow::Result<u64> {
+    let status = fs::read_to_string(format!("/proc/{process}/status"))
+        .with_context(|| format!("process {process} is gone"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix(name));
+    let kilobytes = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
+    Ok(kilobytes.context("the system does not say how much memory a process has")? * 1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_meter_sees_the_work_and_the_memory_of_a_process() {
+        let own = std::process::id();
+        let idle = memory_bytes(own).expect("it is known");
+        let meter = Meter::start(&[own], own, idle).expect("it starts");
+        let mut bytes = vec![1_u8; 64 << 20];
+        while threads(&[own]).values().sum::<u64>()
+            < meter.before.values().sum::<u64>() + 20_000_000
+        {
+            bytes.iter_mut().for_each(|byte| *byte = byte.wrapping_mul(3));
+        }
+        let cost = meter.stop().expect("it stops");
+        assert!(bytes.contains(&bytes[0]));
+        assert!(cost.cpu_ms >= 20.0, "{cost:?}");
+        assert!(cost.peak_bytes >= 60 << 20, "{cost:?}");
+    }
+}

@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! Many builds at once on two slots: they may not take longer together than one after the other.
+
+use std::path::Path;
+use std::time::Instant;
+
+use anyhow::Context as _;
+use serde_json::Value;
+
+use super::place::{BASE, Place};
+use super::{Bench, POOL, write};
+use crate::bench::inputs::{BootJar, Key};
+use crate::bench::machine::settle;
+use crate::bench::row::{Goal, Row, number};
+use crate::bench::samples::{float, median, milliseconds};
+
+/// How often one build alone is measured.
+const ALONE: u32 = 5;
+/// What two slots may take above half of the builds one after the other (design, section 11).
+const COLLAPSE: f64 = 1.1;
+
+impl Bench {
+    /// Measures one build alone, then 20 and 100 at once.
+    pub(super) async fn queued(&mut self) -> anyhow::Result<()> {
+        let directory = self.part("queued")?;
+        let place = Place::with_base(directory.path(), &self.base).await?;
+        let alone = self.documents(&place, directory.path(), "alone", ALONE + 1).await?;
+        let mut times = Vec::new();
+        for document in &alone {
+            settle(self.settle).await;
+            times.push(self.all(std::slice::from_ref(document)).await?.0);
+        }
+        // The first one has the base image's manifest to fetch.
+        let one = median(times.into_iter().skip(1));
+        self.rows.push(Row {
+            section: "Builds in the queue, two slots",
+            name: "one alone".to_owned(),
+            cells: vec![("ms", number(one)), ("ms per build", number(one))],
+            goals: Vec::new(),
+        });
+        let counts: &[u32] = if self.options.quick { &[20] } else { &[20, 100] };
+        for count in counts {
+            let name = format!("{count}-at-once");
+            let documents = self.documents(&place, directory.path(), &name, *count).await?;
+            let busy = settle(self.settle).await;
+            let (wall, digest) = self.all(&documents).await?;
+            // One of them: the others are made in the same way.
+            let host = place.registry.address.clone();
+            self.check("queued", &host, &format!("queued/{name}-0"), &digest).await;
+            let (count, bound) = (float(u64::from(*count)), float(u64::from(*count)) / 2.0 * one);
+            eprintln!("bench: {count} queued: {wall:.0} ms, one alone {one:.0} ms");
+            self.rows.push(Row {
+                section: "Builds in the queue, two slots",
+                name: format!("{count} at once"),
+                cells: vec![
+                    ("ms", number(wall)),
+                    ("ms per build", number(wall / count)),
+                    ("of half of them alone", number(wall / bound)),
+                    ("busy", if busy { "yes" } else { "" }.to_owned()),
+                ],
+                goals: vec![Goal::at_most("no collapse", COLLAPSE * bound, wall, "ms")],
+            });
+        }
+        Ok(())
+    }
+
+    /// Uploads as many JARs as wanted, each of its own bytes, and returns the requests for their
+    /// images, each in its own repository.
+    async fn documents(
+        &mut self,
+        place: &Place,
+        directory: &Path,
+        name: &str,
+        count: u32,
+    ) -> anyhow::Result<Vec<Value>> {
+        let mut documents = Vec::new();
+        let file = directory.join("app.jar");
+        for number in 0..count {
+            let key = Key::new(self.options.seed, "queued", name, number);
+            let path = file.clone();
+            write(move || BootJar::of_46_mb(key).write(&path)).await?;
+            let (artifact, _) = self.fleet.upload(&file).await?;
+            let host = &place.registry.address;
+            let target = format!("{host}/queued/{name}-{number}:latest");
+            documents.push(Self::document(artifact, &target, &format!("{host}/{BASE}"), POOL));
+        }
+        Ok(documents)
+    }
+
+    /// Submits builds and waits for all of them; returns how long that took, in milliseconds, and
+    /// the digest of the first one's image.
+    async fn all(&mut self, documents: &[Value]) -> anyhow::Result<(f64, String)> {
+        let begun = Instant::now();
+        let mut builds = Vec::new();
+        for document in documents {
+            builds.push(self.fleet.submit(document).await?);
+        }
+        let (mut last, mut digests) = (begun, Vec::new());
+        for build in builds {
+            let (finished, image) = self.fleet.image(build).await?;
+            last = last.max(finished);
+            digests.push(image.digest.to_string());
+        }
+        let first = digests.into_iter().next().context("there was nothing to build")?;
+        Ok((milliseconds(last.saturating_duration_since(begun)), first))
+    }
+}

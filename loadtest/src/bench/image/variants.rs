@@ -1,0 +1,316 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! Who builds images here, and what each of them does for one.
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::Context as _;
+use serde_json::{Value, json};
+use slipway_proto::Digest;
+
+use super::Bench;
+use super::measure::{self, Cost, Meter, memory_bytes};
+use super::place::{BASE, Place, line};
+use crate::bench::machine::settle;
+use crate::bench::samples::{Sample, milliseconds};
+
+/// Who does the work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Variant {
+    /// One PUT of the same bytes, by curl.
+    Floor,
+    /// Slipway's dispatcher, queue and worker.
+    Queue,
+    /// `slipway build --local`.
+    Local,
+    /// umoci, and skopeo to push.
+    Umoci,
+    /// buildah.
+    Buildah,
+}
+
+impl Variant {
+    /// Returns its name in samples and reports.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Floor => "floor",
+            Self::Queue => "Slipway, queue",
+            Self::Local => "Slipway --local",
+            Self::Umoci => "umoci + skopeo",
+            Self::Buildah => "buildah",
+        }
+    }
+}
+
+/// One image to build.
+#[derive(Clone, Copy)]
+pub(super) struct Task<'a> {
+    /// The scenario.
+    pub(super) scenario: &'static str,
+    /// The round; 0 goes through the proxy.
+    pub(super) round: u32,
+    /// The place in the order of the round.
+    pub(super) slot: usize,
+    /// Where it is pushed to.
+    pub(super) place: &'a Place,
+    /// The address of the registry of the base image, if that is another.
+    pub(super) base_host: Option<&'a str>,
+    /// The artifact.
+    pub(super) file: &'a Path,
+    /// The repository in the registry; it gets the tag `latest`.
+    pub(super) repository: &'a str,
+    /// The worker that builds it, by its pool, or the cache of `--local`.
+    pub(super) pool: &'a str,
+}
+
+impl Task<'_> {
+    fn host(&self) -> &str {
+        if self.round == 0 { &self.place.proxy.address } else { &self.place.registry.address }
+    }
+
+    fn base(&self) -> String {
+        format!("{}/{BASE}", self.base_host.unwrap_or_else(|| self.host()))
+    }
+
+    fn target(&self) -> String {
+        format!("{}/{}:latest", self.host(), self.repository)
+    }
+
+    fn launch(&self) -> (String, Vec<String>) {
+        let name = self.file.file_name().map_or_else(String::new, |n| n.to_string_lossy().into());
+        let path = format!("/app/{name}");
+        match name.rsplit_once('.') {
+            Some((_, "jar")) => (path.clone(), line(&["java", "-jar", &path])),
+            _ => (path.clone(), vec![path]),
+        }
+    }
+}
+
+/// What stands ready before the clock starts.
+enum Prepared {
+    Floor { location: String },
+    Queue { artifact: Digest },
+    Local,
+    Umoci { layout: PathBuf },
+    Buildah { container: String },
+}
+
+impl Bench {
+    /// Builds an image and keeps what it cost as a sample.
+    pub(super) async fn measure(&mut self, variant: Variant, task: Task<'_>) -> anyhow::Result<()> {
+        let name = variant.name();
+        let what = || format!("{name}, {}, round {}", task.scenario, task.round);
+        let prepared = self.prepare(variant, task).await.with_context(what)?;
+        let busy = settle(self.settle).await;
+        let (mark, sent) = (task.place.registry.mark().await, task.place.proxy.sent());
+        let (cost, digest) = self.perform(&prepared, task).await.with_context(what)?;
+        let requests = task.place.registry.since(mark).await;
+        let sent = (task.round == 0).then(|| task.place.proxy.sent() - sent);
+        eprintln!("bench: {}: {:.0} ms{}", what(), cost.wall_ms, if busy { ", busy" } else { "" });
+        self.samples.push(Sample {
+            scenario: task.scenario,
+            variant: name,
+            round: task.round,
+            slot: task.slot,
+            wall_ms: cost.wall_ms,
+            cpu_ms: cost.cpu_ms,
+            peak_bytes: Some(cost.peak_bytes),
+            requests: Some(requests.len()),
+            sent_bytes: sent,
+            busy,
+            digest: digest.clone(),
+        });
+        self.clean(&prepared).await.with_context(what)?;
+        if let Some(digest) = digest {
+            let host = &task.place.registry.address;
+            self.check(task.scenario, host, task.repository, &digest).await;
+        }
+        Ok(())
+    }
+
+    async fn prepare(&mut self, variant: Variant, task: Task<'_>) -> anyhow::Result<Prepared> {
+        match variant {
+            Variant::Floor => {
+                let (digest, _) = slipway::digest_file(task.file)?;
+                let url = format!("http://{}/v2/{}/blobs/uploads/", task.host(), task.repository);
+                let post =
+                    line(&["curl", "-sSf", "-X", "POST", "-D", "-", "-o", "/dev/null", &url]);
+                let (cost, printed) = measure::run(&self.directory, vec![post]).await?;
+                self.note(task, "POST before the floor", cost);
+                let location = printed.lines().find_map(|line| line.strip_prefix("Location: "));
+                let location = location.context("the registry names no location")?.trim();
+                Ok(Prepared::Floor { location: format!("{location}&digest={digest}") })
+            }
+            Variant::Queue => {
+                let dispatcher = self.fleet.dispatcher.id();
+                let idle = memory_bytes(dispatcher)?;
+                let meter = Meter::start(&[dispatcher], dispatcher, idle)?;
+                let (artifact, wall) = self.fleet.upload(task.file).await?;
+                let cost = Cost { wall_ms: milliseconds(wall), ..meter.stop()? };
+                self.note(task, "upload to the dispatcher", cost);
+                Ok(Prepared::Queue { artifact })
+            }
+            Variant::Local => Ok(Prepared::Local),
+            Variant::Umoci => {
+                let layout = self.directory.join("umoci-layout");
+                // Nothing is left there, unless a run was interrupted.
+                let _nothing_there = std::fs::remove_dir_all(&layout);
+                let from = task.place.template(task.host()).display().to_string();
+                let copy = line(&["cp", "-al", &from, &layout.display().to_string()]);
+                measure::run(&self.directory, vec![copy]).await?;
+                Ok(Prepared::Umoci { layout })
+            }
+            Variant::Buildah => {
+                let container = format!("bench-{}", Digest::of(task.repository.as_bytes()));
+                Ok(Prepared::Buildah { container: container.replace(':', "-") })
+            }
+        }
+    }
+
+    /// Keeps what was done before the clock started.
+    fn note(&mut self, task: Task<'_>, variant: &'static str, cost: Cost) {
+        let Task { scenario, round, slot, .. } = task;
+        let (wall_ms, cpu_ms) = (cost.wall_ms, cost.cpu_ms);
+        let peak_bytes = Some(cost.peak_bytes);
+        let sample = Sample {
+            scenario,
+            variant,
+            round,
+            slot,
+            wall_ms,
+            cpu_ms,
+            peak_bytes,
+            ..Sample::default()
+        };
+        self.samples.push(sample);
+    }
+
+    async fn perform(
+        &mut self,
+        prepared: &Prepared,
+        task: Task<'_>,
+    ) -> anyhow::Result<(Cost, Option<String>)> {
+        let file = task.file.display().to_string();
+        let (path, launch) = task.launch();
+        let commands = match prepared {
+            Prepared::Queue { artifact } => return self.perform_queued(*artifact, task).await,
+            Prepared::Local => return self.perform_locally(task).await,
+            Prepared::Floor { location } => {
+                let kind = "Content-Type: application/octet-stream";
+                // Without `Expect`, curl sends at once.
+                vec![line(&["curl", "-sSf", "-T", &file, "-H", kind, "-H", "Expect:", location])]
+            }
+            Prepared::Umoci { layout } => {
+                let image = layout.display().to_string();
+                let (base, new) = (format!("{image}:base"), format!("{image}:new"));
+                let mut config = line(&["umoci", "config", "--image", &new]);
+                for word in &launch {
+                    config.extend(line(&["--config.entrypoint", word]));
+                }
+                let (from, to) = (format!("oci:{new}"), format!("docker://{}", task.target()));
+                vec![
+                    line(&["umoci", "insert", "--image", &base, "--tag", "new", &file, &path]),
+                    config,
+                    line(&["skopeo", "copy", "--quiet", "--dest-tls-verify=false", &from, &to]),
+                ]
+            }
+            Prepared::Buildah { container } => {
+                let buildah = |words: &[&str]| [&self.storage[..], &line(words)].concat();
+                let entrypoint = serde_json::to_string(&launch)?;
+                let to = format!("docker://{}", task.target());
+                vec![
+                    buildah(&["from", "--name", container, "--pull-never", &task.base()]),
+                    buildah(&["copy", "--quiet", container, &file, &path]),
+                    buildah(&["config", "--entrypoint", &entrypoint, container]),
+                    buildah(&["commit", "--quiet", container, container]),
+                    buildah(&["push", "--quiet", "--tls-verify=false", container, &to]),
+                ]
+            }
+        };
+        let (cost, _) = measure::run(&self.directory, commands).await?;
+        Ok((cost, None))
+    }
+
+    async fn perform_queued(
+        &mut self,
+        artifact: Digest,
+        task: Task<'_>,
+    ) -> anyhow::Result<(Cost, Option<String>)> {
+        let (worker, idle) = self.fleet.worker(task.pool)?;
+        let document = Self::document(artifact, &task.target(), &task.base(), task.pool);
+        let meter = Meter::start(&[worker, self.fleet.dispatcher.id()], worker, idle)?;
+        let begun = Instant::now();
+        let build = self.fleet.submit(&document).await?;
+        let (finished, image) = self.fleet.image(build).await?;
+        // The worker has its acknowledgement to wait for, and the registry a log to write.
+        task.place.registry.mark().await;
+        let cost = meter.stop()?;
+        let wall_ms = milliseconds(finished.saturating_duration_since(begun));
+        Ok((Cost { wall_ms, ..cost }, Some(image.digest.to_string())))
+    }
+
+    async fn perform_locally(&mut self, task: Task<'_>) -> anyhow::Result<(Cost, Option<String>)> {
+        let words = self.local_command(task.file, &task.target(), &task.base(), task.pool);
+        let (cost, printed) = measure::run(&self.directory, vec![words]).await?;
+        Ok((cost, Some(digest_of(&printed)?)))
+    }
+
+    /// Returns the request for a build in a pool.
+    pub(super) fn document(artifact: Digest, target: &str, base: &str, pool: &str) -> Value {
+        json!({"artifact": artifact, "image": target, "base": base, "pool": pool})
+    }
+
+    /// Returns the command that builds without a server; its cache has a name.
+    pub(super) fn local_command(
+        &self,
+        file: &Path,
+        target: &str,
+        base: &str,
+        cache: &str,
+    ) -> Vec<String> {
+        let slipway = self.programs.join("slipway").display().to_string();
+        let cache = self.local_cache(cache).display().to_string();
+        let file = file.display().to_string();
+        line(&[
+            &slipway,
+            "--output",
+            "json",
+            "build",
+            &file,
+            "--image",
+            target,
+            "--base",
+            base,
+            "--local",
+            "--cache-dir",
+            &cache,
+        ])
+    }
+
+    /// Returns where `--local` keeps a cache of that name.
+    pub(super) fn local_cache(&self, name: &str) -> PathBuf {
+        self.directory.join(format!("local-cache-{name}"))
+    }
+
+    async fn clean(&mut self, prepared: &Prepared) -> anyhow::Result<()> {
+        match prepared {
+            Prepared::Floor { .. } | Prepared::Queue { .. } | Prepared::Local => Ok(()),
+            Prepared::Umoci { layout } => {
+                std::fs::remove_dir_all(layout).context("the layout cannot be removed")
+            }
+            Prepared::Buildah { container } => {
+                let buildah = |words: &[&str]| [&self.storage[..], &line(words)].concat();
+                let commands = vec![buildah(&["rm", container]), buildah(&["rmi", container])];
+                measure::run(&self.directory, commands).await.map(drop)
+            }
+        }
+    }
+}
+
+/// Returns the digest in what `slipway build --output json` printed.
+pub(super) fn digest_of(printed: &str) -> anyhow::Result<String> {
+    let view: Value = serde_json::from_str(printed).context("slipway printed no JSON")?;
+    let digest = view["image"]["digest"].as_str();
+    Ok(digest.with_context(|| format!("there is no image in {printed}"))?.to_owned())
+}

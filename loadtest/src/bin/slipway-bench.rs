@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! The binary `slipway-bench`: measures images and the queue, writes a report, and ends with the
+//! line `bench: K of N goals met`. Exit code 0 whatever was measured, 1 if it could not be.
+
+use std::path::PathBuf;
+
+use anyhow::{Context as _, bail};
+use clap::{Args, Parser, Subcommand};
+use slipway_loadtest::bench::image::{self, ImageOptions, measure};
+use slipway_loadtest::bench::machine::{machine, versions};
+use slipway_loadtest::bench::queue::{self, QueueOptions};
+use slipway_loadtest::bench::report::{Report, table};
+use slipway_loadtest::bench::row::Row;
+
+/// Measures how fast images are built, and how fast the queue is.
+#[derive(Debug, Parser)]
+#[command(name = "slipway-bench", version)]
+struct Arguments {
+    /// What to measure.
+    #[command(subcommand)]
+    command: Command,
+    /// Where the report goes
+    #[arg(long, global = true, value_name = "DIR", default_value = "loadtest/results")]
+    results: PathBuf,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// How fast images are built, beside other programs
+    Image(ImageOptions),
+    /// How fast the queue is
+    Queue(QueueArguments),
+    /// Both
+    All(ImageOptions),
+    /// Run the commands of a plan and say what they cost
+    #[command(name = measure::MEASURED, hide = true)]
+    Measured {
+        /// The plan
+        plan: PathBuf,
+    },
+}
+
+/// What to measure of the queue.
+#[derive(Debug, Args)]
+struct QueueArguments {
+    /// Fewer builds, to see that it works
+    #[arg(long)]
+    quick: bool,
+    /// Only this group of measurements
+    #[arg(long, value_name = "GROUP")]
+    only: Option<String>,
+    /// Where the programs are (default: beside this one)
+    #[arg(long, value_name = "DIR")]
+    programs: Option<PathBuf>,
+}
+
+impl QueueArguments {
+    fn options(&self) -> anyhow::Result<QueueOptions> {
+        let options = if self.quick { QueueOptions::quick() } else { QueueOptions::standard() };
+        let mut options = options?;
+        if let Some(programs) = &self.programs {
+            options.programs.clone_from(programs);
+        }
+        options.only.clone_from(&self.only);
+        Ok(options)
+    }
+}
+
+fn main() -> anyhow::Result<()> {
+    let arguments = Arguments::parse();
+    if let Command::Measured { plan } = &arguments.command {
+        return measure::run_plan(plan);
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("failed to start the runtime")?;
+    let report = runtime.block_on(async {
+        // Whatever it started ends with it.
+        tokio::select! {
+            report = run(arguments.command) => report,
+            _ = tokio::signal::ctrl_c() => bail!("interrupted"),
+        }
+    })?;
+    let path = report.write(&arguments.results).with_context(|| {
+        format!("the report cannot be written in {}", arguments.results.display())
+    })?;
+    println!("{}", shown(&report.rows));
+    println!("bench: written to {}", path.display());
+    println!("{}", report.verdict());
+    Ok(())
+}
+
+/// Writes all tables for a terminal.
+fn shown(rows: &[Row]) -> String {
+    let mut text = String::new();
+    for part in rows.chunk_by(|one, next| one.section == next.section) {
+        let rows: Vec<&Row> = part.iter().collect();
+        text.push_str(&format!("{}\n\n{}\n", part[0].section, table(&rows)));
+    }
+    text
+}
+
+async fn run(command: Command) -> anyhow::Result<Report> {
+    let (images, queue) = match command {
+        Command::Image(options) => (Some(options), None),
+        Command::Queue(arguments) => (None, Some(arguments.options()?)),
+        Command::All(image) => {
+            let (quick, programs) = (image.quick, image.programs.clone());
+            let arguments = QueueArguments { quick, only: None, programs };
+            (Some(image), Some(arguments.options()?))
+        }
+        Command::Measured { .. } => unreachable!("it needs no runtime"),
+    };
+    let date = jiff::Timestamp::now().to_zoned(jiff::tz::TimeZone::UTC).date().to_string();
+    let machine = machine();
+    let seed = images.as_ref().map_or(0, |options| options.seed);
+    let (mut rows, mut samples) = (Vec::new(), Vec::new());
+    if let Some(options) = &images {
+        let measured = Box::pin(image::run(options)).await.context("images")?;
+        rows.extend(measured.rows);
+        samples = measured.samples;
+    }
+    if let Some(options) = &queue {
+        rows.extend(Box::pin(queue::run(options)).await.context("the queue")?);
+    }
+    let svg = image::drawing(&samples, &date, &machine);
+    let method = if images.is_some() { image::METHOD } else { "" };
+    let command = std::env::args().skip(1).collect::<Vec<_>>().join(" ");
+    Ok(Report {
+        date,
+        command: format!("slipway-bench {command}"),
+        seed,
+        machine,
+        versions: versions(),
+        rows,
+        samples,
+        method,
+        svg,
+    })
+}
