@@ -283,3 +283,30 @@ async fn nonsense_over_http_gets_an_answer() {
     let (status, _) = stack.get("/readyz").await;
     assert_eq!(status, 200);
 }
+
+/// The store's file is read while it is still being digested: nothing of it may come out.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_artifact_that_was_damaged_in_the_store_fails_the_build_until_it_is_uploaded_again() {
+    let stack = Stack::with_worker().await;
+    let bytes = artifacts::elf(62, "damaged");
+    let digest = stack.upload("tool", bytes.clone()).await;
+    let hex = digest.trim_start_matches("sha256:");
+    let blob = stack.store().join("blobs/sha256").join(hex);
+    let mut damaged = bytes.clone();
+    *damaged.last_mut().expect("bytes") ^= 1;
+    std::fs::write(&blob, damaged).expect("it can be written");
+    let image = stack.image("damaged/tool:1");
+    let request = json!({
+        "artifact": digest, "image": image, "environment": "scratch", "compression": "none"
+    });
+    let build = stack.finished(&stack.submit(&request).await).await;
+    failed(&build, "FetchArtifactFailed", "upload it again");
+    assert!(stack.registry.manifest("damaged/tool", "1").await.is_none());
+    assert!(!blob.exists() && stack.store().join("corrupt").join(hex).exists());
+    stack.upload("tool", bytes.clone()).await;
+    let build = stack.finished(&stack.submit(&request).await).await;
+    assert_eq!(build["state"], "succeeded", "{build}");
+    let layer = build["image"]["layers"][0]["digest"].as_str().expect("a digest");
+    let tar = stack.registry.blob("damaged/tool", layer).await;
+    assert!(tar.windows(bytes.len()).any(|window| window == bytes), "made of the whole bytes");
+}

@@ -272,3 +272,63 @@ async fn one_build_reaches_several_registries() {
     let (_, digest) = other.manifest("copy/tool", "1").await.expect("it was copied");
     assert_eq!(build["image"]["digest"], digest.to_string());
 }
+
+/// One tar archive under three media types: podman checks the digest of what each unpacks to.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_says_how_its_layers_are_compressed() {
+    let stack = Stack::with_worker().await;
+    let directory = stack.directory.path();
+    let mut configs = Vec::new();
+    for (compression, media_type) in [
+        ("gzip", "application/vnd.oci.image.layer.v1.tar+gzip"),
+        ("zstd", "application/vnd.oci.image.layer.v1.tar+zstd"),
+        ("none", "application/vnd.oci.image.layer.v1.tar"),
+    ] {
+        let more = json!({"environment": "java-17", "base": "scratch", "compression": compression});
+        let image = format!("{compression}/app:1");
+        let build = stack.run("app.jar", artifacts::spring_boot_jar(), &image, more).await;
+        assert_eq!(build["state"], "succeeded", "{build}");
+        assert_eq!(build["request"]["compression"], compression);
+        let repository = image.trim_end_matches(":1");
+        let (manifest, _) = stack.registry.manifest(repository, "1").await.expect("tagged");
+        let layers = manifest["layers"].as_array().expect("layers");
+        assert!(layers.iter().all(|layer| layer["mediaType"] == media_type), "{manifest}");
+        assert_eq!(build["image"]["layers"][0]["media_type"], media_type);
+        configs.push(manifest["config"]["digest"].clone());
+        let mut pull = command("podman");
+        pull.arg("--root").arg(directory.join("vfs")).arg("--runroot").arg(directory.join("run"));
+        pull.args(["--storage-driver=vfs", "--events-backend=none", "pull", "--quiet"]);
+        pull.args(["--tls-verify=false", build["image"]["pull"].as_str().expect("a reference")]);
+        succeed(pull).await;
+    }
+    assert!(configs.iter().all(|config| *config == configs[0]), "{configs:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_class_that_changed_leaves_the_layer_of_the_libraries() {
+    let stack = Stack::with_worker().await;
+    let war = |page: &str| {
+        artifacts::zip(&[
+            artifacts::entry("WEB-INF/lib/a.jar", artifacts::jar("a")),
+            artifacts::entry("index.html", page),
+        ])
+    };
+    let build = async |page: &str| {
+        let more = json!({"environment": "tomcat-10-java-17", "base": "scratch"});
+        let build = stack.run("app.war", war(page), "rebuilt/app:1", more).await;
+        assert_eq!(build["state"], "succeeded", "{build}");
+        let log = stack.log(build["id"].as_str().expect("an id")).await;
+        let line = |title: &str| -> String {
+            let found = log.lines().find(|line| line.contains(title));
+            found.unwrap_or_else(|| panic!("no {title} in {log}")).to_owned()
+        };
+        ["layer war libraries", "layer war application"].map(line)
+    };
+    let first = build("one").await;
+    let second = build("two").await;
+    let third = build("two").await;
+    let known = |lines: &[String; 2]| lines.each_ref().map(|line| line.contains("as before"));
+    assert_eq!(known(&first), [false, false], "{first:?}");
+    assert_eq!(known(&second), [true, false], "{second:?}");
+    assert_eq!(known(&third), [true, true], "{third:?}");
+}

@@ -474,7 +474,57 @@ pub fn bytes(number: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::bytes;
+    use serde_json::json;
+    use slipway_proto::environment::Catalogue;
+    use slipway_proto::submission::Uploaded;
+    use slipway_proto::{BuildId, Submission};
+
+    use super::*;
+
+    fn request(artifact: &[u8]) -> BuildRequest {
+        let document = json!({
+            "artifact": Digest::of(artifact), "image": "r.example/a:1", "base": "scratch"
+        });
+        let facts = json!({"kind": "binary", "architecture": "amd64", "interpreter": null});
+        let uploaded = Uploaded {
+            size_bytes: artifact.len() as u64,
+            filename: "tool".into(),
+            facts: serde_json::from_value(facts).expect("facts"),
+        };
+        let project = "team".parse().expect("a name");
+        Submission::read(&document)
+            .accept(BuildId::fresh(), project, Some(&uploaded), &Catalogue::default())
+            .expect("it is accepted")
+    }
+
+    #[tokio::test]
+    async fn what_was_made_of_a_damaged_artifact_is_neither_returned_nor_remembered() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let config = Config { cache_dir: directory.path().join("cache"), ..Config::default() };
+        let pipeline = Pipeline::new(&config).expect("it is made");
+        let path = directory.path().join("tool");
+        let request = Arc::new(request(b"whole"));
+        let observer = Lines(|_: &str| {});
+        let damaged =
+            StageError::permanent(Failure::new(Reason::FetchArtifactFailed, "it is damaged"));
+        let assemble = |bytes: &'static [u8], verified: Result<(), StageError>| {
+            std::fs::write(&path, bytes).expect("it can be written");
+            let artifact = Arc::new(FileSource::open(&path).expect("it opens"));
+            let (pipeline, request, observer) = (&pipeline, &request, &observer);
+            async move {
+                let verified = async { verified };
+                let mut stages = Stages::default();
+                pipeline.assemble(request, artifact, verified, &mut stages, observer).await
+            }
+        };
+        let error = assemble(b"wrong", Err(damaged.clone())).await.expect_err("it is damaged");
+        assert_eq!(error, damaged);
+        let image = assemble(b"whole", Ok(())).await.expect("it is assembled");
+        assert!(!image.layers[0].is_known);
+        let again = assemble(b"whole", Ok(())).await.expect("it is assembled");
+        assert!(again.layers[0].is_known);
+        assert_eq!(again.manifest_digest, image.manifest_digest);
+    }
 
     #[test]
     fn sizes_are_written_for_people() {

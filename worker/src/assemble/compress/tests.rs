@@ -141,6 +141,25 @@ proptest! {
     }
 }
 
+/// Golden digests: an image must not depend on the version that built it. If this fails, perhaps
+/// because a library was updated, the change needs a new assembly version.
+#[test]
+fn layers_have_the_digests_they_always_had() {
+    let bytes: Vec<u8> = (0..300_000u32).flat_map(|n| n.to_le_bytes()).collect();
+    let text: Vec<u8> = (0..500_000u32).flat_map(|n| (n / 9).to_string().into_bytes()).collect();
+    let parts = [Part::Bytes(text.clone()), Part::Range(99, 900_000), Part::Reader(text)];
+    let digests = Compression::ALL.map(|(compression, name)| {
+        let (made, _) = write(compression, DiffId::Here, &parts, &bytes, 4096);
+        format!("{name} {} {}", made.digest.hex(), made.size)
+    });
+    let expected = [
+        "gzip 1fd0b49869acf91330fe0c7d28c26184cd03abe41340592152fd437362f032f1 3429725",
+        "zstd e7b837ea0de76d02a6f984c21da0012f77b0d73f5b8339874d2fd90ad24d9a38 684908",
+        "none 1729e3d5ce2f67ce588630ee078a6ad4b456f1811415c9ddf5e471861454dce6 5700020",
+    ];
+    assert_eq!(digests, expected);
+}
+
 #[tokio::test]
 async fn a_stream_from_anywhere_is_the_rest_in_large_chunks() {
     use futures::TryStreamExt as _;
