@@ -67,8 +67,9 @@ pub enum Misbehaviour {
     /// Does it, and answers with a digest of something else. The body of a manifest or blob that
     /// is read has a wrong byte instead, under its right digest.
     WrongDigest,
-    /// Keeps the bytes of an upload before this offset in its session, and closes the connection.
-    /// Only requests that carry the byte at the offset are met.
+    /// Keeps the bytes of an upload before this offset in its session, and closes the connection;
+    /// only requests that carry the byte at the offset are met. Of the answer to a GET, passes on
+    /// the bytes before the offset.
     KeepUpTo {
         /// The offset in the blob.
         offset: u64,
@@ -300,7 +301,7 @@ impl Shared {
         let (mut parts, mut body) = request.into_parts();
         self.traffic.go_on(&mut parts);
         match &fault {
-            Some(Misbehaviour::KeepUpTo { offset }) => {
+            Some(Misbehaviour::KeepUpTo { offset }) if parts.method != Method::GET => {
                 self.keep(&parts, body, *offset, seen).await?;
                 return Err(closed());
             }
@@ -326,11 +327,13 @@ impl Shared {
         }
         let counted = Body::wrap_stream(self.traffic.count(seen, body));
         let response = self.forward(&parts, counted).await?;
-        if let Some(Misbehaviour::HoldAt { offset }) = fault {
-            return Ok(response
-                .map(|body| Body::wrap_stream(self.gate.hold(body.into_data_stream(), offset))));
+        match fault {
+            Some(Misbehaviour::HoldAt { offset }) => Ok(response
+                .map(|body| Body::wrap_stream(self.gate.hold(body.into_data_stream(), offset)))),
+            Some(Misbehaviour::KeepUpTo { offset }) => Ok(response
+                .map(|body| Body::wrap_stream(traffic::cut(body.into_data_stream(), offset)))),
+            fault => falsify(&parts.method, response, fault.as_ref()).await,
         }
-        falsify(&parts.method, response, fault.as_ref()).await
     }
 
     /// Writes a part of a body into the upload's session, as a registry does that keeps what it has
