@@ -249,6 +249,32 @@ async fn a_base_of_another_registry_is_downloaded_once_and_sent_on_while_it_come
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_download_of_a_base_that_breaks_goes_on_where_it_stopped() {
+    let scene = Scene::start(&[]).await;
+    scene.put_base("library/large", &[2 << 20]).await;
+    let origin = FaultyRegistry::before(&scene.stack.registry.address, 1).await;
+    origin.add_rule(Rule {
+        method: Some("GET"),
+        // Not the config, which is smaller than that.
+        path_contains: "/blobs/".to_owned(),
+        misbehaviour: Misbehaviour::KeepUpTo { offset: CHUNK },
+        times: Some(3),
+        probability: 1.0,
+    });
+    let base = format!("{}/library/large:1", origin.address());
+    let id = scene.submit(&program(1, 100), "moved/tool:1", json!({"base": base})).await;
+    let build = scene.succeeded(&id).await;
+    assert_eq!(build["attempt"], 1, "{build}");
+    let digest = build["image"]["layers"][0]["digest"].as_str().expect("a digest").to_owned();
+    let requests = origin.requests();
+    let reads: Vec<Option<u64>> =
+        requests.iter().filter(|seen| seen.path.contains(&digest)).map(|seen| seen.start).collect();
+    // What was on its way when the connection closed may be lost.
+    assert_eq!(reads[0], None, "{reads:?}");
+    assert!(reads.len() > 1 && reads[1..].iter().all(|start| *start > Some(0)), "{reads:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_upload_that_breaks_goes_on_where_the_registry_stopped() {
     let scene = Scene::start(&[]).await;
     let cut = 2 << 20;

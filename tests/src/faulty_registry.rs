@@ -6,6 +6,7 @@
 //! writes is what says which build wrote a tag when: the registry itself only knows the last. Its
 //! record of requests says what a push asks and how often it sends a byte.
 
+mod answers;
 mod traffic;
 
 use std::collections::HashMap;
@@ -14,23 +15,23 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
-use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
+use hyper::header::{self, HeaderName};
 use hyper::http::request::Parts;
 use hyper::service::service_fn;
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use reqwest::Body;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
 use slipway_proto::{Digest, Timestamp};
 use tokio::net::TcpStream;
 
 use crate::proxy::Acceptor;
+use answers::{falsify, refusal, relocate};
 pub use traffic::Seen;
 use traffic::{Gate, Traffic};
 
@@ -67,8 +68,9 @@ pub enum Misbehaviour {
     /// Does it, and answers with a digest of something else. The body of a manifest or blob that
     /// is read has a wrong byte instead, under its right digest.
     WrongDigest,
-    /// Keeps the bytes of an upload before this offset in its session, and closes the connection.
-    /// Only requests that carry the byte at the offset are met.
+    /// Keeps the bytes of an upload before this offset in its session, and closes the connection;
+    /// only requests that carry the byte at the offset are met. Of the answer to a GET, passes on
+    /// the bytes before the offset.
     KeepUpTo {
         /// The offset in the blob.
         offset: u64,
@@ -300,7 +302,7 @@ impl Shared {
         let (mut parts, mut body) = request.into_parts();
         self.traffic.go_on(&mut parts);
         match &fault {
-            Some(Misbehaviour::KeepUpTo { offset }) => {
+            Some(Misbehaviour::KeepUpTo { offset }) if parts.method != Method::GET => {
                 self.keep(&parts, body, *offset, seen).await?;
                 return Err(closed());
             }
@@ -326,11 +328,13 @@ impl Shared {
         }
         let counted = Body::wrap_stream(self.traffic.count(seen, body));
         let response = self.forward(&parts, counted).await?;
-        if let Some(Misbehaviour::HoldAt { offset }) = fault {
-            return Ok(response
-                .map(|body| Body::wrap_stream(self.gate.hold(body.into_data_stream(), offset))));
+        match fault {
+            Some(Misbehaviour::HoldAt { offset }) => Ok(response
+                .map(|body| Body::wrap_stream(self.gate.hold(body.into_data_stream(), offset)))),
+            Some(Misbehaviour::KeepUpTo { offset }) => Ok(response
+                .map(|body| Body::wrap_stream(traffic::cut(body.into_data_stream(), offset)))),
+            fault => falsify(&parts.method, response, fault.as_ref()).await,
         }
-        falsify(&parts.method, response, fault.as_ref()).await
     }
 
     /// Writes a part of a body into the upload's session, as a registry does that keeps what it has
@@ -438,84 +442,6 @@ impl Shared {
         HOP_BY_HOP.iter().for_each(|name| drop(response.headers_mut().remove(name)));
         Ok(response)
     }
-}
-
-/// Lets clients that were sent somewhere on the real registry come here instead.
-fn relocate(headers: &mut HeaderMap, host: Option<&HeaderValue>) {
-    let location = headers.get(header::LOCATION).and_then(|location| location.to_str().ok());
-    let path = location.and_then(|location| location.strip_prefix("http://"));
-    let path = path.and_then(|location| location.split_once('/'));
-    let host = host.and_then(|host| host.to_str().ok());
-    if let (Some((_real, path)), Some(host)) = (path, host) {
-        let location = format!("http://{host}/{path}").parse().expect("it was one before");
-        headers.insert(header::LOCATION, location);
-    }
-}
-
-/// Returns the answer of a registry that does nothing, if that is how it misbehaves.
-fn refusal(fault: &Misbehaviour) -> Option<Response<Body>> {
-    let (status, code) = match fault {
-        Misbehaviour::Unauthorized => (401, "UNAUTHORIZED"),
-        Misbehaviour::Forbidden => (403, "DENIED"),
-        Misbehaviour::TooManyRequests { .. } => (429, "TOOMANYREQUESTS"),
-        Misbehaviour::ServerError(status) => (*status, "UNKNOWN"),
-        Misbehaviour::BlobUnknown => (400, "MANIFEST_BLOB_UNKNOWN"),
-        _ => return None,
-    };
-    let document = json!({"errors": [{"code": code, "message": "the script wants it"}]});
-    let mut response = Response::new(Body::from(document.to_string()));
-    *response.status_mut() = StatusCode::from_u16(status).expect("rules have statuses of HTTP");
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    match fault {
-        Misbehaviour::Unauthorized => {
-            let challenge = HeaderValue::from_static("Basic realm=\"tests\"");
-            headers.insert(header::WWW_AUTHENTICATE, challenge);
-        }
-        Misbehaviour::TooManyRequests { retry_after_s } => {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from(*retry_after_s));
-        }
-        _ => {}
-    }
-    Some(response)
-}
-
-/// Spoils the answer to a request that was carried out, if that is how the registry misbehaves.
-async fn falsify(
-    method: &Method,
-    mut response: Response<Body>,
-    fault: Option<&Misbehaviour>,
-) -> Result<Response<Body>, Error> {
-    match fault {
-        Some(Misbehaviour::LoseAnswer) => {
-            let _unseen = response.into_body().collect().await;
-            Err(closed())
-        }
-        Some(Misbehaviour::WrongDigest) if response.status().is_success() => {
-            if method == Method::GET {
-                return Ok(response.map(flip_first_byte));
-            }
-            let wrong = Digest::of(b"something else").to_string();
-            let wrong = HeaderValue::try_from(wrong).expect("digests are ASCII");
-            response.headers_mut().insert(DIGEST, wrong);
-            Ok(response)
-        }
-        _ => Ok(response),
-    }
-}
-
-fn flip_first_byte(body: Body) -> Body {
-    let mut flipped = false;
-    Body::wrap(body.map_frame(move |frame| {
-        frame.map_data(|data| {
-            let mut data = BytesMut::from(data);
-            if let Some(byte) = data.first_mut().filter(|_| !flipped) {
-                *byte ^= 1;
-                flipped = true;
-            }
-            data.freeze()
-        })
-    }))
 }
 
 async fn pause(millis: u64) {

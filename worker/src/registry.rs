@@ -9,13 +9,14 @@
 //! named at the methods.
 
 pub mod credentials;
+mod download;
 pub mod error;
 mod resume;
 mod transport;
 mod upload;
 
 use bytes::Bytes;
-use futures::{Stream, StreamExt as _};
+use futures::StreamExt as _;
 use http::{Method, StatusCode};
 use slipway_proto::id::SecretName;
 use slipway_proto::{Digest, Reference};
@@ -111,26 +112,6 @@ impl Registry {
         let manifest = self.manifest(repository, version).await?;
         turn.finish_as_of(begun, manifest.clone());
         Ok(manifest)
-    }
-
-    /// Reads a blob ("Pulling blobs") as a stream of its bytes, unchecked.
-    ///
-    /// # Errors
-    ///
-    /// [`ErrorKind::NotFound`] when the repository has no such blob.
-    pub async fn blob(
-        &self,
-        repository: &Repository,
-        digest: Digest,
-    ) -> Result<impl Stream<Item = Result<Bytes, RegistryError>> + Send + use<>, RegistryError>
-    {
-        let path = format!("blobs/{digest}");
-        let access = Access::pull(repository);
-        let response = self.send(&access, Method::GET, &path, &|b| b, &Body::Empty).await?;
-        let what = format!("blob {}@{digest}", repository.reference.name());
-        Ok(response
-            .bytes_stream()
-            .map(move |chunk| chunk.map_err(|error| RegistryError::from_transport(&what, error))))
     }
 
     /// Asks whether a repository has a blob ("Checking if content exists").

@@ -25,7 +25,7 @@ pub struct Seen {
     pub method: String,
     /// Its path, with the query.
     pub path: String,
-    /// Where in the blob its body begins, if it said so.
+    /// Where in the blob its body begins, or from where it wants the blob, if it said so.
     pub start: Option<u64>,
     /// How many bytes of its body came so far; a manifest's are not counted.
     pub body_bytes: u64,
@@ -62,11 +62,17 @@ impl Traffic {
 
     /// Notes a request and returns its number.
     pub(super) fn note(&self, request: &Request<Incoming>) -> usize {
-        let has_range = request.headers().contains_key(header::CONTENT_RANGE);
+        let headers = request.headers();
+        let has_range = headers.contains_key(header::CONTENT_RANGE);
+        let wanted = headers.get(header::RANGE).and_then(|range| range.to_str().ok());
+        let wanted = wanted.and_then(|range| range.strip_prefix("bytes=")?.split_once('-'));
         let seen = Seen {
             method: request.method().to_string(),
             path: request.uri().to_string(),
-            start: has_range.then(|| range(request.headers()).0),
+            start: match wanted {
+                Some((first, _last)) => first.parse().ok(),
+                None => has_range.then(|| range(headers).0),
+            },
             body_bytes: 0,
             status: None,
         };
@@ -148,6 +154,24 @@ pub(super) async fn first(
     }
     read.truncate(length);
     Ok(read)
+}
+
+/// Passes on so many bytes, and fails then.
+pub(super) fn cut<E: Into<Box<dyn std::error::Error + Send + Sync>> + Send + 'static>(
+    body: impl Stream<Item = Result<Bytes, E>> + Send + 'static,
+    length: u64,
+) -> impl Stream<Item = Result<Bytes, Error>> + Send {
+    futures::stream::unfold((body.boxed(), length), |(mut body, left)| async move {
+        if left == 0 {
+            return Some((Err(super::closed()), (body, left)));
+        }
+        let piece = body.next().await?.map_err(Error::other).map(|mut piece| {
+            piece.truncate(usize::try_from(left).unwrap_or(usize::MAX));
+            piece
+        });
+        let passed = piece.as_ref().map_or(left, |piece| piece.len() as u64);
+        Some((piece, (body, left - passed)))
+    })
 }
 
 /// Where bodies wait.

@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! The answers of a registry that misbehaves.
+
+use std::io::Error;
+
+use bytes::BytesMut;
+use http_body_util::BodyExt as _;
+use hyper::header::{self, HeaderMap, HeaderValue};
+use hyper::{Method, Response, StatusCode};
+use reqwest::Body;
+use serde_json::json;
+use slipway_proto::Digest;
+
+use super::{DIGEST, Misbehaviour, closed};
+
+/// Lets clients that were sent somewhere on the real registry come here instead.
+pub(super) fn relocate(headers: &mut HeaderMap, host: Option<&HeaderValue>) {
+    let location = headers.get(header::LOCATION).and_then(|location| location.to_str().ok());
+    let path = location.and_then(|location| location.strip_prefix("http://"));
+    let path = path.and_then(|location| location.split_once('/'));
+    let host = host.and_then(|host| host.to_str().ok());
+    if let (Some((_real, path)), Some(host)) = (path, host) {
+        let location = format!("http://{host}/{path}").parse().expect("it was one before");
+        headers.insert(header::LOCATION, location);
+    }
+}
+
+/// Returns the answer of a registry that does nothing, if that is how it misbehaves.
+pub(super) fn refusal(fault: &Misbehaviour) -> Option<Response<Body>> {
+    let (status, code) = match fault {
+        Misbehaviour::Unauthorized => (401, "UNAUTHORIZED"),
+        Misbehaviour::Forbidden => (403, "DENIED"),
+        Misbehaviour::TooManyRequests { .. } => (429, "TOOMANYREQUESTS"),
+        Misbehaviour::ServerError(status) => (*status, "UNKNOWN"),
+        Misbehaviour::BlobUnknown => (400, "MANIFEST_BLOB_UNKNOWN"),
+        _ => return None,
+    };
+    let document = json!({"errors": [{"code": code, "message": "the script wants it"}]});
+    let mut response = Response::new(Body::from(document.to_string()));
+    *response.status_mut() = StatusCode::from_u16(status).expect("rules have statuses of HTTP");
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    match fault {
+        Misbehaviour::Unauthorized => {
+            let challenge = HeaderValue::from_static("Basic realm=\"tests\"");
+            headers.insert(header::WWW_AUTHENTICATE, challenge);
+        }
+        Misbehaviour::TooManyRequests { retry_after_s } => {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(*retry_after_s));
+        }
+        _ => {}
+    }
+    Some(response)
+}
+
+/// Spoils the answer to a request that was carried out, if that is how the registry misbehaves.
+pub(super) async fn falsify(
+    method: &Method,
+    mut response: Response<Body>,
+    fault: Option<&Misbehaviour>,
+) -> Result<Response<Body>, Error> {
+    match fault {
+        Some(Misbehaviour::LoseAnswer) => {
+            let _unseen = response.into_body().collect().await;
+            Err(closed())
+        }
+        Some(Misbehaviour::WrongDigest) if response.status().is_success() => {
+            if method == Method::GET {
+                return Ok(response.map(flip_first_byte));
+            }
+            let wrong = Digest::of(b"something else").to_string();
+            let wrong = HeaderValue::try_from(wrong).expect("digests are ASCII");
+            response.headers_mut().insert(DIGEST, wrong);
+            Ok(response)
+        }
+        _ => Ok(response),
+    }
+}
+
+fn flip_first_byte(body: Body) -> Body {
+    let mut flipped = false;
+    Body::wrap(body.map_frame(move |frame| {
+        frame.map_data(|data| {
+            let mut data = BytesMut::from(data);
+            if let Some(byte) = data.first_mut().filter(|_| !flipped) {
+                *byte ^= 1;
+                flipped = true;
+            }
+            data.freeze()
+        })
+    }))
+}

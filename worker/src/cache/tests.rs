@@ -1,0 +1,172 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! The cache as its callers see it.
+
+use std::fs::FileTimes;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::SystemTime;
+
+use super::*;
+
+type Chunks = futures::stream::Iter<std::array::IntoIter<Result<Bytes, RegistryError>, 1>>;
+
+fn chunks(text: &'static str) -> Chunks {
+    futures::stream::iter([Ok(Bytes::from(text))])
+}
+
+fn text(mut file: File) -> String {
+    let mut text = String::new();
+    file.read_to_string(&mut text).expect("it reads");
+    text
+}
+
+#[tokio::test]
+async fn many_callers_cause_one_download() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let cache = Cache::open(directory.path(), 1000).expect("it opens");
+    let downloads = AtomicU32::new(0);
+    let digest = Digest::of(b"layer");
+    let one = || {
+        cache.get_or_fetch(digest, || async {
+            downloads.fetch_add(1, Ordering::Relaxed);
+            tokio::task::yield_now().await;
+            Ok(chunks("layer"))
+        })
+    };
+    let files = futures::future::join_all((0..20).map(|_| one())).await;
+    for file in files {
+        assert_eq!(text(file.expect("it is there")), "layer");
+    }
+    assert_eq!(downloads.load(Ordering::Relaxed), 1);
+}
+
+#[tokio::test]
+async fn a_corrupt_blob_is_dropped_and_fetched_again() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let cache = Cache::open(directory.path(), 1000).expect("it opens");
+    let digest = Digest::of(b"layer");
+    let path = directory.path().join("blobs/sha256").join(digest.hex());
+    std::fs::write(&path, "lawyer").expect("it can be written");
+    assert!(cache.get(digest).await.is_none());
+    let fetched = cache.get_or_fetch(digest, || async { Ok(chunks("layer")) }).await;
+    assert_eq!(text(fetched.expect("it is fetched")), "layer");
+}
+
+#[tokio::test]
+async fn what_is_not_what_was_asked_for_is_not_kept() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let cache = Cache::open(directory.path(), 1000).expect("it opens");
+    let digest = Digest::of(b"layer");
+    let fetched = cache.get_or_fetch(digest, || async { Ok(chunks("other")) }).await;
+    assert!(matches!(fetched, Err(CacheError::Mismatch { .. })));
+    assert_eq!(cache.size(), 0);
+}
+
+#[tokio::test]
+async fn above_the_bound_the_least_recently_used_goes() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let cache = Cache::open(directory.path(), 8).expect("it opens");
+    for text in ["aaaa", "bbbb"] {
+        cache.keep(Digest::of(text.as_bytes()), Bytes::from(text)).await;
+        let path = directory.path().join("blobs/sha256").join(Digest::of(text.as_bytes()).hex());
+        let long_ago =
+            SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(u64::from(text.as_bytes()[0]));
+        let file = File::open(path).expect("it is there");
+        file.set_times(FileTimes::new().set_modified(long_ago)).expect("it can be set");
+    }
+    assert!(cache.get(Digest::of(b"aaaa")).await.is_some(), "used now");
+    cache.keep(Digest::of(b"cccc"), Bytes::from("cccc")).await;
+    assert!(cache.get(Digest::of(b"bbbb")).await.is_none());
+    assert!(cache.get(Digest::of(b"aaaa")).await.is_some());
+}
+
+/// A download that gets its chunks from the test.
+fn fed() -> (
+    tokio::sync::mpsc::UnboundedSender<&'static str>,
+    impl Stream<Item = Result<Bytes, RegistryError>> + Send + 'static,
+) {
+    let (feed, fed) = tokio::sync::mpsc::unbounded_channel();
+    let stream = futures::stream::unfold(fed, |mut fed| async move {
+        fed.recv().await.map(|text: &str| (Ok(Bytes::from(text)), fed))
+    });
+    (feed, stream)
+}
+
+async fn follow(
+    cache: &Cache,
+    digest: Digest,
+    size: u64,
+) -> impl Stream<Item = io::Result<Bytes>> + Send + use<> {
+    let nothing = || async { Err(RegistryError::unavailable("asked twice".into())) };
+    let blob = cache
+        .get_or_follow::<futures::stream::Empty<_>, _>(digest, size, nothing)
+        .await
+        .expect("it is followed");
+    blob.stream_from(0)
+}
+
+async fn all(stream: impl Stream<Item = io::Result<Bytes>>) -> io::Result<Vec<u8>> {
+    let pieces: Vec<Bytes> = futures::TryStreamExt::try_collect(stream).await?;
+    Ok(pieces.concat())
+}
+
+#[tokio::test]
+async fn a_download_is_read_while_it_comes_and_its_last_byte_when_it_is_right() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let cache = Cache::open(directory.path(), 1000).expect("it opens");
+    let digest = Digest::of(b"a layer");
+    let (feed, stream) = fed();
+    let first = cache.get_or_follow(digest, 7, || async { Ok(stream) });
+    let mut first = first.await.expect("it begins").stream_from(0).boxed();
+    let gone = follow(&cache, digest, 7).await;
+    feed.send("a la").expect("it is read");
+    assert_eq!(first.next().await.expect("a piece").expect("it reads"), "a la");
+    drop(gone);
+    let late = follow(&cache, digest, 7).await;
+    feed.send("yer").expect("it is read");
+    assert_eq!(first.next().await.expect("a piece").expect("it reads"), "ye");
+    assert!(futures::poll!(first.next()).is_pending(), "the end is not known to be right");
+    drop(feed);
+    assert_eq!(first.next().await.expect("a piece").expect("it reads"), "r");
+    assert!(first.next().await.is_none());
+    assert_eq!(all(late).await.expect("it reads"), b"a layer");
+    let blob = cache.get_or_follow(digest, 7, || async { Ok(chunks("asked twice")) });
+    let rest = blob.await.expect("it is there").stream_from(2);
+    assert_eq!(all(rest).await.expect("it reads"), b"layer");
+}
+
+#[tokio::test]
+async fn who_follows_a_corrupt_or_broken_download_fails() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let cache = Cache::open(directory.path(), 1000).expect("it opens");
+    let digest = Digest::of(b"a layer");
+    let (feed, stream) = fed();
+    let first = cache.get_or_follow(digest, 7, || async { Ok(stream) });
+    let first = first.await.expect("it begins").stream_from(0);
+    feed.send("a liar").expect("it is read");
+    feed.send("!").expect("it is read");
+    drop(feed);
+    let error = all(first).await.expect_err("it is corrupt");
+    let error = error.get_ref().and_then(|error| error.downcast_ref::<CacheError>());
+    assert!(matches!(error, Some(CacheError::Mismatch { .. })), "{error:?}");
+    let denied = || async { Err::<Chunks, _>(RegistryError::denied("no".into())) };
+    let refused = cache.get_or_follow(digest, 7, denied).await;
+    assert!(matches!(refused, Err(CacheError::Fetch(_))));
+    let right = cache.get_or_follow(digest, 8, || async { Ok(chunks("a layer")) });
+    let right = all(right.await.expect("it begins").stream_from(0)).await;
+    assert!(right.is_err(), "it has another size than its image says");
+}
+
+#[tokio::test]
+async fn a_download_that_nobody_follows_any_more_is_kept() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let cache = Cache::open(directory.path(), 1000).expect("it opens");
+    let digest = Digest::of(b"a layer");
+    let (feed, stream) = fed();
+    let blob = cache.get_or_follow(digest, 7, || async { Ok(stream) }).await;
+    drop(blob.expect("it begins"));
+    feed.send("a layer").expect("it is read");
+    drop(feed);
+    let file = cache.get_or_fetch(digest, || async { Ok(chunks("asked twice")) }).await;
+    assert_eq!(text(file.expect("it is there")), "a layer");
+}
