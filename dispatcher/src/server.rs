@@ -31,6 +31,7 @@ use crate::backoff::Backoff;
 use crate::builds::Builds;
 use crate::config::{Config, ConfigError};
 use crate::feed::{self, Feed};
+use crate::known::Known;
 use crate::metrics::Metrics;
 use crate::pools::Pools;
 use crate::problem::chain;
@@ -157,6 +158,7 @@ impl Dispatcher {
             catalogue,
             max_artifact_bytes: config.max_artifact_bytes,
             projection,
+            known: Known::default(),
             feed: Arc::default(),
             batches: Semaphore::new(MAX_BATCHES_READ),
             pools: Pools::default(),
