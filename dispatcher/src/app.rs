@@ -14,6 +14,7 @@ use tokio_util::task::TaskTracker;
 use crate::artifacts::Artifacts;
 use crate::builds::Builds;
 use crate::feed::Feed;
+use crate::known::Known;
 use crate::metrics::Metrics;
 use crate::pools::Pools;
 use crate::projection::Projection;
@@ -41,6 +42,8 @@ pub(crate) struct App {
     pub(crate) builds: Builds,
     /// Lists builds.
     pub(crate) projection: Projection,
+    /// Knows which builds the projection knows.
+    pub(crate) known: Known,
     /// Hands out events.
     pub(crate) feed: Arc<Feed>,
     /// How many more batches may be read at this moment.

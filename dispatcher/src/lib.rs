@@ -24,6 +24,7 @@ mod dead;
 mod extract;
 mod feed;
 mod follow;
+mod known;
 mod metrics;
 mod patience;
 mod pools;

@@ -31,6 +31,7 @@ use crate::backoff::Backoff;
 use crate::builds::Builds;
 use crate::config::{Config, ConfigError};
 use crate::feed::{self, Feed};
+use crate::known::Known;
 use crate::metrics::Metrics;
 use crate::patience::{Impatient, STUCK};
 use crate::pools::Pools;
@@ -158,6 +159,7 @@ impl Dispatcher {
             catalogue,
             max_artifact_bytes: config.max_artifact_bytes,
             projection,
+            known: Known::default(),
             feed: Arc::default(),
             batches: Semaphore::new(MAX_BATCHES_READ),
             pools: Pools::default(),

@@ -85,6 +85,7 @@ pub struct Queue {
     pub(crate) jetstream: jetstream::Context,
     pub(crate) subjects: Arc<Subjects>,
     pub(crate) replicas: usize,
+    records: Arc<Records>,
     events: Arc<ClientEvents>,
     connections: watch::Receiver<u64>,
     /// When the connection was last made again, in milliseconds since it was first made; 0 if never.
@@ -143,7 +144,9 @@ impl Queue {
             .max_ack_inflight(MAX_ACKS_IN_FLIGHT)
             .backpressure_on_inflight(true)
             .build(client);
+        let records = Records::new(jetstream.clone(), options.subjects.state_bucket());
         Ok(Self {
+            records: Arc::new(records),
             jetstream,
             subjects: Arc::new(options.subjects),
             replicas: options.replicas,
@@ -200,8 +203,8 @@ impl Queue {
 
     /// Returns the live records of builds.
     #[must_use]
-    pub fn records(&self) -> Records {
-        Records::new(self.jetstream.clone(), self.subjects.state_bucket())
+    pub fn records(&self) -> &Records {
+        &self.records
     }
 
     /// Sends what is buffered and closes the connection.

@@ -9,9 +9,11 @@ use slipway_tests::{Stack, WorkerOptions, artifacts, events, wait};
 
 const PATH: &str = "/v1/projects/team/builds:batch";
 
+const TRACE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+
 async fn submit(stack: &Stack, builds: &[Value]) -> Value {
-    let request = stack.client.post(stack.url(PATH)).json(&json!({"builds": builds}));
-    let (status, answer) = stack.send(request).await;
+    let request = stack.client.post(stack.url(PATH)).header("traceparent", TRACE);
+    let (status, answer) = stack.send(request.json(&json!({"builds": builds}))).await;
     assert_eq!(status, 200, "{answer}");
     assert_eq!(results(&answer).len(), builds.len());
     answer
@@ -66,6 +68,13 @@ async fn a_thousand_builds_are_accepted_once_each_and_all_are_built() {
     assert_eq!((counts(&again), ids(&again)), ([0, 1000, 0], accepted.clone()));
     let (_, queue) = stack.get("/v1/queue").await;
     assert_eq!(queue["queued"], 1000);
+    let client = async_nats::connect(stack.nats_url()).await.expect("NATS is there");
+    let queued = async_nats::jetstream::new(client).get_stream("BUILDS").await.expect("a stream");
+    for sequence in [1, 1000] {
+        let request = queued.get_raw_message(sequence).await.expect("a request");
+        let trace = request.headers.get("traceparent").map(async_nats::HeaderValue::as_str);
+        assert_eq!(trace, Some(TRACE));
+    }
     for id in ["worker-1", "worker-2"] {
         let arguments = vec!["--slots=4".to_owned()];
         stack.add_worker(WorkerOptions { id, arguments, ..WorkerOptions::default() });

@@ -12,7 +12,9 @@ use super::{AcceptError, Accepted, Beside};
 use crate::announce::announce_later;
 use crate::app::App;
 use crate::builds::FindError;
+use crate::known::Known;
 use crate::problem::chain;
+use crate::projection::ProjectionError;
 use crate::supersede::supersede_later;
 
 /// A request on its way to become a build.
@@ -76,10 +78,13 @@ impl Call {
             Err(error) => return Prepared::Refused(error),
         };
         if self.keyed {
-            match self.app.builds.folded(&self.project, self.id).await {
-                Ok(None) => {}
-                Ok(Some(_)) => return Prepared::Known,
-                Err(error) => return Prepared::Refused(FindError::from(error).into()),
+            match Known::is(&self.app, &self.project, self.id).await {
+                Some(false) => {}
+                Some(true) => return Prepared::Known,
+                None => {
+                    let unread = FindError::Projection(ProjectionError::CalledOff);
+                    return Prepared::Refused(unread.into());
+                }
             }
         }
         if let Err(error) = self.can_store() {

@@ -38,6 +38,7 @@ use super::*;
 use crate::artifacts::Artifacts;
 use crate::builds::Builds;
 use crate::feed::Arrived;
+use crate::known::Known;
 use crate::pools::Pools;
 use crate::projection::{Folder, Projection, Stored};
 use crate::readiness::Readiness;
@@ -77,6 +78,7 @@ impl Api {
             catalogue: Catalogue::default(),
             max_artifact_bytes: LIMIT,
             projection,
+            known: Known::default(),
             feed: Arc::default(),
             batches: Semaphore::new(1),
             pools: Pools::default(),
