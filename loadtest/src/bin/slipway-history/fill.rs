@@ -80,14 +80,18 @@ async fn archived(stream: &Stream) -> anyhow::Result<()> {
         .get_consumer(ARCHIVER)
         .await
         .map_err(|error| anyhow::anyhow!("no consumer {ARCHIVER}: {error}"))?;
-    while consumer.info().await?.num_pending > 0 {
+    loop {
+        // Those that a dispatcher has taken come again after a minute.
+        let info = consumer.info().await?;
+        if info.num_pending == 0 && info.num_ack_pending == 0 {
+            return Ok(());
+        }
         let mut messages = consumer.fetch().max_messages(TAKEN).messages().await?;
         while let Some(message) = messages.next().await {
             let message = message.map_err(|error| anyhow::anyhow!(error))?;
             message.ack().await.map_err(|error| anyhow::anyhow!(error))?;
         }
     }
-    Ok(())
 }
 
 /// Publishes one event. Without the id by which the server drops a second copy: it would remember
