@@ -51,8 +51,9 @@ const BACKGROUND_GRACE: Duration = Duration::from_secs(5);
 /// How long NATS may take to appear at the start, as when both are started together.
 const NATS_APPEARS: Duration = Duration::from_secs(30);
 
-/// How many events wait for the projection; more wait in the server.
-const MAX_UNFOLDED: usize = 1024;
+/// How many readings of events, of a hundred at most each, wait for the projection; more wait in
+/// the server.
+const MAX_UNFOLDED: usize = 64;
 
 /// How long the projection waits for a live record.
 const RECORD_DEADLINE: Duration = Duration::from_secs(5);

@@ -8,8 +8,12 @@
 use std::fmt;
 use std::str::FromStr;
 
+use serde::de::Visitor;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest as _, Sha256};
+
+/// What every text of a digest begins with.
+const ALGORITHM: &str = "sha256:";
 
 /// The SHA-256 digest of some bytes, written `sha256:<64 hexadecimal digits>`.
 ///
@@ -27,11 +31,20 @@ impl Digest {
     /// Returns the 64 lowercase hexadecimal digits, without the algorithm.
     #[must_use]
     pub fn hex(&self) -> String {
-        use fmt::Write as _;
-        self.0.iter().fold(String::with_capacity(64), |mut hex, byte| {
-            write!(hex, "{byte:02x}").expect("writing to a string does not fail");
-            hex
-        })
+        self.with_text(|text| text[ALGORITHM.len()..].to_owned())
+    }
+
+    /// Writes the digest where it costs nothing: a record has dozens of them.
+    fn with_text<T>(&self, read: impl FnOnce(&str) -> T) -> T {
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        let mut text = [0; ALGORITHM.len() + 64];
+        let (algorithm, hex) = text.split_at_mut(ALGORITHM.len());
+        algorithm.copy_from_slice(ALGORITHM.as_bytes());
+        for (pair, byte) in hex.chunks_exact_mut(2).zip(self.0) {
+            pair[0] = DIGITS[usize::from(byte >> 4)];
+            pair[1] = DIGITS[usize::from(byte & 15)];
+        }
+        read(str::from_utf8(&text).expect("hexadecimal digits are ASCII"))
     }
 
     /// Returns the 32 bytes of the digest.
@@ -49,7 +62,7 @@ impl From<[u8; 32]> for Digest {
 
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "sha256:{}", self.hex())
+        self.with_text(|text| f.write_str(text))
     }
 }
 
@@ -69,28 +82,54 @@ impl FromStr for Digest {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let refuse = || ParseDigestError(text.chars().take(100).collect());
-        let hex = text.strip_prefix("sha256:").ok_or_else(refuse)?;
-        let lowercase_hex = |byte: &u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
-        if hex.len() != 64 || !hex.as_bytes().iter().all(lowercase_hex) {
+        let hex = text.strip_prefix(ALGORITHM).ok_or_else(refuse)?.as_bytes();
+        if hex.len() != 64 {
             return Err(refuse());
         }
         let mut bytes = [0; 32];
-        for (index, byte) in bytes.iter_mut().enumerate() {
-            *byte = u8::from_str_radix(&hex[2 * index..2 * index + 2], 16).map_err(|_| refuse())?;
+        for (byte, pair) in bytes.iter_mut().zip(hex.chunks_exact(2)) {
+            let (Some(high), Some(low)) = (digit(pair[0]), digit(pair[1])) else {
+                return Err(refuse());
+            };
+            *byte = high << 4 | low;
         }
         Ok(Self(bytes))
     }
 }
 
+/// Reads a lowercase hexadecimal digit.
+fn digit(character: u8) -> Option<u8> {
+    match character {
+        b'0'..=b'9' => Some(character - b'0'),
+        b'a'..=b'f' => Some(character - b'a' + 10),
+        _ => None,
+    }
+}
+
 impl Serialize for Digest {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
+        self.with_text(|text| serializer.serialize_str(text))
     }
 }
 
 impl<'de> Deserialize<'de> for Digest {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+        deserializer.deserialize_str(Reader)
+    }
+}
+
+/// Reads a digest from a text that is only lent.
+struct Reader;
+
+impl Visitor<'_> for Reader {
+    type Value = Digest;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a digest of the form sha256:<64 hexadecimal digits>")
+    }
+
+    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Digest, E> {
+        text.parse().map_err(E::custom)
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_nats::jetstream::consumer::{DeliverPolicy, pull};
 use async_nats::jetstream::stream::{LastRawMessageError, LastRawMessageErrorKind};
 use async_nats::jetstream::{self, ErrorCode};
-use futures::{Stream, StreamExt as _};
+use futures::{FutureExt as _, Stream, StreamExt as _};
 use slipway_proto::Timestamp;
 
 use crate::Queue;
@@ -140,6 +140,22 @@ impl Reader {
             }
             None => Err(ReadError::Stalled { stream: self.stream.clone() }),
         }
+    }
+
+    /// Returns the messages that are there, `max` at most, waiting for the first as long as it takes:
+    /// who reads a long history is woken once for many.
+    ///
+    /// # Errors
+    ///
+    /// When the server is lost; open a new reader behind the last message that was returned.
+    pub async fn next_batch(&mut self, max: usize) -> Result<Vec<Message>, ReadError> {
+        let mut batch = vec![self.next().await?];
+        while batch.len() < max
+            && let Some(message) = self.next().now_or_never()
+        {
+            batch.push(message?);
+        }
+        Ok(batch)
     }
 
     fn convert(&self, message: async_nats::jetstream::Message) -> Result<Message, ReadError> {

@@ -13,6 +13,9 @@ use crate::backoff::Backoff;
 use crate::problem::chain;
 use crate::projection::Work;
 
+/// How many events are handed to the projection at once, at most.
+const MAX_TOGETHER: usize = 128;
+
 /// Reads the stream for ever, into `work`, until `stop`. After any error it goes on behind the last
 /// event that the projection has.
 pub(crate) async fn read(
@@ -86,8 +89,8 @@ async fn read_on(
     tracing::debug!(after, pending = reader.pending(), "reading events");
     loop {
         tokio::select! {
-            message = reader.next() => {
-                let arrived = Arrived::of(message?);
+            messages = reader.next_batch(MAX_TOGETHER) => {
+                let arrived = messages?.into_iter().map(Arrived::of).collect();
                 work.send(Work::Fold(arrived)).await.map_err(|_| Interrupted::Closed)?;
                 backoff.reset();
             }

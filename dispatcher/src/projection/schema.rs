@@ -5,6 +5,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _};
 
 use super::ProjectionError;
@@ -26,7 +27,7 @@ const READER_CACHE_KIB: u32 = 8 * 1024;
 
 /// After how many pages of 4 KiB the write-ahead log is copied into the file, which waits for the
 /// disk.
-const CHECKPOINT_PAGES: u32 = 4_000;
+const CHECKPOINT_PAGES: u32 = 16_000;
 
 /// What remains of the write-ahead log in bytes after it was larger, as when indexes were made.
 const LOG_BYTES: u32 = 64 * 1024 * 1024;
@@ -113,9 +114,18 @@ pub(super) fn open(path: &Path) -> Result<Connection, ProjectionError> {
     }
 }
 
+/// Sets what writer and readers have in common.
+fn settled(connection: &Connection) -> rusqlite::Result<()> {
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    // Plans do not depend on values. They otherwise might, because an index is partial, and every
+    // statement would be compiled anew for each.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
+    Ok(())
+}
+
 fn try_open(path: &Path) -> rusqlite::Result<Connection> {
     let connection = Connection::open(path)?;
-    connection.busy_timeout(BUSY_TIMEOUT)?;
+    settled(&connection)?;
     // A power cut may cost the last transactions, which the stream brings again; so no commit
     // needs to wait for the disk.
     connection.execute_batch(&format!(
@@ -203,7 +213,7 @@ pub(super) fn open_for_reading(path: &Path) -> Result<Connection, ProjectionErro
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let open = || {
         let connection = Connection::open_with_flags(path, flags)?;
-        connection.busy_timeout(BUSY_TIMEOUT)?;
+        settled(&connection)?;
         connection.execute_batch(&format!("PRAGMA cache_size = -{READER_CACHE_KIB};"))?;
         Ok(connection)
     };

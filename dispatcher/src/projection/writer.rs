@@ -36,8 +36,8 @@ const PACE: Duration = Duration::from_millis(2);
 /// What the thread is asked to do, in order.
 #[derive(Debug)]
 pub(crate) enum Work {
-    /// Fold a message of the stream.
-    Fold(Arrived),
+    /// Fold messages of the stream.
+    Fold(Vec<Arrived>),
     /// Take note that the stream has no more events now.
     AtEnd,
     /// Make sure that the file belongs to this stream, and answer where to read on.
@@ -74,12 +74,12 @@ struct Batch {
 }
 
 impl Batch {
-    /// Adds an event, and parses it; gives anything else back.
+    /// Adds events, and parses them; gives anything else back.
     fn add(&mut self, work: Work) -> Option<Work> {
         let Work::Fold(arrived) = work else { return Some(work) };
-        self.bytes += arrived.size();
-        self.stored.push(arrived.stored());
-        self.arrived.push(arrived);
+        self.bytes += arrived.iter().map(Arrived::size).sum::<usize>();
+        self.stored.extend(arrived.iter().map(Arrived::stored));
+        self.arrived.extend(arrived);
         None
     }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use slipway_proto::event::Event;
 use slipway_proto::outcome::{BaseImage, Image, Layer, StageTime, Transfer};
-use slipway_proto::request::{Artifact, Base, Layering, Recipe};
+use slipway_proto::request::{Artifact, Base, Compression, Layering, Recipe};
 use slipway_proto::{
     ArtifactKind, Build, BuildId, BuildRequest, Change, Digest, Failure, Platform, Priority,
     ProjectName, Reason, Reference, Stage, Timestamp, WorkerId,
@@ -132,6 +132,7 @@ fn request(number: u64) -> anyhow::Result<BuildRequest> {
         stall_timeout_s: 120,
         supersede_key: number.is_multiple_of(2).then(|| format!("branch-{}", number % 1000)),
         retry_of: None,
+        compression: Compression::Gzip,
     })
 }
 

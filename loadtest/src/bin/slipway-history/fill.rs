@@ -8,7 +8,10 @@ use std::time::Instant;
 use anyhow::Context as _;
 use async_nats::HeaderMap;
 use async_nats::jetstream::Context;
+use async_nats::jetstream::consumer::{Consumer, pull};
 use async_nats::jetstream::context::PublishAckFuture;
+use async_nats::jetstream::stream::Stream;
+use futures::StreamExt as _;
 use serde_json::{Value, json};
 use slipway_proto::event::Event;
 use slipway_proto::subject::Subjects;
@@ -18,6 +21,12 @@ use crate::system::System;
 
 /// How many builds are under way at once, their events one after the other.
 const TOGETHER: u64 = 64;
+
+/// The consumer by which dispatchers learn of logs to archive.
+const ARCHIVER: &str = "log-archiver";
+
+/// How many outcomes are taken from it at once.
+const TAKEN: usize = 5000;
 
 /// How many events may wait for their confirmation.
 const WINDOW: usize = 2000;
@@ -32,6 +41,7 @@ pub(crate) async fn fill(system: &mut System, builds: u64) -> anyhow::Result<Val
     let stream = jetstream.get_stream(subjects.events_stream()).await?;
     let messages = stream.cached_info().state.messages;
     if messages > 0 {
+        archived(&stream).await?;
         return Ok(json!({"events": messages, "bytes": stream.cached_info().state.bytes}));
     }
     let started = Instant::now();
@@ -55,10 +65,33 @@ pub(crate) async fn fill(system: &mut System, builds: u64) -> anyhow::Result<Val
     for confirmation in unconfirmed {
         confirmation.await?;
     }
-    let bytes = jetstream.get_stream(subjects.events_stream()).await?.cached_info().state.bytes;
+    let stream = jetstream.get_stream(subjects.events_stream()).await?;
+    let bytes = stream.cached_info().state.bytes;
     let seconds = started.elapsed().as_secs_f64();
     let per_s = published as f64 / seconds;
+    archived(&stream).await?;
     Ok(json!({"builds": builds, "events": published, "bytes": bytes, "events_per_s": per_s}))
+}
+
+/// Takes care that the dispatcher takes every log for archived, as it is after as many builds: it
+/// would otherwise look for a million logs meanwhile.
+async fn archived(stream: &Stream) -> anyhow::Result<()> {
+    let mut consumer: Consumer<pull::Config> = stream
+        .get_consumer(ARCHIVER)
+        .await
+        .map_err(|error| anyhow::anyhow!("no consumer {ARCHIVER}: {error}"))?;
+    loop {
+        // Those that a dispatcher has taken come again after a minute.
+        let info = consumer.info().await?;
+        if info.num_pending == 0 && info.num_ack_pending == 0 {
+            return Ok(());
+        }
+        let mut messages = consumer.fetch().max_messages(TAKEN).messages().await?;
+        while let Some(message) = messages.next().await {
+            let message = message.map_err(|error| anyhow::anyhow!(error))?;
+            message.ack().await.map_err(|error| anyhow::anyhow!(error))?;
+        }
+    }
 }
 
 /// Publishes one event. Without the id by which the server drops a second copy: it would remember
