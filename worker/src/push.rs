@@ -135,8 +135,8 @@ pub struct Uploads(Arc<UnderWay>);
 struct UnderWay {
     /// A blob is brought into a repository.
     placing: Turns<(Place, Digest), ()>,
-    /// A blob is sent to a registry, as the credentials of a name see it: into this repository.
-    sending: Turns<(String, Option<SecretName>, Digest), String>,
+    /// A blob is sent to a registry, as the credentials of a name see it.
+    sending: Turns<(String, Option<SecretName>, Digest), ()>,
     /// Changes with each piece of any upload: who waits for another's is not idle.
     life: watch::Sender<()>,
 }

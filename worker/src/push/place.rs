@@ -109,7 +109,7 @@ impl Push<'_> {
                 Mount::Refused(opened) => session = opened,
             }
         }
-        self.upload(target, session, blob).await
+        self.upload(target, session, from, blob).await
     }
 
     async fn mount(
@@ -128,21 +128,29 @@ impl Push<'_> {
     }
 
     /// Sends a blob. While another build sends it to the same registry, waits and mounts it.
+    /// `refused` is a repository from which it cannot be mounted.
     async fn upload(
         &self,
         target: &Repository,
         mut session: Option<UploadSession>,
+        refused: Option<&str>,
         blob: Blob<'_>,
     ) -> Result<Transfer, PushError> {
         let uploads = &self.pusher.uploads.0;
         let registry = target.reference.registry().to_owned();
         let key = (registry, target.secret.clone(), blob.digest);
         let turn = uploads.sending.take(key, &uploads.life, &self.pusher.pulse).await;
-        if let Some(other) = turn.done() {
+        // Another build may have sent it since it was looked up what is known, also before this
+        // one asked for its turn.
+        let known = self.pusher.known.repositories(target, blob.digest);
+        let here = target.reference.repository();
+        let other = known.iter().find(|holder| *holder != here && Some(holder.as_str()) != refused);
+        if let Some(other) = other {
             match self.mount(target, blob.digest, other).await? {
                 Mount::Done => return Ok(Transfer::Mounted),
                 Mount::Refused(opened) => session = opened,
             }
+            self.pusher.known.forget(&sibling(target, other), blob.digest);
         }
         match blob.source {
             Source::Config(bytes) => self.send_config(target, session, blob, bytes).await?,
@@ -156,7 +164,8 @@ impl Push<'_> {
             }
         }
         self.sent.fetch_add(blob.size, Ordering::Relaxed);
-        turn.finish(target.reference.repository().to_owned());
+        self.pusher.known.remember(target, blob.digest);
+        turn.finish(());
         Ok(Transfer::Uploaded)
     }
 
