@@ -12,6 +12,7 @@ use slipway_loadtest::bench::machine::{machine, versions};
 use slipway_loadtest::bench::queue::{self, QueueOptions};
 use slipway_loadtest::bench::report::{Report, table};
 use slipway_loadtest::bench::row::Row;
+use tokio::signal::unix::{SignalKind, signal};
 
 /// Measures how fast images are built, and how fast the queue is.
 #[derive(Debug, Parser)]
@@ -77,10 +78,12 @@ fn main() -> anyhow::Result<()> {
         .build()
         .context("failed to start the runtime")?;
     let report = runtime.block_on(async {
+        let mut terminate = signal(SignalKind::terminate()).context("no signals can be heard")?;
         // Whatever it started ends with it.
         tokio::select! {
             report = run(arguments.command) => report,
             _ = tokio::signal::ctrl_c() => bail!("interrupted"),
+            _ = terminate.recv() => bail!("terminated"),
         }
     })?;
     let path = report.write(&arguments.results).with_context(|| {
