@@ -106,6 +106,12 @@ fn shown(rows: &[Row]) -> String {
 }
 
 async fn run(command: Command) -> anyhow::Result<Report> {
+    let (part, quick) = match &command {
+        Command::Image(options) => ("-image", options.quick),
+        Command::Queue(options) => ("-queue", options.quick),
+        Command::All(options) => ("", options.quick),
+        Command::Measured { .. } => unreachable!("it needs no runtime"),
+    };
     let (images, queue) = match command {
         Command::Image(options) => (Some(options), None),
         Command::Queue(arguments) => (None, Some(arguments.options()?)),
@@ -132,6 +138,8 @@ async fn run(command: Command) -> anyhow::Result<Report> {
     let method = if images.is_some() { image::METHOD } else { "" };
     let command = std::env::args().skip(1).collect::<Vec<_>>().join(" ");
     Ok(Report {
+        name: format!("{date}{part}{}", if quick { "-quick" } else { "" }),
+        whole: !quick,
         date,
         command: format!("slipway-bench {command}"),
         seed,
