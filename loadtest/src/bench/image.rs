@@ -66,7 +66,7 @@ pub struct ImageOptions {
     /// Where the programs are (default: beside this one)
     #[arg(long, value_name = "DIR")]
     pub programs: Option<PathBuf>,
-    /// Where data goes while it runs; some 30 GB on a disk (default: a temporary directory)
+    /// Where data goes while it runs; some 20 GB on a disk (default: a temporary directory)
     #[arg(long, value_name = "DIR")]
     pub work: Option<PathBuf>,
 }

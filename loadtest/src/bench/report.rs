@@ -16,6 +16,10 @@ use super::samples::Sample;
 pub struct Report {
     /// The day, as 2026-11-22.
     pub date: String,
+    /// What its files are called: the day, and what part of a whole run it is.
+    pub name: String,
+    /// Whether it is the run that people should see, and its drawing the latest.
+    pub whole: bool,
     /// How it was started.
     pub command: String,
     /// The seed of the inputs.
@@ -43,8 +47,8 @@ impl Report {
         format!("bench: {met} of {} goals met", goals().count())
     }
 
-    /// Writes `<date>.md`, `<date>.json` and the drawing, and the latter also as `latest.svg`, into
-    /// a directory, and returns the path of the first.
+    /// Writes Markdown, JSON and the drawing, the latter also as `latest.svg` if the run is whole,
+    /// into a directory, and returns the path of the first.
     ///
     /// # Errors
     ///
@@ -52,16 +56,18 @@ impl Report {
     pub fn write(&self, directory: &Path) -> io::Result<PathBuf> {
         std::fs::create_dir_all(directory)?;
         if let Some(svg) = &self.svg {
-            std::fs::write(directory.join(format!("{}.svg", self.date)), svg)?;
-            std::fs::write(directory.join("latest.svg"), svg)?;
+            std::fs::write(directory.join(format!("{}.svg", self.name)), svg)?;
+            if self.whole {
+                std::fs::write(directory.join("latest.svg"), svg)?;
+            }
         }
         let raw = json!({
             "date": self.date, "command": self.command, "seed": self.seed,
             "machine": self.machine, "versions": self.versions,
             "rows": self.rows, "samples": self.samples,
         });
-        std::fs::write(directory.join(format!("{}.json", self.date)), format!("{raw:#}\n"))?;
-        let path = directory.join(format!("{}.md", self.date));
+        std::fs::write(directory.join(format!("{}.json", self.name)), format!("{raw:#}\n"))?;
+        let path = directory.join(format!("{}.md", self.name));
         std::fs::write(&path, self.markdown())?;
         Ok(path)
     }
@@ -69,13 +75,13 @@ impl Report {
     /// Returns the report as Markdown.
     #[must_use]
     pub fn markdown(&self) -> String {
-        let Self { date, command, seed, machine, versions, .. } = self;
+        let Self { date, name, command, seed, machine, versions, .. } = self;
         let mut text = format!(
             "# Benchmark of {date}\n\n- machine: {machine}\n- with: {versions}\n\
              - command: `{command}`\n- seed: {seed}\n"
         );
         if self.svg.is_some() {
-            let _ = write!(text, "\n![wall-clock time of a build]({date}.svg)\n");
+            let _ = write!(text, "\n![wall-clock time of a build]({name}.svg)\n");
         }
         let mut sections: Vec<&str> = Vec::new();
         for row in &self.rows {
@@ -148,6 +154,8 @@ mod tests {
             |section, name: &str, cells, goals| Row { section, name: name.into(), cells, goals };
         Report {
             date: "2026-11-22".into(),
+            name: "2026-11-22-image".into(),
+            whole: true,
             command: "slipway-bench image".into(),
             seed: 7,
             machine: "a machine".into(),
@@ -182,7 +190,7 @@ mod tests {
             "| queue | ok |",
             "- jar, queue: requests: wanted <= 8, seen 9",
             "With care.",
-            "![wall-clock time of a build](2026-11-22.svg)",
+            "![wall-clock time of a build](2026-11-22-image.svg)",
         ] {
             assert!(text.lines().any(|other| other == line), "{line} is not in {text}");
         }
@@ -193,11 +201,12 @@ mod tests {
     fn everything_lies_in_one_directory() {
         let directory = tempfile::tempdir().expect("a directory");
         let path = report().write(directory.path()).expect("it is written");
-        assert_eq!(path, directory.path().join("2026-11-22.md"));
+        assert_eq!(path, directory.path().join("2026-11-22-image.md"));
         let read =
             |name| std::fs::read_to_string(directory.path().join(name)).expect("it is there");
-        assert_eq!(read("2026-11-22.svg"), read("latest.svg"));
-        let raw: serde_json::Value = serde_json::from_str(&read("2026-11-22.json")).expect("JSON");
+        assert_eq!(read("2026-11-22-image.svg"), read("latest.svg"));
+        let raw: serde_json::Value =
+            serde_json::from_str(&read("2026-11-22-image.json")).expect("JSON");
         assert_eq!(raw["rows"][1]["goals"][1]["met"], false);
     }
 }

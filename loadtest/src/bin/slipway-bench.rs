@@ -12,6 +12,7 @@ use slipway_loadtest::bench::machine::{machine, versions};
 use slipway_loadtest::bench::queue::{self, QueueOptions};
 use slipway_loadtest::bench::report::{Report, table};
 use slipway_loadtest::bench::row::Row;
+use tokio::signal::unix::{SignalKind, signal};
 
 /// Measures how fast images are built, and how fast the queue is.
 #[derive(Debug, Parser)]
@@ -77,10 +78,12 @@ fn main() -> anyhow::Result<()> {
         .build()
         .context("failed to start the runtime")?;
     let report = runtime.block_on(async {
+        let mut terminate = signal(SignalKind::terminate()).context("no signals can be heard")?;
         // Whatever it started ends with it.
         tokio::select! {
             report = run(arguments.command) => report,
             _ = tokio::signal::ctrl_c() => bail!("interrupted"),
+            _ = terminate.recv() => bail!("terminated"),
         }
     })?;
     let path = report.write(&arguments.results).with_context(|| {
@@ -103,6 +106,12 @@ fn shown(rows: &[Row]) -> String {
 }
 
 async fn run(command: Command) -> anyhow::Result<Report> {
+    let (part, quick) = match &command {
+        Command::Image(options) => ("-image", options.quick),
+        Command::Queue(options) => ("-queue", options.quick),
+        Command::All(options) => ("", options.quick),
+        Command::Measured { .. } => unreachable!("it needs no runtime"),
+    };
     let (images, queue) = match command {
         Command::Image(options) => (Some(options), None),
         Command::Queue(arguments) => (None, Some(arguments.options()?)),
@@ -129,6 +138,8 @@ async fn run(command: Command) -> anyhow::Result<Report> {
     let method = if images.is_some() { image::METHOD } else { "" };
     let command = std::env::args().skip(1).collect::<Vec<_>>().join(" ");
     Ok(Report {
+        name: format!("{date}{part}{}", if quick { "-quick" } else { "" }),
+        whole: !quick,
         date,
         command: format!("slipway-bench {command}"),
         seed,

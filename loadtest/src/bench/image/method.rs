@@ -26,8 +26,8 @@ pub const METHOD: &str = "\
 - *Other inputs* and *base in another registry* have at most three rounds. In the latter each
   measurement has an empty registry; the worker with the cold cache has just started.
 - Base image: two compressed layers of 16 and 67 MB.
-- *Nothing changed* is a new build of the same artifact to the same tag. umoci and buildah make another
-  layer of it, since theirs carry the time.
+- *Nothing changed* is a new build of the same artifact to the same tag. umoci and buildah do all of their
+  work again; umoci's layer comes out the same, buildah's does not.
 - Registries, artifact store and NATS keep their data on one disk, on loopback, on one machine: what they
   use is not in the CPU column but slows everybody alike.
 ";

@@ -43,7 +43,6 @@ pub fn write_base(layout: &Path, layer_bytes: [usize; 2]) -> io::Result<Base> {
         for part in 0..4_u8 {
             let mut file = data.clone();
             file.iter_mut().for_each(|byte| *byte = byte.wrapping_add(part.wrapping_mul(37)));
-            // Equal runs would be too far apart for deflate, but not for zstd's long mode.
             parts.push(file);
         }
         let mut files: Vec<(&str, &[u8])> =
@@ -52,7 +51,8 @@ pub fn write_base(layout: &Path, layer_bytes: [usize; 2]) -> io::Result<Base> {
             files.extend(etc);
         }
         let tar = artifacts::tar(&files);
-        let mut encoder = GzEncoder::new(Vec::with_capacity(tar.len()), Compression::fast());
+        // Nothing compresses these bytes, and the cheap levels would make them larger.
+        let mut encoder = GzEncoder::new(Vec::with_capacity(tar.len()), Compression::none());
         encoder.write_all(&tar)?;
         let layer = encoder.finish()?;
         diff_ids.push(Digest::of(&tar));
@@ -86,4 +86,28 @@ fn put(layout: &Path, media_type: &str, bytes: &[u8]) -> io::Result<Value> {
     let (_, hex) = name.split_once(':').expect("a digest names its algorithm");
     std::fs::write(layout.join("blobs/sha256").join(hex), bytes)?;
     Ok(json!({"mediaType": media_type, "digest": digest, "size": bytes.len()}))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_layout_is_an_image_of_the_wanted_size() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let base = write_base(directory.path(), [100_000, 300_000]).expect("it is written");
+        assert!((400_000..450_000).contains(&base.layer_bytes), "{}", base.layer_bytes);
+        let read = |name: &str| {
+            let bytes = std::fs::read(directory.path().join(name)).expect("it is there");
+            serde_json::from_slice::<Value>(&bytes).expect("JSON")
+        };
+        let blob = |descriptor: &Value| {
+            let digest = descriptor["digest"].as_str().expect("a digest");
+            read(&format!("blobs/sha256/{}", digest.trim_start_matches("sha256:")))
+        };
+        let manifest = blob(&read("index.json")["manifests"][0]);
+        let config = blob(&manifest["config"]);
+        assert_eq!(manifest["layers"].as_array().map(Vec::len), Some(2));
+        assert_eq!(config["rootfs"]["diff_ids"].as_array().map(Vec::len), Some(2));
+    }
 }
