@@ -18,7 +18,7 @@ use slipway_proto::{
     ArtifactFacts, Build, BuildId, BuildRequest, Change, Digest, Failure, FieldError, ProjectName,
     Submission, Timestamp, WorkerId,
 };
-use slipway_worker::pipeline;
+use slipway_worker::local;
 
 use crate::args::{BuildArgs, LocalArgs, Target};
 use crate::digest::open_digested;
@@ -116,13 +116,13 @@ pub(crate) async fn build(
         .accept(BuildId::fresh(), project.clone(), Some(&uploaded), &catalogue)
         .map_err(LocalError::Refused)?;
     let target = match &args.to {
-        None => pipeline::Target::Registry,
-        Some(Target::OciLayout(path)) => pipeline::Target::OciLayout(path.clone()),
-        Some(Target::DockerArchive(path)) => pipeline::Target::DockerArchive(path.clone()),
+        None => local::Target::Registry,
+        Some(Target::OciLayout(path)) => local::Target::OciLayout(path.clone()),
+        Some(Target::DockerArchive(path)) => local::Target::DockerArchive(path.clone()),
     };
     let accepted = Timestamp::now();
     let log = |line: &str| output.log(line.trim_end_matches('\n'));
-    let built = Box::pin(pipeline::build_local(&config, &request, &artifact, target, log)).await;
+    let built = Box::pin(local::build_local(&config, &request, &artifact, target, log)).await;
     Ok(view(request, submitted, accepted, built))
 }
 

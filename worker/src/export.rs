@@ -14,7 +14,7 @@ use tempfile::NamedTempFile;
 
 use crate::assemble::{Assembled, manifest, tar};
 use crate::base::BaseLayer;
-use crate::pipeline::Target;
+use crate::local::Target;
 
 /// How much is copied at a time.
 const CHUNK: usize = 256 * 1024;

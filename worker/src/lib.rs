@@ -15,6 +15,7 @@ pub mod export;
 pub mod failure;
 pub mod known;
 mod lease;
+pub mod local;
 mod log;
 pub mod pipeline;
 mod pull;
