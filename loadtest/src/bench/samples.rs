@@ -29,6 +29,8 @@ pub struct Sample {
     pub busy: bool,
     /// The digest of the image's manifest, where the variant names it.
     pub digest: Option<String>,
+    /// The stages of the build and their milliseconds, where the variant names them.
+    pub stages: Vec<(&'static str, f64)>,
 }
 
 /// Selects the samples of one variant in one scenario, without round 0.

@@ -93,7 +93,7 @@ pub(super) async fn run(
     fs::write(&path, serde_json::to_vec(&plan)?).context("failed to write the plan")?;
     let own = std::env::current_exe().context("this program has no path")?;
     let mut runner = command(own);
-    // A path of its own keeps buildah and podman from asking for other namespaces.
+    // What buildah may have to do without where this runs in a container itself.
     runner.arg(MEASURED).arg(&path).env("BUILDAH_ISOLATION", "chroot");
     let ran = tokio::task::spawn_blocking(move || runner.output()).await?;
     let ran = ran.context("this program cannot be run again")?;

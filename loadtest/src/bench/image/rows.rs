@@ -60,7 +60,28 @@ pub fn rows(samples: &[Sample]) -> Vec<Row> {
             rows.extend(row(samples, section, scenario, variant));
         }
     }
+    rows.extend(sections.into_iter().filter_map(|(section, scenario)| {
+        stages(samples, scenario).map(|row| Row { name: section.to_owned(), ..row })
+    }));
     rows
+}
+
+/// Returns where the time of builds through the queue goes.
+fn stages(samples: &[Sample], scenario: &str) -> Option<Row> {
+    let seen: Vec<&Sample> = of(samples, scenario, QUEUE).collect();
+    let first = seen.iter().find(|sample| !sample.stages.is_empty())?;
+    let median_of = |stage: &str| {
+        let times = seen.iter().flat_map(|sample| &sample.stages);
+        median(times.filter(|(name, _)| *name == stage).map(|(_, time)| *time))
+    };
+    let mut cells: Vec<(&'static str, String)> =
+        first.stages.iter().map(|(name, _)| (*name, number(median_of(name)))).collect();
+    let rest = seen
+        .iter()
+        .map(|sample| sample.wall_ms - sample.stages.iter().map(|(_, time)| time).sum::<f64>());
+    cells.push(("submit, queue, commit", number(median(rest))));
+    let section = "Stages of builds through the queue, median ms";
+    Some(Row { section, name: String::new(), cells, goals: Vec::new() })
 }
 
 fn row(
@@ -178,6 +199,7 @@ mod tests {
             cpu_ms: 90.0,
             peak_bytes: Some(65 << 20),
             requests: Some(8),
+            stages: vec![("fetch", 10.0), ("push", wall_ms - 30.0)],
             ..Sample::default()
         }
     }
@@ -195,6 +217,8 @@ mod tests {
     #[test]
     fn each_scenario_is_held_against_its_own_goals() {
         let rows = rows(&samples());
+        let rows: Vec<&Row> =
+            rows.iter().filter(|row| !row.section.starts_with("Stages")).collect();
         let verdicts: Vec<(&str, Vec<bool>)> = rows
             .iter()
             .map(|row| (row.name.as_str(), row.goals.iter().map(|goal| goal.met).collect()))
@@ -218,6 +242,16 @@ mod tests {
         let cell =
             |name| queue.cells.iter().find(|(column, _)| *column == name).map(|(_, v)| v.as_str());
         assert_eq!((cell("sent MB"), cell("median ms")), (Some("46.200"), Some("250")));
+    }
+
+    #[test]
+    fn what_is_in_no_stage_is_the_queue() {
+        let rows = rows(&samples());
+        let stages = rows.iter().find(|row| row.section.starts_with("Stages")).expect("a row");
+        let cells: Vec<(&str, &str)> =
+            stages.cells.iter().map(|(column, value)| (*column, value.as_str())).collect();
+        let expected = [("fetch", "10"), ("push", "220"), ("submit, queue, commit", "20")];
+        assert_eq!(cells, expected);
     }
 
     #[test]

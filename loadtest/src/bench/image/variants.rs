@@ -13,7 +13,7 @@ use super::Bench;
 use super::measure::{self, Cost, Meter, memory_bytes};
 use super::place::{BASE, Place, line};
 use crate::bench::machine::settle;
-use crate::bench::samples::{Sample, milliseconds};
+use crate::bench::samples::{Sample, float, milliseconds};
 
 /// Who does the work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,6 +87,14 @@ impl Task<'_> {
     }
 }
 
+/// What came of a build.
+#[derive(Debug, Default)]
+struct Built {
+    cost: Cost,
+    digest: Option<String>,
+    stages: Vec<(&'static str, f64)>,
+}
+
 /// What stands ready before the clock starts.
 enum Prepared {
     Floor { location: String },
@@ -104,7 +112,8 @@ impl Bench {
         let prepared = self.prepare(variant, task).await.with_context(what)?;
         let busy = settle(self.settle).await;
         let (mark, sent) = (task.place.registry.mark().await, task.place.proxy.sent());
-        let (cost, digest) = self.perform(&prepared, task).await.with_context(what)?;
+        let Built { cost, digest, stages } =
+            self.perform(&prepared, task).await.with_context(what)?;
         let requests = task.place.registry.since(mark).await;
         let sent = (task.round == 0).then(|| task.place.proxy.sent() - sent);
         eprintln!("bench: {}: {:.0} ms{}", what(), cost.wall_ms, if busy { ", busy" } else { "" });
@@ -120,6 +129,7 @@ impl Bench {
             sent_bytes: sent,
             busy,
             digest: digest.clone(),
+            stages,
         });
         self.clean(&prepared).await.with_context(what)?;
         if let Some(digest) = digest {
@@ -186,11 +196,7 @@ impl Bench {
         self.samples.push(sample);
     }
 
-    async fn perform(
-        &mut self,
-        prepared: &Prepared,
-        task: Task<'_>,
-    ) -> anyhow::Result<(Cost, Option<String>)> {
+    async fn perform(&mut self, prepared: &Prepared, task: Task<'_>) -> anyhow::Result<Built> {
         let file = task.file.display().to_string();
         let (path, launch) = task.launch();
         let commands = match prepared {
@@ -229,14 +235,10 @@ impl Bench {
             }
         };
         let (cost, _) = measure::run(&self.directory, commands).await?;
-        Ok((cost, None))
+        Ok(Built { cost, ..Built::default() })
     }
 
-    async fn perform_queued(
-        &mut self,
-        artifact: Digest,
-        task: Task<'_>,
-    ) -> anyhow::Result<(Cost, Option<String>)> {
+    async fn perform_queued(&mut self, artifact: Digest, task: Task<'_>) -> anyhow::Result<Built> {
         let (worker, idle) = self.fleet.worker(task.pool)?;
         let document = Self::document(artifact, &task.target(), &task.base(), task.pool);
         let meter = Meter::start(&[worker, self.fleet.dispatcher.id()], worker, idle)?;
@@ -247,13 +249,19 @@ impl Bench {
         task.place.registry.mark().await;
         let cost = meter.stop()?;
         let wall_ms = milliseconds(finished.saturating_duration_since(begun));
-        Ok((Cost { wall_ms, ..cost }, Some(image.digest.to_string())))
+        let stages = image.stages.iter();
+        let stages = stages.map(|time| (time.stage.as_str(), float(time.duration_us) / 1000.0));
+        Ok(Built {
+            cost: Cost { wall_ms, ..cost },
+            digest: Some(image.digest.to_string()),
+            stages: stages.collect(),
+        })
     }
 
-    async fn perform_locally(&mut self, task: Task<'_>) -> anyhow::Result<(Cost, Option<String>)> {
+    async fn perform_locally(&mut self, task: Task<'_>) -> anyhow::Result<Built> {
         let words = self.local_command(task.file, &task.target(), &task.base(), task.pool);
         let (cost, printed) = measure::run(&self.directory, vec![words]).await?;
-        Ok((cost, Some(digest_of(&printed)?)))
+        Ok(Built { cost, digest: Some(digest_of(&printed)?), ..Built::default() })
     }
 
     /// Returns the request for a build in a pool.
