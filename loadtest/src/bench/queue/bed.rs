@@ -218,14 +218,16 @@ pub(super) async fn until<T>(
     limit: Duration,
     mut condition: impl AsyncFnMut() -> Option<T>,
 ) -> anyhow::Result<T> {
-    let begun = tokio::time::Instant::now();
-    loop {
-        if let Some(value) = condition().await {
-            return Ok(value);
+    let met = async {
+        loop {
+            if let Some(value) = condition().await {
+                return value;
+            }
+            tokio::time::sleep(POLL).await;
         }
-        ensure!(begun.elapsed() < limit, "gave up waiting for {what} after {limit:?}");
-        tokio::time::sleep(POLL).await;
-    }
+    };
+    let met = tokio::time::timeout(limit, met).await;
+    met.with_context(|| format!("gave up waiting for {what} after {limit:?}"))
 }
 
 fn program(directory: &Path, name: &str) -> anyhow::Result<PathBuf> {

@@ -2,6 +2,8 @@
 
 //! An HTTP client that costs little: one connection, kept, and bodies that were serialised before.
 
+use std::time::Duration;
+
 use anyhow::Context as _;
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full};
@@ -10,6 +12,9 @@ use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
+
+/// How long an answer may take to begin, on a machine with much else to do.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(30);
 
 /// A connection to the dispatcher.
 #[derive(Debug)]
@@ -44,8 +49,12 @@ impl Connection {
             .header("host", &self.address)
             .header("content-type", "application/json")
             .body(Full::new(body))?;
-        self.sender.ready().await?;
-        Ok(self.sender.send_request(request).await?)
+        let answer = async {
+            self.sender.ready().await?;
+            self.sender.send_request(request).await
+        };
+        let answer = tokio::time::timeout(ANSWERS_WITHIN, answer).await;
+        Ok(answer.with_context(|| format!("no answer to {path}"))??)
     }
 
     /// Sends a request and returns status and body of the answer.
