@@ -128,7 +128,7 @@ pub struct Measured {
 ///
 /// # Errors
 ///
-/// When something cannot be started, or a build fails that should not.
+/// When Slipway cannot be started. A scenario that cannot be measured is a row.
 pub async fn run(options: &ImageOptions) -> anyhow::Result<Measured> {
     let work = options.work.clone().unwrap_or_else(std::env::temp_dir);
     let directory = tempfile::Builder::new().prefix("slipway-bench-").tempdir_in(&work);
