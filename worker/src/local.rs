@@ -28,7 +28,8 @@ pub enum Target {
     DockerArchive(PathBuf),
 }
 
-struct Lines<F>(F);
+/// Passes the lines on to a function, and shows nothing else.
+pub(crate) struct Lines<F>(pub(crate) F);
 
 impl<F: Fn(&str) + Send + Sync> Observer for Lines<F> {
     fn stage(&self, _stage: Stage) {}

@@ -402,7 +402,7 @@ mod tests {
         let pipeline = Pipeline::new(&config).expect("it is made");
         let path = directory.path().join("tool");
         let request = Arc::new(request(b"whole"));
-        let observer = Lines(|_: &str| {});
+        let observer = crate::local::Lines(|_: &str| {});
         let damaged =
             StageError::permanent(Failure::new(Reason::FetchArtifactFailed, "it is damaged"));
         let assemble = |bytes: &'static [u8], verified: Result<(), StageError>| {
