@@ -56,8 +56,9 @@ bench-queue: bench-programs ## measure the queue alone
 	target/release/slipway-bench queue $(BENCH)
 
 bench-programs: setup
-	cargo build --release --locked --bins --package slipway --package slipway-dispatcher \
-	  --package slipway-worker --package slipway-loadtest
+	cargo build --release --locked --package slipway --package slipway-dispatcher \
+	  --package slipway-worker --package slipway-loadtest --bin slipway --bin slipway-dispatcher \
+	  --bin slipway-worker --bin slipway-bench
 
 lint: ## check formatting, lints, documentation and shell scripts
 	cargo fmt --all --check

@@ -31,7 +31,7 @@ const SECTION: &str = "queue";
 pub struct QueueOptions {
     /// The nats-server.
     pub nats_server: PathBuf,
-    /// Where the programs `slipway-dispatcher` and `slipway-empty-worker` lie.
+    /// Where the program `slipway-dispatcher` lies.
     pub programs: PathBuf,
     /// Builds submitted one by one, and builds submitted in batches.
     pub submissions: usize,

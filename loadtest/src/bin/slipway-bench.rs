@@ -9,7 +9,7 @@ use anyhow::{Context as _, bail};
 use clap::{Args, Parser, Subcommand};
 use slipway_loadtest::bench::image::{self, ImageOptions, measure};
 use slipway_loadtest::bench::machine::{machine, versions};
-use slipway_loadtest::bench::queue::{self, QueueOptions};
+use slipway_loadtest::bench::queue::{self, QueueOptions, empty};
 use slipway_loadtest::bench::report::{Report, table};
 use slipway_loadtest::bench::row::Row;
 use tokio::signal::unix::{SignalKind, signal};
@@ -34,6 +34,9 @@ enum Command {
     Queue(QueueArguments),
     /// Both
     All(ImageOptions),
+    /// Run a worker whose image stages are empty
+    #[command(name = empty::COMMAND, hide = true)]
+    EmptyWorker(empty::Options),
     /// Run the commands of a plan and say what they cost
     #[command(name = measure::MEASURED, hide = true)]
     Measured {
@@ -77,6 +80,9 @@ fn main() -> anyhow::Result<()> {
         .enable_all()
         .build()
         .context("failed to start the runtime")?;
+    if let Command::EmptyWorker(options) = arguments.command {
+        return runtime.block_on(empty::run(options));
+    }
     let report = runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate()).context("no signals can be heard")?;
         // Whatever it started ends with it.
@@ -110,7 +116,9 @@ async fn run(command: Command) -> anyhow::Result<Report> {
         Command::Image(options) => ("-image", options.quick),
         Command::Queue(options) => ("-queue", options.quick),
         Command::All(options) => ("", options.quick),
-        Command::Measured { .. } => unreachable!("it needs no runtime"),
+        Command::EmptyWorker(_) | Command::Measured { .. } => {
+            unreachable!("they measure nothing")
+        }
     };
     let (images, queue) = match command {
         Command::Image(options) => (Some(options), None),
@@ -120,7 +128,9 @@ async fn run(command: Command) -> anyhow::Result<Report> {
             let arguments = QueueArguments { quick, only: None, programs };
             (Some(image), Some(arguments.options()?))
         }
-        Command::Measured { .. } => unreachable!("it needs no runtime"),
+        Command::EmptyWorker(_) | Command::Measured { .. } => {
+            unreachable!("they measure nothing")
+        }
     };
     let date = jiff::Timestamp::now().to_zoned(jiff::tz::TimeZone::UTC).date().to_string();
     let machine = machine();

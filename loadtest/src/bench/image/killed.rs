@@ -22,7 +22,8 @@ const LOOK: Duration = Duration::from_millis(2);
 const AWAY: Duration = Duration::from_millis(500);
 
 impl Bench {
-    /// Measures a build that loses its registry and one that does not.
+    /// Measures a build that loses its registry, and builds the same image undisturbed, whose layers
+    /// are mounted then, for its digest.
     pub(super) async fn killed(&mut self) -> anyhow::Result<()> {
         let directory = self.part("killed")?;
         let mut place = Place::with_base(directory.path(), &self.base).await?;
@@ -45,6 +46,8 @@ impl Bench {
         let (finished, image) = self.fleet.image(build).await?;
         let undisturbed_ms = milliseconds(finished.saturating_duration_since(begun));
         let undisturbed_bytes = place.proxy.sent() - before;
+        let own = image.layers.iter().filter(|layer| !layer.base);
+        let needed_bytes: u64 = own.map(|layer| layer.size_bytes).sum();
 
         let megabytes = |bytes: u64| number(float(bytes) / 1e6);
         let digest = ended.image.as_ref().map(|image| image.digest);
@@ -62,7 +65,7 @@ impl Bench {
         let section = "Registry killed in the middle of an upload, binary of 300 MB";
         self.rows.push(Row {
             section,
-            name: "undisturbed".to_owned(),
+            name: "the same image into another repository, undisturbed".to_owned(),
             cells: vec![("ms", number(undisturbed_ms)), ("sent MB", megabytes(undisturbed_bytes))],
             goals: Vec::new(),
         });
@@ -73,7 +76,7 @@ impl Bench {
                 ("ms", number(disturbed_ms)),
                 ("sent MB", megabytes(disturbed_bytes)),
                 ("sent before the kill MB", killed.map_or_else(String::new, megabytes)),
-                ("sent again MB", megabytes(disturbed_bytes.saturating_sub(undisturbed_bytes))),
+                ("sent again MB", megabytes(disturbed_bytes.saturating_sub(needed_bytes))),
                 ("attempts", ended.attempt.to_string()),
             ],
             goals: vec![Goal::fact("the build succeeds, with the same digest", seen, met)],

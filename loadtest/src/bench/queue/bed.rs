@@ -38,7 +38,6 @@ pub(super) struct Bed {
     /// A build that can be submitted as it is, any number of times.
     pub(super) document: Bytes,
     monitor: String,
-    programs: PathBuf,
     directory: tempfile::TempDir,
 }
 
@@ -79,7 +78,6 @@ impl Bed {
             nats_url,
             document: Bytes::new(),
             monitor: format!("127.0.0.1:{monitor}"),
-            programs: options.programs.clone(),
             directory,
         };
         until("the dispatcher", STARTS_WITHIN, async || {
@@ -111,8 +109,9 @@ impl Bed {
     /// Starts a worker whose image stages are empty.
     pub(super) fn add_worker(&mut self, kind: WorkerKind) -> anyhow::Result<()> {
         let id = format!("worker-{}", self.workers.len() + 1);
-        let mut worker = command(program(&self.programs, "slipway-empty-worker")?);
+        let mut worker = command(std::env::current_exe()?);
         worker
+            .arg(super::empty::COMMAND)
             .arg(format!("--nats-url={}", self.nats_url))
             .arg(format!("--id={id}"))
             .arg(format!("--slots={}", kind.slots))

@@ -23,8 +23,11 @@ use super::times;
 
 const STAGES: [Stage; 4] = [Stage::Fetch, Stage::Resolve, Stage::Assemble, Stage::Push];
 
+/// The hidden command of the benchmark that is such a worker.
+pub const COMMAND: &str = "empty-worker";
+
 /// How the worker behaves.
-#[derive(Debug, Clone, clap::Parser)]
+#[derive(Debug, Clone, clap::Args)]
 pub struct Options {
     /// NATS server URL
     #[arg(long)]
