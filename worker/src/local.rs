@@ -13,7 +13,7 @@ use slipway_proto::{BuildRequest, Failure, Reason, Stage};
 use crate::config::Config;
 use crate::export;
 use crate::failure::StageError;
-use crate::pipeline::{Observer, Pipeline, Stages, outcome};
+use crate::pipeline::{Observer, Pipeline, Stages, Verified, outcome};
 use crate::pulse::Pulse;
 use crate::push::Pushed;
 
@@ -85,12 +85,14 @@ async fn try_local(
 ) -> Result<Image, StageError> {
     let mut stages = Stages::default();
     stages.enter(Stage::Fetch, observer);
-    let verified = async { is_untouched(artifact) };
-    let artifact = Arc::clone(artifact);
-    let image = pipeline.assemble(request, artifact, verified, &mut stages, observer).await?;
+    let source = Arc::clone(artifact);
+    let unverified = Verified::by(std::future::ready(Ok(())));
+    let image = pipeline.assemble(request, source, &unverified, &mut stages, observer).await?;
+    // Looked at now that all of it was read.
+    let verified = Verified::by(std::future::ready(is_untouched(artifact)));
     let pushed = match target {
         Target::Registry => {
-            let pushed = pipeline.push(request, &image, &mut stages, observer).await?;
+            let pushed = pipeline.push(request, &image, &verified, &mut stages, observer).await?;
             for reference in &request.references {
                 pipeline.tag(request, reference, &image, "local").await?;
                 observer.line(&format!("tagged {reference}"));
@@ -99,6 +101,7 @@ async fn try_local(
         }
         Target::OciLayout(path) | Target::DockerArchive(path) => {
             stages.enter(Stage::Push, observer);
+            Pipeline::confirm(&image, &verified).await?;
             let base_layers = pipeline.export_layers(&image).await?;
             let written = export::write(target, request, &image, &base_layers);
             let sent_bytes = written.map_err(|error| {

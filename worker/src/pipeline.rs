@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
+use futures::FutureExt as _;
+use futures::future::{BoxFuture, Shared};
 use slipway_artifact::FileSource;
 use slipway_proto::outcome::{BaseImage, Image, Layer, StageTime, Transfer};
 use slipway_proto::request::Base;
@@ -62,6 +64,28 @@ pub struct Pipeline {
     mirrors: Arc<[Mirror]>,
     scratch: PathBuf,
     epoch: i64,
+}
+
+/// Whether an artifact is the one that its request names. It is found out when somebody first waits
+/// for it; clones share the answer.
+#[derive(Clone)]
+pub struct Verified(Shared<BoxFuture<'static, Result<(), StageError>>>);
+
+impl Verified {
+    /// The answer is what `verification` comes to.
+    #[must_use]
+    pub fn by(verification: impl Future<Output = Result<(), StageError>> + Send + 'static) -> Self {
+        Self(verification.boxed().shared())
+    }
+
+    /// Waits for the answer.
+    ///
+    /// # Errors
+    ///
+    /// When it is another, or cannot be read.
+    pub async fn wait(&self) -> Result<(), StageError> {
+        self.0.clone().await
+    }
 }
 
 /// Measures stages one after the other.
@@ -128,28 +152,29 @@ impl Pipeline {
         &self.cache
     }
 
-    /// Resolves the base and assembles the image, while `verified` finds out whether the artifact
-    /// is the one that the request names.
-    ///
-    /// Nothing is returned, and nothing remembered, before it is known to be: an artifact that is
-    /// damaged is the failure of this build, whatever else its bytes lead to.
+    /// Resolves the base and assembles the image. An artifact that is not the one that the request
+    /// names is the failure of the build, whatever else its bytes lead to.
     ///
     /// # Errors
     ///
-    /// When a stage fails or the artifact is another.
+    /// When a stage fails.
     pub async fn assemble(
         &self,
         request: &Arc<BuildRequest>,
         artifact: Arc<FileSource>,
-        verified: impl Future<Output = Result<(), StageError>>,
+        verified: &Verified,
         stages: &mut Stages,
         observer: &dyn Observer,
     ) -> Result<Assembled, StageError> {
         let assembled = self.assemble_unverified(request, artifact, stages, observer).await;
-        verified.await?;
-        let assembled = assembled?;
+        let assembled = match assembled {
+            Ok(assembled) => assembled,
+            Err(error) => {
+                verified.wait().await?;
+                return Err(error);
+            }
+        };
         for layer in &assembled.layers {
-            layer.remember();
             let before = if layer.is_known { ", as before" } else { "" };
             observer.line(&format!(
                 "assembled layer {} ({}{before}): {}",
@@ -208,20 +233,41 @@ impl Pipeline {
         Ok(Some(base))
     }
 
-    /// Pushes blobs and manifest by digest. No tag points at them yet.
+    /// Waits until the artifact of an image is known to be the right one, and remembers what its
+    /// layers came to. Nothing is published or remembered before.
     ///
     /// # Errors
     ///
-    /// When a registry refuses or fails.
+    /// When it is another.
+    pub async fn confirm(image: &Assembled, verified: &Verified) -> Result<(), StageError> {
+        verified.wait().await?;
+        for layer in &image.layers {
+            layer.remember();
+        }
+        Ok(())
+    }
+
+    /// Pushes blobs and manifest by digest. No tag points at them yet, and a manifest comes only
+    /// once the artifact is known to be the right one.
+    ///
+    /// # Errors
+    ///
+    /// When a registry refuses or fails, or the artifact is another.
     pub async fn push(
         &self,
         request: &BuildRequest,
         image: &Assembled,
+        verified: &Verified,
         stages: &mut Stages,
         observer: &dyn Observer,
     ) -> Result<Pushed, StageError> {
         stages.enter(Stage::Push, observer);
-        let pushed = self.pusher(request, observer.pulse()).push(image).await?;
+        let pusher = self.pusher(request, observer.pulse());
+        // At once: sending leaves a processor to the check.
+        let (pushed, confirmed) =
+            tokio::join!(pusher.push(image, verified), Self::confirm(image, verified));
+        confirmed?;
+        let pushed = pushed?;
         let count = |transfer| pushed.transfers.iter().filter(|t| **t == transfer).count();
         observer.line(&format!(
             "pushed {}: {} layers mounted, {} found, {} uploaded, {} sent",
@@ -410,9 +456,11 @@ mod tests {
             let artifact = Arc::new(FileSource::open(&path).expect("it opens"));
             let (pipeline, request, observer) = (&pipeline, &request, &observer);
             async move {
-                let verified = async { verified };
+                let verified = Verified::by(std::future::ready(verified));
                 let mut stages = Stages::default();
-                pipeline.assemble(request, artifact, verified, &mut stages, observer).await
+                let image =
+                    pipeline.assemble(request, artifact, &verified, &mut stages, observer).await?;
+                Pipeline::confirm(&image, &verified).await.map(|()| image)
             }
         };
         let error = assemble(b"wrong", Err(damaged.clone())).await.expect_err("it is damaged");

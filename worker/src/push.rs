@@ -26,6 +26,7 @@ use crate::assemble::{AssembleError, Assembled};
 use crate::base::BaseLayer;
 use crate::cache::{Cache, CacheError};
 use crate::known::Known;
+use crate::pipeline::Verified;
 use crate::pulse::Pulse;
 use crate::registry::{ErrorKind, Registry, RegistryError, Repository};
 use crate::turns::Turns;
@@ -43,9 +44,6 @@ pub enum PushError {
         #[source]
         source: RegistryError,
     },
-    /// A layer that the registry turned out not to have could not be made.
-    #[error(transparent)]
-    Layer(AssembleError),
     /// A layer of the base could not be read.
     #[error("failed to read layer {digest} of the base image {reference}")]
     BaseLayer {
@@ -63,6 +61,9 @@ pub enum PushError {
     /// What was to be sent could not be read.
     #[error("failed to read what is to be pushed")]
     Content(#[source] std::io::Error),
+    /// The image is not to be published after all.
+    #[error("the artifact is not the one that the request names")]
+    Withheld,
 }
 
 impl PushError {
@@ -106,7 +107,6 @@ impl PushError {
             Self::Registry { source, .. } => {
                 Failure::new(Reason::PushImageFailed, format!("{self}: {source}"))
             }
-            Self::Layer(error) => error.failure(),
             Self::BaseLayer { source, .. } => {
                 Failure::new(Reason::PullBaseImageFailed, format!("{self}: {source}"))
             }
@@ -114,6 +114,7 @@ impl PushError {
             Self::Content(source) => {
                 Failure::new(Reason::PushImageFailed, format!("{self}: {source}"))
             }
+            Self::Withheld => Failure::new(Reason::FetchArtifactFailed, self.to_string()),
         }
     }
 }
@@ -172,15 +173,17 @@ impl Pusher<'_> {
         repositories
     }
 
-    /// Pushes blobs and manifest, by digest, to every repository.
+    /// Pushes blobs and manifest, by digest, to every repository; manifests only once `verified`
+    /// says that the image may be published.
     ///
     /// # Errors
     ///
-    /// When a registry refuses or fails.
-    pub async fn push(&self, image: &Assembled) -> Result<Pushed, PushError> {
+    /// When a registry refuses or fails, or the image may not be published.
+    pub async fn push(&self, image: &Assembled, verified: &Verified) -> Result<Pushed, PushError> {
         let sent = AtomicU64::new(0);
         let repositories = self.repositories();
-        let each = repositories.iter().map(|repository| self.push_to(repository, image, &sent));
+        let first = Push { pusher: self, sent: &sent, verified, trusts_nothing: false };
+        let each = repositories.iter().map(|repository| self.push_to(repository, image, first));
         let transfers = try_join_all(each).await?;
         let first = transfers.into_iter().next().expect("a request has a reference");
         Ok(Pushed { transfers: first, sent_bytes: sent.into_inner() })
@@ -245,9 +248,8 @@ impl Pusher<'_> {
         &self,
         repository: &Repository,
         image: &Assembled,
-        sent: &AtomicU64,
+        first: Push<'_>,
     ) -> Result<Vec<Transfer>, PushError> {
-        let first = Push { pusher: self, sent, trusts_nothing: false };
         match Box::pin(first.push(repository, image)).await {
             Err(PushError::Registry { source, .. }) if source.is_blob_unknown() => {
                 tracing::info!(
@@ -270,6 +272,7 @@ impl Pusher<'_> {
 struct Push<'a> {
     pusher: &'a Pusher<'a>,
     sent: &'a AtomicU64,
+    verified: &'a Verified,
     /// Whether the repository is asked for every blob.
     trusts_nothing: bool,
 }
@@ -284,6 +287,9 @@ impl Push<'_> {
         let placed = blobs(image).map(|blob| self.place(repository, blob));
         let mut transfers = try_join_all(placed).await?;
         let _the_config = transfers.pop();
+        if self.verified.wait().await.is_err() {
+            return Err(PushError::Withheld);
+        }
         self.pusher
             .registry
             .put_manifest(repository, MEDIA_TYPE, &image.manifest)

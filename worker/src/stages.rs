@@ -15,7 +15,7 @@ use slipway_proto::{BuildRequest, Failure, Reason, Stage};
 use crate::assemble::Assembled;
 use crate::config::Config;
 use crate::failure::StageError;
-use crate::pipeline::{self, Observer, Pipeline, PipelineError, Stages};
+use crate::pipeline::{self, Observer, Pipeline, PipelineError, Stages, Verified};
 use crate::pulse::Pulse;
 use crate::push::Pushed;
 
@@ -115,13 +115,13 @@ impl PipelineStages {
             artifact.digest
         ));
         let Fetched { source, verification } = fetched;
-        let verified = async { Ok(verification.wait().await?) };
-        let image = pipeline.assemble(request, source, verified, &mut stages, observer).await?;
+        let verified = Verified::by(async { Ok(verification.wait().await?) });
+        let image = pipeline.assemble(request, source, &verified, &mut stages, observer).await?;
         if !attempt.holds() {
             let failure = Failure::new(Reason::LeaseLost, "the build is another's by now");
             return Err(StageError { transient: true, ..StageError::permanent(failure) });
         }
-        let pushed = pipeline.push(request, &image, &mut stages, observer).await?;
+        let pushed = pipeline.push(request, &image, &verified, &mut stages, observer).await?;
         Ok(Made { image, pushed, stages })
     }
 }

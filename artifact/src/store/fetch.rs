@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use futures::TryStreamExt as _;
 use object_store::ObjectStoreExt as _;
 use slipway_proto::Digest;
-use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::task::spawn_blocking;
 
 use super::digesting::Digester;
 use super::local::Directory;
@@ -44,18 +44,21 @@ pub struct Fetched {
 #[must_use = "bytes that were not verified may be anybody's"]
 pub struct Verification(Option<Check>);
 
-/// A check that goes on in a thread of its own.
+/// A check to be made.
 #[derive(Debug)]
 struct Check {
     store: ArtifactStore,
     digest: Digest,
-    actual: JoinHandle<io::Result<Digest>>,
-    given_up: Arc<AtomicBool>,
+    source: Arc<FileSource>,
 }
 
-impl Drop for Check {
+/// Says, dropped, that nobody waits any more.
+#[derive(Debug, Default)]
+struct Waiting(Arc<AtomicBool>);
+
+impl Drop for Waiting {
     fn drop(&mut self) {
-        self.given_up.store(true, Relaxed);
+        self.0.store(true, Relaxed);
     }
 }
 
@@ -67,17 +70,21 @@ impl Verification {
         self.0.is_none()
     }
 
-    /// Waits until the artifact's digest is known to be right.
+    /// Digests the artifact, in a thread of its own, unless it is known to be right. Its reader can
+    /// so choose the time: the bytes may be read before.
     ///
     /// # Errors
     ///
     /// [`StoreError::Corrupt`] for a damaged blob, which is moved aside, so that its digest is
     /// missing from the store and the next upload of it is taken; or that it cannot be read.
     pub async fn wait(self) -> Result<(), StoreError> {
-        let Some(mut check) = self.0 else { return Ok(()) };
-        let actual = (&mut check.actual).await.map_err(StoreError::of_task)?;
+        let Some(Check { store, digest, source }) = self.0 else { return Ok(()) };
+        let waiting = Waiting::default();
+        let (given_up, verified) = (Arc::clone(&waiting.0), Arc::clone(&store.verified));
+        let actual = spawn_blocking(move || digest_of(&source, &given_up, &verified)).await;
+        let actual = actual.map_err(StoreError::of_task)?;
         let actual = actual.map_err(|error| StoreError::of_io(ACTION, error))?;
-        check.store.expect_digest(check.digest, actual).await
+        store.expect_digest(digest, actual).await
     }
 }
 
@@ -132,11 +139,7 @@ impl ArtifactStore {
         if self.verified.knows(source.stamp(), digest) {
             return Ok(Fetched { source, verification: Verification(None) });
         }
-        let given_up = Arc::new(AtomicBool::new(false));
-        let verified = Arc::clone(&self.verified);
-        let (file, stop) = (Arc::clone(&source), Arc::clone(&given_up));
-        let actual = spawn_blocking(move || digest_of(&file, &stop, &verified));
-        let check = Check { store: self.clone(), digest, actual, given_up };
+        let check = Check { store: self.clone(), digest, source: Arc::clone(&source) };
         Ok(Fetched { source, verification: Verification(Some(check)) })
     }
 

@@ -23,6 +23,7 @@ use slipway_proto::request::Compression;
 use super::content::Content;
 use crate::pulse::Pulse;
 use intake::Intake;
+pub(super) use intake::read_up_to;
 
 /// Whether and where the diff id is computed while a layer is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -9,7 +9,7 @@ use slipway_artifact::zip::{Entry, Method};
 use slipway_artifact::{FileSource, Source as _};
 
 use super::AssembleError;
-use super::compress::TarSink;
+use super::compress::{TarSink, read_up_to};
 use super::layout::{Data, Node, PlannedLayer};
 use super::tar;
 
@@ -116,17 +116,6 @@ impl Walk<'_> {
             }
         }
     }
-}
-
-fn read_up_to(reader: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
-    let mut read = 0;
-    while read < buffer.len() {
-        match reader.read(&mut buffer[read..])? {
-            0 => break,
-            more => read += more,
-        }
-    }
-    Ok(read)
 }
 
 /// Returns whether a file is compressed already, by how it starts.

@@ -228,7 +228,7 @@ impl Intake {
 }
 
 /// Reads until the buffer is full or the reader at its end.
-fn read_up_to(reader: &mut dyn Read, buffer: &mut [u8]) -> io::Result<usize> {
+pub(crate) fn read_up_to(reader: &mut dyn Read, buffer: &mut [u8]) -> io::Result<usize> {
     let mut read = 0;
     while read < buffer.len() {
         match reader.read(&mut buffer[read..])? {
