@@ -168,8 +168,8 @@ impl Archiver {
                 return acknowledge(message, AckKind::Ack).await;
             }
             // Whole, in memory: such builds are few, and logs are small.
-            let kept = kept.try_fold(BytesMut::new(), joined).await?;
-            let log = self.log(&project, build).await?.try_fold(BytesMut::new(), joined).await?;
+            let kept = whole(kept).await?;
+            let log = whole(self.log(&project, build).await?).await?;
             if let Some(log) = both(&kept, &log) {
                 let log = futures::stream::iter([Ok::<_, ReadError>(log)]);
                 return self.keep(message, &project, build, log).await;
@@ -221,9 +221,13 @@ impl Archiver {
     }
 }
 
-async fn joined<E>(mut log: BytesMut, chunk: Bytes) -> Result<BytesMut, E> {
-    log.extend_from_slice(&chunk);
-    Ok(log)
+/// Reads a log to its end.
+pub(crate) async fn whole<E>(log: impl Stream<Item = Result<Bytes, E>>) -> Result<Bytes, E> {
+    let joined = log.try_fold(BytesMut::new(), async |mut log, chunk| {
+        log.extend_from_slice(&chunk);
+        Ok(log)
+    });
+    Ok(joined.await?.freeze())
 }
 
 /// Returns whether a build's log may hold more than when its outcome was first told. A build that
@@ -233,7 +237,7 @@ fn may_have_grown(build: &Build) -> bool {
 }
 
 /// Puts what the stream holds behind what was kept; `None` if it was kept already.
-fn both(kept: &[u8], log: &[u8]) -> Option<Bytes> {
+pub(crate) fn both(kept: &[u8], log: &[u8]) -> Option<Bytes> {
     if kept.ends_with(log) {
         return None;
     }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::StreamExt as _;
+use futures::{StreamExt as _, TryStreamExt as _};
 use slipway_proto::api::StateName;
 use slipway_proto::{Build, BuildId, ProjectName};
 use slipway_queue::read::{ReadError, Reader};
@@ -18,6 +18,7 @@ use tokio::sync::{broadcast, mpsc};
 use tokio::time::Instant;
 
 use crate::app::App;
+use crate::archive;
 use crate::backoff::Backoff;
 use crate::feed::{Subscription, Told};
 use crate::problem::chain;
@@ -97,8 +98,13 @@ impl Log<'_> {
     async fn send(&mut self, found: Build) -> Result<(), Stop> {
         // Before anything is asked, so that the outcome cannot fall in between.
         let subscription = self.app.feed.subscribe_to_build(self.request.build);
-        if found.state.is_finished() && self.send_archive().await? {
-            return self.end(&found).await;
+        if found.state.is_finished() {
+            if found.replays > 0 && self.send_both().await? {
+                return self.end(&found).await;
+            }
+            if self.send_archive().await? {
+                return self.end(&found).await;
+            }
         }
         if !self.request.follow {
             self.send_what_is_there().await?;
@@ -111,6 +117,24 @@ impl Log<'_> {
     async fn end(&self, build: &Build) -> Result<(), Stop> {
         let state = StateName::from(&build.state.phase);
         self.sink.send(Piece::End(state)).await.map_err(|_| Stop::Gone)
+    }
+
+    /// Sends the archive of a replayed build and what the stream holds behind it: what was archived
+    /// after its first end lacks the replay until the archiver comes to it. Returns whether there is
+    /// an archive. Whole, in memory: replays are few, and logs are small.
+    async fn send_both(&mut self) -> Result<bool, Stop> {
+        let LogRequest { project, build, .. } = &self.request;
+        let kept = match self.app.store.get_log(project, *build).await {
+            Ok(Some(kept)) => archive::whole(kept).await.map_err(|error| broken(&error))?,
+            Ok(None) => return Ok(false),
+            Err(error) => return Err(broken(&error)),
+        };
+        let log = tokio::time::timeout(DEADLINE, self.app.queue.whole_log(project, *build));
+        let log = log.await.map_err(|elapsed| broken(&elapsed))?;
+        let log = log.map_err(|error| broken(&error))?.map_ok(|chunk| chunk.payload);
+        let log = archive::whole(log).await.map_err(|error| broken(&error))?;
+        self.text(archive::both(&kept, &log).unwrap_or(kept)).await?;
+        Ok(true)
     }
 
     /// Sends what is behind `position` from the archive; returns whether there is one.

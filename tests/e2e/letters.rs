@@ -42,6 +42,10 @@ async fn a_dead_letter_is_replayed_as_a_new_epoch_of_its_build() {
     assert_eq!(build["state"], "succeeded", "{build}");
     assert!(build["epoch"].as_u64() > failed["epoch"].as_u64(), "{build}");
     assert_eq!(build["attempt"], 1, "all attempts anew: {build}");
+    // At once: what was archived after the first end lacks the replay until the archiver comes.
+    let log = stack.log(&id).await;
+    let (failed_at, completed_at) = (log.find("Build failed: "), log.find("Build completed"));
+    assert!(failed_at.is_some() && failed_at < completed_at, "{log}");
     let (_, list) = stack.get("/v1/projects/team/dead").await;
     assert_eq!(list["letters"], json!([]));
     let listed = wait::until("the list to follow", wait::SOON, || async {

@@ -87,12 +87,12 @@ async fn take(app: &Arc<App>, round: Vec<Waiting>) -> Vec<(usize, Outcome)> {
             (place, call, prepared)
         }
     });
-    let begun = checked.buffered(WINDOW).then(async |(place, call, prepared)| {
+    let begun = checked.buffered(WINDOW).then(|(place, call, prepared)| async move {
         let begun: Begun = call.begin(prepared).await;
         (place, call, begun)
     });
     begun
-        .map(async |(place, call, begun)| (place, call.finish(begun).await))
+        .map(|(place, call, begun)| async move { (place, call.finish(begun).await) })
         .buffer_unordered(WINDOW)
         .collect()
         .await
