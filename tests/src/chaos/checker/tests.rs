@@ -4,6 +4,8 @@
 
 mod story;
 
+use std::time::Duration;
+
 use serde_json::json;
 
 use super::*;
@@ -312,6 +314,26 @@ fn a_settled_build_that_comes_back_is_done_twice_unless_a_fault_explains_it() {
         story.fault(10, 11, fault);
         assert_eq!(story.found(), []);
     }
+}
+
+#[test]
+fn a_message_that_was_under_way_when_its_build_was_settled_is_not_done_twice() {
+    let found = |later: Duration| {
+        let mut story = one();
+        let again = at(7).checked_add(later).expect("a time");
+        let lines = [
+            ("worker-2", at(7), "settled"),
+            ("worker-1", again, "a finished build was delivered again"),
+        ];
+        for (worker, time, message) in lines {
+            let (worker, message) = (worker.to_owned(), message.to_owned());
+            story.note(60, What::WorkerLine { worker, time, message, build: "a".to_owned() });
+        }
+        story.found()
+    };
+    assert_eq!(found(Duration::from_millis(12)), []);
+    assert_eq!(found(Duration::from_millis(499)), []);
+    assert_eq!(found(Duration::from_millis(500)), [(Class::Duplicated, "twice")]);
 }
 
 #[test]
