@@ -26,7 +26,7 @@ use slipway_proto::{BuildRequest, Digest, Failure, Reason};
 
 use crate::base::ResolvedBase;
 use layer::{Layer, Material, Unknown, Workshop};
-use layout::PlannedLayer;
+use layout::{PlannedLayer, Start};
 
 /// Numbers the behaviour that digests depend on: layout, tar, compression, config, manifest. Raise
 /// it with every change, also of the zstd library, that gives the same input another digest, and record the new digests.
@@ -40,9 +40,9 @@ pub const DEFAULT_EPOCH: i64 = 1;
 #[derive(Debug)]
 pub struct Assembled {
     /// The layers made here, in order; those of the base come before them.
-    pub layers: Vec<Layer>,
+    pub layers: Vec<Arc<Layer>>,
     /// The base, unless the image starts from nothing.
-    pub base: Option<ResolvedBase>,
+    pub base: Option<Arc<ResolvedBase>>,
     /// The bytes of the config.
     pub config: Bytes,
     /// Their digest.
@@ -121,64 +121,109 @@ impl From<slipway_artifact::InspectError> for AssembleError {
     }
 }
 
-/// Assembles an image. Blocks: it reads what it does not know of the artifact.
+/// What an artifact comes to, without a base.
+#[derive(Debug)]
+pub struct Parts {
+    /// Its layers, in order.
+    pub layers: Vec<Arc<Layer>>,
+    start: Start,
+}
+
+/// Makes the layers of an artifact, each of which is passed on as soon as it is there, in any
+/// order. Blocks: it reads what it does not know of the artifact.
 ///
 /// # Errors
 ///
 /// When the artifact or the request does not allow it, or a disk fails.
-pub fn assemble(
+pub fn make_parts(
     request: &BuildRequest,
     artifact: &Arc<FileSource>,
-    base: Option<ResolvedBase>,
     workshop: &Workshop,
-) -> Result<Assembled, AssembleError> {
+    ready: &(dyn Fn(&Arc<Layer>) + Sync),
+) -> Result<Parts, AssembleError> {
     let plan = layout::plan(request, artifact)?;
     let material = Material {
         artifact: Arc::clone(artifact),
         digest: request.artifact.digest,
         compression: request.compression,
     };
-    let layers = make_layers(plan.layers, &material, workshop)?;
-    let epoch = workshop.epoch;
-    let config = config::image_config(request, &plan.start, base.as_ref(), &layers, epoch)?;
+    let layers = make_layers(plan.layers, &material, workshop, ready)?;
+    Ok(Parts { layers, start: plan.start })
+}
+
+/// Puts the layers of an artifact on a base.
+///
+/// # Errors
+///
+/// When the base's config does not allow it.
+pub fn put_together(
+    request: &BuildRequest,
+    base: Option<Arc<ResolvedBase>>,
+    parts: Parts,
+    epoch: i64,
+) -> Result<Assembled, AssembleError> {
+    let Parts { layers, start } = parts;
+    let config = config::image_config(request, &start, base.as_deref(), &layers, epoch)?;
     let config_digest = Digest::of(&config);
     let manifest =
-        manifest::image_manifest(request, base.as_ref(), &layers, config_digest, config.len());
+        manifest::image_manifest(request, base.as_deref(), &layers, config_digest, config.len());
     let manifest_digest = Digest::of(&manifest);
     Ok(Assembled { layers, base, config, config_digest, manifest, manifest_digest })
 }
 
-/// Makes the layers that no record names, two at a time: that many processors are worth waking
+/// Makes the layers that no record names, on two threads: that many processors are worth waking
 /// for one build.
+///
+/// Each is sent while the next is made, so those come first that are made in less time than they
+/// are sent in (S. M. Johnson's rule for two machines in a row, 1954). Such a layer has both
+/// threads to itself; of the others, each has one.
 fn make_layers(
     planned: Vec<PlannedLayer>,
     material: &Material,
     workshop: &Workshop,
-) -> Result<Vec<Layer>, AssembleError> {
+    ready: &(dyn Fn(&Arc<Layer>) + Sync),
+) -> Result<Vec<Arc<Layer>>, AssembleError> {
+    let pass_on = |layer| {
+        let layer = Arc::new(layer);
+        ready(&layer);
+        layer
+    };
     let mut layers = Vec::new();
     let mut unknown = Vec::new();
     for (index, planned) in planned.into_iter().enumerate() {
         match layer::find(planned, material, workshop) {
-            Ok(layer) => layers.push((index, Ok(layer))),
+            Ok(layer) => layers.push((index, Ok(pass_on(layer)))),
             Err(missing) => unknown.push((index, missing)),
         }
     }
-    if unknown.len() < 2 {
-        let made = |(index, unknown)| (index, layer::make(unknown, material, workshop));
-        layers.extend(unknown.into_iter().map(made));
-    } else {
-        layers.extend(make_in_parallel(unknown, material, workshop));
+    unknown.sort_by_key(|(_, unknown)| {
+        (!unknown.is_made_fast(material), std::cmp::Reverse(unknown.length()))
+    });
+    let alone = unknown.iter().take_while(|(_, unknown)| unknown.takes_two_threads(material));
+    let together = unknown.split_off(alone.count());
+    let make = |unknown| layer::make(unknown, material, workshop).map(pass_on);
+    for (index, unknown) in unknown {
+        let layer = make(unknown);
+        let failed = layer.is_err();
+        layers.push((index, layer));
+        if failed {
+            break;
+        }
     }
-    // The first mistake in the order of layers, whichever thread met one first.
+    if layers.iter().all(|(_, layer)| layer.is_ok()) {
+        layers.extend(make_in_parallel(together, &make));
+    }
+    // The first mistake in the order of layers, whichever was met first.
     layers.sort_by_key(|(index, _)| *index);
     layers.into_iter().map(|(_, layer)| layer).collect()
 }
 
+type Outcome = Result<Arc<Layer>, AssembleError>;
+
 fn make_in_parallel(
     unknown: Vec<(usize, Unknown)>,
-    material: &Material,
-    workshop: &Workshop,
-) -> Vec<(usize, Result<Layer, AssembleError>)> {
+    make: &(dyn Fn(Unknown) -> Outcome + Sync),
+) -> Vec<(usize, Outcome)> {
     let waiting = Mutex::new(unknown.into_iter());
     let failed = AtomicBool::new(false);
     let work = || {
@@ -186,7 +231,7 @@ fn make_in_parallel(
         while !failed.load(Relaxed) {
             let next = waiting.lock().unwrap_or_else(PoisonError::into_inner).next();
             let Some((index, unknown)) = next else { break };
-            let layer = layer::make(unknown, material, workshop);
+            let layer = make(unknown);
             failed.fetch_or(layer.is_err(), Relaxed);
             made.push((index, layer));
         }

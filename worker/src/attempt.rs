@@ -30,7 +30,7 @@ use crate::log::BuildLog;
 use crate::pipeline::{self, Observer};
 use crate::pulse::Pulse;
 use crate::running::Running;
-use crate::stages::{Attending, ImageStages, Made};
+use crate::stages::{ImageStages, Made};
 use claim::Claim;
 
 /// What attempts share.
@@ -151,9 +151,7 @@ impl Observer for Reporter<'_> {
     fn pulse(&self) -> Pulse {
         self.attempt.pulse.clone()
     }
-}
 
-impl Attending for Reporter<'_> {
     fn holds(&self) -> bool {
         self.attempt.lease.holds()
     }
@@ -256,7 +254,7 @@ impl Attempt {
         outcome
     }
 
-    async fn stages(&self, attempt: &dyn Attending) -> Result<Box<PushedImage>, End> {
+    async fn stages(&self, attempt: &dyn Observer) -> Result<Box<PushedImage>, End> {
         let made = self.shared.stages.make(&self.request, attempt).await;
         if made.is_ok() {
             failpoint("commit.pushed");

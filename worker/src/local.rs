@@ -86,22 +86,23 @@ async fn try_local(
     let mut stages = Stages::default();
     stages.enter(Stage::Fetch, observer);
     let source = Arc::clone(artifact);
-    let unverified = Verified::by(std::future::ready(Ok(())));
-    let image = pipeline.assemble(request, source, &unverified, &mut stages, observer).await?;
-    // Looked at now that all of it was read.
-    let verified = Verified::by(std::future::ready(is_untouched(artifact)));
-    let pushed = match target {
+    // Looked at once all of it was read.
+    let read = Arc::clone(artifact);
+    let verified = Verified::by(async move { is_untouched(&read) });
+    let (image, pushed) = match target {
         Target::Registry => {
-            let pushed = pipeline.push(request, &image, &verified, &mut stages, observer).await?;
+            let (image, pushed) =
+                pipeline.publish(request, source, &verified, &mut stages, observer).await?;
             for reference in &request.references {
                 pipeline.tag(request, reference, &image, "local").await?;
                 observer.line(&format!("tagged {reference}"));
             }
-            pushed
+            (image, pushed)
         }
         Target::OciLayout(path) | Target::DockerArchive(path) => {
+            let image =
+                pipeline.assemble(request, source, &verified, &mut stages, observer).await?;
             stages.enter(Stage::Push, observer);
-            Pipeline::confirm(&image, &verified).await?;
             let base_layers = pipeline.export_layers(&image).await?;
             let written = export::write(target, request, &image, &base_layers);
             let sent_bytes = written.map_err(|error| {
@@ -110,7 +111,7 @@ async fn try_local(
             })?;
             observer.line(&format!("wrote {}", path.display()));
             let layers = base_layers.len() + image.layers.len();
-            Pushed { transfers: vec![Transfer::Uploaded; layers], sent_bytes }
+            (image, Pushed { transfers: vec![Transfer::Uploaded; layers], sent_bytes })
         }
     };
     Ok(outcome(request, &image, &pushed, stages.finish()))

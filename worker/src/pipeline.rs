@@ -15,6 +15,7 @@ use slipway_artifact::FileSource;
 use slipway_proto::outcome::{BaseImage, Image, Layer, StageTime, Transfer};
 use slipway_proto::request::Base;
 use slipway_proto::{BuildRequest, Digest, Failure, Reason, Reference, Stage};
+use tokio::sync::watch;
 
 use crate::assemble::layer::Workshop;
 use crate::assemble::{self, ASSEMBLY_VERSION, Assembled};
@@ -24,7 +25,7 @@ use crate::config::Config;
 use crate::failure::StageError;
 use crate::known::Known;
 use crate::pulse::Pulse;
-use crate::push::{Pushed, Pusher, Uploads};
+use crate::push::{InTheMaking, Pushed, Pusher, Uploads};
 use crate::registry::{Registry, RegistryError};
 
 /// What a pipeline needs of the machine is not there.
@@ -52,6 +53,11 @@ pub trait Observer: Send + Sync {
     fn line(&self, line: &str);
     /// What shows that the build goes on.
     fn pulse(&self) -> Pulse;
+    /// Returns whether the build may still be worked on. Asked before what cannot be taken back;
+    /// what is returned after a `false` is not looked at.
+    fn holds(&self) -> bool {
+        true
+    }
 }
 
 /// Builds images. Cheap to clone.
@@ -152,12 +158,59 @@ impl Pipeline {
         &self.cache
     }
 
-    /// Resolves the base and assembles the image. An artifact that is not the one that the request
-    /// names is the failure of the build, whatever else its bytes lead to.
+    /// Makes an image and pushes it by digest while it is made: what is ready is sent while the
+    /// rest is not. No tag points at it yet, and a manifest comes only once the image is complete,
+    /// the observer still holds its build, and the artifact is known to be the one that the request
+    /// names; if it is not, that is the failure, whatever else its bytes lead to.
     ///
     /// # Errors
     ///
     /// When a stage fails.
+    pub async fn publish(
+        &self,
+        request: &Arc<BuildRequest>,
+        artifact: Arc<FileSource>,
+        verified: &Verified,
+        stages: &mut Stages,
+        observer: &dyn Observer,
+    ) -> Result<(Arc<Assembled>, Pushed), StageError> {
+        let making = watch::Sender::new(InTheMaking::default());
+        let receiver = making.subscribe();
+        let pusher = self.pusher(request, observer.pulse());
+        let make = async {
+            let image =
+                self.assemble_into(&making, request, artifact, verified, stages, observer).await?;
+            if !observer.holds() {
+                let failure = Failure::new(Reason::LeaseLost, "the build is another's by now");
+                return Err(StageError { transient: true, ..StageError::permanent(failure) });
+            }
+            stages.enter(Stage::Push, observer);
+            making.send_modify(|making| making.image = Some(Arc::clone(&image)));
+            // Only now: sending leaves a processor to the check.
+            Self::confirm(&image, verified).await?;
+            Ok(image)
+        };
+        // What is wrong with the image is told first, and ends the push.
+        let push = async { Ok(pusher.push(&receiver, verified).await) };
+        let (image, pushed) = tokio::try_join!(make, push)?;
+        let pushed = pushed?;
+        let count = |transfer| pushed.transfers.iter().filter(|t| **t == transfer).count();
+        observer.line(&format!(
+            "pushed {}: {} layers mounted, {} found, {} uploaded, {} sent",
+            image.manifest_digest,
+            count(Transfer::Mounted),
+            count(Transfer::Found),
+            count(Transfer::Uploaded),
+            bytes(pushed.sent_bytes)
+        ));
+        Ok((image, pushed))
+    }
+
+    /// Makes an image and keeps it here.
+    ///
+    /// # Errors
+    ///
+    /// When a stage fails, or the artifact is not the one that the request names.
     pub async fn assemble(
         &self,
         request: &Arc<BuildRequest>,
@@ -165,8 +218,24 @@ impl Pipeline {
         verified: &Verified,
         stages: &mut Stages,
         observer: &dyn Observer,
-    ) -> Result<Assembled, StageError> {
-        let assembled = self.assemble_unverified(request, artifact, stages, observer).await;
+    ) -> Result<Arc<Assembled>, StageError> {
+        let nobody = watch::Sender::new(InTheMaking::default());
+        let image =
+            self.assemble_into(&nobody, request, artifact, verified, stages, observer).await?;
+        Self::confirm(&image, verified).await?;
+        Ok(image)
+    }
+
+    async fn assemble_into(
+        &self,
+        making: &watch::Sender<InTheMaking>,
+        request: &Arc<BuildRequest>,
+        artifact: Arc<FileSource>,
+        verified: &Verified,
+        stages: &mut Stages,
+        observer: &dyn Observer,
+    ) -> Result<Arc<Assembled>, StageError> {
+        let assembled = self.assemble_unverified(making, request, artifact, stages, observer).await;
         let assembled = match assembled {
             Ok(assembled) => assembled,
             Err(error) => {
@@ -183,35 +252,42 @@ impl Pipeline {
                 layer.digest
             ));
         }
-        Ok(assembled)
+        Ok(Arc::new(assembled))
     }
 
+    /// Resolves the base and reads the artifact at the same time: neither needs the other.
     async fn assemble_unverified(
         &self,
+        making: &watch::Sender<InTheMaking>,
         request: &Arc<BuildRequest>,
         artifact: Arc<FileSource>,
         stages: &mut Stages,
         observer: &dyn Observer,
     ) -> Result<Assembled, StageError> {
         stages.enter(Stage::Resolve, observer);
-        let base = self.resolve(request, observer).await?;
-        stages.enter(Stage::Assemble, observer);
-        let request = Arc::clone(request);
         let workshop = Workshop {
             scratch: self.scratch.clone(),
             known: self.known.clone(),
             epoch: self.epoch,
             pulse: observer.pulse(),
         };
-        let assembled = tokio::task::spawn_blocking(move || {
-            assemble::assemble(&request, &artifact, base, &workshop)
+        let parts = tokio::task::spawn_blocking({
+            let (request, making) = (Arc::clone(request), making.clone());
+            move || {
+                assemble::make_parts(&request, &artifact, &workshop, &|layer| {
+                    making.send_modify(|making| making.layers.push(Arc::clone(layer)));
+                })
+            }
         });
-        let assembled = assembled.await.map_err(|error| {
+        let base = self.resolve(request, observer).await?.map(Arc::new);
+        making.send_modify(|making| making.base.clone_from(&base));
+        stages.enter(Stage::Assemble, observer);
+        let parts = parts.await.map_err(|error| {
             // The thread panicked: a bug, and perhaps one that only this artifact finds.
             let message = format!("the assembly broke down: {error}; please report it");
             StageError::permanent(Failure::new(Reason::AssembleFailed, message))
         })??;
-        Ok(assembled)
+        Ok(assemble::put_together(request, base, parts, self.epoch)?)
     }
 
     async fn resolve(
@@ -235,49 +311,12 @@ impl Pipeline {
 
     /// Waits until the artifact of an image is known to be the right one, and remembers what its
     /// layers came to. Nothing is published or remembered before.
-    ///
-    /// # Errors
-    ///
-    /// When it is another.
-    pub async fn confirm(image: &Assembled, verified: &Verified) -> Result<(), StageError> {
+    async fn confirm(image: &Assembled, verified: &Verified) -> Result<(), StageError> {
         verified.wait().await?;
         for layer in &image.layers {
             layer.remember();
         }
         Ok(())
-    }
-
-    /// Pushes blobs and manifest by digest. No tag points at them yet, and a manifest comes only
-    /// once the artifact is known to be the right one.
-    ///
-    /// # Errors
-    ///
-    /// When a registry refuses or fails, or the artifact is another.
-    pub async fn push(
-        &self,
-        request: &BuildRequest,
-        image: &Assembled,
-        verified: &Verified,
-        stages: &mut Stages,
-        observer: &dyn Observer,
-    ) -> Result<Pushed, StageError> {
-        stages.enter(Stage::Push, observer);
-        let pusher = self.pusher(request, observer.pulse());
-        // At once: sending leaves a processor to the check.
-        let (pushed, confirmed) =
-            tokio::join!(pusher.push(image, verified), Self::confirm(image, verified));
-        confirmed?;
-        let pushed = pushed?;
-        let count = |transfer| pushed.transfers.iter().filter(|t| **t == transfer).count();
-        observer.line(&format!(
-            "pushed {}: {} layers mounted, {} found, {} uploaded, {} sent",
-            image.manifest_digest,
-            count(Transfer::Mounted),
-            count(Transfer::Found),
-            count(Transfer::Uploaded),
-            bytes(pushed.sent_bytes)
-        ));
-        Ok(pushed)
     }
 
     /// Points one reference of the request at a pushed image. `writer` says to the registry's log
@@ -458,9 +497,7 @@ mod tests {
             async move {
                 let verified = Verified::by(std::future::ready(verified));
                 let mut stages = Stages::default();
-                let image =
-                    pipeline.assemble(request, artifact, &verified, &mut stages, observer).await?;
-                Pipeline::confirm(&image, &verified).await.map(|()| image)
+                pipeline.assemble(request, artifact, &verified, &mut stages, observer).await
             }
         };
         let error = assemble(b"wrong", Err(damaged.clone())).await.expect_err("it is damaged");

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! Brings an assembled image into its repositories: blobs in parallel, then the manifest, and
-//! tags only when told to.
+//! Brings an image into its repositories while it is made: each blob as soon as it is there, then
+//! the manifest, and tags only when told to.
 //!
 //! For each blob, the one request that is most likely to be all: a blob that its repository is
 //! known to hold is asked for, one that another repository of the registry holds is mounted, one
@@ -11,19 +11,22 @@
 
 mod place;
 
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use std::sync::Arc;
-
+use futures::StreamExt as _;
 use futures::future::try_join_all;
+use futures::stream::FuturesUnordered;
 use slipway_proto::id::SecretName;
 use slipway_proto::outcome::Transfer;
 use slipway_proto::{BuildRequest, Digest, Failure, Reason, Reference};
 use tokio::sync::watch;
 
+use crate::assemble::layer::Layer;
 use crate::assemble::manifest::MEDIA_TYPE;
 use crate::assemble::{AssembleError, Assembled};
-use crate::base::BaseLayer;
+use crate::base::ResolvedBase;
 use crate::cache::{Cache, CacheError};
 use crate::known::Known;
 use crate::pipeline::Verified;
@@ -119,6 +122,18 @@ impl PushError {
     }
 }
 
+/// What there is of an image that is being made. Each part goes to the repositories as soon as it
+/// is here, and the manifest once all of it is.
+#[derive(Debug, Default)]
+pub struct InTheMaking {
+    /// The base, when it is resolved.
+    pub base: Option<Arc<ResolvedBase>>,
+    /// The layers that were made, in any order.
+    pub layers: Vec<Arc<Layer>>,
+    /// The image, when it is complete.
+    pub image: Option<Arc<Assembled>>,
+}
+
 /// What a push moved.
 #[derive(Debug)]
 pub struct Pushed {
@@ -173,17 +188,21 @@ impl Pusher<'_> {
         repositories
     }
 
-    /// Pushes blobs and manifest, by digest, to every repository; manifests only once `verified`
-    /// says that the image may be published.
+    /// Pushes blobs and manifest, by digest, to every repository: blobs as they come, manifests
+    /// only once the image is complete and `verified` says that it may be published.
     ///
     /// # Errors
     ///
-    /// When a registry refuses or fails, or the image may not be published.
-    pub async fn push(&self, image: &Assembled, verified: &Verified) -> Result<Pushed, PushError> {
+    /// When a registry refuses or fails, or the image may not be published, or is never completed.
+    pub async fn push(
+        &self,
+        making: &watch::Receiver<InTheMaking>,
+        verified: &Verified,
+    ) -> Result<Pushed, PushError> {
         let sent = AtomicU64::new(0);
         let repositories = self.repositories();
         let first = Push { pusher: self, sent: &sent, verified, trusts_nothing: false };
-        let each = repositories.iter().map(|repository| self.push_to(repository, image, first));
+        let each = repositories.iter().map(|repository| self.push_to(repository, making, first));
         let transfers = try_join_all(each).await?;
         let first = transfers.into_iter().next().expect("a request has a reference");
         Ok(Pushed { transfers: first, sent_bytes: sent.into_inner() })
@@ -247,20 +266,20 @@ impl Pusher<'_> {
     async fn push_to(
         &self,
         repository: &Repository,
-        image: &Assembled,
+        making: &watch::Receiver<InTheMaking>,
         first: Push<'_>,
     ) -> Result<Vec<Transfer>, PushError> {
-        match Box::pin(first.push(repository, image)).await {
+        match Box::pin(first.push(repository, making.clone())).await {
             Err(PushError::Registry { source, .. }) if source.is_blob_unknown() => {
                 tracing::info!(
                     repository = repository.reference.name(),
                     "the registry lost a blob; pushing once more"
                 );
-                for blob in blobs(image) {
+                for blob in making.borrow().blobs() {
                     self.known.forget(repository, blob.digest);
                 }
                 let second = Push { trusts_nothing: true, ..first };
-                Box::pin(second.push(repository, image)).await
+                Box::pin(second.push(repository, making.clone())).await
             }
             pushed => pushed,
         }
@@ -282,11 +301,34 @@ impl Push<'_> {
     async fn push(
         &self,
         repository: &Repository,
-        image: &Assembled,
+        mut making: watch::Receiver<InTheMaking>,
     ) -> Result<Vec<Transfer>, PushError> {
-        let placed = blobs(image).map(|blob| self.place(repository, blob));
-        let mut transfers = try_join_all(placed).await?;
-        let _the_config = transfers.pop();
+        let mut begun = HashSet::new();
+        let mut placing = FuturesUnordered::new();
+        let mut placed = HashMap::new();
+        let image = loop {
+            let image = {
+                let now = making.borrow_and_update();
+                for blob in now.blobs().filter(|blob| begun.insert(blob.digest)) {
+                    let digest = blob.digest;
+                    placing.push(async move {
+                        self.place(repository, &blob).await.map(|transfer| (digest, transfer))
+                    });
+                }
+                now.image.clone()
+            };
+            if let Some(image) = image {
+                break image;
+            }
+            tokio::select! {
+                // Nobody makes it any more, for a reason that is told elsewhere.
+                changed = making.changed() => changed.map_err(|_| PushError::Withheld)?,
+                Some(done) = placing.next() => placed.extend([done?]),
+            }
+        };
+        while let Some(done) = placing.next().await {
+            placed.extend([done?]);
+        }
         if self.verified.wait().await.is_err() {
             return Err(PushError::Withheld);
         }
@@ -296,31 +338,34 @@ impl Push<'_> {
             .await
             .map_err(|source| failed(repository, source))?;
         self.sent.fetch_add(image.manifest.len() as u64, Ordering::Relaxed);
-        Ok(transfers)
+        let base = image.base.iter().flat_map(|base| &base.layers).map(|layer| layer.digest);
+        let made = image.layers.iter().map(|layer| layer.digest);
+        Ok(base.chain(made).map(|layer| placed[&layer]).collect())
     }
 }
 
-/// Returns the blobs of an image: the base's layers, those that were made, and the config.
-fn blobs<'a>(image: &'a Assembled) -> impl Iterator<Item = Blob<'a>> {
-    let base = image.base.iter().flat_map(|base| {
-        let blob = move |layer: &'a BaseLayer| Blob {
+impl InTheMaking {
+    /// Returns the blobs that are here: the base's layers, those that were made, and the config.
+    fn blobs(&self) -> impl Iterator<Item = Blob> {
+        let base = self.base.iter().flat_map(|base| {
+            base.layers.iter().map(|layer| Blob {
+                digest: layer.digest,
+                size: layer.size,
+                source: Source::Base(Arc::clone(base), layer.clone()),
+            })
+        });
+        let made = self.layers.iter().map(|layer| Blob {
             digest: layer.digest,
             size: layer.size,
-            source: Source::Base(base, layer),
-        };
-        base.layers.iter().map(blob)
-    });
-    let made = image.layers.iter().map(|layer| Blob {
-        digest: layer.digest,
-        size: layer.size,
-        source: Source::Made(layer),
-    });
-    let config = Blob {
-        digest: image.config_digest,
-        size: image.config.len() as u64,
-        source: Source::Config(&image.config),
-    };
-    base.chain(made).chain(std::iter::once(config))
+            source: Source::Made(Arc::clone(layer)),
+        });
+        let config = self.image.iter().map(|image| Blob {
+            digest: image.config_digest,
+            size: image.config.len() as u64,
+            source: Source::Config(image.config.clone()),
+        });
+        base.chain(made).chain(config)
+    }
 }
 
 fn failed(repository: &Repository, source: RegistryError) -> PushError {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use futures::future::BoxFuture;
 use slipway_artifact::store::{ArtifactStore, Fetched, StoreError};
-use slipway_proto::{BuildRequest, Failure, Reason, Stage};
+use slipway_proto::{BuildRequest, Stage};
 
 use crate::assemble::Assembled;
 use crate::config::Config;
@@ -19,18 +19,11 @@ use crate::pipeline::{self, Observer, Pipeline, PipelineError, Stages, Verified}
 use crate::pulse::Pulse;
 use crate::push::Pushed;
 
-/// The attempt that the stages work for.
-pub trait Attending: Observer {
-    /// Returns whether the attempt still holds its build. Asked before every step that others can
-    /// see; what is returned after a `false` is not looked at.
-    fn holds(&self) -> bool;
-}
-
 /// An image that stands in its registry by digest. No tag points at it yet.
 #[derive(Debug)]
 pub struct Made {
     /// The image.
-    pub image: Assembled,
+    pub image: Arc<Assembled>,
     /// How its blobs reached the registry.
     pub pushed: Pushed,
     /// The stages that it went through, the last of which goes on.
@@ -48,7 +41,7 @@ pub trait ImageStages: Send + Sync {
     fn make<'a>(
         &'a self,
         request: &'a Arc<BuildRequest>,
-        attempt: &'a dyn Attending,
+        attempt: &'a dyn Observer,
     ) -> BoxFuture<'a, Result<Made, StageError>>;
 
     /// Returns what writes the tags; nothing if there is no registry, and then no build has tags.
@@ -94,9 +87,8 @@ impl PipelineStages {
     async fn stages(
         &self,
         request: &Arc<BuildRequest>,
-        attempt: &dyn Attending,
+        observer: &dyn Observer,
     ) -> Result<Made, StageError> {
-        let observer: &dyn Observer = attempt;
         let pipeline = &self.pipeline;
         let mut stages = Stages::default();
         stages.enter(Stage::Fetch, observer);
@@ -116,12 +108,8 @@ impl PipelineStages {
         ));
         let Fetched { source, verification } = fetched;
         let verified = Verified::by(async { Ok(verification.wait().await?) });
-        let image = pipeline.assemble(request, source, &verified, &mut stages, observer).await?;
-        if !attempt.holds() {
-            let failure = Failure::new(Reason::LeaseLost, "the build is another's by now");
-            return Err(StageError { transient: true, ..StageError::permanent(failure) });
-        }
-        let pushed = pipeline.push(request, &image, &verified, &mut stages, observer).await?;
+        let published = pipeline.publish(request, source, &verified, &mut stages, observer);
+        let (image, pushed) = published.await?;
         Ok(Made { image, pushed, stages })
     }
 }
@@ -130,7 +118,7 @@ impl ImageStages for PipelineStages {
     fn make<'a>(
         &'a self,
         request: &'a Arc<BuildRequest>,
-        attempt: &'a dyn Attending,
+        attempt: &'a dyn Observer,
     ) -> BoxFuture<'a, Result<Made, StageError>> {
         Box::pin(self.stages(request, attempt))
     }

@@ -3,6 +3,8 @@
 //! The config of an image (OCI image specification, "Image Configuration"): the base's, with what
 //! recipe and request say on top.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
 use slipway_proto::{BuildRequest, Timestamp};
@@ -44,7 +46,7 @@ pub fn image_config(
     request: &BuildRequest,
     start: &Start,
     base: Option<&ResolvedBase>,
-    layers: &[Layer],
+    layers: &[Arc<Layer>],
     epoch: i64,
 ) -> Result<Bytes, AssembleError> {
     let nothing = Value::Null;

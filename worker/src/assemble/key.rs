@@ -5,6 +5,10 @@
 //! By its part of the artifact: everything that the layer is a function of, so that nothing of the
 //! artifact's content need be read to know it again. By its diff id: for a layer whose files are
 //! the same in another artifact. Both are cryptographic digests, since people choose what goes in.
+//!
+//! By its outline: what the artifact's directory says of its files, whose checksums anybody can
+//! forge. A record under such a key is only a hint that it is worth while to compute the diff id
+//! alone.
 
 use slipway_proto::Digest;
 use slipway_proto::request::Compression;
@@ -21,11 +25,43 @@ pub fn part(
     compression: Compression,
     epoch: i64,
 ) -> Digest {
-    let mut key = Key::new("layer by part");
+    let mut key = start("layer by part", compression);
+    key.field(artifact.as_bytes());
+    nodes(&mut key, planned, epoch, |_, _| {});
+    key.finish()
+}
+
+/// Returns the key of a layer as the artifact's directory describes it; none for an artifact that
+/// has no directory.
+#[must_use]
+pub fn outline(planned: &PlannedLayer, compression: Compression, epoch: i64) -> Option<Digest> {
+    let mut key = start("layer by outline", compression);
+    let mut is_whole = false;
+    nodes(&mut key, planned, epoch, |key, data| match data {
+        Data::Whole => is_whole = true,
+        Data::Entry(entry) => {
+            key.number(entry.size);
+            key.number(entry.crc32.into());
+        }
+    });
+    (!is_whole).then(|| key.finish())
+}
+
+fn start(kind: &str, compression: Compression) -> Key {
+    let mut key = Key::new(kind);
     key.number(ASSEMBLY_VERSION.into());
     key.field(compression.as_str().as_bytes());
+    key
+}
+
+/// Adds the files of a layer, without their bytes. `content` adds what there is to say of these.
+fn nodes(
+    key: &mut Key,
+    planned: &PlannedLayer,
+    epoch: i64,
+    mut content: impl FnMut(&mut Key, &Data),
+) {
     key.field(&epoch.to_le_bytes());
-    key.field(artifact.as_bytes());
     key.number(planned.nodes.len() as u64);
     for (path, node) in &planned.nodes {
         key.field(path.as_bytes());
@@ -42,16 +78,16 @@ pub fn part(
                 key.field(entry.name.as_bytes());
             }
         }
+        if let Node::File { data, .. } = node {
+            content(key, data);
+        }
     }
-    key.finish()
 }
 
 /// Returns the key of a tar archive as a layer.
 #[must_use]
 pub fn content(diff_id: Digest, compression: Compression) -> Digest {
-    let mut key = Key::new("layer by diff id");
-    key.number(ASSEMBLY_VERSION.into());
-    key.field(compression.as_str().as_bytes());
+    let mut key = start("layer by diff id", compression);
     key.field(diff_id.as_bytes());
     key.finish()
 }

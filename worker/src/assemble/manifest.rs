@@ -3,6 +3,7 @@
 //! The manifest of an image (OCI image specification, "Image Manifest Specification").
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::Serialize;
@@ -41,7 +42,7 @@ struct Descriptor {
 pub fn image_manifest(
     request: &BuildRequest,
     base: Option<&ResolvedBase>,
-    layers: &[Layer],
+    layers: &[Arc<Layer>],
     config_digest: Digest,
     config_size: usize,
 ) -> Bytes {

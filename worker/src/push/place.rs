@@ -3,6 +3,7 @@
 //! Brings one blob into one repository, with as few requests as what is known of both allows.
 
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
@@ -20,28 +21,26 @@ use crate::registry::{
 };
 
 /// Where the bytes of a blob come from.
-#[derive(Clone, Copy)]
-pub(super) enum Source<'a> {
+pub(super) enum Source {
     /// A layer of the base.
-    Base(&'a ResolvedBase, &'a BaseLayer),
+    Base(Arc<ResolvedBase>, BaseLayer),
     /// A layer that was made.
-    Made(&'a Layer),
+    Made(Arc<Layer>),
     /// The config.
-    Config(&'a Bytes),
+    Config(Bytes),
 }
 
 /// A blob that is to be in a repository.
-#[derive(Clone, Copy)]
-pub(super) struct Blob<'a> {
+pub(super) struct Blob {
     pub(super) digest: Digest,
     pub(super) size: u64,
-    pub(super) source: Source<'a>,
+    pub(super) source: Source,
 }
 
-impl Blob<'_> {
+impl Blob {
     /// Whether no registry can be expected to have it, so that asking is a request for nothing.
     fn is_fresh(&self) -> bool {
-        match self.source {
+        match &self.source {
             Source::Base(..) => false,
             Source::Made(layer) => !layer.is_known,
             Source::Config(_) => true,
@@ -50,7 +49,7 @@ impl Blob<'_> {
 
     /// Returns the repository of the target's registry that it is certainly in.
     fn origin(&self, target: &Repository) -> Option<&str> {
-        let Source::Base(base, _) = self.source else { return None };
+        let Source::Base(base, _) = &self.source else { return None };
         let source = &base.repository.reference;
         (source.registry() == target.reference.registry()).then(|| source.repository())
     }
@@ -61,7 +60,7 @@ impl Push<'_> {
     pub(super) async fn place(
         &self,
         target: &Repository,
-        blob: Blob<'_>,
+        blob: &Blob,
     ) -> Result<Transfer, PushError> {
         if blob.origin(target) == Some(target.reference.repository()) {
             return Ok(Transfer::Found);
@@ -78,7 +77,7 @@ impl Push<'_> {
         Ok(transfer)
     }
 
-    async fn bring(&self, target: &Repository, blob: Blob<'_>) -> Result<Transfer, PushError> {
+    async fn bring(&self, target: &Repository, blob: &Blob) -> Result<Transfer, PushError> {
         let known = self.pusher.known;
         let here = target.reference.repository();
         let mut holders = known.repositories(target, blob.digest);
@@ -134,7 +133,7 @@ impl Push<'_> {
         target: &Repository,
         mut session: Option<UploadSession>,
         refused: Option<&str>,
-        blob: Blob<'_>,
+        blob: &Blob,
     ) -> Result<Transfer, PushError> {
         let uploads = &self.pusher.uploads.0;
         let registry = target.reference.registry().to_owned();
@@ -152,7 +151,7 @@ impl Push<'_> {
             }
             self.pusher.known.forget(&sibling(target, other), blob.digest);
         }
-        match blob.source {
+        match &blob.source {
             Source::Config(bytes) => self.send_config(target, session, blob, bytes).await?,
             Source::Made(layer) => {
                 let content = layer.content().await?;
@@ -173,7 +172,7 @@ impl Push<'_> {
         &self,
         target: &Repository,
         mut session: Option<UploadSession>,
-        blob: Blob<'_>,
+        blob: &Blob,
         bytes: &Bytes,
     ) -> Result<(), PushError> {
         if session.is_none() {
@@ -194,7 +193,7 @@ impl Push<'_> {
         &self,
         target: &Repository,
         session: Option<UploadSession>,
-        blob: Blob<'_>,
+        blob: &Blob,
         base: &ResolvedBase,
         layer: &BaseLayer,
     ) -> Result<(), PushError> {
@@ -224,7 +223,7 @@ impl Push<'_> {
         &self,
         target: &Repository,
         session: Option<UploadSession>,
-        blob: Blob<'_>,
+        blob: &Blob,
         content: &(dyn Fn(u64) -> Pieces + Send + Sync),
     ) -> Result<(), PushError> {
         let alive = |offset| {

@@ -11,10 +11,10 @@ use futures::future::BoxFuture;
 use slipway_proto::{BuildId, BuildRequest, Digest, Stage, WorkerId};
 use slipway_worker::assemble::Assembled;
 use slipway_worker::failure::StageError;
-use slipway_worker::pipeline::{Pipeline, Stages};
+use slipway_worker::pipeline::{Observer, Pipeline, Stages};
 use slipway_worker::pulse::Pulse;
 use slipway_worker::push::Pushed;
-use slipway_worker::stages::{Attending, ImageStages, Made};
+use slipway_worker::stages::{ImageStages, Made};
 use slipway_worker::{Config, Worker};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -76,7 +76,7 @@ struct EmptyStages {
 }
 
 impl EmptyStages {
-    async fn stages(&self, request: &BuildRequest, attempt: &dyn Attending) -> Made {
+    async fn stages(&self, request: &BuildRequest, attempt: &dyn Observer) -> Made {
         let mut stages = Stages::default();
         for stage in STAGES.into_iter().take(self.announced) {
             stages.enter(stage, attempt);
@@ -96,7 +96,11 @@ impl EmptyStages {
             manifest: config,
             manifest_digest: digest,
         };
-        Made { image, pushed: Pushed { transfers: Vec::new(), sent_bytes: 0 }, stages }
+        Made {
+            image: Arc::new(image),
+            pushed: Pushed { transfers: Vec::new(), sent_bytes: 0 },
+            stages,
+        }
     }
 }
 
@@ -104,7 +108,7 @@ impl ImageStages for EmptyStages {
     fn make<'a>(
         &'a self,
         request: &'a Arc<BuildRequest>,
-        attempt: &'a dyn Attending,
+        attempt: &'a dyn Observer,
     ) -> BoxFuture<'a, Result<Made, StageError>> {
         Box::pin(async move { Ok(self.stages(request, attempt).await) })
     }

@@ -38,13 +38,13 @@ impl Fixture {
         Material { artifact: self.file(bytes), digest: Digest::of(bytes), compression }
     }
 
-    fn layers(&self, material: &Material) -> Result<Vec<Layer>, AssembleError> {
-        make_layers(plan(&material.artifact), material, &self.workshop)
+    fn layers(&self, material: &Material) -> Result<Vec<Arc<Layer>>, AssembleError> {
+        make_layers(plan(&material.artifact), material, &self.workshop, &|_| {})
     }
 
-    fn remembered_layers(&self, material: &Material) -> Vec<Layer> {
+    fn remembered_layers(&self, material: &Material) -> Vec<Arc<Layer>> {
         let layers = self.layers(material).expect("they are made");
-        layers.iter().for_each(Layer::remember);
+        layers.iter().for_each(|layer| layer.remember());
         layers
     }
 }
@@ -113,7 +113,7 @@ fn class(length: u32) -> Vec<u8> {
     (0..length).map(|n| (n / 7).wrapping_mul(0x9e37_79b1).to_le_bytes()[3] & 15).collect()
 }
 
-fn descriptors(layers: &[Layer]) -> Vec<(Digest, Digest, u64)> {
+fn descriptors(layers: &[Arc<Layer>]) -> Vec<(Digest, Digest, u64)> {
     layers.iter().map(|layer| (layer.diff_id, layer.digest, layer.size)).collect()
 }
 
@@ -134,7 +134,7 @@ fn a_layer_that_was_made_before_is_found_without_a_byte_of_content() {
         let first = fixture.layers(&material).expect("they are made");
         let again = fixture.layers(&material).expect("they are made");
         assert!(!again.iter().any(|layer| layer.is_known), "nothing was remembered");
-        first.iter().for_each(Layer::remember);
+        first.iter().for_each(|layer| layer.remember());
         // The list of entries is whole, their content is gone.
         let mut hollow = bytes.clone();
         let end = bytes.len() - 200;
@@ -163,12 +163,54 @@ fn a_changed_class_leaves_the_layer_of_the_libraries() {
             let second = of(&class(length + 1));
             assert_eq!(first[0].digest, second[0].digest);
             assert_ne!(first[1].digest, second[1].digest);
-            let known = |layers: &[Layer]| [layers[0].is_known, layers[1].is_known];
+            let known = |layers: &[Arc<Layer>]| [layers[0].is_known, layers[1].is_known];
             assert_eq!((known(&first), known(&second)), ([false, false], [true, false]));
             let bytes = stored_bytes(&second[0]);
             assert_eq!(Digest::of(&bytes), first[0].digest, "made from the second artifact");
         }
     }
+}
+
+/// Changes bytes so that their CRC-32 stays: by a multiple of its polynomial, bit by bit in the
+/// order in which the checksum takes them.
+fn forge(bytes: &mut [u8]) {
+    const POLYNOMIAL: u64 = 0x1_04c1_1db7;
+    for bit in (0..33).filter(|bit| POLYNOMIAL >> (32 - bit) & 1 == 1) {
+        bytes[1000 + bit / 8] ^= 1 << (bit % 8);
+    }
+}
+
+#[test]
+fn files_that_the_directory_of_the_artifact_describes_alike_are_told_apart() {
+    let (jar, class) = (nested(3_000_000), class(2_000_000));
+    let mut forged = jar.clone();
+    forge(&mut forged);
+    assert_eq!(crc32fast::hash(&jar), crc32fast::hash(&forged));
+    let of = |jar: &[u8]| archive(&[("lib/a.jar", jar), ("Main.class", &class)]);
+    for (compression, _) in Compression::ALL {
+        let fixture = Fixture::new();
+        let truth = fixture.remembered_layers(&fixture.material(&of(&jar), compression));
+        let layers = fixture.remembered_layers(&fixture.material(&of(&forged), compression));
+        assert_eq!([layers[0].is_known, layers[1].is_known], [false, true]);
+        assert_ne!(layers[0].diff_id, truth[0].diff_id);
+        assert_eq!(Digest::of(&stored_bytes(&layers[0])), layers[0].digest);
+        let elsewhere = Fixture::new();
+        let alone = elsewhere.layers(&elsewhere.material(&of(&forged), compression));
+        assert_eq!(descriptors(&layers), descriptors(&alone.expect("they are made")));
+    }
+}
+
+#[test]
+fn what_is_sent_longest_is_there_first() {
+    let fixture = Fixture::new();
+    let bytes = archive(&[("lib/a.class", &class(500_000)), ("a.jar", &nested(3_000_000))]);
+    let material = fixture.material(&bytes, Compression::Gzip);
+    let ready = std::sync::Mutex::new(Vec::new());
+    let pass_on = |layer: &Arc<Layer>| ready.lock().expect("alive").push(layer.title.clone());
+    let layers = make_layers(plan(&material.artifact), &material, &fixture.workshop, &pass_on);
+    let titles: Vec<_> = layers.expect("they are made").iter().map(|l| l.title.clone()).collect();
+    assert_eq!(titles, ["libraries", "classes"]);
+    assert_eq!(*ready.lock().expect("alive"), ["classes", "libraries"]);
 }
 
 #[test]
@@ -221,7 +263,8 @@ async fn a_record_that_lies_is_noticed_and_forgotten() {
     let fixture = Fixture::new();
     let bytes = archive(&[("lib/a.jar", &nested(1000)), ("Main.class", &class(1000))]);
     let material = fixture.material(&bytes, Compression::Gzip);
-    let [truth, _] = <[Layer; 2]>::try_from(fixture.layers(&material).expect("made")).expect("two");
+    let [truth, _] =
+        <[Arc<Layer>; 2]>::try_from(fixture.layers(&material).expect("made")).expect("two");
     let (diff_id, size) = (truth.diff_id, truth.size);
     let lie = LayerRecord { diff_id, digest: Digest::of(b"something else"), size };
     for key in truth.source.keys {
