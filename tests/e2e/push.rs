@@ -179,6 +179,26 @@ async fn a_repository_that_lost_what_it_was_known_to_have_gets_it_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_layer_is_sent_before_it_is_known_what_it_lies_on() {
+    let scene = Scene::start(&[]).await;
+    scene.put_base("library/base", &[1000]).await;
+    let base = format!("{}/library/base:1", scene.registry.address());
+    scene.rule_about("GET", "/library/base/manifests/", Misbehaviour::HoldAt { offset: 1 }, 1);
+    let id = scene.submit(&program(1, 1 << 20), "early/tool:1", json!({"base": base})).await;
+    scene.registry.held().await;
+    wait::until("the layer to be stored", wait::LATER, || async {
+        let requests = scene.registry.requests();
+        uploads(&requests).iter().any(|upload| upload.status == Some(201)).then_some(())
+    })
+    .await;
+    let requests = scene.registry.requests();
+    assert_eq!(count(&requests, "PUT", "/early/tool/manifests/"), 0, "{requests:#?}");
+    scene.registry.release();
+    assert_eq!(transfers(&scene.succeeded(&id).await), ["mounted", "uploaded"]);
+    assert_eq!(uploads(&scene.registry.requests()).len(), 1, "it was sent once");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn many_builds_with_one_layer_upload_it_once() {
     let scene = Scene::start(&["--slots=20"]).await;
     scene.rule("PUT", Misbehaviour::HoldAt { offset: CHUNK }, 1);
