@@ -8,6 +8,7 @@ mod counting;
 mod digests;
 mod elsewhere;
 mod fleet;
+mod floor;
 mod inputs;
 mod jar;
 mod killed;

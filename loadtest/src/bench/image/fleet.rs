@@ -99,6 +99,11 @@ impl Fleet {
         })
     }
 
+    /// Returns where an artifact lies that was uploaded.
+    pub(super) fn artifact(&self, digest: Digest) -> PathBuf {
+        self.directory.join("store/blobs/sha256").join(digest.hex())
+    }
+
     /// Starts a worker with two slots and an empty cache, alone in a pool of its name, and waits
     /// until the dispatcher knows it.
     pub(super) async fn add_worker(&mut self, name: &str) -> anyhow::Result<()> {

@@ -16,6 +16,8 @@ pub const METHOD: &str = "\
   that of worker and dispatcher (their threads' `schedstat`), without nats-server and without the client;
   memory is the worker's peak above what it held before its first build.
 - **Slipway --local**: the whole process. Its cache holds the base image's manifest, as a worker's does.
+- **Two slots**: as many builds as said, each with its own JAR into its own repository; and their JARs
+  sent by curl to the same registry, two at a time.
 - **umoci + skopeo**: `umoci insert`, `umoci config` and `skopeo copy`, on a layout that holds the base
   image already; the copy of that layout is not timed.
 - **buildah**: `from`, `copy`, `config`, `commit`, `push` on overlay storage that holds the base image.

@@ -1,13 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 
 //! Many builds at once on two slots: they may not take longer together than one after the other.
+//! Beside them, curl sends their artifacts to the same registry, also two at a time: where that
+//! alone takes longer than half of the time of one after the other, the machine is the bound.
 
 use std::path::Path;
 use std::time::Instant;
 
 use anyhow::Context as _;
 use serde_json::Value;
+use slipway_proto::Digest;
 
+use super::floor;
+use super::measure::run;
 use super::place::{BASE, Place};
 use super::{Bench, POOL, write};
 use crate::bench::inputs::{BootJar, Key};
@@ -48,6 +53,7 @@ impl Bench {
             // One of them: the others are made in the same way.
             let host = place.registry.address.clone();
             self.check("queued", &host, &format!("queued/{name}-0"), &digest).await;
+            let floor = self.two_at_a_time(&place, directory.path(), &documents).await?;
             let (count, bound) = (float(u64::from(*count)), float(u64::from(*count)) / 2.0 * one);
             eprintln!("bench: {count} queued: {wall:.0} ms, one alone {one:.0} ms");
             self.rows.push(Row {
@@ -57,12 +63,37 @@ impl Bench {
                     ("ms", number(wall)),
                     ("ms per build", number(wall / count)),
                     ("of half of them alone", number(wall / bound)),
+                    ("of curl, two at a time", number(wall / floor)),
                     ("busy", if busy { "yes" } else { "" }.to_owned()),
                 ],
                 goals: vec![Goal::at_most("no collapse", COLLAPSE * bound, wall, "ms")],
             });
         }
         Ok(())
+    }
+
+    /// Sends the artifacts of builds with curl, two at a time; returns how long that took, in
+    /// milliseconds.
+    async fn two_at_a_time(
+        &self,
+        place: &Place,
+        directory: &Path,
+        documents: &[Value],
+    ) -> anyhow::Result<f64> {
+        let mut lanes = [Vec::new(), Vec::new()];
+        for (number, document) in documents.iter().enumerate() {
+            let artifact = document["artifact"].as_str().context("a digest")?;
+            let digest: Digest = artifact.parse().context("a digest")?;
+            let host = &place.registry.address;
+            let (_, location) = floor::open(directory, host, "queued/floor", digest).await?;
+            lanes[number % 2].push(floor::send(&self.fleet.artifact(digest), &location));
+        }
+        let (one, other) = (self.part("lane")?, self.part("lane")?);
+        settle(self.settle).await;
+        let begun = Instant::now();
+        let [first, second] = lanes;
+        tokio::try_join!(run(one.path(), first), run(other.path(), second))?;
+        Ok(milliseconds(begun.elapsed()))
     }
 
     /// Uploads as many JARs as wanted, each of its own bytes, and returns the requests for their

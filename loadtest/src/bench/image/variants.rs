@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use slipway_proto::Digest;
 
 use super::Bench;
+use super::floor;
 use super::measure::{self, Cost, Meter, memory_bytes};
 use super::place::{BASE, Place, line};
 use crate::bench::machine::settle;
@@ -143,14 +144,10 @@ impl Bench {
         match variant {
             Variant::Floor => {
                 let (digest, _) = slipway::digest_file(task.file)?;
-                let url = format!("http://{}/v2/{}/blobs/uploads/", task.host(), task.repository);
-                let post =
-                    line(&["curl", "-sSf", "-X", "POST", "-D", "-", "-o", "/dev/null", &url]);
-                let (cost, printed) = measure::run(&self.directory, vec![post]).await?;
+                let opened = floor::open(&self.directory, task.host(), task.repository, digest);
+                let (cost, location) = opened.await?;
                 self.note(task, "POST before the floor", cost);
-                let location = printed.lines().find_map(|line| line.strip_prefix("Location: "));
-                let location = location.context("the registry names no location")?.trim();
-                Ok(Prepared::Floor { location: format!("{location}&digest={digest}") })
+                Ok(Prepared::Floor { location })
             }
             Variant::Queue => {
                 let dispatcher = self.fleet.dispatcher.id();
@@ -202,11 +199,7 @@ impl Bench {
         let commands = match prepared {
             Prepared::Queue { artifact } => return self.perform_queued(*artifact, task).await,
             Prepared::Local => return self.perform_locally(task).await,
-            Prepared::Floor { location } => {
-                let kind = "Content-Type: application/octet-stream";
-                // Without `Expect`, curl sends at once.
-                vec![line(&["curl", "-sSf", "-T", &file, "-H", kind, "-H", "Expect:", location])]
-            }
+            Prepared::Floor { location } => vec![floor::send(task.file, location)],
             Prepared::Umoci { layout } => {
                 let image = layout.display().to_string();
                 let (base, new) = (format!("{image}:base"), format!("{image}:new"));
