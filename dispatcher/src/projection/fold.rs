@@ -293,7 +293,10 @@ impl BatchFold<'_> {
         let project = event.source.strip_prefix("/projects/").unwrap_or_default();
         let found: Option<(i64, String)> = self
             .transaction
-            .prepare_cached("SELECT number, body FROM builds WHERE project = ?1 AND id = ?2")
+            .prepare_cached(
+                "SELECT number, body FROM builds JOIN bodies USING (number)
+                 WHERE project = ?1 AND id = ?2",
+            )
             .and_then(|mut statement| {
                 let row = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?));
                 statement.query_row(params![project, id.as_bytes()], row).optional()

@@ -12,7 +12,7 @@ use super::ProjectionError;
 
 /// The version of the tables and of what is folded into them. A file of another version is folded
 /// anew; raise it whenever a row would come out differently.
-const SCHEMA_VERSION: &str = "3";
+const SCHEMA_VERSION: &str = "4";
 
 /// How long a statement waits for another process's lock, as when two dispatchers share a file by
 /// mistake.
@@ -36,12 +36,13 @@ const LOG_BYTES: u32 = 64 * 1024 * 1024;
 /// at a moment when nobody reads from it, which must then be waited for.
 pub(super) const MAX_LOG_BYTES: u64 = 128 * 1024 * 1024;
 
-/// What lists do not need comes last in a row: SQLite reads a row from its start, and only as far
-/// as it must. States below 3 are those of unfinished builds: few of a million, so the index by
+/// The builds themselves stand apart, under the same numbers: they are most of the file, and who
+/// makes an index need not walk over them. States below 3 are those of unfinished builds: few of a million, so the index by
 /// supersede key stays small.
 const TABLES: &str = "
     DROP TABLE IF EXISTS meta;
     DROP TABLE IF EXISTS builds;
+    DROP TABLE IF EXISTS bodies;
     DROP TABLE IF EXISTS early;
     CREATE TABLE meta (key TEXT PRIMARY KEY, value NOT NULL) WITHOUT ROWID;
     CREATE TABLE builds (
@@ -56,9 +57,9 @@ const TABLES: &str = "
         accepted_at INTEGER NOT NULL,
         supersede_key TEXT,
         acceptance INTEGER NOT NULL,
-        body TEXT NOT NULL,
         UNIQUE (project, id)
     );
+    CREATE TABLE bodies (number INTEGER PRIMARY KEY, body TEXT NOT NULL);
     CREATE INDEX builds_by_supersede_key ON builds (project, supersede_key, acceptance, id)
         WHERE supersede_key IS NOT NULL AND state < 3;
     CREATE TABLE early (

@@ -53,7 +53,7 @@ fn contents(fixture: &Fixture) -> Vec<String> {
     let connection = schema::open_for_reading(&fixture.path()).expect("it opens");
     let builds = "SELECT concat_ws('|', project, hex(id), state, epoch, replays, repository, image,
                                    accepted_at, supersede_key, acceptance, body)
-                  FROM builds ORDER BY id";
+                  FROM builds JOIN bodies USING (number) ORDER BY id";
     let early = "SELECT concat_ws('|', hex(id), sequence, body) FROM early ORDER BY id, sequence";
     let meta = "SELECT concat_ws('|', key, value) FROM meta ORDER BY key";
     let mut all = Vec::new();
