@@ -106,7 +106,10 @@ impl Projection {
         let body: Option<String> = self
             .query(move |connection| {
                 connection
-                    .prepare_cached("SELECT body FROM builds WHERE project = ?1 AND id = ?2")?
+                    .prepare_cached(
+                        "SELECT body FROM builds JOIN bodies USING (number)
+                         WHERE project = ?1 AND id = ?2",
+                    )?
                     .query_row(params![project.as_str(), build.as_bytes()], |row| row.get(0))
                     .optional()
             })

@@ -15,6 +15,8 @@ use std::collections::hash_map::Entry;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Instant;
 
 use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior, params};
 use slipway_proto::event::{Event, EventBody, Queued};
@@ -22,6 +24,7 @@ use slipway_proto::{Build, BuildId, ProjectName, Timestamp};
 
 use super::row::{self, Columns, Row, integer};
 use super::{ProjectionError, schema};
+use crate::problem::chain;
 
 /// How many unfinished builds are kept parsed between batches. Each takes a few KiB; a build that
 /// is not among them is read from its row again.
@@ -61,6 +64,10 @@ pub(crate) struct Folder {
     active: HashMap<BuildId, Row>,
     /// Whether the indexes of lists are there, as readers see it.
     indexed: Arc<AtomicBool>,
+    /// Whether something was written without waiting for the disk.
+    unsynced: bool,
+    /// Waits for the disk after that.
+    syncing: Option<JoinHandle<()>>,
 }
 
 impl Folder {
@@ -74,8 +81,14 @@ impl Folder {
         let last_sequence = last_sequence(&connection).map_err(&refused)?;
         let has_indexes = schema::has_list_indexes(&connection).map_err(&refused)?;
         indexed.store(has_indexes, Ordering::Release);
+        let mut unsynced = schema::is_unsynced(&connection).map_err(&refused)?;
+        if unsynced && !has_indexes {
+            // In the middle of a rebuild.
+            unsynced = schema::write_unsynced(&connection).map_err(&refused)?;
+        }
         let (path, active) = (path.to_owned(), HashMap::new());
-        Ok(Self { connection, path, find, last_sequence, active, indexed })
+        let syncing = None;
+        Ok(Self { connection, path, find, last_sequence, active, indexed, unsynced, syncing })
     }
 
     /// Returns the sequence of the last event that was folded.
@@ -97,6 +110,10 @@ impl Folder {
         if !same || last < self.last_sequence {
             tracing::warn!("the events are another stream's than before; folding them anew");
             self.active.clear();
+            self.wait_for_disk();
+            // The file's mark goes with its contents; what is written from here on is waited for.
+            schema::write_synced(&self.connection).map_err(&refused)?;
+            self.unsynced = false;
             schema::reset(&self.connection).map_err(&refused)?;
             self.last_sequence = 0;
         }
@@ -107,6 +124,7 @@ impl Folder {
             tracing::info!(events = last, "folding all events; lists wait for the end of it");
             self.indexed.store(false, Ordering::Release);
             schema::drop_list_indexes(&self.connection).map_err(&refused)?;
+            self.unsynced = schema::write_unsynced(&self.connection).map_err(&refused)?;
         } else if !same || last == 0 {
             self.complete()?;
         }
@@ -116,12 +134,34 @@ impl Folder {
     /// Makes lists possible, now that the end of the events is reached: makes the indexes that a
     /// long rebuild, perhaps that of a process which crashed since, did without.
     pub(crate) fn complete(&mut self) -> Result<(), ProjectionError> {
-        if self.indexed.load(Ordering::Acquire) {
-            return Ok(());
+        let refused = schema::refused(&self.path);
+        if !self.indexed.load(Ordering::Acquire) {
+            let started = Instant::now();
+            schema::make_list_indexes(&self.connection).map_err(&refused)?;
+            self.indexed.store(true, Ordering::Release);
+            tracing::info!(elapsed = ?started.elapsed(), "lists are possible again");
         }
-        schema::make_list_indexes(&self.connection).map_err(schema::refused(&self.path))?;
-        self.indexed.store(true, Ordering::Release);
+        if self.unsynced {
+            schema::write_synced(&self.connection).map_err(&refused)?;
+            self.unsynced = false;
+            // It takes as long as the disk does for what is left of gigabytes; events go on.
+            let path = self.path.clone();
+            self.syncing = Some(std::thread::spawn(move || {
+                if let Err(error) = schema::sync(&path) {
+                    tracing::warn!(error = chain(&error), "a power cut would cost the projection");
+                }
+            }));
+        }
         Ok(())
+    }
+
+    /// Waits until all that was written without waiting for the disk is there.
+    pub(super) fn wait_for_disk(&mut self) {
+        if let Some(syncing) = self.syncing.take()
+            && syncing.join().is_err()
+        {
+            tracing::error!("the thread that waits for the disk panicked");
+        }
     }
 
     /// Folds a batch and returns how many of its events were new. On an error nothing is folded.
@@ -253,7 +293,10 @@ impl BatchFold<'_> {
         let project = event.source.strip_prefix("/projects/").unwrap_or_default();
         let found: Option<(i64, String)> = self
             .transaction
-            .prepare_cached("SELECT number, body FROM builds WHERE project = ?1 AND id = ?2")
+            .prepare_cached(
+                "SELECT number, body FROM builds JOIN bodies USING (number)
+                 WHERE project = ?1 AND id = ?2",
+            )
             .and_then(|mut statement| {
                 let row = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?));
                 statement.query_row(params![project, id.as_bytes()], row).optional()

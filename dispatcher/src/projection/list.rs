@@ -131,7 +131,7 @@ pub(super) fn rows(connection: &Connection, query: &ListQuery) -> rusqlite::Resu
     found.sort_unstable_by(|one, other| other.cmp(one));
     let more = found.len() > query.limit;
     found.truncate(query.limit);
-    let mut body = snapshot.prepare_cached("SELECT body FROM builds WHERE number = ?1")?;
+    let mut body = snapshot.prepare_cached("SELECT body FROM bodies WHERE number = ?1")?;
     let bodies = found
         .iter()
         .map(|(.., number)| body.query_row([number], |row| row.get(0)))

@@ -47,12 +47,12 @@ pub(super) fn write(transaction: &Transaction<'_>, row: &Row, body: &str) -> rus
     let columns = Columns::of(build);
     let state = list::state_number(columns.state);
     let (order, epoch) = (integer(columns.order), integer(columns.epoch));
-    match row.stored {
+    let number = match row.stored {
         None => {
             let mut statement = transaction.prepare_cached(
                 "INSERT INTO builds (project, id, state, repository, image, accepted_at,
-                                     supersede_key, acceptance, body, epoch, replays)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+                                     supersede_key, acceptance, epoch, replays)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
             )?;
             statement.insert(params![
                 request.project.as_str(),
@@ -63,32 +63,29 @@ pub(super) fn write(transaction: &Transaction<'_>, row: &Row, body: &str) -> rus
                 build.accepted_at.as_microsecond(),
                 request.supersede_key,
                 order,
-                body,
                 epoch,
                 columns.replays
-            ])
+            ])?
         }
-        Some((number, stored)) if stored == columns => {
-            let sql = "UPDATE builds SET body = ?2 WHERE number = ?1";
-            transaction.prepare_cached(sql)?.execute(params![number, body])?;
-            Ok(number)
-        }
+        Some((number, stored)) if stored == columns => number,
         Some((number, stored))
             if (stored.state, stored.order) == (columns.state, columns.order) =>
         {
-            let sql = "UPDATE builds SET body = ?2, epoch = ?3, replays = ?4 WHERE number = ?1";
-            let values = params![number, body, epoch, columns.replays];
-            transaction.prepare_cached(sql)?.execute(values)?;
-            Ok(number)
+            let sql = "UPDATE builds SET epoch = ?2, replays = ?3 WHERE number = ?1";
+            transaction.prepare_cached(sql)?.execute(params![number, epoch, columns.replays])?;
+            number
         }
         Some((number, _)) => {
-            let sql = "UPDATE builds SET body = ?2, epoch = ?3, replays = ?4,
-                                         state = ?5, acceptance = ?6 WHERE number = ?1";
-            let values = params![number, body, epoch, columns.replays, state, order];
+            let sql = "UPDATE builds SET epoch = ?2, replays = ?3, state = ?4, acceptance = ?5
+                       WHERE number = ?1";
+            let values = params![number, epoch, columns.replays, state, order];
             transaction.prepare_cached(sql)?.execute(values)?;
-            Ok(number)
+            number
         }
-    }
+    };
+    let sql = "INSERT OR REPLACE INTO bodies VALUES (?1, ?2)";
+    transaction.prepare_cached(sql)?.execute(params![number, body])?;
+    Ok(number)
 }
 
 /// Writes a number as SQLite holds it.

@@ -12,7 +12,7 @@ use super::ProjectionError;
 
 /// The version of the tables and of what is folded into them. A file of another version is folded
 /// anew; raise it whenever a row would come out differently.
-const SCHEMA_VERSION: &str = "3";
+const SCHEMA_VERSION: &str = "4";
 
 /// How long a statement waits for another process's lock, as when two dispatchers share a file by
 /// mistake.
@@ -36,12 +36,13 @@ const LOG_BYTES: u32 = 64 * 1024 * 1024;
 /// at a moment when nobody reads from it, which must then be waited for.
 pub(super) const MAX_LOG_BYTES: u64 = 128 * 1024 * 1024;
 
-/// What lists do not need comes last in a row: SQLite reads a row from its start, and only as far
-/// as it must. States below 3 are those of unfinished builds: few of a million, so the index by
+/// The builds themselves stand apart, under the same numbers: they are most of the file, and who
+/// makes an index need not walk over them. States below 3 are those of unfinished builds: few of a million, so the index by
 /// supersede key stays small.
 const TABLES: &str = "
     DROP TABLE IF EXISTS meta;
     DROP TABLE IF EXISTS builds;
+    DROP TABLE IF EXISTS bodies;
     DROP TABLE IF EXISTS early;
     CREATE TABLE meta (key TEXT PRIMARY KEY, value NOT NULL) WITHOUT ROWID;
     CREATE TABLE builds (
@@ -56,9 +57,9 @@ const TABLES: &str = "
         accepted_at INTEGER NOT NULL,
         supersede_key TEXT,
         acceptance INTEGER NOT NULL,
-        body TEXT NOT NULL,
         UNIQUE (project, id)
     );
+    CREATE TABLE bodies (number INTEGER PRIMARY KEY, body TEXT NOT NULL);
     CREATE INDEX builds_by_supersede_key ON builds (project, supersede_key, acceptance, id)
         WHERE supersede_key IS NOT NULL AND state < 3;
     CREATE TABLE early (
@@ -91,11 +92,20 @@ pub(super) fn open(path: &Path) -> Result<Connection, ProjectionError> {
     if let Some(directory) = path.parent() {
         std::fs::create_dir_all(directory).map_err(io)?;
     }
-    match try_open(path) {
-        Err(error) if is_broken(&error) => {
+    let opened = try_open(path);
+    let broken = match &opened {
+        Err(error) if is_broken(error) => Some(error.to_string()),
+        Ok(connection) if is_torn(connection).map_err(refused(path))? => {
+            Some("the machine stopped before all of it was on the disk".to_owned())
+        }
+        _ => None,
+    };
+    match broken {
+        Some(error) => {
+            drop(opened);
             tracing::warn!(
                 path = %path.display(),
-                %error,
+                error,
                 "the projection is broken; it is folded anew from the events"
             );
             for suffix in ["", "-wal", "-shm"] {
@@ -110,8 +120,76 @@ pub(super) fn open(path: &Path) -> Result<Connection, ProjectionError> {
             }
             try_open(path).map_err(refused(path))
         }
-        outcome => outcome.map_err(refused(path)),
+        None => opened.map_err(refused(path)),
     }
+}
+
+/// The key in `meta` under which stands during which run of the machine the file was written
+/// without waiting for the disk.
+const UNSYNCED: &str = "unsynced";
+
+/// Returns what names this run of the machine's kernel, where that is known. What a process wrote
+/// outlives the process without any wait for the disk, but not the machine.
+fn boot() -> Option<String> {
+    let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    Some(id.trim().to_owned()).filter(|id| !id.is_empty())
+}
+
+/// Returns whether the machine stopped while the file was written without waiting for the disk.
+fn is_torn(connection: &Connection) -> rusqlite::Result<bool> {
+    Ok(unsynced(connection)?.is_some_and(|written| boot().is_none_or(|boot| boot != written)))
+}
+
+/// Returns whether the file is one that was written without waiting for the disk.
+pub(super) fn is_unsynced(connection: &Connection) -> rusqlite::Result<bool> {
+    Ok(unsynced(connection)?.is_some())
+}
+
+fn unsynced(connection: &Connection) -> rusqlite::Result<Option<String>> {
+    let sql = "SELECT value FROM meta WHERE key = ?1";
+    connection.query_row(sql, [UNSYNCED], |row| row.get(0)).optional()
+}
+
+/// From now on nothing waits for the disk: a checkpoint of a long rebuild otherwise spends more
+/// time on that than on folding. The file then says so, which must be on the disk before; after a
+/// power cut it is worth nothing, and is made anew (see [`open`]). Returns whether it is so.
+pub(super) fn write_unsynced(connection: &Connection) -> rusqlite::Result<bool> {
+    let Some(boot) = boot() else { return Ok(false) };
+    if !is_unsynced(connection)? {
+        connection.execute("INSERT INTO meta VALUES (?1, ?2)", [UNSYNCED, &boot])?;
+        let busy: bool =
+            connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
+        if busy {
+            return forget_unsynced(connection).map(|()| false);
+        }
+    }
+    connection.execute_batch("PRAGMA synchronous = OFF")?;
+    Ok(true)
+}
+
+/// From now on checkpoints wait for the disk again. What was written before may not be there yet.
+pub(super) fn write_synced(connection: &Connection) -> rusqlite::Result<()> {
+    connection.execute_batch("PRAGMA synchronous = NORMAL")
+}
+
+/// Waits until all that was written before is on the disk, and then says so in the file.
+pub(super) fn sync(path: &Path) -> Result<(), ProjectionError> {
+    let io = |source| ProjectionError::Io { path: path.display().to_string(), source };
+    let mut log = path.as_os_str().to_owned();
+    log.push("-wal");
+    for file in [Path::new(&log), path] {
+        std::fs::File::open(file).and_then(|file| file.sync_all()).map_err(io)?;
+    }
+    let forget = || {
+        let connection = Connection::open(path)?;
+        settled(&connection)?;
+        forget_unsynced(&connection)
+    };
+    forget().map_err(refused(path))
+}
+
+fn forget_unsynced(connection: &Connection) -> rusqlite::Result<()> {
+    connection.execute("DELETE FROM meta WHERE key = ?1", [UNSYNCED]).map(|_| ())
 }
 
 /// Sets what writer and readers have in common.

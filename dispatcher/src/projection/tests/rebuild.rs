@@ -53,7 +53,7 @@ fn contents(fixture: &Fixture) -> Vec<String> {
     let connection = schema::open_for_reading(&fixture.path()).expect("it opens");
     let builds = "SELECT concat_ws('|', project, hex(id), state, epoch, replays, repository, image,
                                    accepted_at, supersede_key, acceptance, body)
-                  FROM builds ORDER BY id";
+                  FROM builds JOIN bodies USING (number) ORDER BY id";
     let early = "SELECT concat_ws('|', hex(id), sequence, body) FROM early ORDER BY id, sequence";
     let meta = "SELECT concat_ws('|', key, value) FROM meta ORDER BY key";
     let mut all = Vec::new();
@@ -137,6 +137,65 @@ async fn a_crash_in_the_middle_of_a_rebuild_costs_nothing_that_was_folded() {
     folder.align(1, MANY).expect("it aligns");
     assert_eq!(projection.list(query).await.expect("it is listed").builds, found);
     lists_are_runs_of_indexes(&fixture);
+}
+
+/// What the file says of being written without waiting for the disk.
+fn unsynced(fixture: &Fixture) -> Option<String> {
+    let connection = schema::open_for_reading(&fixture.path()).expect("it opens");
+    let sql = "SELECT value FROM meta WHERE key = 'unsynced'";
+    connection.query_row(sql, [], |row| row.get(0)).optional().expect("SQL")
+}
+
+#[tokio::test]
+async fn a_rebuild_that_a_power_cut_ended_starts_over() {
+    let fixture = Fixture::new();
+    let build = testing::build("team", "r.example/app:1");
+    let fold = |folder: &mut Folder| {
+        folder.fold(&[stored(1, Event::queued(&build))]).expect("it folds");
+    };
+    let cut = || {
+        let connection = Connection::open(fixture.path()).expect("it opens");
+        let sql = "UPDATE meta SET value = 'another run' WHERE key = 'unsynced'";
+        connection.execute(sql, []).expect("SQL")
+    };
+    let (_, mut folder) = fixture.open();
+    folder.align(1, MANY).expect("it aligns");
+    assert!(unsynced(&fixture).is_some());
+    fold(&mut folder);
+    drop(folder);
+    assert_eq!(cut(), 1);
+    let (projection, mut folder) = fixture.open();
+    assert_eq!((folder.last_sequence(), get(&projection, &build).await), (0, None));
+    assert_eq!(unsynced(&fixture), None);
+
+    // Nothing is left of that when the disk has everything, or when the process alone ended.
+    folder.align(1, MANY).expect("it aligns");
+    fold(&mut folder);
+    folder.complete().expect("it completes");
+    folder.wait_for_disk();
+    assert_eq!(unsynced(&fixture), None);
+    folder.align(2, MANY).expect("it aligns");
+    fold(&mut folder);
+    drop(folder);
+    let (_, mut folder) = fixture.open();
+    assert_eq!(folder.last_sequence(), 1, "the process alone ended");
+    assert!(unsynced(&fixture).is_some());
+    folder.complete().expect("it completes");
+    folder.wait_for_disk();
+    drop(folder);
+    assert_eq!(cut(), 0);
+    let (projection, folder) = fixture.open();
+    assert_eq!((folder.last_sequence(), get(&projection, &build).await), (1, Some(build)));
+}
+
+#[tokio::test]
+async fn a_stream_made_anew_in_the_middle_of_a_rebuild_leaves_no_mark() {
+    let fixture = Fixture::new();
+    let (_, mut folder) = fixture.open();
+    folder.align(1, MANY).expect("it aligns");
+    assert!(unsynced(&fixture).is_some());
+    folder.align(2, 0).expect("it aligns");
+    assert_eq!(unsynced(&fixture), None);
 }
 
 #[tokio::test]

@@ -19,8 +19,8 @@ const DEEP: u32 = 200;
 pub(crate) async fn all(system: &System, times: u32) -> anyhow::Result<Value> {
     let mut connection = Connection::open(system.address()).await?;
     let mut report = Map::new();
-    let list = "/v1/projects/team-3/builds";
-    let tagged = events::image(3)?;
+    let list = "/v1/projects/team-5/builds";
+    let tagged = events::image(5)?;
     let mut questions = vec![
         ("list".to_owned(), list.to_owned()),
         ("list_100".to_owned(), format!("{list}?limit=100")),
@@ -73,13 +73,13 @@ async fn deep(connection: &mut Connection, list: &str) -> anyhow::Result<Value> 
 
 /// Opens builds from all over the history.
 async fn open(connection: &mut Connection, times: u32) -> anyhow::Result<(Quantiles, usize)> {
-    let list = "/v1/projects/team-3/builds?state=succeeded&limit=100";
+    let list = "/v1/projects/team-5/builds?state=succeeded&limit=100";
     let (_, answer) = ask(connection, list).await?;
     let builds = answer["builds"].as_array().context("a list")?;
     let ids: Vec<&str> = builds.iter().filter_map(|build| build["id"].as_str()).collect();
     let mut taken = Vec::new();
     for id in ids.iter().cycle().take(usize::try_from(times)?) {
-        let (time, _) = ask(connection, &format!("/v1/projects/team-3/builds/{id}")).await?;
+        let (time, _) = ask(connection, &format!("/v1/projects/team-5/builds/{id}")).await?;
         taken.push(time);
     }
     Ok((Quantiles::of(taken), ids.len()))

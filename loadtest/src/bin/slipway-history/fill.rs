@@ -33,17 +33,18 @@ const WINDOW: usize = 2000;
 
 /// Publishes the events of so many builds, unless the stream holds some already.
 pub(crate) async fn fill(system: &mut System, builds: u64) -> anyhow::Result<Value> {
+    let jetstream = system.jetstream().await?;
+    let subjects = Subjects::default();
+    if let Ok(stream) = jetstream.get_stream(subjects.events_stream()).await
+        && let state = &stream.cached_info().state
+        && state.messages > 0
+    {
+        archived(&stream).await?;
+        return Ok(json!({"events": state.messages, "bytes": state.bytes}));
+    }
     // Makes the streams.
     system.restart().await?;
     system.stop_dispatcher().await?;
-    let jetstream = system.jetstream().await?;
-    let subjects = Subjects::default();
-    let stream = jetstream.get_stream(subjects.events_stream()).await?;
-    let messages = stream.cached_info().state.messages;
-    if messages > 0 {
-        archived(&stream).await?;
-        return Ok(json!({"events": messages, "bytes": stream.cached_info().state.bytes}));
-    }
     let started = Instant::now();
     let mut unconfirmed = VecDeque::new();
     let mut published = 0_u64;

@@ -2,14 +2,15 @@
 
 //! The binary `slipway-history`: fills a nats-server with the events of very many builds and
 //! measures what a dispatcher makes of them: how fast it folds them from nothing, how soon it is
-//! ready when it has folded them before, how long lists take, and how fast an event reaches a
-//! thousand subscribers. JSON on stdout.
+//! ready when it has folded them before, how long lists take, how fast an event reaches a thousand
+//! subscribers, and whether it keeps up with events at a steady rate. JSON on stdout.
 
 mod ask;
 mod events;
 mod fanout;
 mod fill;
 mod http;
+mod sustained;
 mod system;
 
 use std::path::PathBuf;
@@ -42,6 +43,15 @@ struct Options {
     /// How many events they are sent
     #[arg(long, default_value_t = 300)]
     told: u32,
+    /// For how many seconds events are published at a steady rate; 0 leaves that part out
+    #[arg(long, value_name = "SECONDS", default_value_t = 0)]
+    sustained: u32,
+    /// How many of them a second
+    #[arg(long, default_value_t = 5000)]
+    rate: u32,
+    /// How many clients follow them, each one of the twenty projects
+    #[arg(long, default_value_t = 40)]
+    followers: u64,
 }
 
 fn main() -> anyhow::Result<()> {
@@ -71,8 +81,10 @@ async fn measure(options: &Options) -> anyhow::Result<serde_json::Value> {
     let restarted = system.restart().await?;
     let asked = ask::all(&system, options.asks).await?;
     let told = fanout::measure(&system, options.subscribers, options.told).await?;
+    let sustained = sustained::measure(&system, options).await?;
     drop(temporary);
     Ok(serde_json::json!({
         "fill": filled, "rebuild": rebuilt, "restart": restarted, "ask": asked, "fanout": told,
+        "sustained": sustained,
     }))
 }

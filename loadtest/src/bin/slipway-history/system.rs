@@ -142,7 +142,9 @@ impl System {
     /// Returns how much processor time and memory the dispatcher has used so far.
     pub(crate) fn usage(&self) -> anyhow::Result<Value> {
         let id = self.dispatcher.as_ref().and_then(Child::id);
-        Ok(json!({"cpu_s": cpu_s(id)?, "peak_bytes": peak_bytes(id)?}))
+        Ok(json!({
+            "cpu_s": cpu_s(id)?, "bytes": bytes(id, "VmRSS:")?, "peak_bytes": peak_bytes(id)?,
+        }))
     }
 
     async fn events(&self) -> anyhow::Result<u64> {
@@ -177,9 +179,14 @@ fn cpu_s(id: Option<u32>) -> anyhow::Result<f64> {
 
 /// Reads the largest resident size of a process so far.
 fn peak_bytes(id: Option<u32>) -> anyhow::Result<u64> {
+    bytes(id, "VmHWM:")
+}
+
+/// Reads a size that the system knows of a process.
+fn bytes(id: Option<u32>, name: &str) -> anyhow::Result<u64> {
     let id = id.context("the process has ended")?;
     let text = std::fs::read_to_string(format!("/proc/{id}/status"))?;
-    let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("it is there")?;
+    let line = text.lines().find_map(|line| line.strip_prefix(name)).context("it is there")?;
     let kib: u64 = line.trim().trim_end_matches(" kB").parse()?;
     Ok(kib * 1024)
 }
