@@ -234,7 +234,10 @@ impl Queue {
     pub async fn read_states(&self) -> Result<StateReader, ReadError> {
         let bucket = self.subjects.state_bucket();
         let (stream, filter) = (format!("KV_{bucket}"), format!("$KV.{bucket}.>"));
-        let reader = Reader::open(self, &stream, &filter, DeliverPolicy::LastPerSubject).await?;
+        // Each subject holds one message, so all of them are the last ones. Asked for the last of
+        // each subject, nats-server 2.9.10 counts every record anew for each change that it delivers
+        // to a reader that keeps up.
+        let reader = Reader::open(self, &stream, &filter, DeliverPolicy::All).await?;
         Ok(StateReader { reader })
     }
 }
