@@ -12,6 +12,7 @@ use slipway_proto::{Build, BuildRequest, Digest, ProjectName, Timestamp, codec};
 
 use crate::Queue;
 use crate::connection::REQUEST_TIMEOUT;
+use crate::json;
 
 /// Names of the headers on a build request.
 pub mod header {
@@ -214,8 +215,7 @@ impl Queue {
         let mut headers = HeaderMap::new();
         headers.insert(header::BUILD_ID, event.subject.to_string());
         headers.insert("content-type", "application/cloudevents+json");
-        let payload = serde_json::to_vec(event).expect("an event is always valid JSON");
-        (subject, headers, payload.into())
+        (subject, headers, json::bytes(event))
     }
 
     pub(crate) async fn store(
