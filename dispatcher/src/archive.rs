@@ -23,6 +23,7 @@ use futures::{Stream, StreamExt as _, TryStreamExt as _};
 use slipway_artifact::{ArtifactStore, StoreError};
 use slipway_proto::{Build, BuildId, Phase, ProjectName, Timestamp};
 use slipway_queue::Queue;
+use slipway_queue::log::LogEnd;
 use slipway_queue::read::ReadError;
 use tokio_util::sync::CancellationToken;
 
@@ -152,10 +153,11 @@ impl Archiver {
             return acknowledge(message, AckKind::Ack).await;
         };
         let Some(kept) = self.store.get_log(&project, build).await? else {
-            if self.is_being_written(message, &project, build).await? {
+            let end = self.end(&project, build).await?;
+            if is_being_written(message, end.as_ref())? {
                 return acknowledge(message, AckKind::Nak(Some(LOOK_AGAIN))).await;
             }
-            let log = self.log(&project, build).await?;
+            let log = self.log(&project, build, end).await?;
             return self.keep(message, &project, build, log).await;
         };
         let records = self.queue.records();
@@ -169,7 +171,8 @@ impl Archiver {
             }
             // Whole, in memory: such builds are few, and logs are small.
             let kept = whole(kept).await?;
-            let log = whole(self.log(&project, build).await?).await?;
+            let end = self.end(&project, build).await?;
+            let log = whole(self.log(&project, build, end).await?).await?;
             if let Some(log) = both(&kept, &log) {
                 let log = futures::stream::iter([Ok::<_, ReadError>(log)]);
                 return self.keep(message, &project, build, log).await;
@@ -181,30 +184,26 @@ impl Archiver {
         acknowledge(message, AckKind::Ack).await
     }
 
-    /// Returns whether a worker that did not give the build its outcome is still to end the log.
-    async fn is_being_written(
+    /// Looks where the log ends as far as the stream holds it.
+    async fn end(
         &self,
-        message: &async_nats::jetstream::Message,
         project: &ProjectName,
         build: BuildId,
-    ) -> Result<bool, ArchiveError> {
-        let told = message.info().map_err(ArchiveError::Acknowledge)?.published;
-        let now = Timestamp::now().as_nanosecond();
-        if now - told.unix_timestamp_nanos() > KEPT.as_nanos().cast_signed() {
-            return Ok(false);
-        }
+    ) -> Result<Option<LogEnd>, ArchiveError> {
         let end = tokio::time::timeout(DEADLINE, self.queue.end_of_log(project, build)).await?;
-        Ok(end.map_err(ArchiveError::End)?.is_some_and(|end| !end.is_closed))
+        end.map_err(ArchiveError::End)
     }
 
-    /// Reads what the stream holds of a log.
+    /// Reads what the stream holds of a log, up to its end.
     async fn log(
         &self,
         project: &ProjectName,
         build: BuildId,
+        end: Option<LogEnd>,
     ) -> Result<impl Stream<Item = Result<Bytes, ReadError>> + Send + use<>, ArchiveError> {
-        let log = tokio::time::timeout(DEADLINE, self.queue.whole_log(project, build)).await??;
-        Ok(log.map_ok(|chunk| chunk.payload))
+        let Some(end) = end else { return Ok(futures::stream::empty().left_stream()) };
+        let log = self.queue.log_up_to(project, build, end);
+        Ok(tokio::time::timeout(DEADLINE, log).await??.right_stream())
     }
 
     /// Keeps a log, and has the outcome delivered again to remove it from the stream.
@@ -219,6 +218,19 @@ impl Archiver {
         self.metrics.logs_archived.fetch_add(1, Ordering::Relaxed);
         acknowledge(message, AckKind::Nak(Some(KEPT))).await
     }
+}
+
+/// Returns whether a worker that did not give the build its outcome is still to end the log.
+fn is_being_written(
+    message: &async_nats::jetstream::Message,
+    end: Option<&LogEnd>,
+) -> Result<bool, ArchiveError> {
+    let told = message.info().map_err(ArchiveError::Acknowledge)?.published;
+    let now = Timestamp::now().as_nanosecond();
+    if now - told.unix_timestamp_nanos() > KEPT.as_nanos().cast_signed() {
+        return Ok(false);
+    }
+    Ok(end.is_some_and(|end| !end.is_closed))
 }
 
 /// Reads a log to its end.

@@ -41,6 +41,10 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// stopped when another takes over.
 const ACTS_FOR: Duration = Duration::from_secs(6);
 
+/// How long changes are left to gather when all were read. A record holds one state, so of a build
+/// that goes through several meanwhile only the last is read; each repair comes so much later.
+const GATHERED: Duration = Duration::from_millis(500);
+
 /// How long giving the lease up may take at the end; it ends by itself otherwise.
 const GIVE_UP_WITHIN: Duration = Duration::from_secs(1);
 
@@ -152,7 +156,7 @@ async fn read(app: &App, memory: &Mutex<Memory>, backoff: &mut Backoff) -> Resul
     let mut reader = app.queue.read_states().await?;
     let mut old = reader.pending();
     loop {
-        let (seen, _pending) = tokio::select! {
+        let (seen, pending) = tokio::select! {
             next = reader.next() => next?,
             _ = connections.changed() => return Ok(()),
         };
@@ -161,6 +165,12 @@ async fn read(app: &App, memory: &Mutex<Memory>, backoff: &mut Backoff) -> Resul
         old = old.saturating_sub(1);
         memory.lock().unwrap_or_else(PoisonError::into_inner).note(seen, since);
         backoff.reset();
+        if pending == 0 {
+            tokio::select! {
+                () = tokio::time::sleep(GATHERED) => {}
+                _ = connections.changed() => return Ok(()),
+            }
+        }
     }
 }
 

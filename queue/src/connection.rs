@@ -16,7 +16,7 @@ use crate::record::Records;
 ///
 /// Too low, and a server that flushes its disk looks dead; too high, and a client of the HTTP API
 /// waits as long for its 503.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How often the client pings the server; a dead connection is noticed after two of them.
 const PING_INTERVAL: Duration = Duration::from_secs(10);

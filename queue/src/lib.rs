@@ -15,6 +15,7 @@ pub mod dead;
 pub mod durability;
 pub mod events;
 pub mod failpoint;
+mod json;
 pub mod lease;
 pub mod log;
 pub mod presence;

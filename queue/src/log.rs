@@ -3,17 +3,25 @@
 //! Chunks of build logs in the stream `LOGS`.
 
 use async_nats::jetstream::consumer::DeliverPolicy;
-use async_nats::jetstream::message::PublishMessage;
+use async_nats::jetstream::message::{PublishMessage, StreamMessage};
 use bytes::Bytes;
-use futures::Stream;
+use futures::{Stream, StreamExt as _, TryStreamExt as _};
 use slipway_proto::state::Epoch;
 use slipway_proto::{BuildId, Digest, ProjectName};
 
 use crate::Queue;
 use crate::read::{Message, ReadError, Reader, is_missing};
 
+/// The claim of a chunk's attempt.
+const EPOCH: &str = "Slipway-Log-Epoch";
+/// A chunk's number within its attempt.
+const NUMBER: &str = "Slipway-Log-Chunk";
 /// On the last chunk of an attempt: the digest of all its lines.
 const DIGEST: &str = "Slipway-Log-Digest";
+
+/// Up to how many chunks a log is read one by one. A reader is a consumer that the server makes and
+/// takes away again, and most logs have two chunks.
+const FEW: u64 = 8;
 
 /// A part of the log of one attempt.
 #[derive(Debug, Clone)]
@@ -29,12 +37,28 @@ pub struct LogChunk<'a> {
 }
 
 /// The end of a log as it stands in the stream.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogEnd {
     /// The sequence of the last chunk.
     pub sequence: u64,
     /// Whether it is the last of its attempt: a worker that still writes will add to any other.
     pub is_closed: bool,
+    /// How many chunks the log has, if that is known: where its build had one attempt.
+    chunks: Option<u64>,
+    text: Bytes,
+}
+
+impl LogEnd {
+    fn of(message: StreamMessage) -> Self {
+        let text = |name: &str| message.headers.get(name).map(async_nats::HeaderValue::as_str);
+        let number = text(NUMBER).and_then(|number| number.parse::<u64>().ok());
+        Self {
+            sequence: message.sequence,
+            is_closed: text(DIGEST).is_some(),
+            chunks: number.filter(|_| text(EPOCH) == Some("1")).map(|number| number + 1),
+            text: message.payload,
+        }
+    }
 }
 
 impl Queue {
@@ -53,8 +77,8 @@ impl Queue {
         let mut message = PublishMessage::build()
             .payload(text)
             .message_id(format!("{build}:{epoch}:log:{number}"))
-            .header("Slipway-Log-Epoch", epoch.to_string().as_str())
-            .header("Slipway-Log-Chunk", number.to_string().as_str());
+            .header(EPOCH, epoch.to_string().as_str())
+            .header(NUMBER, number.to_string().as_str());
         if let Some(digest) = whole {
             message = message.header(DIGEST, digest.to_string().as_str());
         }
@@ -98,6 +122,60 @@ impl Queue {
         Ok(self.read_log(project, build, None).await?.until(end.map(|end| end.sequence)))
     }
 
+    /// Reads a build's log up to where it was found to end.
+    ///
+    /// # Errors
+    ///
+    /// When the server refuses or does not answer.
+    pub async fn log_up_to(
+        &self,
+        project: &ProjectName,
+        build: BuildId,
+        end: LogEnd,
+    ) -> Result<impl Stream<Item = Result<Bytes, ReadError>> + Send + Unpin + use<>, ReadError>
+    {
+        if end.chunks.is_none_or(|chunks| chunks > FEW) {
+            let reader = self.read_log(project, build, None).await?;
+            return Ok(reader
+                .until(Some(end.sequence))
+                .map_ok(|chunk| chunk.payload)
+                .left_stream());
+        }
+        let chunks = self.few_chunks(project, build, end).await.map_err(|source| {
+            ReadError::Unavailable { stream: self.subjects.logs_stream(), source }
+        })?;
+        Ok(futures::stream::iter(chunks.into_iter().map(Ok)).right_stream())
+    }
+
+    async fn few_chunks(
+        &self,
+        project: &ProjectName,
+        build: BuildId,
+        end: LogEnd,
+    ) -> Result<Vec<Bytes>, async_nats::Error> {
+        let mut chunks = Vec::new();
+        if end.chunks > Some(1) {
+            let stream = self.jetstream.get_stream_no_info(self.subjects.logs_stream()).await?;
+            let subject = self.subjects.log(project, build);
+            let mut from = 1;
+            loop {
+                let message = stream.get_first_raw_message_by_subject(&subject, from).await?;
+                if message.sequence >= end.sequence {
+                    break;
+                }
+                from = message.sequence + 1;
+                let here = LogEnd::of(message);
+                chunks.push(here.text);
+                // The one behind it is at hand.
+                if here.chunks.map(|chunks| chunks + 1) == end.chunks {
+                    break;
+                }
+            }
+        }
+        chunks.push(end.text);
+        Ok(chunks)
+    }
+
     /// Returns where a build's log ends as far as the stream holds it.
     ///
     /// # Errors
@@ -111,10 +189,7 @@ impl Queue {
         let stream = self.jetstream.get_stream_no_info(self.subjects.logs_stream()).await?;
         let subject = self.subjects.log(project, build);
         match stream.get_last_raw_message_by_subject(&subject).await {
-            Ok(message) => Ok(Some(LogEnd {
-                sequence: message.sequence,
-                is_closed: message.headers.get(DIGEST).is_some(),
-            })),
+            Ok(message) => Ok(Some(LogEnd::of(message))),
             Err(error) if is_missing(&error) => Ok(None),
             Err(error) => Err(error.into()),
         }

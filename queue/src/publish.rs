@@ -3,6 +3,7 @@
 //! Publishing with an acknowledgement, and what its failures mean.
 
 use async_nats::HeaderMap;
+use async_nats::header::NATS_MESSAGE_ID;
 use async_nats::jetstream::context::{PublishAckFuture, PublishErrorKind};
 use async_nats::jetstream::{ErrorCode, message::PublishMessage};
 use bytes::Bytes;
@@ -10,6 +11,8 @@ use slipway_proto::event::Event;
 use slipway_proto::{Build, BuildRequest, Digest, ProjectName, Timestamp, codec};
 
 use crate::Queue;
+use crate::connection::REQUEST_TIMEOUT;
+use crate::json;
 
 /// Names of the headers on a build request.
 pub mod header {
@@ -193,14 +196,26 @@ impl Queue {
         Sent { event: Box::new(event), pending: pending.ok() }
     }
 
+    /// Publishes an event of which nobody asks whether it was stored: without a reply subject, so
+    /// that the server sends no answer that nobody reads. What is sent later on the same connection is
+    /// stored after it.
+    pub async fn tell_event(&self, event: &Event) {
+        let (subject, mut headers, payload) = self.event_message(event);
+        headers.insert(NATS_MESSAGE_ID, event.id.as_str());
+        let client = self.jetstream.client();
+        let sent = client.publish_with_headers(subject, headers, payload);
+        if !matches!(tokio::time::timeout(REQUEST_TIMEOUT, sent).await, Ok(Ok(()))) {
+            tracing::debug!(id = event.id, "an event was not sent");
+        }
+    }
+
     fn event_message(&self, event: &Event) -> (String, HeaderMap, Bytes) {
         let project = project_of(event);
         let subject = self.subjects.event(&project, event.subject, &event.body);
         let mut headers = HeaderMap::new();
         headers.insert(header::BUILD_ID, event.subject.to_string());
         headers.insert("content-type", "application/cloudevents+json");
-        let payload = serde_json::to_vec(event).expect("an event is always valid JSON");
-        (subject, headers, payload.into())
+        (subject, headers, json::bytes(event))
     }
 
     pub(crate) async fn store(

@@ -9,6 +9,7 @@ use slipway_proto::{Build, BuildId, ProjectName};
 
 use crate::Queue;
 use crate::bucket::{self, Bucket, BucketError};
+use crate::json;
 use crate::read::{Message, ReadError, Reader};
 
 /// Reads and writes live build records.
@@ -80,10 +81,6 @@ fn key_of(project: &ProjectName, build: BuildId) -> String {
     format!("{project}.{build}")
 }
 
-fn bytes(build: &Build) -> Bytes {
-    Bytes::from(serde_json::to_vec(build).expect("a record is always valid JSON"))
-}
-
 impl Records {
     pub(crate) fn new(jetstream: jetstream::Context, bucket: String) -> Self {
         Self { bucket: Bucket::new(jetstream, bucket) }
@@ -117,7 +114,7 @@ impl Records {
     /// Sends the first record of a build without waiting until it is stored. Builds are accepted in
     /// the order of these calls, those aside that have to be sent again.
     pub async fn begin_create(&self, build: Build) -> Creating {
-        let entry = self.bucket.begin_create(key(&build), bytes(&build)).await;
+        let entry = self.bucket.begin_create(key(&build), json::bytes(&build)).await;
         Creating { build, entry }
     }
 
@@ -151,7 +148,7 @@ impl Records {
     ///
     /// [`RecordError::Conflict`] when somebody changed it in between.
     pub async fn update(&self, build: Build, revision: u64) -> Result<Record, RecordError> {
-        let revision = self.bucket.update(&key(&build), bytes(&build), revision).await?;
+        let revision = self.bucket.update(&key(&build), json::bytes(&build), revision).await?;
         Ok(Record { build, revision })
     }
 }
@@ -234,7 +231,10 @@ impl Queue {
     pub async fn read_states(&self) -> Result<StateReader, ReadError> {
         let bucket = self.subjects.state_bucket();
         let (stream, filter) = (format!("KV_{bucket}"), format!("$KV.{bucket}.>"));
-        let reader = Reader::open(self, &stream, &filter, DeliverPolicy::LastPerSubject).await?;
+        // Each subject holds one message, so all of them are the last ones. Asked for the last of
+        // each subject, nats-server 2.9.10 counts every record anew for each change that it delivers
+        // to a reader that keeps up.
+        let reader = Reader::open(self, &stream, &filter, DeliverPolicy::All).await?;
         Ok(StateReader { reader })
     }
 }

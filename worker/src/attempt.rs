@@ -271,7 +271,7 @@ impl Attempt {
         while let Some(stage) = stages.recv().await {
             let build = &self.record.build;
             let event = Event::stage(build, &self.shared.worker, stage, Timestamp::now());
-            drop(self.shared.queue.send_event(event).await);
+            self.shared.queue.tell_event(&event).await;
         }
     }
 

@@ -40,7 +40,7 @@ impl Attempt {
             End::Succeeded(image) => {
                 tracing::info!(%build, digest = %image.digest, "build succeeded");
                 let published = Event::published(&self.record.build, &image, Timestamp::now());
-                drop(self.shared.queue.send_event(published).await);
+                self.shared.queue.tell_event(&published).await;
                 failpoint("commit.succeeded");
                 self.finish("Build completed successfully").await;
             }
