@@ -13,7 +13,7 @@ use slipway_proto::{BuildRequest, Failure, Reason, Stage};
 use crate::config::Config;
 use crate::export;
 use crate::failure::StageError;
-use crate::pipeline::{Observer, Pipeline, Stages, Verified, outcome};
+use crate::pipeline::{Input, Observer, Pipeline, Stages, Verified, outcome};
 use crate::pulse::Pulse;
 use crate::push::Pushed;
 
@@ -85,14 +85,13 @@ async fn try_local(
 ) -> Result<Image, StageError> {
     let mut stages = Stages::default();
     stages.enter(Stage::Fetch, observer);
-    let source = Arc::clone(artifact);
     // Looked at once all of it was read.
     let read = Arc::clone(artifact);
     let verified = Verified::by(async move { is_untouched(&read) });
+    let input = Input { request, artifact: Arc::clone(artifact), verified: &verified, observer };
     let (image, pushed) = match target {
         Target::Registry => {
-            let (image, pushed) =
-                pipeline.publish(request, source, &verified, &mut stages, observer).await?;
+            let (image, pushed) = pipeline.publish(&input, &mut stages).await?;
             for reference in &request.references {
                 pipeline.tag(request, reference, &image, "local").await?;
                 observer.line(&format!("tagged {reference}"));
@@ -100,8 +99,7 @@ async fn try_local(
             (image, pushed)
         }
         Target::OciLayout(path) | Target::DockerArchive(path) => {
-            let image =
-                pipeline.assemble(request, source, &verified, &mut stages, observer).await?;
+            let image = pipeline.assemble(&input, &mut stages).await?;
             stages.enter(Stage::Push, observer);
             let base_layers = pipeline.export_layers(&image).await?;
             let written = export::write(target, request, &image, &base_layers);

@@ -5,6 +5,8 @@
 //! Used by attempts of the queue and by `slipway build --local` alike, so that both make the same
 //! image.
 
+mod report;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
@@ -12,13 +14,13 @@ use std::time::Instant;
 use futures::FutureExt as _;
 use futures::future::{BoxFuture, Shared};
 use slipway_artifact::FileSource;
-use slipway_proto::outcome::{BaseImage, Image, Layer, StageTime, Transfer};
+use slipway_proto::outcome::{StageTime, Transfer};
 use slipway_proto::request::Base;
 use slipway_proto::{BuildRequest, Digest, Failure, Reason, Reference, Stage};
 use tokio::sync::watch;
 
 use crate::assemble::layer::Workshop;
-use crate::assemble::{self, ASSEMBLY_VERSION, Assembled};
+use crate::assemble::{self, Assembled};
 use crate::base::{self, Mirror, ResolvedBase};
 use crate::cache::Cache;
 use crate::config::Config;
@@ -27,6 +29,8 @@ use crate::known::Known;
 use crate::pulse::Pulse;
 use crate::push::{InTheMaking, Pushed, Pusher, Uploads};
 use crate::registry::{Registry, RegistryError};
+
+pub use report::{bytes, outcome};
 
 /// What a pipeline needs of the machine is not there.
 #[derive(Debug, thiserror::Error)]
@@ -92,6 +96,18 @@ impl Verified {
     pub async fn wait(&self) -> Result<(), StageError> {
         self.0.clone().await
     }
+}
+
+/// What an image is made from, and for whom.
+pub struct Input<'a> {
+    /// What is wanted.
+    pub request: &'a Arc<BuildRequest>,
+    /// The artifact's bytes.
+    pub artifact: Arc<FileSource>,
+    /// Whether they are those that the request names.
+    pub verified: &'a Verified,
+    /// Who follows it.
+    pub observer: &'a dyn Observer,
 }
 
 /// Measures stages one after the other.
@@ -168,18 +184,15 @@ impl Pipeline {
     /// When a stage fails.
     pub async fn publish(
         &self,
-        request: &Arc<BuildRequest>,
-        artifact: Arc<FileSource>,
-        verified: &Verified,
+        input: &Input<'_>,
         stages: &mut Stages,
-        observer: &dyn Observer,
     ) -> Result<(Arc<Assembled>, Pushed), StageError> {
+        let Input { request, verified, observer, .. } = *input;
         let making = watch::Sender::new(InTheMaking::default());
         let receiver = making.subscribe();
         let pusher = self.pusher(request, observer.pulse());
         let make = async {
-            let image =
-                self.assemble_into(&making, request, artifact, verified, stages, observer).await?;
+            let image = self.assemble_into(&making, input, stages).await?;
             if !observer.holds() {
                 let failure = Failure::new(Reason::LeaseLost, "the build is another's by now");
                 return Err(StageError { transient: true, ..StageError::permanent(failure) });
@@ -213,39 +226,32 @@ impl Pipeline {
     /// When a stage fails, or the artifact is not the one that the request names.
     pub async fn assemble(
         &self,
-        request: &Arc<BuildRequest>,
-        artifact: Arc<FileSource>,
-        verified: &Verified,
+        input: &Input<'_>,
         stages: &mut Stages,
-        observer: &dyn Observer,
     ) -> Result<Arc<Assembled>, StageError> {
         let nobody = watch::Sender::new(InTheMaking::default());
-        let image =
-            self.assemble_into(&nobody, request, artifact, verified, stages, observer).await?;
-        Self::confirm(&image, verified).await?;
+        let image = self.assemble_into(&nobody, input, stages).await?;
+        Self::confirm(&image, input.verified).await?;
         Ok(image)
     }
 
     async fn assemble_into(
         &self,
         making: &watch::Sender<InTheMaking>,
-        request: &Arc<BuildRequest>,
-        artifact: Arc<FileSource>,
-        verified: &Verified,
+        input: &Input<'_>,
         stages: &mut Stages,
-        observer: &dyn Observer,
     ) -> Result<Arc<Assembled>, StageError> {
-        let assembled = self.assemble_unverified(making, request, artifact, stages, observer).await;
+        let assembled = self.assemble_unverified(making, input, stages).await;
         let assembled = match assembled {
             Ok(assembled) => assembled,
             Err(error) => {
-                verified.wait().await?;
+                input.verified.wait().await?;
                 return Err(error);
             }
         };
         for layer in &assembled.layers {
             let before = if layer.is_known { ", as before" } else { "" };
-            observer.line(&format!(
+            input.observer.line(&format!(
                 "assembled layer {} ({}{before}): {}",
                 layer.title,
                 bytes(layer.size),
@@ -259,11 +265,10 @@ impl Pipeline {
     async fn assemble_unverified(
         &self,
         making: &watch::Sender<InTheMaking>,
-        request: &Arc<BuildRequest>,
-        artifact: Arc<FileSource>,
+        input: &Input<'_>,
         stages: &mut Stages,
-        observer: &dyn Observer,
     ) -> Result<Assembled, StageError> {
+        let Input { request, observer, .. } = *input;
         stages.enter(Stage::Resolve, observer);
         let workshop = Workshop {
             scratch: self.scratch.clone(),
@@ -272,7 +277,8 @@ impl Pipeline {
             pulse: observer.pulse(),
         };
         let parts = tokio::task::spawn_blocking({
-            let (request, making) = (Arc::clone(request), making.clone());
+            let (request, artifact) = (Arc::clone(request), Arc::clone(&input.artifact));
+            let making = making.clone();
             move || {
                 assemble::make_parts(&request, &artifact, &workshop, &|layer| {
                     making.send_modify(|making| making.layers.push(Arc::clone(layer)));
@@ -384,77 +390,6 @@ impl Pipeline {
     }
 }
 
-/// Describes a published image, with all of the request's references as its own.
-#[must_use]
-pub fn outcome(
-    request: &BuildRequest,
-    image: &Assembled,
-    pushed: &Pushed,
-    stages: Vec<StageTime>,
-) -> Image {
-    let base_layers = image.base.iter().flat_map(|base| &base.layers);
-    let mut layers: Vec<Layer> = base_layers
-        .map(|layer| Layer {
-            digest: layer.digest,
-            diff_id: layer.diff_id,
-            size_bytes: layer.size,
-            media_type: layer.media_type.clone(),
-            base: true,
-            transfer: Transfer::Found,
-        })
-        .collect();
-    layers.extend(image.layers.iter().map(|layer| Layer {
-        digest: layer.digest,
-        diff_id: layer.diff_id,
-        size_bytes: layer.size,
-        media_type: layer.media_type.to_owned(),
-        base: false,
-        transfer: Transfer::Uploaded,
-    }));
-    for (layer, transfer) in layers.iter_mut().zip(&pushed.transfers) {
-        layer.transfer = *transfer;
-    }
-    let layer_bytes: u64 = layers.iter().map(|layer| layer.size_bytes).sum();
-    Image {
-        digest: image.manifest_digest,
-        pull: request.image().with_digest(image.manifest_digest),
-        references: request.references.clone(),
-        superseded: Vec::new(),
-        platform: request.platform,
-        config_digest: image.config_digest,
-        base: image
-            .base
-            .as_ref()
-            .map(|base| BaseImage { reference: base.reference.clone(), digest: base.digest }),
-        layers,
-        size_bytes: layer_bytes + image.config.len() as u64,
-        sent_bytes: pushed.sent_bytes,
-        assembly_version: ASSEMBLY_VERSION,
-        stages,
-    }
-}
-
-/// Writes a number of bytes for people.
-#[must_use]
-pub fn bytes(number: u64) -> String {
-    const UNITS: [&str; 4] = ["kB", "MB", "GB", "TB"];
-    if number < 1000 {
-        return format!("{number} B");
-    }
-    let mut whole = number;
-    let mut tenths = 0;
-    let mut unit = "B";
-    for larger in UNITS {
-        if whole < 1000 {
-            break;
-        }
-        tenths = whole % 1000 / 100;
-        whole /= 1000;
-        unit = larger;
-    }
-    format!("{whole}.{tenths} {unit}")
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -496,8 +431,8 @@ mod tests {
             let (pipeline, request, observer) = (&pipeline, &request, &observer);
             async move {
                 let verified = Verified::by(std::future::ready(verified));
-                let mut stages = Stages::default();
-                pipeline.assemble(request, artifact, &verified, &mut stages, observer).await
+                let input = Input { request, artifact, verified: &verified, observer };
+                pipeline.assemble(&input, &mut Stages::default()).await
             }
         };
         let error = assemble(b"wrong", Err(damaged.clone())).await.expect_err("it is damaged");
@@ -507,13 +442,5 @@ mod tests {
         let again = assemble(b"whole", Ok(())).await.expect("it is assembled");
         assert!(again.layers[0].is_known);
         assert_eq!(again.manifest_digest, image.manifest_digest);
-    }
-
-    #[test]
-    fn sizes_are_written_for_people() {
-        assert_eq!(bytes(999), "999 B");
-        assert_eq!(bytes(1000), "1.0 kB");
-        assert_eq!(bytes(46_234_567), "46.2 MB");
-        assert_eq!(bytes(3_000_000_000), "3.0 GB");
     }
 }

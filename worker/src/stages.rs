@@ -15,7 +15,7 @@ use slipway_proto::{BuildRequest, Stage};
 use crate::assemble::Assembled;
 use crate::config::Config;
 use crate::failure::StageError;
-use crate::pipeline::{self, Observer, Pipeline, PipelineError, Stages, Verified};
+use crate::pipeline::{self, Input, Observer, Pipeline, PipelineError, Stages, Verified};
 use crate::pulse::Pulse;
 use crate::push::Pushed;
 
@@ -108,8 +108,8 @@ impl PipelineStages {
         ));
         let Fetched { source, verification } = fetched;
         let verified = Verified::by(async { Ok(verification.wait().await?) });
-        let published = pipeline.publish(request, source, &verified, &mut stages, observer);
-        let (image, pushed) = published.await?;
+        let input = Input { request, artifact: source, verified: &verified, observer };
+        let (image, pushed) = pipeline.publish(&input, &mut stages).await?;
         Ok(Made { image, pushed, stages })
     }
 }

@@ -37,8 +37,8 @@ const LOG_BYTES: u32 = 64 * 1024 * 1024;
 pub(super) const MAX_LOG_BYTES: u64 = 128 * 1024 * 1024;
 
 /// The builds themselves stand apart, under the same numbers: they are most of the file, and who
-/// makes an index need not walk over them. States below 3 are those of unfinished builds: few of a million, so the index by
-/// supersede key stays small.
+/// makes an index need not walk over them. States below 3 are those of unfinished builds: few of a
+/// million, so the index by supersede key stays small.
 const TABLES: &str = "
     DROP TABLE IF EXISTS meta;
     DROP TABLE IF EXISTS builds;

@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! What is told of a published image.
+
+use slipway_proto::BuildRequest;
+use slipway_proto::outcome::{BaseImage, Image, Layer, StageTime, Transfer};
+
+use crate::assemble::{ASSEMBLY_VERSION, Assembled};
+use crate::push::Pushed;
+
+/// Describes a published image, with all of the request's references as its own.
+#[must_use]
+pub fn outcome(
+    request: &BuildRequest,
+    image: &Assembled,
+    pushed: &Pushed,
+    stages: Vec<StageTime>,
+) -> Image {
+    let base_layers = image.base.iter().flat_map(|base| &base.layers);
+    let mut layers: Vec<Layer> = base_layers
+        .map(|layer| Layer {
+            digest: layer.digest,
+            diff_id: layer.diff_id,
+            size_bytes: layer.size,
+            media_type: layer.media_type.clone(),
+            base: true,
+            transfer: Transfer::Found,
+        })
+        .collect();
+    layers.extend(image.layers.iter().map(|layer| Layer {
+        digest: layer.digest,
+        diff_id: layer.diff_id,
+        size_bytes: layer.size,
+        media_type: layer.media_type.to_owned(),
+        base: false,
+        transfer: Transfer::Uploaded,
+    }));
+    for (layer, transfer) in layers.iter_mut().zip(&pushed.transfers) {
+        layer.transfer = *transfer;
+    }
+    let layer_bytes: u64 = layers.iter().map(|layer| layer.size_bytes).sum();
+    Image {
+        digest: image.manifest_digest,
+        pull: request.image().with_digest(image.manifest_digest),
+        references: request.references.clone(),
+        superseded: Vec::new(),
+        platform: request.platform,
+        config_digest: image.config_digest,
+        base: image
+            .base
+            .as_ref()
+            .map(|base| BaseImage { reference: base.reference.clone(), digest: base.digest }),
+        layers,
+        size_bytes: layer_bytes + image.config.len() as u64,
+        sent_bytes: pushed.sent_bytes,
+        assembly_version: ASSEMBLY_VERSION,
+        stages,
+    }
+}
+
+/// Writes a number of bytes for people.
+#[must_use]
+pub fn bytes(number: u64) -> String {
+    const UNITS: [&str; 4] = ["kB", "MB", "GB", "TB"];
+    if number < 1000 {
+        return format!("{number} B");
+    }
+    let mut whole = number;
+    let mut tenths = 0;
+    let mut unit = "B";
+    for larger in UNITS {
+        if whole < 1000 {
+            break;
+        }
+        tenths = whole % 1000 / 100;
+        whole /= 1000;
+        unit = larger;
+    }
+    format!("{whole}.{tenths} {unit}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::bytes;
+
+    #[test]
+    fn sizes_are_written_for_people() {
+        assert_eq!(bytes(999), "999 B");
+        assert_eq!(bytes(1000), "1.0 kB");
+        assert_eq!(bytes(46_234_567), "46.2 MB");
+        assert_eq!(bytes(3_000_000_000), "3.0 GB");
+    }
+}
