@@ -1,7 +1,7 @@
 # What a person or a gate runs; `make` alone lists it.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test chaos bench bench-image bench-queue bench-programs lint
+.PHONY: help setup build demo test chaos bench bench-image bench-queue bench-history bench-programs lint
 
 # Debian keeps nats-server, runc and mmdebstrap where only root's PATH looks.
 export PATH := $(PATH):/usr/sbin:/sbin
@@ -54,6 +54,14 @@ bench-image: bench-programs ## measure images alone, beside umoci with skopeo, a
 
 bench-queue: bench-programs ## measure the queue alone
 	target/release/slipway-bench queue $(BENCH)
+
+# How many builds; a million take 13 GB of disk.
+BUILDS ?= 100000
+
+bench-history: setup ## measure a history of BUILDS=100000: rebuild, restart, lists, 5,000 events/s
+	cargo build --release --locked --package slipway-dispatcher --package slipway-loadtest \
+	  --bin slipway-dispatcher --bin slipway-history
+	target/release/slipway-history --builds $(BUILDS) --sustained 60 --followers 40
 
 bench-programs: setup
 	cargo build --release --locked --package slipway --package slipway-dispatcher \
