@@ -29,8 +29,9 @@ use layer::{Layer, Material, Unknown, Workshop};
 use layout::{PlannedLayer, Start};
 
 /// Numbers the behaviour that digests depend on: layout, tar, compression, config, manifest. Raise
-/// it with every change, also of the zstd library, that gives the same input another digest, and record the new digests.
-pub const ASSEMBLY_VERSION: u32 = 1;
+/// it with every change, also of the zstd library, that gives the same input another digest, and
+/// record the new digests.
+pub const ASSEMBLY_VERSION: u32 = 2;
 
 /// The time of files and images: one second after the epoch, since some tools take zero for
 /// "not set".
@@ -175,8 +176,8 @@ pub fn put_together(
 /// for one build.
 ///
 /// Each is sent while the next is made, so those come first that are made in less time than they
-/// are sent in (S. M. Johnson's rule for two machines in a row, 1954). Such a layer has both
-/// threads to itself; of the others, each has one.
+/// are sent in (S. M. Johnson's rule for two machines in a row, 1954). A layer that keeps two
+/// threads busy by itself is made alone; of the others, two are made at a time.
 fn make_layers(
     planned: Vec<PlannedLayer>,
     material: &Material,
@@ -199,10 +200,10 @@ fn make_layers(
     unknown.sort_by_key(|(_, unknown)| {
         (!unknown.is_made_fast(material), std::cmp::Reverse(unknown.length()))
     });
-    let alone = unknown.iter().take_while(|(_, unknown)| unknown.takes_two_threads(material));
-    let together = unknown.split_off(alone.count());
+    let (alone, together): (Vec<_>, Vec<_>) =
+        unknown.into_iter().partition(|(_, unknown)| unknown.takes_two_threads(material));
     let make = |unknown| layer::make(unknown, material, workshop).map(pass_on);
-    for (index, unknown) in unknown {
+    for (index, unknown) in alone {
         let layer = make(unknown);
         let failed = layer.is_err();
         layers.push((index, layer));

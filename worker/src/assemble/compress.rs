@@ -6,6 +6,7 @@
 //! Whoever walks over the files of a layer speaks to a [`TarSink`]; behind it is one of the
 //! formats that a request can ask for, or nothing but a digest.
 
+mod deflate;
 mod gzip;
 mod intake;
 mod output;

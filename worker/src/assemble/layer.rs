@@ -2,12 +2,11 @@
 
 //! Makes a planned layer, or finds that it was made before.
 //!
-//! First by its part of the artifact: then nothing is read. Else the archive has to be walked
-//! over. Where there is little to compress, one walk makes the layer. Where there is much, or where
-//! the artifact's directory describes a layer that was made before, a first walk computes only the
-//! diff id, at a twentieth of what compressing takes, and the layer is made in a second one if no
-//! layer of that diff id was made before. What was found is made after all when somebody asks for
-//! its bytes: a registry may not have it any more.
+//! First by its part of the artifact: then nothing is read. Else the archive has to be walked over.
+//! One walk makes the layer. But where the artifact's directory describes a layer that was made
+//! before, a first walk computes only the diff id, at a twentieth of what compressing takes, and the
+//! layer is made in a second one only if it is another after all. What was found is made when
+//! somebody asks for its bytes: a registry may not have it any more.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -23,9 +22,6 @@ use super::walk::{seems_compressed, walk};
 use super::{AssembleError, key};
 use crate::known::{Known, LayerRecord};
 use crate::pulse::Pulse;
-
-/// With less than so many bytes for the compressor, a layer is made in one walk.
-const LITTLE: u64 = 1 << 20;
 
 /// A layer smaller than so many bytes is digested before a second thread would have started.
 const SMALL: u64 = 2 << 20;
@@ -192,17 +188,20 @@ impl Unknown {
     }
 
     /// Returns whether it is made in less time than a registry takes for it: some 200 MB a second
-    /// are sent, 1,200 digested and 80 deflated.
+    /// are sent, 1,200 digested and 160 deflated.
     pub(super) fn is_made_fast(&self, material: &Material) -> bool {
         match material.compression {
             Compression::None => true,
-            _ => !self.is_familiar && self.weight.to_compress < self.weight.length / 3,
+            _ => !self.is_familiar && self.weight.to_compress < self.weight.length / 3 * 2,
         }
     }
 
-    /// Returns whether its digests are computed on two threads from its beginning to its end.
+    /// Returns whether it keeps two threads busy from its beginning to its end, with two digests or
+    /// with deflating.
     pub(super) fn takes_two_threads(&self, material: &Material) -> bool {
-        self.takes_one_walk(material) && self.diff_id() == DiffId::Elsewhere
+        !self.is_familiar
+            && self.diff_id() == DiffId::Elsewhere
+            && material.compression != Compression::Zstd
     }
 
     fn diff_id(&self) -> DiffId {
@@ -210,12 +209,8 @@ impl Unknown {
     }
 
     fn takes_one_walk(&self, material: &Material) -> bool {
-        match material.compression {
-            Compression::Gzip => !self.is_familiar && self.weight.to_compress < LITTLE,
-            Compression::Zstd => false,
-            // The diff id is the digest: there is nothing that a second walk could save.
-            Compression::None => true,
-        }
+        // Of a plain archive, the diff id is the digest: a second walk could save nothing.
+        !self.is_familiar || material.compression == Compression::None
     }
 }
 

@@ -8,26 +8,19 @@
 //! modes switch at byte boundaries (a sync flush, RFC 1951 3.2.3), and the deflater starts afresh
 //! after every stored run, because it has not seen what it would refer back to.
 //!
-//! Deflate is zlib-rs at level 2. Its output depends on its input alone, not on the processor;
-//! both the level and the staging of input belong to the assembly version.
+//! Deflate is zlib-rs at level 2. Its output depends on its input alone, not on the processor; the
+//! level and how input is cut belong to the assembly version.
 
 use std::io::{self, Read};
 use std::path::Path;
 
-use flate2::{Compress, Compression, FlushCompress};
 use sha2::{Digest as _, Sha256};
 
+use super::deflate::Deflate;
 use super::intake::Intake;
 use super::output::Output;
 use super::{Compressed, TarSink};
 use crate::assemble::content::{Piece, stored_header};
-
-/// Deflate's effort. Level 1 is half as fast again and leaves class files a third larger.
-const LEVEL: u32 = 2;
-
-/// How much input the deflater gets at a time, whatever the pieces it comes in: its choice of
-/// blocks may depend on it.
-const STAGE: usize = 256 * 1024;
 
 /// Magic, deflate, no flags, no time, no extra flags, unknown system: a fixed header.
 const GZIP_HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0xff];
@@ -42,27 +35,11 @@ pub struct GzipWriter {
     deflate: Deflate,
 }
 
-/// The deflater and what it has yet to see.
-struct Deflate {
-    state: Compress,
-    /// Input that the deflater has not seen.
-    staged: Vec<u8>,
-    /// Whether the deflater saw anything since it started afresh.
-    started: bool,
-    buffer: Vec<u8>,
-}
-
 impl GzipWriter {
     pub(super) fn new(intake: Intake, scratch: &Path) -> io::Result<Self> {
         let mut output = Output::new(scratch, Some(Sha256::new()))?;
         output.emit(&GZIP_HEADER)?;
-        let deflate = Deflate {
-            state: Compress::new(Compression::new(LEVEL), false),
-            staged: Vec::with_capacity(STAGE),
-            started: false,
-            buffer: Vec::with_capacity(STAGE),
-        };
-        Ok(Self { intake, output, deflate })
+        Ok(Self { intake, output, deflate: Deflate::new() })
     }
 
     pub(super) fn finish(mut self) -> io::Result<Compressed> {
@@ -81,18 +58,9 @@ impl GzipWriter {
 }
 
 impl TarSink for GzipWriter {
-    fn write(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.intake.take(bytes)?;
-        while !bytes.is_empty() {
-            let room = STAGE - self.deflate.staged.len();
-            let (now, later) = bytes.split_at(bytes.len().min(room));
-            self.deflate.staged.extend_from_slice(now);
-            bytes = later;
-            if self.deflate.staged.len() == STAGE {
-                self.deflate.compress(FlushCompress::None, &mut self.output)?;
-            }
-        }
-        Ok(())
+        self.deflate.write(bytes, &mut self.output)
     }
 
     fn range(&mut self, offset: u64, length: u64) -> io::Result<u32> {
@@ -116,37 +84,5 @@ impl TarSink for GzipWriter {
             output.emit(&stored_header(block.len()))?;
             output.emit(block)
         })
-    }
-}
-
-impl Deflate {
-    /// Brings the stream to a byte boundary and forgets the deflater's window.
-    fn align(&mut self, output: &mut Output) -> io::Result<()> {
-        if self.started || !self.staged.is_empty() {
-            self.compress(FlushCompress::Sync, output)?;
-            self.state.reset();
-            self.started = false;
-        }
-        Ok(())
-    }
-
-    fn compress(&mut self, flush: FlushCompress, output: &mut Output) -> io::Result<()> {
-        self.started = true;
-        let mut consumed = 0;
-        loop {
-            self.buffer.clear();
-            let before = self.state.total_in();
-            self.state
-                .compress_vec(&self.staged[consumed..], &mut self.buffer, flush)
-                .expect("deflating into memory does not fail");
-            consumed += usize::try_from(self.state.total_in() - before).expect("it fits");
-            output.emit(&self.buffer)?;
-            // A full buffer may hide more; a flush is complete once there was room left.
-            if consumed == self.staged.len() && self.buffer.len() < self.buffer.capacity() {
-                break;
-            }
-        }
-        self.staged.clear();
-        Ok(())
     }
 }

@@ -153,7 +153,7 @@ fn layers_have_the_digests_they_always_had() {
         format!("{name} {} {}", made.digest.hex(), made.size)
     });
     let expected = [
-        "gzip 1fd0b49869acf91330fe0c7d28c26184cd03abe41340592152fd437362f032f1 3429725",
+        "gzip 49ec8721be94f7cc962f38112018fc4ca37d1a1982d5ceeb54d973f0c5db613a 3431516",
         "zstd e7b837ea0de76d02a6f984c21da0012f77b0d73f5b8339874d2fd90ad24d9a38 684908",
         "none 1729e3d5ce2f67ce588630ee078a6ad4b456f1811415c9ddf5e471861454dce6 5700020",
     ];

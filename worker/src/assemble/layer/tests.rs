@@ -151,7 +151,7 @@ fn a_layer_that_was_made_before_is_found_without_a_byte_of_content() {
 #[test]
 fn a_changed_class_leaves_the_layer_of_the_libraries() {
     let jar = nested(3_000_000);
-    // Few classes are made in one walk, many in two.
+    // Few classes are deflated on one thread, many on two.
     for length in [1000, 2_000_000] {
         for (compression, _) in Compression::ALL {
             let fixture = Fixture::new();

@@ -1,0 +1,257 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! Deflates on two threads, into the same bytes as on one.
+//!
+//! The input is cut into segments, each of which is deflated by itself and ends at a byte boundary
+//! (a sync flush, RFC 1951 3.2.3), so that they can be put behind each other. A segment may refer
+//! back to the end of the one before it, which its deflater is shown first, as pigz does it: that
+//! keeps the loss to some bytes for each segment. What comes out depends on the input alone: not on
+//! the pieces that it comes in, on the number of threads, or on the processor.
+
+use std::io;
+use std::sync::mpsc::{Receiver, Sender, channel};
+
+use flate2::{Compress, Compression, FlushCompress};
+
+use super::output::Output;
+
+/// Deflate's effort. Level 1 is half as fast again and leaves class files a third larger.
+const LEVEL: u32 = 2;
+
+/// Bytes of a segment.
+const SEGMENT: usize = 256 * 1024;
+
+/// How far deflate refers back.
+const WINDOW: usize = 32 * 1024;
+
+/// Room for whatever a segment is deflated to: one that does not compress grows by less.
+const OUTPUT: usize = SEGMENT + SEGMENT / 8 + 1024;
+
+/// Threads beside the one that reads: that many processors are worth waking for one layer.
+const HELPERS: usize = 2;
+
+/// Segments that are deflated or wait for it.
+const MOST_UNDER_WAY: usize = 2 * HELPERS;
+
+/// Takes what is to be deflated.
+pub(super) struct Deflate {
+    /// What was taken and not cut yet; a segment at most.
+    staged: Vec<u8>,
+    /// What the next segment may refer back to.
+    window: Vec<u8>,
+    /// None before the first whole segment: what is small is not worth a thread.
+    helpers: Vec<Helper>,
+    /// How many there may be.
+    most_helpers: usize,
+    /// How many segments went to the helpers, in turns.
+    sent: usize,
+    /// How many of them have not come back.
+    under_way: usize,
+    spare: Vec<Segment>,
+}
+
+/// A thread that deflates.
+struct Helper {
+    todo: Sender<Segment>,
+    done: Receiver<Segment>,
+}
+
+/// A segment, and what it comes to.
+struct Segment {
+    window: Vec<u8>,
+    input: Vec<u8>,
+    output: Vec<u8>,
+}
+
+impl Default for Segment {
+    fn default() -> Self {
+        Self {
+            window: Vec::with_capacity(WINDOW),
+            input: Vec::with_capacity(SEGMENT),
+            output: Vec::with_capacity(OUTPUT),
+        }
+    }
+}
+
+impl Segment {
+    /// Each has a deflater of its own: one that is reset still has old bytes in its window, and
+    /// zlib-rs 0.6 hashes four bytes where a dictionary ends with fewer, so that what comes out would
+    /// depend on what the deflater had before.
+    fn deflate(&mut self) {
+        let mut state = deflater();
+        if !self.window.is_empty() {
+            state.set_dictionary(&self.window).expect("a deflater at its start takes any");
+        }
+        self.output.clear();
+        state
+            .compress_vec(&self.input, &mut self.output, FlushCompress::Sync)
+            .expect("deflating into memory does not fail");
+        let is_whole = state.total_in() == self.input.len() as u64;
+        assert!(is_whole && self.output.len() < OUTPUT, "a segment did not fit");
+    }
+}
+
+impl Helper {
+    fn start() -> io::Result<Self> {
+        // As many as the one who sends lets be under way.
+        let (todo, segments) = channel::<Segment>();
+        let (give_back, done) = channel();
+        let work = move || {
+            for mut segment in segments {
+                segment.deflate();
+                if give_back.send(segment).is_err() {
+                    break;
+                }
+            }
+        };
+        std::thread::Builder::new().name("deflate".to_owned()).spawn(work)?;
+        Ok(Self { todo, done })
+    }
+}
+
+fn deflater() -> Compress {
+    Compress::new(Compression::new(LEVEL), false)
+}
+
+impl Deflate {
+    pub(super) fn new() -> Self {
+        Self::on(HELPERS)
+    }
+
+    /// Starts a stream with so many threads beside the one that writes.
+    fn on(most_helpers: usize) -> Self {
+        Self {
+            staged: Vec::with_capacity(SEGMENT),
+            window: Vec::with_capacity(WINDOW),
+            helpers: Vec::new(),
+            most_helpers,
+            sent: 0,
+            under_way: 0,
+            spare: Vec::new(),
+        }
+    }
+
+    /// Takes bytes; what they come to goes to the output sooner or later.
+    pub(super) fn write(&mut self, mut bytes: &[u8], output: &mut Output) -> io::Result<()> {
+        while !bytes.is_empty() {
+            if self.staged.len() == SEGMENT {
+                if self.helpers.is_empty() {
+                    // A system without a thread to spare still has this one.
+                    let started = (0..self.most_helpers).map_while(|_| Helper::start().ok());
+                    self.helpers.extend(started);
+                }
+                self.cut(output)?;
+            }
+            let room = SEGMENT - self.staged.len();
+            let (now, later) = bytes.split_at(bytes.len().min(room));
+            self.staged.extend_from_slice(now);
+            bytes = later;
+        }
+        Ok(())
+    }
+
+    /// Brings the stream to a byte boundary, with all that was taken before it, and forgets what
+    /// could be referred back to.
+    pub(super) fn align(&mut self, output: &mut Output) -> io::Result<()> {
+        if !self.staged.is_empty() {
+            self.cut(output)?;
+        }
+        while self.under_way > 0 {
+            self.collect(output)?;
+        }
+        self.window.clear();
+        Ok(())
+    }
+
+    /// Makes a segment of what is staged.
+    fn cut(&mut self, output: &mut Output) -> io::Result<()> {
+        let mut segment = self.spare.pop().unwrap_or_default();
+        std::mem::swap(&mut segment.window, &mut self.window);
+        std::mem::swap(&mut segment.input, &mut self.staged);
+        self.staged.clear();
+        let end = segment.input.len().saturating_sub(WINDOW);
+        self.window.clear();
+        self.window.extend_from_slice(&segment.input[end..]);
+        if self.helpers.is_empty() {
+            segment.deflate();
+            output.emit(&segment.output)?;
+            self.spare.push(segment);
+            return Ok(());
+        }
+        if self.under_way == MOST_UNDER_WAY {
+            self.collect(output)?;
+        }
+        let helper = &self.helpers[self.sent % self.helpers.len()];
+        helper.todo.send(segment).map_err(|_| broke_down())?;
+        self.sent += 1;
+        self.under_way += 1;
+        Ok(())
+    }
+
+    /// Waits for the oldest segment that is under way.
+    fn collect(&mut self, output: &mut Output) -> io::Result<()> {
+        let oldest = (self.sent - self.under_way) % self.helpers.len();
+        let segment = self.helpers[oldest].done.recv().map_err(|_| broke_down())?;
+        self.under_way -= 1;
+        output.emit(&segment.output)?;
+        self.spare.push(segment);
+        Ok(())
+    }
+}
+
+fn broke_down() -> io::Error {
+    io::Error::other("a thread that deflates the layer broke down")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use sha2::{Digest as _, Sha256};
+    use slipway_artifact::FileSource;
+    use slipway_proto::Digest;
+
+    use super::*;
+
+    /// Deflates bytes that come in pieces, with an alignment in the middle.
+    fn deflated(helpers: usize, bytes: &[u8], piece: usize) -> (Digest, u64) {
+        let directory = tempfile::tempdir().expect("a directory");
+        let mut output = Output::new(directory.path(), Some(Sha256::new())).expect("it starts");
+        let mut deflate = Deflate::on(helpers);
+        for half in [&bytes[..bytes.len() / 2], &bytes[bytes.len() / 2..]] {
+            for piece in half.chunks(piece) {
+                deflate.write(piece, &mut output).expect("it deflates");
+            }
+            deflate.align(&mut output).expect("it deflates");
+        }
+        let nothing = FileSource::new(tempfile::tempfile().expect("a file")).expect("it opens");
+        let (_, size, digest) = output.finish(Arc::new(nothing)).expect("it finishes");
+        (digest.expect("it was asked for"), size)
+    }
+
+    #[test]
+    fn the_bytes_do_not_depend_on_how_many_threads_make_them() {
+        let text: Vec<u8> =
+            (0..900_000u32).flat_map(|n| (n / 5).to_string().into_bytes()).collect();
+        let noise: Vec<u8> =
+            (0..3_000_000u32).map(|n| n.wrapping_mul(0x9e37_79b1).to_le_bytes()[3]).collect();
+        for bytes in [text, noise] {
+            let one = deflated(0, &bytes, 4096);
+            for helpers in 1..=3 {
+                assert_eq!(deflated(helpers, &bytes, 100_000), one, "{helpers} helpers");
+            }
+        }
+    }
+
+    #[test]
+    fn a_segment_refers_back_to_the_one_before_it() {
+        let text: Vec<u8> =
+            (0..900_000u32).flat_map(|n| (n / 5).to_string().into_bytes()).collect();
+        let mut whole = Vec::with_capacity(text.len());
+        deflater()
+            .compress_vec(&text, &mut whole, FlushCompress::Finish)
+            .expect("deflating into memory does not fail");
+        let (_, size) = deflated(2, &text, 4096);
+        assert!(size < whole.len() as u64 * 101 / 100, "{size} of {}", whole.len());
+    }
+}
