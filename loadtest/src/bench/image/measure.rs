@@ -6,14 +6,15 @@
 //! its children used: with the benchmark itself as the parent, their peak memory would start at the
 //! benchmark's, and its other children would count too.
 
-use std::collections::HashMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use nix::sys::resource::{UsageWho, getrusage};
+use nix::time::ClockId;
+use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 use slipway_tests::process::command;
 
@@ -109,7 +110,8 @@ pub(super) async fn run(
 /// Watches what resident processes use.
 pub(super) struct Meter {
     processes: Vec<u32>,
-    before: HashMap<(u32, String), u64>,
+    /// What they had used before, together.
+    before: Duration,
     /// Whose memory is watched, and how much it held idle.
     memory: (u32, u64),
     begun: Instant,
@@ -121,7 +123,7 @@ impl Meter {
     pub(super) fn start(processes: &[u32], memory: u32, idle_bytes: u64) -> anyhow::Result<Self> {
         // Makes the peak that the system remembers the size of now (proc(5)).
         fs::write(format!("/proc/{memory}/clear_refs"), "5").context("the peak cannot be reset")?;
-        let before = threads(processes);
+        let before = processor_time(processes)?;
         let begun = Instant::now();
         Ok(Self { processes: processes.to_vec(), before, memory: (memory, idle_bytes), begun })
     }
@@ -130,30 +132,21 @@ impl Meter {
     /// better set their own.
     pub(super) fn stop(&self) -> anyhow::Result<Cost> {
         let wall_ms = milliseconds(self.begun.elapsed());
-        let used = threads(&self.processes).into_iter().map(|(thread, after)| {
-            after.saturating_sub(self.before.get(&thread).copied().unwrap_or(0))
-        });
-        let cpu_ms = float(used.sum()) / 1e6;
+        let cpu_ms = milliseconds(processor_time(&self.processes)?.saturating_sub(self.before));
         let (process, idle) = self.memory;
         let peak_bytes = status_bytes(process, "VmHWM:")?.saturating_sub(idle);
         Ok(Cost { wall_ms, cpu_ms, peak_bytes })
     }
 }
 
-/// Returns the processor time of every thread, in nanoseconds. A thread that ends while it is
-/// watched is missing; those of the runtime stay for ten idle seconds.
-fn threads(processes: &[u32]) -> HashMap<(u32, String), u64> {
-    let mut times = HashMap::new();
-    for process in processes {
-        let entries = fs::read_dir(format!("/proc/{process}/task")).into_iter().flatten().flatten();
-        for entry in entries {
-            let text = fs::read_to_string(entry.path().join("schedstat")).unwrap_or_default();
-            let time = text.split_whitespace().next().and_then(|time| time.parse().ok());
-            let thread = entry.file_name().to_string_lossy().into_owned();
-            times.insert((*process, thread), time.unwrap_or(0));
-        }
-    }
-    times
+/// Returns the processor time of processes, with that of threads that have ended.
+fn processor_time(processes: &[u32]) -> anyhow::Result<Duration> {
+    let one = |process: &u32| -> anyhow::Result<Duration> {
+        let id = Pid::from_raw((*process).try_into().context("no process id")?);
+        let time = ClockId::pid_cpu_clock_id(id).and_then(ClockId::now);
+        Ok(time.with_context(|| format!("process {process} is gone"))?.into())
+    };
+    processes.iter().map(one).sum()
 }
 
 /// Returns how much memory a process holds now, in bytes.
@@ -179,11 +172,15 @@ mod tests {
         let idle = memory_bytes(own).expect("it is known");
         let meter = Meter::start(&[own], own, idle).expect("it starts");
         let mut bytes = vec![1_u8; 64 << 20];
-        while threads(&[own]).values().sum::<u64>()
-            < meter.before.values().sum::<u64>() + 20_000_000
-        {
-            bytes.iter_mut().for_each(|byte| *byte = byte.wrapping_mul(3));
-        }
+        // A thread that has ended when the meter stops counts like any other.
+        let work = || {
+            while processor_time(&[own]).expect("it is known")
+                < meter.before + Duration::from_millis(20)
+            {
+                bytes.iter_mut().for_each(|byte| *byte = byte.wrapping_mul(3));
+            }
+        };
+        std::thread::scope(|scope| scope.spawn(work).join().expect("it works"));
         let cost = meter.stop().expect("it stops");
         assert!(bytes.contains(&bytes[0]));
         assert!(cost.cpu_ms >= 20.0, "{cost:?}");

@@ -13,7 +13,7 @@ pub const METHOD: &str = "\
   the POST that opens it has a row of its own.
 - **Slipway, queue**: resident dispatcher and worker (two slots); from sending the submission to the
   arrival of `finished` on the event stream. The upload of the artifact has a row of its own. CPU is
-  that of worker and dispatcher (their threads' `schedstat`), without nats-server and without the client;
+  that of worker and dispatcher (their processor clocks), without nats-server and without the client;
   memory is the worker's peak above what it held before its first build.
 - **Slipway --local**: the whole process. Its cache holds the base image's manifest, as a worker's does.
 - **Two slots**: as many builds as said, each with its own JAR into its own repository; and their JARs
