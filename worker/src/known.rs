@@ -3,7 +3,8 @@
 //! What this worker remembers of layers: what they came to, and which repositories hold them.
 //!
 //! Two kinds of records. One says what a layer came to, by what it is made of and by its diff id,
-//! so that an unchanged layer is neither read nor compressed again. The other says which
+//! so that an unchanged layer is neither read nor compressed again; and, as a hint alone, by what
+//! the artifact's directory says of it. The other says which
 //! repositories of a registry hold a blob, so that it can be mounted from there. Both lie under
 //! `known` in the cache directory, where the worker processes of a node share them, and may be
 //! deleted at any time: what is not known is found out again. A record is never believed further
