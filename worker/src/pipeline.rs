@@ -391,7 +391,7 @@ impl Pipeline {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use serde_json::json;
     use slipway_proto::environment::Catalogue;
     use slipway_proto::submission::Uploaded;
@@ -399,7 +399,7 @@ mod tests {
 
     use super::*;
 
-    fn request(artifact: &[u8]) -> BuildRequest {
+    pub(crate) fn request(artifact: &[u8]) -> BuildRequest {
         let document = json!({
             "artifact": Digest::of(artifact), "image": "r.example/a:1", "base": "scratch"
         });

@@ -22,7 +22,7 @@ const ANNOUNCED: Duration = Duration::from_secs(6);
 
 /// In the server's window for second copies, a `queued` event that was stored when its build was
 /// accepted is still known for one. With some room for the time between the two.
-const REMEMBERED: Duration = Duration::from_secs(100);
+pub(super) const REMEMBERED: Duration = Duration::from_secs(100);
 
 /// For so long after a lost connection came back, leases that ended count as the outage's.
 const OUTAGE: Duration = Duration::from_secs(30);
@@ -194,7 +194,7 @@ fn may_be_unannounced(build: &Build) -> bool {
         || (build.state.epoch == 1 && is_younger(build.accepted_at, REMEMBERED))
 }
 
-fn is_younger(accepted_at: Timestamp, limit: Duration) -> bool {
+pub(super) fn is_younger(accepted_at: Timestamp, limit: Duration) -> bool {
     let age = Timestamp::now().duration_since(accepted_at);
     Duration::try_from(age).is_ok_and(|age| age < limit)
 }

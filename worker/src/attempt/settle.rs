@@ -17,6 +17,7 @@ use slipway_proto::{Build, Change, Failure, Phase, Reason, Timestamp};
 use slipway_queue::publish::DeliveryError;
 use slipway_queue::{Queue, RecordError, failpoint, is_off};
 
+use super::claim::{REMEMBERED, is_younger};
 use super::{Attempt, Attempts, End};
 use crate::confirm::confirmed;
 use crate::failure::StageError;
@@ -191,7 +192,9 @@ impl Attempt {
                 }
             };
             if let Err(error) = stored {
+                // The message comes back, and with it the chance to say this before the outcome.
                 tracing::warn!(build = %self.request.build, %error, "build.started was not stored");
+                return;
             }
         }
         shared.ended(&self.record.build, &self.message).await;
@@ -203,6 +206,12 @@ impl Attempts {
     /// died before publishing it.
     pub(super) async fn finished_before(&self, build: &Build, message: &Message) {
         tracing::info!(build = %build.request.build, "a finished build was delivered again");
+        if let Some(started) = may_be_unannounced(build)
+            && let Err(error) = self.queue.publish_event(&started).await
+        {
+            tracing::warn!(build = %build.request.build, %error, "build.started was not stored");
+            return;
+        }
         self.ended(build, message).await;
     }
 
@@ -235,6 +244,16 @@ impl Attempts {
             tracing::info!(build = %id, "settled");
         }
     }
+}
+
+/// Returns the `build.started` of the last attempt if its worker may have died, or NATS been away,
+/// before it was stored. As long as the server remembers it, a second copy is dropped. Of a build
+/// that was cancelled the outcome may be stored already, without a start.
+fn may_be_unannounced(build: &Build) -> Option<Event> {
+    let (worker, started) = (build.last_worker.as_ref()?, build.started_at?);
+    let is_cancelled = matches!(build.state.phase, Phase::Cancelled { .. });
+    (!is_cancelled && is_younger(started, REMEMBERED))
+        .then(|| Event::started(build, worker, started))
 }
 
 /// Returns whether a build has ended and that is not longer ago.
@@ -353,5 +372,26 @@ mod tests {
                 "{attempt}: {delay:?}"
             );
         }
+    }
+
+    #[test]
+    fn the_start_is_told_again_before_an_outcome_as_long_as_a_copy_is_noticed() {
+        let now = Timestamp::now();
+        let earlier = |seconds| now.checked_sub(Duration::from_secs(seconds)).expect("a time");
+        let ended = |started: Timestamp, change: &Change| {
+            let request = crate::pipeline::tests::request(b"tool");
+            let digest = slipway_proto::Digest::of(b"a submission");
+            let claim = Change::Claim { epoch: 1, worker: "worker-1".parse().expect("a name") };
+            let accepted = Build::accepted(request, digest, started);
+            let claimed = accepted.apply(&claim, started).expect("it is claimed");
+            may_be_unannounced(&claimed.apply(change, now).expect("it ends"))
+        };
+        let failure = Failure::new(Reason::RegistryDenied, "no");
+        let fail = Change::Fail { epoch: 1, failure, dead: false };
+        let told = ended(earlier(1), &fail).expect("it is told");
+        assert_eq!((told.body.short_type(), told.time), ("build.started", earlier(1)));
+        assert!(ended(earlier(200), &fail).is_none(), "a copy would not be noticed");
+        let cancel = Change::Cancel { message: "no more".to_owned() };
+        assert!(ended(earlier(1), &cancel).is_none(), "its outcome is out");
     }
 }
