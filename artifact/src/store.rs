@@ -21,8 +21,8 @@ mod local;
 mod location;
 mod log;
 mod remote;
+mod stamps;
 mod upload;
-mod verified;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -39,7 +39,6 @@ pub use self::fetch::{Fetched, Verification};
 use self::local::Directory;
 use self::location::Location;
 pub use self::upload::Upload;
-use self::verified::Verified;
 
 /// An upload that was not written to for so long was left by a process that died.
 const STALE_UPLOAD: Duration = Duration::from_secs(24 * 60 * 60);
@@ -56,7 +55,6 @@ pub struct ArtifactStore {
     /// Set for a store in a directory, whose files are written and read without the detour.
     directory: Option<Directory>,
     inspections: Arc<Semaphore>,
-    verified: Arc<Verified>,
 }
 
 impl ArtifactStore {
@@ -84,12 +82,7 @@ impl ArtifactStore {
     /// Makes a store of any object store.
     #[must_use]
     pub fn of_objects(objects: Arc<dyn ObjectStore>) -> Self {
-        Self {
-            objects,
-            directory: None,
-            inspections: Arc::new(Semaphore::new(INSPECTIONS)),
-            verified: Arc::default(),
-        }
+        Self { objects, directory: None, inspections: Arc::new(Semaphore::new(INSPECTIONS)) }
     }
 
     /// Begins to receive an artifact.

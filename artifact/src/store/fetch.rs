@@ -4,8 +4,9 @@
 //!
 //! A download is digested as it arrives. A file of a directory's store is there at once, and
 //! digesting it takes 26 ms for 46 MB: it is handed out before that is done, with a
-//! [`Verification`] to wait for before anything made of it is shown to anybody. A file that this
-//! process has digested before and that was not touched since is not digested again.
+//! [`Verification`] to wait for before anything made of it is shown to anybody. A file that was
+//! digested before, as a rule while it was uploaded, and that was not touched since, is not
+//! digested again (`stamps`).
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -20,7 +21,6 @@ use tokio::task::spawn_blocking;
 
 use super::digesting::Digester;
 use super::local::Directory;
-use super::verified::Verified;
 use super::{ArtifactStore, StoreError, blob_path, corrupt_path};
 use crate::source::FileSource;
 
@@ -44,12 +44,15 @@ pub struct Fetched {
 #[must_use = "bytes that were not verified may be anybody's"]
 pub struct Verification(Option<Check>);
 
-/// A check to be made.
+/// A check to be made of a file in a directory.
 #[derive(Debug)]
 struct Check {
     store: ArtifactStore,
+    directory: Directory,
     digest: Digest,
     source: Arc<FileSource>,
+    /// Whether the file is what was digested before, as long as nobody touches it.
+    vouched_for: bool,
 }
 
 /// Says, dropped, that nobody waits any more.
@@ -63,11 +66,10 @@ impl Drop for Waiting {
 }
 
 impl Verification {
-    /// Returns whether there is nothing to wait for: the artifact was digested as it was
-    /// downloaded, or earlier by this process.
+    /// Returns whether the bytes are to be digested: they were not before.
     #[must_use]
-    pub fn is_done(&self) -> bool {
-        self.0.is_none()
+    pub fn is_needed(&self) -> bool {
+        self.0.as_ref().is_some_and(|check| !check.vouched_for)
     }
 
     /// Digests the artifact, in a thread of its own, unless it is known to be right. Its reader can
@@ -78,12 +80,23 @@ impl Verification {
     /// [`StoreError::Corrupt`] for a damaged blob, which is moved aside, so that its digest is
     /// missing from the store and the next upload of it is taken; or that it cannot be read.
     pub async fn wait(self) -> Result<(), StoreError> {
-        let Some(Check { store, digest, source }) = self.0 else { return Ok(()) };
+        let Some(Check { store, directory, digest, source, vouched_for }) = self.0 else {
+            return Ok(());
+        };
+        let failed = |error| StoreError::of_io(ACTION, error);
+        if vouched_for && source.is_untouched().map_err(failed)? {
+            return Ok(());
+        }
         let waiting = Waiting::default();
-        let (given_up, verified) = (Arc::clone(&waiting.0), Arc::clone(&store.verified));
-        let actual = spawn_blocking(move || digest_of(&source, &given_up, &verified)).await;
-        let actual = actual.map_err(StoreError::of_task)?;
-        let actual = actual.map_err(|error| StoreError::of_io(ACTION, error))?;
+        let given_up = Arc::clone(&waiting.0);
+        let digesting = spawn_blocking(move || {
+            let actual = digest_of(&source, &given_up)?;
+            if actual == digest && source.is_untouched()? {
+                directory.stamps().keep_settled(digest, source.stamp());
+            }
+            Ok(actual)
+        });
+        let actual = digesting.await.map_err(StoreError::of_task)?.map_err(failed)?;
         store.expect_digest(digest, actual).await
     }
 }
@@ -132,14 +145,19 @@ impl ArtifactStore {
         directory: Directory,
         digest: Digest,
     ) -> Result<Fetched, StoreError> {
-        let opened = spawn_blocking(move || directory.open_blob(digest)).await;
-        let opened = opened.map_err(StoreError::of_task)?;
-        let source = opened.map_err(|error| StoreError::of_io(ACTION, error))?;
-        let source = Arc::new(source.ok_or(StoreError::NotFound { digest })?);
-        if self.verified.knows(source.stamp(), digest) {
-            return Ok(Fetched { source, verification: Verification(None) });
-        }
-        let check = Check { store: self.clone(), digest, source: Arc::clone(&source) };
+        let opening = {
+            let directory = directory.clone();
+            spawn_blocking(move || -> io::Result<_> {
+                let Some(source) = directory.open_blob(digest)? else { return Ok(None) };
+                let vouched_for = directory.stamps().vouch_for(digest, source.stamp());
+                Ok(Some((Arc::new(source), vouched_for)))
+            })
+        };
+        let opened = opening.await.map_err(StoreError::of_task)?;
+        let opened = opened.map_err(|error| StoreError::of_io(ACTION, error))?;
+        let (source, vouched_for) = opened.ok_or(StoreError::NotFound { digest })?;
+        let (store, file) = (self.clone(), Arc::clone(&source));
+        let check = Check { store, directory, digest, source: file, vouched_for };
         Ok(Fetched { source, verification: Verification(Some(check)) })
     }
 
@@ -184,17 +202,13 @@ impl ArtifactStore {
     }
 }
 
-/// Digests a file, and remembers the digest if the file was not touched meanwhile.
-fn digest_of(source: &FileSource, stop: &AtomicBool, verified: &Verified) -> io::Result<Digest> {
+/// Digests a file, until nobody waits for it any more.
+fn digest_of(source: &FileSource, stop: &AtomicBool) -> io::Result<Digest> {
     let goes_on = || match stop.load(Relaxed) {
         true => Err(io::Error::other("nobody waits for it any more")),
         false => Ok(()),
     };
-    let digest = crate::source::digest(source, &goes_on)?;
-    if source.is_untouched()? {
-        verified.remember(source.stamp(), digest);
-    }
-    Ok(digest)
+    crate::source::digest(source, &goes_on)
 }
 
 /// Makes a file that is gone when it is closed.

@@ -6,21 +6,28 @@
 //! while they arrive, must be inspected before they get their name, and are opened in place to be
 //! read by position.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, FileTimes, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use object_store::local::LocalFileSystem;
 use slipway_proto::Digest;
 use tokio::task::spawn_blocking;
 
+use super::stamps::Stamps;
 use super::{StoreError, blob_path, fresh_upload_path};
-use crate::source::FileSource;
+use crate::source::{FileSource, Stamp};
+
+/// How long before a blob got its name it says that it was modified: no later write leaves such a
+/// time, however coarse the clock of the file system is.
+const BEFORE: Duration = Duration::from_secs(60);
 
 /// The directory of a store.
 #[derive(Clone, Debug)]
 pub(super) struct Directory {
     root: PathBuf,
+    stamps: Stamps,
 }
 
 /// A file that is removed unless it gets its final name.
@@ -63,7 +70,8 @@ impl Directory {
             let root = fs::canonicalize(root).map_err(failed)?;
             // Not ours, and perhaps not readable; then whoever made it has to see to it.
             root.parent().map(sync_directory).transpose().ok();
-            Ok((Self { root }, objects.with_fsync(true)))
+            let stamps = Stamps::open(&root).map_err(failed)?;
+            Ok((Self { root, stamps }, objects.with_fsync(true)))
         };
         spawn_blocking(open).await.map_err(StoreError::of_task)?
     }
@@ -83,7 +91,8 @@ impl Directory {
         created.map_err(|error| StoreError::of_io("begin an upload", error))
     }
 
-    /// Gives an upload its final name. When this returns, the blob survives a power cut.
+    /// Gives an upload its final name, and a stamp, since it was digested as it was written. When
+    /// this returns, the blob survives a power cut.
     pub(super) async fn place(
         &self,
         file: File,
@@ -91,19 +100,27 @@ impl Directory {
         digest: Digest,
     ) -> Result<(), StoreError> {
         let blob = self.path_of(&blob_path(digest));
+        let stamps = self.stamps.clone();
         let place = move || {
             let length = file.metadata()?.len();
             if fs::metadata(&blob).is_ok_and(|known| known.len() == length) {
                 drop(partial);
             } else {
+                file.set_times(FileTimes::new().set_modified(SystemTime::now() - BEFORE))?;
                 file.sync_all()?;
                 partial.rename(&blob)?;
+                stamps.keep(digest, Stamp::of(&file)?);
             }
             // Also for a blob that was there: whoever is placing it may not have come so far.
             sync_directory(blob.parent().expect("a blob is in a directory"))
         };
         let placed = spawn_blocking(place).await.map_err(StoreError::of_task)?;
         placed.map_err(|error| StoreError::of_io("keep an artifact", error))
+    }
+
+    /// Returns the stamps of the blobs.
+    pub(super) fn stamps(&self) -> &Stamps {
+        &self.stamps
     }
 
     /// Opens a blob; none if there is none.

@@ -60,11 +60,12 @@ impl Fixture {
         Ok(bytes)
     }
 
-    /// Every object, in order.
+    /// Every object but stamps, in order.
     async fn objects(&self) -> Vec<String> {
         let objects: Vec<_> = self.store.objects.list(None).try_collect().await.expect("a list");
         let mut names: Vec<String> =
             objects.into_iter().map(|object| object.location.to_string()).collect();
+        names.retain(|name| !name.starts_with("stamps/"));
         names.sort();
         names
     }
@@ -243,34 +244,54 @@ async fn a_damaged_artifact_is_moved_aside_and_can_be_uploaded_again() {
 #[tokio::test]
 async fn a_file_that_was_digested_is_digested_again_only_when_it_was_touched() {
     let [fixture, _] = fixtures().await;
-    let jar = jar();
+    let (jar, scratch) = (jar(), fixture.scratch());
     let view = fixture.upload(&jar, None).await.expect("it is taken");
-    let scratch = fixture.scratch();
+    let store = fixture.directory.path().join("store");
+    let (stamp, blob) = (store.join("stamps"), store.join("blobs/sha256"));
+    let [stamp, blob] = [stamp, blob].map(|place| place.join(view.digest.hex()));
     let fetch = || async {
         fixture.store.fetch(view.digest, view.size_bytes, &scratch, &|| {}).await.expect("there")
     };
-    // Right after the upload it may not be remembered yet.
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
-    loop {
-        let fetched = fetch().await;
-        if fetched.verification.is_done() {
-            break;
-        }
-        fetched.verification.wait().await.expect("it is whole");
-        assert!(std::time::Instant::now() < deadline, "it is never remembered");
+    assert!(!fetch().await.verification.is_needed(), "it was digested as it was received");
+    let other = fs::read_to_string(&stamp).expect("a stamp").replace("\"inode\":", "\"inode\":1");
+    for useless in [other.as_str(), "{"] {
+        fs::write(&stamp, useless).expect("written");
+        assert!(fetch().await.verification.is_needed(), "{useless}");
     }
-    let path = fixture.directory.path().join("store/blobs/sha256").join(view.digest.hex());
+    // Right after the upload a reader gives no stamp yet.
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    while fetch().await.verification.is_needed() {
+        fetch().await.verification.wait().await.expect("it is whole");
+        assert!(std::time::Instant::now() < deadline, "it never gets a stamp");
+    }
+    let meanwhile = fetch().await.verification;
+    assert!(!meanwhile.is_needed());
     let mut damaged = jar.clone();
     damaged[5_000_000] ^= 1;
     // In place: the same inode, the same length.
-    let mut file = fs::OpenOptions::new().write(true).open(&path).expect("it opens");
+    let mut file = fs::OpenOptions::new().write(true).open(&blob).expect("it opens");
     std::io::Write::write_all(&mut file, &damaged).expect("written");
-    match fetch().await.verification.wait().await {
-        Err(StoreError::Corrupt { actual, .. }) => assert_eq!(actual, Digest::of(&damaged)),
-        other => panic!("{other:?}"),
+    let later = fetch().await.verification;
+    for verification in [meanwhile, later] {
+        match verification.wait().await {
+            Err(StoreError::Corrupt { actual, .. }) => assert_eq!(actual, Digest::of(&damaged)),
+            other => panic!("{other:?}"),
+        }
     }
     let gone = fixture.store.fetch(view.digest, view.size_bytes, &scratch, &|| {}).await;
     assert!(matches!(gone, Err(StoreError::NotFound { .. })), "it was moved aside");
+}
+
+/// Clocks of file systems go in steps: a write in the same step as the upload would leave the same
+/// time.
+#[tokio::test]
+async fn the_time_of_a_blob_is_one_that_no_later_write_leaves() {
+    let [fixture, _] = fixtures().await;
+    let begun = SystemTime::now();
+    let view = fixture.upload(&jar(), None).await.expect("it is taken");
+    let path = fixture.directory.path().join("store/blobs/sha256").join(view.digest.hex());
+    let modified = fs::metadata(path).and_then(|found| found.modified()).expect("a time");
+    assert!(modified + Duration::from_millis(100) < begun, "{modified:?} {begun:?}");
 }
 
 #[tokio::test]

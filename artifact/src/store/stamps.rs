@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! Which files of a store's directory were digested, so that nobody need do so again.
+//!
+//! Beside the blobs lies, for each that was digested, what the file system said of its file then:
+//! device, inode, size and times. As long as it says the same, the file has the bytes that its name
+//! says. Written by whoever digested it: the process that received it, or the first that built from
+//! it. Not synced and of no account: a stamp that is missing, torn or of another file (a store that
+//! was restored from a backup, another mount) costs one digest.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+use std::{fs, io};
+
+use slipway_proto::Digest;
+
+use crate::source::Stamp;
+
+/// A file that was changed so recently gets no stamp from its reader: the clock that file systems
+/// stamp changes with moves every 10 ms at worst (Linux, `CONFIG_HZ=100`), and a second change
+/// within one of its steps would not show.
+const RECENT: Duration = Duration::from_millis(20);
+
+/// The stamps of a store.
+#[derive(Clone, Debug)]
+pub(super) struct Stamps(PathBuf);
+
+impl Stamps {
+    /// Opens the stamps of a store, and makes the place for them.
+    pub(super) fn open(root: &Path) -> io::Result<Self> {
+        let directory = root.join("stamps");
+        fs::create_dir_all(&directory)?;
+        Ok(Self(directory))
+    }
+
+    /// Returns whether a file was seen to have the digest and was not touched since.
+    pub(super) fn vouch_for(&self, digest: Digest, stamp: Stamp) -> bool {
+        let Ok(document) = fs::read(self.path(digest)) else { return false };
+        serde_json::from_slice(&document).is_ok_and(|known: Stamp| known == stamp)
+    }
+
+    /// Keeps the stamp of a file that was written here and that nobody else could write to: its
+    /// time of modification was set to one that no later write can leave.
+    pub(super) fn keep(&self, digest: Digest, stamp: Stamp) {
+        let document = serde_json::to_vec(&stamp).expect("a stamp is numbers");
+        if let Err(error) = fs::write(self.path(digest), document) {
+            // A worker may read the store without being allowed to write to it.
+            tracing::debug!(%error, %digest, "the stamp of an artifact could not be kept");
+        }
+    }
+
+    /// Keeps the stamp of a file that was just read, if a change of it would show.
+    pub(super) fn keep_settled(&self, digest: Digest, stamp: Stamp) {
+        // A time in the future is no proof of anything.
+        let age = SystemTime::now().duration_since(stamp.changed()).unwrap_or_default();
+        if age >= RECENT {
+            self.keep(digest, stamp);
+        }
+    }
+
+    fn path(&self, digest: Digest) -> PathBuf {
+        self.0.join(digest.hex())
+    }
+}
