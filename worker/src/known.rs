@@ -9,17 +9,20 @@
 //! `known` in the cache directory, where the worker processes of a node share them, and may be
 //! deleted at any time: what is not known is found out again. A record is never believed further
 //! than its use allows: bytes made later are held against the recorded digest, and a repository
-//! is asked.
+//! is asked, unless it said so to this process a short while ago.
 
 mod shelf;
 
+use std::collections::HashMap;
 use std::io;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use slipway_proto::Digest;
+use tokio::time::Instant;
 
 use crate::registry::Repository;
 use shelf::{Bounds, Shelf};
@@ -35,6 +38,10 @@ const MOST_IN_MEMORY: usize = 4096;
 /// serves where the first was emptied.
 const MOST_REPOSITORIES: usize = 4;
 
+/// So long a repository is not asked again for a blob that it had. Garbage collectors of registries
+/// leave blobs alone for longer that a manifest refers to or that are young.
+const LATELY: Duration = Duration::from_secs(5 * 60);
+
 /// What is remembered. Cheap to clone; clones share it.
 #[derive(Debug, Clone)]
 pub struct Known {
@@ -45,6 +52,8 @@ pub struct Known {
 struct Shelves {
     layers: Shelf<LayerRecord>,
     holders: Shelf<Vec<String>>,
+    /// When a repository last said to this process that it holds a blob.
+    seen: Mutex<HashMap<Digest, Instant>>,
 }
 
 /// What a layer came to.
@@ -69,7 +78,8 @@ impl Known {
         let known = cache_dir.join("known");
         let layers = Shelf::open(known.join("layers"), bounds)?;
         let holders = Shelf::open(known.join("blobs"), bounds)?;
-        Ok(Self { shelves: Arc::new(Shelves { layers, holders }) })
+        let seen = Mutex::default();
+        Ok(Self { shelves: Arc::new(Shelves { layers, holders, seen }) })
     }
 
     /// Returns the repositories, as `team/app`, that are known to hold a blob: those of the same
@@ -79,8 +89,30 @@ impl Known {
         self.shelves.holders.get(holder_key(of, digest)).unwrap_or_default()
     }
 
-    /// Remembers that a repository holds a blob, as its registry said.
+    /// Returns whether a repository is so certain to hold a blob that it need not be asked: it said
+    /// so to this process in the last five minutes, and nothing else since.
+    #[must_use]
+    pub fn was_seen_lately(&self, repository: &Repository, digest: Digest) -> bool {
+        self.seen().get(&place_key(repository, digest)).is_some_and(|at| at.elapsed() < LATELY)
+    }
+
+    fn seen(&self) -> MutexGuard<'_, HashMap<Digest, Instant>> {
+        self.shelves.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Remembers that a repository holds a blob, as its registry said just now.
     pub fn remember(&self, repository: &Repository, digest: Digest) {
+        {
+            let mut seen = self.seen();
+            if seen.len() >= MOST_IN_MEMORY {
+                seen.retain(|_, at| at.elapsed() < LATELY);
+            }
+            if seen.len() >= MOST_IN_MEMORY {
+                // Whatever goes costs one question.
+                seen.clear();
+            }
+            seen.insert(place_key(repository, digest), Instant::now());
+        }
         let (holders, key) = (&self.shelves.holders, holder_key(repository, digest));
         let name = repository.reference.repository();
         let mut names = holders.get(key).unwrap_or_default();
@@ -102,6 +134,7 @@ impl Known {
 
     /// Forgets that a repository holds a blob: its registry said that it does not.
     pub fn forget(&self, repository: &Repository, digest: Digest) {
+        self.seen().remove(&place_key(repository, digest));
         let (holders, key) = (&self.shelves.holders, holder_key(repository, digest));
         let Some(mut names) = holders.get(key) else { return };
         let count = names.len();
@@ -130,6 +163,15 @@ impl Known {
     }
 }
 
+/// The key of a blob in one repository.
+fn place_key(repository: &Repository, digest: Digest) -> Digest {
+    let mut key = Key::new("place");
+    key.field(holder_key(repository, digest).as_bytes());
+    key.field(repository.reference.repository().as_bytes());
+    key.finish()
+}
+
+/// The key of a blob in all repositories of a registry that the same credentials reach.
 fn holder_key(repository: &Repository, digest: Digest) -> Digest {
     let secret = repository.secret.as_ref().map_or("", |secret| secret.as_str());
     let mut key = Key::new("holder");
@@ -213,6 +255,30 @@ mod tests {
         known.forget(&one, blob);
         known.forget(&one, blob);
         assert!(known.repositories(&one, blob).is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_repository_is_believed_for_a_while() {
+        let (directory, known) = open();
+        let blob = Digest::of(b"blob");
+        let (one, other) = (repository("r.example/a", None), repository("r.example/b", None));
+        assert!(!known.was_seen_lately(&one, blob));
+        known.remember(&one, blob);
+        assert!(known.was_seen_lately(&one, blob));
+        assert!(!known.was_seen_lately(&other, blob), "another repository");
+        let secret = repository("r.example/a", Some("hub"));
+        assert!(!known.was_seen_lately(&secret, blob), "other credentials");
+        let process = Known::open(directory.path()).expect("it opens");
+        assert!(!process.was_seen_lately(&one, blob), "another process did not hear it");
+        tokio::time::advance(LATELY).await;
+        assert!(!known.was_seen_lately(&one, blob), "it is long ago");
+        known.remember(&one, blob);
+        known.forget(&one, blob);
+        assert!(!known.was_seen_lately(&one, blob), "it was taken back");
+        for number in 0..=MOST_IN_MEMORY {
+            known.remember(&one, Digest::of(&number.to_le_bytes()));
+        }
+        assert!(known.seen().len() <= MOST_IN_MEMORY);
     }
 
     #[test]

@@ -3,9 +3,9 @@
 //! Brings an image into its repositories while it is made: each blob as soon as it is there, then
 //! the manifest, and tags only when told to.
 //!
-//! For each blob, the one request that is most likely to be all: a blob that its repository is
-//! known to hold is asked for, one that another repository of the registry holds is mounted, one
-//! that nobody can have yet is sent. What is known may be wrong: a repository that then refuses the
+//! For each blob, the one request that is most likely to be all: none if its repository had it
+//! minutes ago; a blob that its repository is known to hold is asked for, one that another
+//! repository of the registry holds is mounted, one that nobody can have yet is sent. What is known may be wrong: a repository that then refuses the
 //! manifest is forgotten and pushed to once more, with every blob asked for. A layer of the base is
 //! downloaded only for a repository that lacks it, and sent on while it comes.
 
@@ -267,21 +267,30 @@ impl Pusher<'_> {
         &self,
         repository: &Repository,
         making: &watch::Receiver<InTheMaking>,
-        first: Push<'_>,
+        mut push: Push<'_>,
     ) -> Result<Vec<Transfer>, PushError> {
-        match Box::pin(first.push(repository, making.clone())).await {
-            Err(PushError::Registry { source, .. }) if source.is_blob_unknown() => {
-                tracing::info!(
-                    repository = repository.reference.name(),
-                    "the registry lost a blob; pushing once more"
-                );
-                for blob in making.borrow().blobs() {
-                    self.known.forget(repository, blob.digest);
+        loop {
+            let placed = Box::pin(push.place_all(repository, making.clone())).await?;
+            let (image, transfers) = placed;
+            let manifest = &image.manifest;
+            match self.registry.put_manifest(repository, MEDIA_TYPE, manifest).await {
+                Ok(()) => {
+                    push.sent.fetch_add(manifest.len() as u64, Ordering::Relaxed);
+                    return Ok(transfers);
                 }
-                let second = Push { trusts_nothing: true, ..first };
-                Box::pin(second.push(repository, making.clone())).await
+                Err(source) if !push.trusts_nothing && may_lack_blobs(&source) => {
+                    tracing::info!(
+                        repository = repository.reference.name(),
+                        error = %source,
+                        "the registry refused the manifest; pushing once more"
+                    );
+                    for blob in making.borrow().blobs() {
+                        self.known.forget(repository, blob.digest);
+                    }
+                    push.trusts_nothing = true;
+                }
+                Err(source) => return Err(failed(repository, source)),
             }
-            pushed => pushed,
         }
     }
 }
@@ -297,12 +306,13 @@ struct Push<'a> {
 }
 
 impl Push<'_> {
-    /// Returns how the layers came into the repository, the base's first.
-    async fn push(
+    /// Brings all blobs into the repository, as they come, and waits until the image may be
+    /// published. Returns it, and how its layers came there, the base's first.
+    async fn place_all(
         &self,
         repository: &Repository,
         mut making: watch::Receiver<InTheMaking>,
-    ) -> Result<Vec<Transfer>, PushError> {
+    ) -> Result<(Arc<Assembled>, Vec<Transfer>), PushError> {
         let mut begun = HashSet::new();
         let mut placing = FuturesUnordered::new();
         let mut placed = HashMap::new();
@@ -332,15 +342,10 @@ impl Push<'_> {
         if self.verified.wait().await.is_err() {
             return Err(PushError::Withheld);
         }
-        self.pusher
-            .registry
-            .put_manifest(repository, MEDIA_TYPE, &image.manifest)
-            .await
-            .map_err(|source| failed(repository, source))?;
-        self.sent.fetch_add(image.manifest.len() as u64, Ordering::Relaxed);
         let base = image.base.iter().flat_map(|base| &base.layers).map(|layer| layer.digest);
         let made = image.layers.iter().map(|layer| layer.digest);
-        Ok(base.chain(made).map(|layer| placed[&layer]).collect())
+        let transfers = base.chain(made).map(|layer| placed[&layer]).collect();
+        Ok((image, transfers))
     }
 }
 
@@ -366,6 +371,13 @@ impl InTheMaking {
         });
         base.chain(made).chain(config)
     }
+}
+
+/// Whether a manifest may have been refused because blobs are missing that it names. Not every
+/// registry says so in the word that the specification has for it.
+fn may_lack_blobs(refusal: &RegistryError) -> bool {
+    refusal.is_blob_unknown()
+        || matches!(refusal.kind(), ErrorKind::Refused | ErrorKind::NotFound | ErrorKind::Malformed)
 }
 
 fn failed(repository: &Repository, source: RegistryError) -> PushError {

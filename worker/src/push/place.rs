@@ -62,7 +62,10 @@ impl Push<'_> {
         target: &Repository,
         blob: &Blob,
     ) -> Result<Transfer, PushError> {
-        if blob.origin(target) == Some(target.reference.repository()) {
+        let known = self.pusher.known;
+        if blob.origin(target) == Some(target.reference.repository())
+            || (!self.trusts_nothing && known.was_seen_lately(target, blob.digest))
+        {
             return Ok(Transfer::Found);
         }
         let uploads = &self.pusher.uploads.0;
@@ -72,7 +75,7 @@ impl Push<'_> {
             return Ok(Transfer::Found);
         }
         let transfer = Box::pin(self.bring(target, blob)).await?;
-        self.pusher.known.remember(target, blob.digest);
+        known.remember(target, blob.digest);
         turn.finish(());
         Ok(transfer)
     }
