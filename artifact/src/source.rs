@@ -12,7 +12,7 @@ use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 use slipway_proto::Digest;
 
@@ -46,8 +46,10 @@ pub struct FileSource {
 }
 
 /// What a file system says of a file. As long as it says the same, the file has the same bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 pub struct Stamp {
+    /// Not kept: the machines that share a store number it differently.
+    #[serde(skip_serializing)]
     device: u64,
     inode: u64,
     length: u64,
@@ -58,7 +60,12 @@ pub struct Stamp {
 }
 
 impl Stamp {
-    pub(crate) fn of(file: &File) -> io::Result<Self> {
+    /// Returns what the file system says of a file now.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be asked.
+    pub fn of(file: &File) -> io::Result<Self> {
         let metadata = file.metadata()?;
         Ok(Self {
             device: metadata.dev(),

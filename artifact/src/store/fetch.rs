@@ -78,7 +78,8 @@ impl Verification {
     /// # Errors
     ///
     /// [`StoreError::Corrupt`] for a damaged blob, which is moved aside, so that its digest is
-    /// missing from the store and the next upload of it is taken; or that it cannot be read.
+    /// missing from the store and the next upload of it is taken; or that it cannot be read, or was
+    /// written to while it was read.
     pub async fn wait(self) -> Result<(), StoreError> {
         let Some(Check { store, directory, digest, source, vouched_for }) = self.0 else {
             return Ok(());
@@ -91,13 +92,20 @@ impl Verification {
         let given_up = Arc::clone(&waiting.0);
         let digesting = spawn_blocking(move || {
             let actual = digest_of(&source, &given_up)?;
-            if actual == digest && source.is_untouched()? {
+            let is_untouched = source.is_untouched()?;
+            if actual == digest && is_untouched {
                 directory.stamps().keep_settled(digest, source.stamp());
             }
-            Ok(actual)
+            Ok((actual, is_untouched))
         });
-        let actual = digesting.await.map_err(StoreError::of_task)?.map_err(failed)?;
-        store.expect_digest(digest, actual).await
+        let (actual, is_untouched) =
+            digesting.await.map_err(StoreError::of_task)?.map_err(failed)?;
+        store.expect_digest(digest, actual).await?;
+        if !is_untouched {
+            // It is right now. What was read before may have been anything.
+            return Err(StoreError::unavailable(ACTION, "it was written to meanwhile"));
+        }
+        Ok(())
     }
 }
 

@@ -70,7 +70,7 @@ impl Directory {
             let root = fs::canonicalize(root).map_err(failed)?;
             // Not ours, and perhaps not readable; then whoever made it has to see to it.
             root.parent().map(sync_directory).transpose().ok();
-            let stamps = Stamps::open(&root).map_err(failed)?;
+            let stamps = Stamps::open(&root);
             Ok((Self { root, stamps }, objects.with_fsync(true)))
         };
         spawn_blocking(open).await.map_err(StoreError::of_task)?

@@ -3,14 +3,14 @@
 //! Which files of a store's directory were digested, so that nobody need do so again.
 //!
 //! Beside the blobs lies, for each that was digested, what the file system said of its file then:
-//! device, inode, size and times. As long as it says the same, the file has the bytes that its name
-//! says. Written by whoever digested it: the process that received it, or the first that built from
-//! it. Not synced and of no account: a stamp that is missing, torn or of another file (a store that
-//! was restored from a backup, another mount) costs one digest.
+//! inode, size and times. As long as it says the same, the file has the bytes that its name says.
+//! Written by whoever digested it: the process that received it, or the first that built from it.
+//! Not synced and of no account: a stamp that is missing, torn or of another file (a store that was
+//! restored from a backup) costs a digest.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
-use std::{fs, io};
 
 use slipway_proto::Digest;
 
@@ -26,24 +26,24 @@ const RECENT: Duration = Duration::from_millis(20);
 pub(super) struct Stamps(PathBuf);
 
 impl Stamps {
-    /// Opens the stamps of a store, and makes the place for them.
-    pub(super) fn open(root: &Path) -> io::Result<Self> {
+    /// Opens the stamps of a store, and makes the place for them if it may.
+    pub(super) fn open(root: &Path) -> Self {
         let directory = root.join("stamps");
-        fs::create_dir_all(&directory)?;
-        Ok(Self(directory))
+        if let Err(error) = fs::create_dir_all(&directory) {
+            tracing::debug!(%error, "there is no place for the stamps of artifacts");
+        }
+        Self(directory)
     }
 
     /// Returns whether a file was seen to have the digest and was not touched since.
     pub(super) fn vouch_for(&self, digest: Digest, stamp: Stamp) -> bool {
-        let Ok(document) = fs::read(self.path(digest)) else { return false };
-        serde_json::from_slice(&document).is_ok_and(|known: Stamp| known == stamp)
+        fs::read(self.path(digest)).is_ok_and(|known| known == document(stamp))
     }
 
     /// Keeps the stamp of a file that was written here and that nobody else could write to: its
     /// time of modification was set to one that no later write can leave.
     pub(super) fn keep(&self, digest: Digest, stamp: Stamp) {
-        let document = serde_json::to_vec(&stamp).expect("a stamp is numbers");
-        if let Err(error) = fs::write(self.path(digest), document) {
+        if let Err(error) = fs::write(self.path(digest), document(stamp)) {
             // A worker may read the store without being allowed to write to it.
             tracing::debug!(%error, %digest, "the stamp of an artifact could not be kept");
         }
@@ -61,4 +61,8 @@ impl Stamps {
     fn path(&self, digest: Digest) -> PathBuf {
         self.0.join(digest.hex())
     }
+}
+
+fn document(stamp: Stamp) -> Vec<u8> {
+    serde_json::to_vec(&stamp).expect("a stamp is numbers")
 }

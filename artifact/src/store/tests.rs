@@ -264,13 +264,19 @@ async fn a_file_that_was_digested_is_digested_again_only_when_it_was_touched() {
         fetch().await.verification.wait().await.expect("it is whole");
         assert!(std::time::Instant::now() < deadline, "it never gets a stamp");
     }
-    let meanwhile = fetch().await.verification;
+    let [meanwhile, healed] = [fetch().await.verification, fetch().await.verification];
     assert!(!meanwhile.is_needed());
+    // In place: the same inode, the same length.
+    let overwrite = |bytes: &[u8]| {
+        let mut file = fs::OpenOptions::new().write(true).open(&blob).expect("it opens");
+        std::io::Write::write_all(&mut file, bytes).expect("written");
+    };
+    overwrite(&jar);
+    let error = healed.wait().await.expect_err("it may have been anything in between");
+    assert!(error.is_transient(), "{error}");
     let mut damaged = jar.clone();
     damaged[5_000_000] ^= 1;
-    // In place: the same inode, the same length.
-    let mut file = fs::OpenOptions::new().write(true).open(&blob).expect("it opens");
-    std::io::Write::write_all(&mut file, &damaged).expect("written");
+    overwrite(&damaged);
     let later = fetch().await.verification;
     for verification in [meanwhile, later] {
         match verification.wait().await {
