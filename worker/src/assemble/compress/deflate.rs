@@ -28,10 +28,14 @@ const WINDOW: usize = 32 * 1024;
 const OUTPUT: usize = SEGMENT + SEGMENT / 8 + 1024;
 
 /// Threads beside the one that reads: that many processors are worth waking for one layer.
-const HELPERS: usize = 2;
+const THREADS: usize = 2;
 
 /// Segments that are deflated or wait for it.
-const MOST_UNDER_WAY: usize = 2 * HELPERS;
+const MOST_UNDER_WAY: usize = 2 * THREADS;
+
+/// From so many bytes on a last segment goes to a thread. A header between two pictures is deflated
+/// in the time that it would take to get there.
+const WORTH_A_THREAD: usize = 16 * 1024;
 
 /// Takes what is to be deflated.
 pub(super) struct Deflate {
@@ -40,10 +44,10 @@ pub(super) struct Deflate {
     /// What the next segment may refer back to.
     window: Vec<u8>,
     /// None before the first whole segment: what is small is not worth a thread.
-    helpers: Vec<Helper>,
+    threads: Vec<Deflater>,
     /// How many there may be.
-    most_helpers: usize,
-    /// How many segments went to the helpers, in turns.
+    most_threads: usize,
+    /// How many segments went to the threads, in turns.
     sent: usize,
     /// How many of them have not come back.
     under_way: usize,
@@ -51,7 +55,7 @@ pub(super) struct Deflate {
 }
 
 /// A thread that deflates.
-struct Helper {
+struct Deflater {
     todo: Sender<Segment>,
     done: Receiver<Segment>,
 }
@@ -91,7 +95,7 @@ impl Segment {
     }
 }
 
-impl Helper {
+impl Deflater {
     fn start() -> io::Result<Self> {
         // As many as the one who sends lets be under way.
         let (todo, segments) = channel::<Segment>();
@@ -115,16 +119,16 @@ fn deflater() -> Compress {
 
 impl Deflate {
     pub(super) fn new() -> Self {
-        Self::on(HELPERS)
+        Self::on(THREADS)
     }
 
     /// Starts a stream with so many threads beside the one that writes.
-    fn on(most_helpers: usize) -> Self {
+    fn on(most_threads: usize) -> Self {
         Self {
             staged: Vec::with_capacity(SEGMENT),
             window: Vec::with_capacity(WINDOW),
-            helpers: Vec::new(),
-            most_helpers,
+            threads: Vec::new(),
+            most_threads,
             sent: 0,
             under_way: 0,
             spare: Vec::new(),
@@ -135,10 +139,10 @@ impl Deflate {
     pub(super) fn write(&mut self, mut bytes: &[u8], output: &mut Output) -> io::Result<()> {
         while !bytes.is_empty() {
             if self.staged.len() == SEGMENT {
-                if self.helpers.is_empty() {
+                if self.threads.is_empty() {
                     // A system without a thread to spare still has this one.
-                    let started = (0..self.most_helpers).map_while(|_| Helper::start().ok());
-                    self.helpers.extend(started);
+                    let started = (0..self.most_threads).map_while(|_| Deflater::start().ok());
+                    self.threads.extend(started);
                 }
                 self.cut(output)?;
             }
@@ -153,18 +157,22 @@ impl Deflate {
     /// Brings the stream to a byte boundary, with all that was taken before it, and forgets what
     /// could be referred back to.
     pub(super) fn align(&mut self, output: &mut Output) -> io::Result<()> {
-        if !self.staged.is_empty() {
+        if self.staged.len() >= WORTH_A_THREAD {
             self.cut(output)?;
         }
         while self.under_way > 0 {
             self.collect(output)?;
+        }
+        if !self.staged.is_empty() {
+            let segment = self.segment();
+            self.deflate_here(segment, output)?;
         }
         self.window.clear();
         Ok(())
     }
 
     /// Makes a segment of what is staged.
-    fn cut(&mut self, output: &mut Output) -> io::Result<()> {
+    fn segment(&mut self) -> Segment {
         let mut segment = self.spare.pop().unwrap_or_default();
         std::mem::swap(&mut segment.window, &mut self.window);
         std::mem::swap(&mut segment.input, &mut self.staged);
@@ -172,17 +180,28 @@ impl Deflate {
         let end = segment.input.len().saturating_sub(WINDOW);
         self.window.clear();
         self.window.extend_from_slice(&segment.input[end..]);
-        if self.helpers.is_empty() {
-            segment.deflate();
-            output.emit(&segment.output)?;
-            self.spare.push(segment);
-            return Ok(());
+        segment
+    }
+
+    /// Deflates a segment before which none is under way.
+    fn deflate_here(&mut self, mut segment: Segment, output: &mut Output) -> io::Result<()> {
+        segment.deflate();
+        output.emit(&segment.output)?;
+        self.spare.push(segment);
+        Ok(())
+    }
+
+    /// Has what is staged deflated.
+    fn cut(&mut self, output: &mut Output) -> io::Result<()> {
+        let segment = self.segment();
+        if self.threads.is_empty() {
+            return self.deflate_here(segment, output);
         }
         if self.under_way == MOST_UNDER_WAY {
             self.collect(output)?;
         }
-        let helper = &self.helpers[self.sent % self.helpers.len()];
-        helper.todo.send(segment).map_err(|_| broke_down())?;
+        let thread = &self.threads[self.sent % self.threads.len()];
+        thread.todo.send(segment).map_err(|_| broke_down())?;
         self.sent += 1;
         self.under_way += 1;
         Ok(())
@@ -190,8 +209,8 @@ impl Deflate {
 
     /// Waits for the oldest segment that is under way.
     fn collect(&mut self, output: &mut Output) -> io::Result<()> {
-        let oldest = (self.sent - self.under_way) % self.helpers.len();
-        let segment = self.helpers[oldest].done.recv().map_err(|_| broke_down())?;
+        let oldest = (self.sent - self.under_way) % self.threads.len();
+        let segment = self.threads[oldest].done.recv().map_err(|_| broke_down())?;
         self.under_way -= 1;
         output.emit(&segment.output)?;
         self.spare.push(segment);
@@ -214,10 +233,10 @@ mod tests {
     use super::*;
 
     /// Deflates bytes that come in pieces, with an alignment in the middle.
-    fn deflated(helpers: usize, bytes: &[u8], piece: usize) -> (Digest, u64) {
+    fn deflated(threads: usize, bytes: &[u8], piece: usize) -> (Digest, u64) {
         let directory = tempfile::tempdir().expect("a directory");
         let mut output = Output::new(directory.path(), Some(Sha256::new())).expect("it starts");
-        let mut deflate = Deflate::on(helpers);
+        let mut deflate = Deflate::on(threads);
         for half in [&bytes[..bytes.len() / 2], &bytes[bytes.len() / 2..]] {
             for piece in half.chunks(piece) {
                 deflate.write(piece, &mut output).expect("it deflates");
@@ -237,8 +256,8 @@ mod tests {
             (0..3_000_000u32).map(|n| n.wrapping_mul(0x9e37_79b1).to_le_bytes()[3]).collect();
         for bytes in [text, noise] {
             let one = deflated(0, &bytes, 4096);
-            for helpers in 1..=3 {
-                assert_eq!(deflated(helpers, &bytes, 100_000), one, "{helpers} helpers");
+            for threads in 1..=3 {
+                assert_eq!(deflated(threads, &bytes, 100_000), one, "{threads} threads");
             }
         }
     }

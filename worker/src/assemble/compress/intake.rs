@@ -42,11 +42,11 @@ pub(super) struct Intake {
 enum Diff {
     Known,
     Here(Sha256),
-    Elsewhere(Helper),
+    Elsewhere(Digester),
 }
 
 /// The second thread.
-struct Helper {
+struct Digester {
     full: SyncSender<(Vec<u8>, usize)>,
     empty: Receiver<Vec<u8>>,
     thread: JoinHandle<Sha256>,
@@ -54,7 +54,7 @@ struct Helper {
     made: usize,
 }
 
-impl Helper {
+impl Digester {
     fn start() -> io::Result<Self> {
         let (full, to_digest) = sync_channel::<(Vec<u8>, usize)>(BUFFERS);
         let (give_back, empty) = sync_channel(BUFFERS);
@@ -96,7 +96,7 @@ impl Intake {
             DiffId::Known => Diff::Known,
             DiffId::Here => here(),
             // A system without another thread to spare still has this one.
-            DiffId::Elsewhere => Helper::start().map_or_else(|_| here(), Diff::Elsewhere),
+            DiffId::Elsewhere => Digester::start().map_or_else(|_| here(), Diff::Elsewhere),
         };
         Self {
             artifact: Arc::clone(artifact),
@@ -180,7 +180,7 @@ impl Intake {
         let hasher = match self.diff {
             Diff::Known => None,
             Diff::Here(hasher) => Some(hasher),
-            Diff::Elsewhere(Helper { full, thread, .. }) => {
+            Diff::Elsewhere(Digester { full, thread, .. }) => {
                 let rest = std::mem::take(&mut self.buffer);
                 full.send((rest, self.filled)).map_err(|_| broke_down())?;
                 drop(full);
@@ -216,11 +216,11 @@ impl Intake {
 
     /// Makes room for at least `wanted` bytes, and returns how much there is.
     fn room(&mut self, wanted: usize) -> io::Result<usize> {
-        if let Diff::Elsewhere(helper) = &mut self.diff
+        if let Diff::Elsewhere(digester) = &mut self.diff
             && self.buffer.len() - self.filled < wanted
         {
             let full = std::mem::take(&mut self.buffer);
-            self.buffer = helper.exchange(full, self.filled)?;
+            self.buffer = digester.exchange(full, self.filled)?;
             self.filled = 0;
         }
         Ok(self.buffer.len() - self.filled)
