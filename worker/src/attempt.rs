@@ -166,12 +166,11 @@ impl Attempt {
         ));
         let limit = Duration::from_secs(self.request.timeout_s.into());
         let hand_back = self.shared.hand_back.clone();
-        let downloads = self.shared.stages.pulse();
         let stall = Duration::from_secs(self.request.stall_timeout_s.into());
         let outcome = tokio::select! {
             outcome = self.work() => outcome,
             () = tokio::time::sleep(limit) => Err(End::Failed(self.too_long())),
-            () = self.pulse.stalled(&downloads, stall) => Err(End::Failed(self.stalled())),
+            () = self.pulse.stalled(stall) => Err(End::Failed(self.stalled())),
             record = self.called_off() => Err(End::CalledOff(record)),
             () = self.lease.lost() => Err(End::Lost),
             () = hand_back.cancelled() => Err(End::HandedBack),

@@ -9,14 +9,20 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures::future::BoxFuture;
+use futures::stream::BoxStream;
+use futures::{FutureExt as _, StreamExt as _};
 use serde::Deserialize;
 use slipway_proto::{Digest, Failure, Platform, Reason, Reference};
 
-use crate::cache::{Cache, CacheError};
-use crate::registry::{ErrorKind, Registry, RegistryError, Repository};
+use crate::cache::{Cache, CacheError, Wanted};
+use crate::registry::{ErrorKind, MAX_MANIFEST, Registry, RegistryError, Repository};
 
 /// The largest config that is read, in bytes.
 const MAX_CONFIG: u64 = 16 * 1024 * 1024;
+
+/// The most layers of a base. Container runtimes mount half as many at best (overlayfs).
+const MAX_LAYERS: usize = 256;
 
 /// Replaces the start of base references, so that public names work inside a closed network.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -218,6 +224,10 @@ pub async fn resolve(
             available: format!("linux/{architecture}"),
         });
     }
+    if document.layers.len() > MAX_LAYERS {
+        let count = document.layers.len();
+        return Err(resolver.unusable(&format!("it has {count} layers, and {MAX_LAYERS} is most")));
+    }
     let diff_ids = config["rootfs"]["diff_ids"].as_array().map_or(&[][..], Vec::as_slice);
     if diff_ids.len() != document.layers.len() {
         return Err(resolver.unusable("its config and manifest disagree about its layers"));
@@ -236,6 +246,24 @@ pub async fn resolve(
     Ok(ResolvedBase { reference, digest, repository: repository.clone(), layers, config })
 }
 
+/// Returns what to ask the cache for, and how it is downloaded.
+pub(crate) fn download(
+    registry: &Registry,
+    repository: &Repository,
+    digest: Digest,
+    size: u64,
+) -> (Wanted, impl FnOnce() -> BoxFuture<'static, Reading> + Send + use<>) {
+    let wanted = Wanted { digest, size, from: repository.reference.name() };
+    let (registry, repository) = (registry.clone(), repository.clone());
+    let fetch = move || {
+        async move { registry.blob(&repository, digest).await.map(|pieces| pieces.boxed()) }.boxed()
+    };
+    (wanted, fetch)
+}
+
+/// A blob that is being read, or why it cannot be.
+type Reading = Result<BoxStream<'static, Result<Bytes, RegistryError>>, RegistryError>;
+
 struct Resolver<'a> {
     registry: &'a Registry,
     cache: &'a Cache,
@@ -247,7 +275,10 @@ impl Resolver<'_> {
     /// Reads a manifest; one that is named by digest may come from the cache.
     async fn manifest(&self, version: &str) -> Result<(Document, Digest), BaseError> {
         let cached = match version.parse::<Digest>() {
-            Ok(digest) => self.cache.read(digest).await.map(|bytes| (bytes, digest)),
+            Ok(digest) => {
+                let bytes = self.cache.read(digest, MAX_MANIFEST as u64).await;
+                bytes.map(|bytes| (bytes, digest))
+            }
             Err(_tag) => None,
         };
         let (bytes, digest) = match cached {
@@ -290,18 +321,19 @@ impl Resolver<'_> {
         if descriptor.size > MAX_CONFIG {
             return Err(self.unusable("its config is too large"));
         }
-        let digest = descriptor.digest;
-        let fetch = || self.registry.blob(self.repository, digest);
-        if let Err(error) = self.cache.get_or_fetch(digest, fetch).await {
+        let Descriptor { digest, size, .. } = *descriptor;
+        let (wanted, fetch) = download(self.registry, self.repository, digest, size);
+        if let Err(error) = self.cache.get_or_fetch(wanted, fetch).await {
             return Err(match error {
                 CacheError::Fetch(source) => {
                     BaseError::Registry { reference: self.reference.clone(), source }
                 }
+                CacheError::Size { .. } => self.unusable(&error.to_string()),
                 other => self.failed(RegistryError::unavailable(other.to_string())),
             });
         }
-        let bytes: Bytes =
-            self.cache.read(digest).await.ok_or_else(|| {
+        let bytes =
+            self.cache.read(digest, MAX_CONFIG).await.ok_or_else(|| {
                 self.failed(RegistryError::unavailable("its config vanished".into()))
             })?;
         serde_json::from_slice(&bytes)

@@ -10,7 +10,9 @@
 //!
 //! A download belongs to nobody: it goes on to the end when those who wanted it are gone. Others
 //! may follow it, and who cancels a build must not make theirs fail; a blob that was asked for
-//! once is asked for again.
+//! once is asked for again. So it has bounds of its own: the size that the image says, and a least
+//! speed. Followed is only what comes from the same place: one registry's slowness or lies are
+//! nobody else's.
 
 mod blob;
 mod disk;
@@ -19,9 +21,10 @@ mod tests;
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt as _};
@@ -29,16 +32,22 @@ use sha2::{Digest as _, Sha256};
 use slipway_proto::Digest;
 use tempfile::NamedTempFile;
 use tokio::sync::watch;
+use tokio::time::{Instant, timeout_at};
 
 pub use blob::Blob;
 use blob::{Download, Progress, Source};
 use disk::Disk;
 
-use crate::pulse::Pulse;
 use crate::registry::RegistryError;
 
 /// How much is read at a time.
 const CHUNK: usize = 256 * 1024;
+
+/// The least that must come of a download, in bytes, within [`LEAST_WITHIN`].
+const LEAST: u64 = 64 * 1024;
+
+/// How often it is looked at how much came.
+const LEAST_WITHIN: Duration = Duration::from_secs(60);
 
 /// Why a blob is not to be had. Cheap to clone: all who wait for a download get the same.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -60,15 +69,13 @@ pub enum CacheError {
         /// The digest of what came.
         actual: Digest,
     },
-    /// The blob has another size than the manifest says.
-    #[error("blob {digest} has {actual} bytes, and its image says {expected}")]
+    /// The blob has another size than its image says.
+    #[error("blob {digest} does not have the {expected} bytes that its image says it has")]
     Size {
         /// The blob.
         digest: Digest,
         /// The size it should have, in bytes.
         expected: u64,
-        /// The size it has, in bytes.
-        actual: u64,
     },
     /// The process ends, and with it the download.
     #[error("the download of blob {digest} was given up")]
@@ -81,6 +88,18 @@ pub enum CacheError {
     Fetch(Arc<RegistryError>),
 }
 
+/// A blob that an image names.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Wanted {
+    /// Its digest.
+    pub digest: Digest,
+    /// The size that the image says, in bytes.
+    pub size: u64,
+    /// Where it would be downloaded from, as `registry/repository`. Those who want it from
+    /// elsewhere have a download of their own.
+    pub from: String,
+}
+
 /// The cache. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Cache {
@@ -91,9 +110,7 @@ pub struct Cache {
 struct Shared {
     disk: Disk,
     /// One place for each blob that is being fetched: many builds, one download.
-    fetches: Mutex<HashMap<Digest, Place>>,
-    /// Beats with each piece of any download: who waits for another's is not idle.
-    pulse: Pulse,
+    fetches: Mutex<HashMap<Wanted, Place>>,
 }
 
 /// Locked while it is found out whether a blob must be fetched; holds its download.
@@ -110,7 +127,7 @@ impl Cache {
         let blobs = directory.join("blobs/sha256");
         std::fs::create_dir_all(&blobs)?;
         let disk = Disk::new(blobs, max_bytes);
-        let shared = Shared { disk, fetches: Mutex::default(), pulse: Pulse::default() };
+        let shared = Shared { disk, fetches: Mutex::default() };
         Ok(Self { shared: Arc::new(shared) })
     }
 
@@ -127,12 +144,19 @@ impl Cache {
         checked.await.ok().flatten()
     }
 
-    /// Reads a small blob whole, such as a config.
-    pub async fn read(&self, digest: Digest) -> Option<Bytes> {
-        let mut file = self.get(digest).await?;
-        let mut bytes = Vec::new();
-        file.read_to_end(&mut bytes).ok()?;
-        Some(bytes.into())
+    /// Reads a small blob whole, such as a config; not one of more than `limit` bytes.
+    pub async fn read(&self, digest: Digest, limit: u64) -> Option<Bytes> {
+        let file = self.get(digest).await?;
+        let read = tokio::task::spawn_blocking(move || {
+            let length = file.metadata()?.len();
+            if length > limit {
+                return Ok(None);
+            }
+            let mut bytes = Vec::new();
+            file.take(length).read_to_end(&mut bytes)?;
+            Ok::<_, io::Error>(Some(Bytes::from(bytes)))
+        });
+        read.await.ok()?.ok()?
     }
 
     /// Lets a blob be digested again when it is opened next: somebody found it wrong.
@@ -146,16 +170,11 @@ impl Cache {
         &self.shared.disk.blobs
     }
 
-    /// Returns the signs of life of all downloads into the cache.
-    #[must_use]
-    pub fn pulse(&self) -> &Pulse {
-        &self.shared.pulse
-    }
-
     /// Keeps bytes whose digest is known to be right. A failure costs only time later.
     pub async fn keep(&self, digest: Digest, bytes: Bytes) {
+        let wanted = Wanted { digest, size: bytes.len() as u64, from: String::new() };
         let one_chunk = futures::stream::iter([Ok(bytes)]);
-        let kept = self.get_or_fetch(digest, || async { Ok(one_chunk) }).await;
+        let kept = self.get_or_fetch(wanted, || async { Ok(one_chunk) }).await;
         if let Err(error) = kept {
             tracing::warn!(%digest, %error, "could not keep a blob in the cache");
         }
@@ -169,30 +188,19 @@ impl Cache {
     /// When it cannot be fetched or stored, or is not what was asked for.
     pub async fn get_or_fetch<S, F>(
         &self,
-        digest: Digest,
-        fetch: impl FnOnce() -> F,
+        wanted: Wanted,
+        fetch: impl FnOnce() -> F + Send + 'static,
     ) -> Result<File, CacheError>
     where
-        S: Stream<Item = Result<Bytes, RegistryError>>,
-        F: Future<Output = Result<S, RegistryError>>,
+        S: Stream<Item = Result<Bytes, RegistryError>> + Send + 'static,
+        F: Future<Output = Result<S, RegistryError>> + Send + 'static,
     {
-        let place = self.place(digest);
-        let mut turn = place.lock().await;
-        if let Some(download) = turn.as_mut() {
-            // Done, or to be tried again by whoever is first.
-            let _failed = download.done().await;
-            *turn = None;
+        let digest = wanted.digest;
+        if let Source::Download(mut download) = self.get_or_follow(wanted, fetch).await?.source {
+            download.done().await?;
         }
-        if let Some(file) = self.get(digest).await {
-            return Ok(file);
-        }
-        let (sink, download) = self.shared.begin(digest)?;
-        let stored = sink.store(&self.shared, fetch).await;
-        self.leave(digest, &place);
-        stored?;
-        let mut file = download.file.try_clone().map_err(|error| self.shared.disk_error(error))?;
-        file.seek(SeekFrom::Start(0)).map_err(|error| self.shared.disk_error(error))?;
-        Ok(file)
+        let file = self.get(digest).await;
+        file.ok_or_else(|| self.shared.disk_error(io::ErrorKind::NotFound.into()))
     }
 
     /// Returns a blob of a known size, of which the first bytes are there: from the cache, or as
@@ -204,30 +212,32 @@ impl Cache {
     /// the blob's stream.
     pub async fn get_or_follow<S, F>(
         &self,
-        digest: Digest,
-        size: u64,
+        wanted: Wanted,
         fetch: impl FnOnce() -> F + Send + 'static,
     ) -> Result<Blob, CacheError>
     where
         S: Stream<Item = Result<Bytes, RegistryError>> + Send + 'static,
         F: Future<Output = Result<S, RegistryError>> + Send + 'static,
     {
-        let place = self.place(digest);
+        let size = wanted.size;
+        let place = self.place(&wanted);
         let mut turn = place.lock().await;
         let running = turn.clone().filter(|download| download.progress.has_changed().is_ok());
         let mut download = match running {
             Some(download) => download,
             None => {
-                if let Some(file) = self.get(digest).await {
-                    return file_of(file, digest, size).map_err(|e| self.shared.disk_error(e))?;
+                if let Some(file) = self.get(wanted.digest).await {
+                    self.leave(&wanted, &place);
+                    return self.of_file(file, &wanted);
                 }
-                let (sink, download) = self.shared.begin(digest)?;
+                let begun = self.shared.begin(wanted.clone());
+                let (sink, download) = begun.inspect_err(|_| self.leave(&wanted, &place))?;
                 *turn = Some(download.clone());
                 let (cache, place) = (self.clone(), Arc::clone(&place));
                 tokio::spawn(async move {
                     // Whoever follows gets the failure.
                     let _told = sink.store(&cache.shared, fetch).await;
-                    cache.leave(digest, &place);
+                    cache.leave(&wanted, &place);
                 });
                 download
             }
@@ -237,30 +247,36 @@ impl Cache {
         Ok(Blob { source: Source::Download(download), size })
     }
 
-    fn place(&self, digest: Digest) -> Place {
-        Arc::clone(self.shared.fetches().entry(digest).or_default())
+    fn of_file(&self, file: File, wanted: &Wanted) -> Result<Blob, CacheError> {
+        let actual = file.metadata().map_err(|error| self.shared.disk_error(error))?.len();
+        if actual != wanted.size {
+            return Err(wanted.other_size());
+        }
+        Ok(Blob { source: Source::File(Arc::new(file)), size: actual })
+    }
+
+    fn place(&self, wanted: &Wanted) -> Place {
+        Arc::clone(self.shared.fetches().entry(wanted.clone()).or_default())
     }
 
     /// Gives up a place where nothing is fetched any more, unless another stands there.
-    fn leave(&self, digest: Digest, place: &Place) {
+    fn leave(&self, wanted: &Wanted, place: &Place) {
         let mut fetches = self.shared.fetches();
-        if fetches.get(&digest).is_some_and(|current| Arc::ptr_eq(current, place)) {
-            fetches.remove(&digest);
+        if fetches.get(wanted).is_some_and(|current| Arc::ptr_eq(current, place)) {
+            fetches.remove(wanted);
         }
     }
 }
 
-fn file_of(file: File, digest: Digest, size: u64) -> io::Result<Result<Blob, CacheError>> {
-    let actual = file.metadata()?.len();
-    if actual != size {
-        return Ok(Err(CacheError::Size { digest, expected: size, actual }));
+impl Wanted {
+    fn other_size(&self) -> CacheError {
+        CacheError::Size { digest: self.digest, expected: self.size }
     }
-    Ok(Ok(Blob { source: Source::File(Arc::new(file)), size }))
 }
 
 /// Where a download goes.
 struct Sink {
-    digest: Digest,
+    wanted: Wanted,
     temporary: NamedTempFile,
     progress: watch::Sender<Progress>,
 }
@@ -277,15 +293,15 @@ impl Sink {
         F: Future<Output = Result<S, RegistryError>>,
     {
         let written = self.write(shared, fetch).await;
-        let Self { digest, temporary, progress } = self;
-        let named = written.and_then(|size| {
+        let Self { wanted: Wanted { digest, .. }, temporary, progress } = self;
+        let named = written.and_then(|()| {
             let named = temporary.persist(shared.disk.path(digest));
             let file = named.map_err(|error| shared.disk_error(error.error))?;
             shared.disk.trust(digest, &file);
-            Ok(size)
+            Ok(())
         });
         match named {
-            Ok(size) => progress.send_replace(Progress::Done(size)),
+            Ok(()) => progress.send_replace(Progress::Done),
             Err(error) => {
                 progress.send_replace(Progress::Failed(error.clone()));
                 return Err(error);
@@ -303,47 +319,65 @@ impl Sink {
         &mut self,
         shared: &Shared,
         fetch: impl FnOnce() -> F,
-    ) -> Result<u64, CacheError>
+    ) -> Result<(), CacheError>
     where
         S: Stream<Item = Result<Bytes, RegistryError>>,
         F: Future<Output = Result<S, RegistryError>>,
     {
         let fetched = |error| CacheError::Fetch(Arc::new(error));
+        let Wanted { digest, size, .. } = self.wanted;
         let mut hasher = Sha256::new();
-        let mut size = 0;
+        let mut written = 0;
         let chunks = fetch().await.map_err(fetched)?;
         let mut chunks = std::pin::pin!(chunks);
         self.progress.send_replace(Progress::Written(0));
-        while let Some(chunk) = chunks.next().await {
-            let chunk = chunk.map_err(fetched)?;
-            shared.pulse.beat().map_err(|error| shared.disk_error(error))?;
+        let (mut looked_at, mut had) = (Instant::now(), 0);
+        loop {
+            let chunk = match timeout_at(looked_at + LEAST_WITHIN, chunks.next()).await {
+                Ok(Some(chunk)) => chunk.map_err(fetched)?,
+                Ok(None) => break,
+                Err(_elapsed) if written - had < LEAST => {
+                    let slow = format!("blob {digest} comes with less than {LEAST} bytes a minute");
+                    return Err(fetched(RegistryError::unavailable(slow)));
+                }
+                Err(_elapsed) => {
+                    (looked_at, had) = (Instant::now(), written);
+                    continue;
+                }
+            };
+            written += chunk.len() as u64;
+            if written > size {
+                return Err(self.wanted.other_size());
+            }
             hasher.update(&chunk);
             self.temporary.write_all(&chunk).map_err(|error| shared.disk_error(error))?;
-            size += chunk.len() as u64;
-            self.progress.send_replace(Progress::Written(size));
+            self.progress.send_replace(Progress::Written(written));
         }
         let actual = Digest::from(<[u8; 32]>::from(hasher.finalize()));
-        if actual != self.digest {
-            return Err(CacheError::Mismatch { expected: self.digest, actual });
+        if actual != digest {
+            return Err(CacheError::Mismatch { expected: digest, actual });
         }
-        Ok(size)
+        if written != size {
+            return Err(self.wanted.other_size());
+        }
+        Ok(())
     }
 }
 
 impl Shared {
-    fn fetches(&self) -> MutexGuard<'_, HashMap<Digest, Place>> {
+    fn fetches(&self) -> MutexGuard<'_, HashMap<Wanted, Place>> {
         self.fetches.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn begin(&self, digest: Digest) -> Result<(Sink, Download), CacheError> {
+    fn begin(&self, wanted: Wanted) -> Result<(Sink, Download), CacheError> {
         // People may have deleted it.
         let made = std::fs::create_dir_all(&self.disk.blobs);
         let temporary = made.and_then(|()| NamedTempFile::new_in(&self.disk.blobs));
         let temporary = temporary.map_err(|error| self.disk_error(error))?;
         let file = temporary.reopen().map_err(|error| self.disk_error(error))?;
         let (progress, watched) = watch::channel(Progress::Asked);
-        let download = Download { digest, file: Arc::new(file), progress: watched };
-        Ok((Sink { digest, temporary, progress }, download))
+        let download = Download { digest: wanted.digest, file: Arc::new(file), progress: watched };
+        Ok((Sink { wanted, temporary, progress }, download))
     }
 
     fn disk_error(&self, source: io::Error) -> CacheError {

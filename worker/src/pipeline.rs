@@ -21,13 +21,13 @@ use tokio::sync::watch;
 
 use crate::assemble::layer::Workshop;
 use crate::assemble::{self, Assembled};
-use crate::base::{self, Mirror, ResolvedBase};
+use crate::base::{self, BaseLayer, Mirror, ResolvedBase};
 use crate::cache::Cache;
 use crate::config::Config;
 use crate::failure::StageError;
 use crate::known::Known;
 use crate::pulse::Pulse;
-use crate::push::{InTheMaking, Pushed, Pusher, Uploads};
+use crate::push::{InTheMaking, PushError, Pushed, Pusher, Uploads};
 use crate::registry::{Registry, RegistryError};
 
 pub use report::{bytes, outcome};
@@ -95,6 +95,25 @@ impl Verified {
     /// When it is another, or cannot be read.
     pub async fn wait(&self) -> Result<(), StageError> {
         self.0.clone().await
+    }
+}
+
+/// Whether an image may be published.
+#[derive(Clone, Copy)]
+pub struct Gate<'a> {
+    verified: &'a Verified,
+    observer: &'a dyn Observer,
+}
+
+impl Gate<'_> {
+    /// Waits until a manifest may be written.
+    ///
+    /// # Errors
+    ///
+    /// When it may not.
+    pub async fn pass(&self) -> Result<(), PushError> {
+        self.verified.wait().await.map_err(|_told_elsewhere| PushError::Withheld)?;
+        if self.observer.holds() { Ok(()) } else { Err(PushError::LeaseLost) }
     }
 }
 
@@ -193,18 +212,15 @@ impl Pipeline {
         let pusher = self.pusher(request, observer.pulse());
         let make = async {
             let image = self.assemble_into(&making, input, stages).await?;
-            if !observer.holds() {
-                let failure = Failure::new(Reason::LeaseLost, "the build is another's by now");
-                return Err(StageError { transient: true, ..StageError::permanent(failure) });
-            }
             stages.enter(Stage::Push, observer);
             making.send_modify(|making| making.image = Some(Arc::clone(&image)));
             // Only now: sending leaves a processor to the check.
             Self::confirm(&image, verified).await?;
-            Ok(image)
+            Ok::<_, StageError>(image)
         };
         // What is wrong with the image is told first, and ends the push.
-        let push = async { Ok(pusher.push(&receiver, verified).await) };
+        let gate = Gate { verified, observer };
+        let push = async { Ok(pusher.push(&receiver, gate).await) };
         let (image, pushed) = tokio::try_join!(make, push)?;
         let pushed = pushed?;
         let count = |transfer| pushed.transfers.iter().filter(|t| **t == transfer).count();
@@ -376,13 +392,10 @@ impl Pipeline {
         let Some(base) = &image.base else { return Ok(Vec::new()) };
         let mut files = Vec::new();
         for layer in &base.layers {
-            let fetch = || self.registry.blob(&base.repository, layer.digest);
-            let file = self.cache.get_or_fetch(layer.digest, fetch).await.map_err(|source| {
-                crate::push::PushError::BaseLayer {
-                    reference: base.reference.clone(),
-                    digest: layer.digest,
-                    source,
-                }
+            let BaseLayer { digest, size, .. } = *layer;
+            let (wanted, fetch) = base::download(&self.registry, &base.repository, digest, size);
+            let file = self.cache.get_or_fetch(wanted, fetch).await.map_err(|source| {
+                PushError::BaseLayer { reference: base.reference.clone(), digest, source }
             })?;
             files.push(file);
         }
@@ -442,5 +455,33 @@ pub(crate) mod tests {
         let again = assemble(b"whole", Ok(())).await.expect("it is assembled");
         assert!(again.layers[0].is_known);
         assert_eq!(again.manifest_digest, image.manifest_digest);
+    }
+
+    /// A build that is, or is no more, this worker's.
+    struct Held(bool);
+
+    impl Observer for Held {
+        fn stage(&self, _stage: Stage) {}
+        fn line(&self, _line: &str) {}
+        fn pulse(&self) -> Pulse {
+            Pulse::default()
+        }
+        fn holds(&self) -> bool {
+            self.0
+        }
+    }
+
+    #[tokio::test]
+    async fn only_the_holder_of_a_build_with_the_right_artifact_passes_the_gate() {
+        let damaged = StageError::permanent(Failure::new(Reason::FetchArtifactFailed, "damaged"));
+        let pass = |holds: bool, verified: Result<(), StageError>| async move {
+            let verified = Verified::by(std::future::ready(verified));
+            Gate { verified: &verified, observer: &Held(holds) }.pass().await
+        };
+        pass(true, Ok(())).await.expect("it may be published");
+        let lost = pass(false, Ok(())).await.expect_err("it is another's");
+        assert!(matches!(lost, PushError::LeaseLost) && lost.is_transient(), "{lost}");
+        let withheld = pass(true, Err(damaged)).await.expect_err("it is damaged");
+        assert!(matches!(withheld, PushError::Withheld), "{withheld}");
     }
 }

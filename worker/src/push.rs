@@ -21,7 +21,7 @@ use futures::stream::FuturesUnordered;
 use slipway_proto::id::SecretName;
 use slipway_proto::outcome::Transfer;
 use slipway_proto::{BuildRequest, Digest, Failure, Reason, Reference};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use crate::assemble::layer::Layer;
 use crate::assemble::manifest::MEDIA_TYPE;
@@ -29,11 +29,14 @@ use crate::assemble::{AssembleError, Assembled};
 use crate::base::ResolvedBase;
 use crate::cache::{Cache, CacheError};
 use crate::known::Known;
-use crate::pipeline::Verified;
+use crate::pipeline::Gate;
 use crate::pulse::Pulse;
 use crate::registry::{ErrorKind, Registry, RegistryError, Repository};
 use crate::turns::Turns;
 use place::{Blob, Source};
+
+/// So many blobs are brought into a repository at the same time.
+const AT_ONCE: usize = 8;
 
 /// Why an image could not be pushed.
 #[derive(Debug, thiserror::Error)]
@@ -67,6 +70,9 @@ pub enum PushError {
     /// The image is not to be published after all.
     #[error("the artifact is not the one that the request names")]
     Withheld,
+    /// The build is no longer this worker's.
+    #[error("the build is another's by now")]
+    LeaseLost,
 }
 
 impl PushError {
@@ -75,6 +81,7 @@ impl PushError {
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Assemble(source) => source.is_transient(),
+            Self::BaseLayer { source: CacheError::Size { .. }, .. } => false,
             _ => self.refusal().is_none_or(RegistryError::is_transient),
         }
     }
@@ -118,6 +125,7 @@ impl PushError {
                 Failure::new(Reason::PushImageFailed, format!("{self}: {source}"))
             }
             Self::Withheld => Failure::new(Reason::FetchArtifactFailed, self.to_string()),
+            Self::LeaseLost => Failure::new(Reason::LeaseLost, self.to_string()),
         }
     }
 }
@@ -189,7 +197,7 @@ impl Pusher<'_> {
     }
 
     /// Pushes blobs and manifest, by digest, to every repository: blobs as they come, manifests
-    /// only once the image is complete and `verified` says that it may be published.
+    /// only once the image is complete and may pass the gate.
     ///
     /// # Errors
     ///
@@ -197,12 +205,15 @@ impl Pusher<'_> {
     pub async fn push(
         &self,
         making: &watch::Receiver<InTheMaking>,
-        verified: &Verified,
+        gate: Gate<'_>,
     ) -> Result<Pushed, PushError> {
         let sent = AtomicU64::new(0);
         let repositories = self.repositories();
-        let first = Push { pusher: self, sent: &sent, verified, trusts_nothing: false };
-        let each = repositories.iter().map(|repository| self.push_to(repository, making, first));
+        let each = repositories.iter().map(|repository| {
+            let permits = Semaphore::new(AT_ONCE);
+            let push = Push { pusher: self, sent: &sent, gate, permits, trusts_nothing: false };
+            self.push_to(repository, making, push)
+        });
         let transfers = try_join_all(each).await?;
         let first = transfers.into_iter().next().expect("a request has a reference");
         Ok(Pushed { transfers: first, sent_bytes: sent.into_inner() })
@@ -296,18 +307,19 @@ impl Pusher<'_> {
 }
 
 /// One push to one repository.
-#[derive(Clone, Copy)]
 struct Push<'a> {
     pusher: &'a Pusher<'a>,
     sent: &'a AtomicU64,
-    verified: &'a Verified,
+    gate: Gate<'a>,
+    /// One for each blob that may be brought there at the same time.
+    permits: Semaphore,
     /// Whether the repository is asked for every blob.
     trusts_nothing: bool,
 }
 
 impl Push<'_> {
-    /// Brings all blobs into the repository, as they come, and waits until the image may be
-    /// published. Returns it, and how its layers came there, the base's first.
+    /// Brings all blobs into the repository, as they come, and waits until a manifest may be
+    /// written. Returns the image, and how its layers came there, the base's first.
     async fn place_all(
         &self,
         repository: &Repository,
@@ -322,6 +334,7 @@ impl Push<'_> {
                 for blob in now.blobs().filter(|blob| begun.insert(blob.digest)) {
                     let digest = blob.digest;
                     placing.push(async move {
+                        let _permit = self.permits.acquire().await;
                         self.place(repository, &blob).await.map(|transfer| (digest, transfer))
                     });
                 }
@@ -339,9 +352,7 @@ impl Push<'_> {
         while let Some(done) = placing.next().await {
             placed.extend([done?]);
         }
-        if self.verified.wait().await.is_err() {
-            return Err(PushError::Withheld);
-        }
+        self.gate.pass().await?;
         let base = image.base.iter().flat_map(|base| &base.layers).map(|layer| layer.digest);
         let made = image.layers.iter().map(|layer| layer.digest);
         let transfers = base.chain(made).map(|layer| placed[&layer]).collect();

@@ -33,7 +33,7 @@ pub use upload::{Mounted, Posted, UploadSession};
 
 /// The largest manifest or index that is read, in bytes; the limit that registries themselves
 /// have (distribution specification, "Pushing Manifests").
-const MAX_MANIFEST: usize = 4 * 1024 * 1024;
+pub(crate) const MAX_MANIFEST: usize = 4 * 1024 * 1024;
 
 /// The media types of manifests and indexes that can be read.
 const MANIFEST_TYPES: &str = "application/vnd.oci.image.manifest.v1+json, \

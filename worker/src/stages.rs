@@ -16,7 +16,6 @@ use crate::assemble::Assembled;
 use crate::config::Config;
 use crate::failure::StageError;
 use crate::pipeline::{self, Input, Observer, Pipeline, PipelineError, Stages, Verified};
-use crate::pulse::Pulse;
 use crate::push::Pushed;
 
 /// An image that stands in its registry by digest. No tag points at it yet.
@@ -46,9 +45,6 @@ pub trait ImageStages: Send + Sync {
 
     /// Returns what writes the tags; nothing if there is no registry, and then no build has tags.
     fn tagger(&self) -> Option<&Pipeline>;
-
-    /// Returns the signs of life of what all builds share, such as downloads into the cache.
-    fn pulse(&self) -> Pulse;
 
     /// Returns how large the cache is, in bytes. May read the disk.
     fn cache_bytes(&self) -> u64;
@@ -125,10 +121,6 @@ impl ImageStages for PipelineStages {
 
     fn tagger(&self) -> Option<&Pipeline> {
         Some(&self.pipeline)
-    }
-
-    fn pulse(&self) -> Pulse {
-        self.pipeline.cache().pulse().clone()
     }
 
     fn cache_bytes(&self) -> u64 {

@@ -3,17 +3,15 @@
 //! The cache's directory: opening what is there and right, and removing what was not used.
 
 use std::collections::HashMap;
-use std::fs::{File, FileTimes, Metadata};
-use std::io::{self, Read as _, Seek as _, SeekFrom};
-use std::os::unix::fs::MetadataExt as _;
+use std::fs::{File, FileTimes};
+use std::io;
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use sha2::{Digest as _, Sha256};
+use slipway_artifact::FileSource;
+use slipway_artifact::source::{self, Stamp};
 use slipway_proto::Digest;
-
-use super::CHUNK;
 
 /// How exact the time of last use is. Coarse, because writing it changes the file's identity for
 /// the other processes of the node, which then digest it again.
@@ -25,29 +23,7 @@ pub(super) struct Disk {
     pub(super) blobs: PathBuf,
     max_bytes: u64,
     /// The files that this process has digested, as they were then.
-    checked: Mutex<HashMap<Digest, Identity>>,
-}
-
-/// What changes when a file is replaced or written to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Identity {
-    device: u64,
-    inode: u64,
-    size: u64,
-    modified: (i64, i64),
-    changed: (i64, i64),
-}
-
-impl From<&Metadata> for Identity {
-    fn from(metadata: &Metadata) -> Self {
-        Self {
-            device: metadata.dev(),
-            inode: metadata.ino(),
-            size: metadata.size(),
-            modified: (metadata.mtime(), metadata.mtime_nsec()),
-            changed: (metadata.ctime(), metadata.ctime_nsec()),
-        }
-    }
+    checked: Mutex<HashMap<Digest, Stamp>>,
 }
 
 struct Entry {
@@ -65,7 +41,7 @@ impl Disk {
         self.blobs.join(digest.hex())
     }
 
-    fn checked(&self) -> MutexGuard<'_, HashMap<Digest, Identity>> {
+    fn checked(&self) -> MutexGuard<'_, HashMap<Digest, Stamp>> {
         self.checked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -93,22 +69,24 @@ impl Disk {
         }
     }
 
-    fn check(&self, digest: Digest, mut file: &File) -> io::Result<bool> {
-        let mut before = file.metadata()?;
-        let known = self.checked().get(&digest).copied();
-        let is_known = known == Some(Identity::from(&before));
-        let unused = before.modified()?.elapsed().unwrap_or_default();
+    fn check(&self, digest: Digest, file: &File) -> io::Result<bool> {
+        let mut before = Stamp::of(file)?;
+        let is_known = self.checked().get(&digest) == Some(&before);
+        let unused = file.metadata()?.modified()?.elapsed().unwrap_or_default();
         if unused >= USE_RESOLUTION {
             // Before the digest is taken, so that a write after it is seen by its own time. A
             // failure only makes eviction less fair.
             let _unused = file.set_times(FileTimes::new().set_modified(SystemTime::now()));
-            before = file.metadata()?;
+            before = Stamp::of(file)?;
         }
-        if !is_known && digest_of(&mut file)? != digest {
-            return Ok(false);
+        if !is_known {
+            let content = FileSource::new(file.try_clone()?)?;
+            if source::digest(&content, &|| Ok(()))? != digest {
+                return Ok(false);
+            }
         }
-        let now = Identity::from(&file.metadata()?);
-        if now == Identity::from(&before) {
+        let now = Stamp::of(file)?;
+        if now == before {
             self.checked().insert(digest, now);
         }
         Ok(true)
@@ -116,8 +94,8 @@ impl Disk {
 
     /// Remembers a file that was digested while it was written.
     pub(super) fn trust(&self, digest: Digest, file: &File) {
-        if let Ok(metadata) = file.metadata() {
-            self.checked().insert(digest, Identity::from(&metadata));
+        if let Ok(stamp) = Stamp::of(file) {
+            self.checked().insert(digest, stamp);
         }
     }
 
@@ -157,20 +135,6 @@ impl Disk {
         }
         Ok(())
     }
-}
-
-/// Digests a file from its start and leaves it there.
-fn digest_of(file: &mut &File) -> io::Result<Digest> {
-    let mut hasher = Sha256::new();
-    let mut chunk = vec![0; CHUNK];
-    loop {
-        match file.read(&mut chunk)? {
-            0 => break,
-            read => hasher.update(&chunk[..read]),
-        }
-    }
-    file.seek(SeekFrom::Start(0))?;
-    Ok(Digest::from(<[u8; 32]>::from(hasher.finalize())))
 }
 
 #[cfg(test)]

@@ -14,6 +14,10 @@ fn chunks(text: &'static str) -> Chunks {
     futures::stream::iter([Ok(Bytes::from(text))])
 }
 
+fn wanted(digest: Digest, size: u64) -> Wanted {
+    Wanted { digest, size, from: "r.example/base".to_owned() }
+}
+
 fn text(mut file: File) -> String {
     let mut text = String::new();
     file.read_to_string(&mut text).expect("it reads");
@@ -24,10 +28,10 @@ fn text(mut file: File) -> String {
 async fn many_callers_cause_one_download() {
     let directory = tempfile::tempdir().expect("a directory");
     let cache = Cache::open(directory.path(), 1000).expect("it opens");
-    let downloads = AtomicU32::new(0);
-    let digest = Digest::of(b"layer");
+    let downloads = Arc::new(AtomicU32::new(0));
     let one = || {
-        cache.get_or_fetch(digest, || async {
+        let downloads = Arc::clone(&downloads);
+        cache.get_or_fetch(wanted(Digest::of(b"layer"), 5), || async move {
             downloads.fetch_add(1, Ordering::Relaxed);
             tokio::task::yield_now().await;
             Ok(chunks("layer"))
@@ -48,7 +52,7 @@ async fn a_corrupt_blob_is_dropped_and_fetched_again() {
     let path = directory.path().join("blobs/sha256").join(digest.hex());
     std::fs::write(&path, "lawyer").expect("it can be written");
     assert!(cache.get(digest).await.is_none());
-    let fetched = cache.get_or_fetch(digest, || async { Ok(chunks("layer")) }).await;
+    let fetched = cache.get_or_fetch(wanted(digest, 5), || async { Ok(chunks("layer")) }).await;
     assert_eq!(text(fetched.expect("it is fetched")), "layer");
 }
 
@@ -57,7 +61,7 @@ async fn what_is_not_what_was_asked_for_is_not_kept() {
     let directory = tempfile::tempdir().expect("a directory");
     let cache = Cache::open(directory.path(), 1000).expect("it opens");
     let digest = Digest::of(b"layer");
-    let fetched = cache.get_or_fetch(digest, || async { Ok(chunks("other")) }).await;
+    let fetched = cache.get_or_fetch(wanted(digest, 5), || async { Ok(chunks("other")) }).await;
     assert!(matches!(fetched, Err(CacheError::Mismatch { .. })));
     assert_eq!(cache.size(), 0);
 }
@@ -99,7 +103,7 @@ async fn follow(
 ) -> impl Stream<Item = io::Result<Bytes>> + Send + use<> {
     let nothing = || async { Err(RegistryError::unavailable("asked twice".into())) };
     let blob = cache
-        .get_or_follow::<futures::stream::Empty<_>, _>(digest, size, nothing)
+        .get_or_follow::<futures::stream::Empty<_>, _>(wanted(digest, size), nothing)
         .await
         .expect("it is followed");
     blob.stream_from(0)
@@ -116,7 +120,7 @@ async fn a_download_is_read_while_it_comes_and_its_last_byte_when_it_is_right() 
     let cache = Cache::open(directory.path(), 1000).expect("it opens");
     let digest = Digest::of(b"a layer");
     let (feed, stream) = fed();
-    let first = cache.get_or_follow(digest, 7, || async { Ok(stream) });
+    let first = cache.get_or_follow(wanted(digest, 7), || async { Ok(stream) });
     let mut first = first.await.expect("it begins").stream_from(0).boxed();
     let gone = follow(&cache, digest, 7).await;
     feed.send("a la").expect("it is read");
@@ -130,7 +134,7 @@ async fn a_download_is_read_while_it_comes_and_its_last_byte_when_it_is_right() 
     assert_eq!(first.next().await.expect("a piece").expect("it reads"), "r");
     assert!(first.next().await.is_none());
     assert_eq!(all(late).await.expect("it reads"), b"a layer");
-    let blob = cache.get_or_follow(digest, 7, || async { Ok(chunks("asked twice")) });
+    let blob = cache.get_or_follow(wanted(digest, 7), || async { Ok(chunks("asked twice")) });
     let rest = blob.await.expect("it is there").stream_from(2);
     assert_eq!(all(rest).await.expect("it reads"), b"layer");
 }
@@ -141,7 +145,7 @@ async fn who_follows_a_corrupt_or_broken_download_fails() {
     let cache = Cache::open(directory.path(), 1000).expect("it opens");
     let digest = Digest::of(b"a layer");
     let (feed, stream) = fed();
-    let first = cache.get_or_follow(digest, 7, || async { Ok(stream) });
+    let first = cache.get_or_follow(wanted(digest, 7), || async { Ok(stream) });
     let first = first.await.expect("it begins").stream_from(0);
     feed.send("a liar").expect("it is read");
     feed.send("!").expect("it is read");
@@ -150,11 +154,8 @@ async fn who_follows_a_corrupt_or_broken_download_fails() {
     let error = error.get_ref().and_then(|error| error.downcast_ref::<CacheError>());
     assert!(matches!(error, Some(CacheError::Mismatch { .. })), "{error:?}");
     let denied = || async { Err::<Chunks, _>(RegistryError::denied("no".into())) };
-    let refused = cache.get_or_follow(digest, 7, denied).await;
+    let refused = cache.get_or_follow(wanted(digest, 7), denied).await;
     assert!(matches!(refused, Err(CacheError::Fetch(_))));
-    let right = cache.get_or_follow(digest, 8, || async { Ok(chunks("a layer")) });
-    let right = all(right.await.expect("it begins").stream_from(0)).await;
-    assert!(right.is_err(), "it has another size than its image says");
 }
 
 #[tokio::test]
@@ -163,10 +164,66 @@ async fn a_download_that_nobody_follows_any_more_is_kept() {
     let cache = Cache::open(directory.path(), 1000).expect("it opens");
     let digest = Digest::of(b"a layer");
     let (feed, stream) = fed();
-    let blob = cache.get_or_follow(digest, 7, || async { Ok(stream) }).await;
+    let blob = cache.get_or_follow(wanted(digest, 7), || async { Ok(stream) }).await;
     drop(blob.expect("it begins"));
     feed.send("a layer").expect("it is read");
     drop(feed);
-    let file = cache.get_or_fetch(digest, || async { Ok(chunks("asked twice")) }).await;
+    let file = cache.get_or_fetch(wanted(digest, 7), || async { Ok(chunks("asked twice")) }).await;
     assert_eq!(text(file.expect("it is there")), "a layer");
+}
+
+#[tokio::test]
+async fn more_than_the_image_says_is_not_written() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let cache = Cache::open(directory.path(), 1000).expect("it opens");
+    let digest = Digest::of(b"a layer");
+    let (feed, stream) = fed();
+    let endless = cache.get_or_follow(wanted(digest, 6), || async { Ok(stream) });
+    let endless = endless.await.expect("it begins").stream_from(0);
+    feed.send("a layer").expect("it is read");
+    let error = all(endless).await.expect_err("it is too large");
+    let error = error.get_ref().and_then(|error| error.downcast_ref::<CacheError>());
+    assert!(matches!(error, Some(CacheError::Size { expected: 6, .. })), "{error:?}");
+    feed.closed().await;
+    let short = cache.get_or_fetch(wanted(digest, 8), || async { Ok(chunks("a layer")) }).await;
+    assert!(matches!(short, Err(CacheError::Size { expected: 8, .. })), "{short:?}");
+    assert_eq!(cache.size(), 0);
+}
+
+#[tokio::test]
+async fn what_one_place_gives_slowly_another_gives_at_once() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let cache = Cache::open(directory.path(), 1000).expect("it opens");
+    let digest = Digest::of(b"a layer");
+    let (_feed, stream) = fed();
+    let slow = cache.get_or_follow(wanted(digest, 7), || async { Ok(stream) });
+    let _slow = slow.await.expect("it begins");
+    let elsewhere = Wanted { from: "s.example/base".to_owned(), ..wanted(digest, 7) };
+    let file = cache.get_or_fetch(elsewhere, || async { Ok(chunks("a layer")) }).await;
+    assert_eq!(text(file.expect("it is fetched")), "a layer");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_download_that_hardly_moves_is_given_up() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let cache = Cache::open(directory.path(), 1000).expect("it opens");
+    let slow = futures::stream::unfold((), |()| async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        Some((Ok(Bytes::from("x")), ()))
+    });
+    let begun = Instant::now();
+    let fetched = cache.get_or_fetch(wanted(Digest::of(b""), 1 << 20), || async { Ok(slow) }).await;
+    let error = fetched.expect_err("it is too slow").to_string();
+    assert!(error.contains("bytes a minute"), "{error}");
+    assert_eq!(begun.elapsed().as_secs(), LEAST_WITHIN.as_secs());
+}
+
+#[tokio::test]
+async fn what_is_too_large_is_not_read_into_memory() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let cache = Cache::open(directory.path(), 1000).expect("it opens");
+    let digest = Digest::of(b"a layer");
+    cache.keep(digest, Bytes::from("a layer")).await;
+    assert_eq!(cache.read(digest, 7).await.as_deref(), Some(&b"a layer"[..]));
+    assert_eq!(cache.read(digest, 6).await, None);
 }

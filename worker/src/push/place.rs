@@ -7,13 +7,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
-use futures::{FutureExt as _, StreamExt as _};
+use futures::StreamExt as _;
 use slipway_proto::Digest;
 use slipway_proto::outcome::Transfer;
 
-use super::{Push, PushError, failed};
+use super::{Push, PushError, Pusher, failed};
 use crate::assemble::layer::Layer;
-use crate::base::{BaseLayer, ResolvedBase};
+use crate::base::{self, BaseLayer, ResolvedBase};
 use crate::cache::CacheError;
 use crate::registry::{
     ErrorKind, Mounted, Pieces, Posted, RegistryError, Repository, Upload, UploadError,
@@ -63,9 +63,8 @@ impl Push<'_> {
         blob: &Blob,
     ) -> Result<Transfer, PushError> {
         let known = self.pusher.known;
-        if blob.origin(target) == Some(target.reference.repository())
-            || (!self.trusts_nothing && known.was_seen_lately(target, blob.digest))
-        {
+        let is_its_own = blob.origin(target) == Some(target.reference.repository());
+        if !self.trusts_nothing && (is_its_own || known.was_seen_lately(target, blob.digest)) {
             return Ok(Transfer::Found);
         }
         let uploads = &self.pusher.uploads.0;
@@ -197,18 +196,17 @@ impl Push<'_> {
         target: &Repository,
         session: Option<UploadSession>,
         blob: &Blob,
-        base: &ResolvedBase,
+        on: &ResolvedBase,
         layer: &BaseLayer,
     ) -> Result<(), PushError> {
         let of_base = |source| PushError::BaseLayer {
-            reference: base.reference.clone(),
+            reference: on.reference.clone(),
             digest: layer.digest,
             source,
         };
-        let (registry, source) = (self.pusher.registry.clone(), base.repository.clone());
-        let digest = layer.digest;
-        let fetch = move || async move { registry.blob(&source, digest).await }.boxed();
-        let held = self.pusher.cache.get_or_follow(layer.digest, layer.size, fetch).await;
+        let Pusher { registry, cache, .. } = self.pusher;
+        let (wanted, fetch) = base::download(registry, &on.repository, layer.digest, layer.size);
+        let held = cache.get_or_follow(wanted, fetch).await;
         let held = held.map_err(of_base)?;
         let sent =
             self.send(target, session, blob, &|offset| held.stream_from(offset).boxed()).await;

@@ -12,7 +12,6 @@ use slipway_proto::{BuildId, BuildRequest, Digest, Stage, WorkerId};
 use slipway_worker::assemble::Assembled;
 use slipway_worker::failure::StageError;
 use slipway_worker::pipeline::{Observer, Pipeline, Stages};
-use slipway_worker::pulse::Pulse;
 use slipway_worker::push::Pushed;
 use slipway_worker::stages::{ImageStages, Made};
 use slipway_worker::{Config, Worker};
@@ -115,10 +114,6 @@ impl ImageStages for EmptyStages {
 
     fn tagger(&self) -> Option<&Pipeline> {
         None
-    }
-
-    fn pulse(&self) -> Pulse {
-        Pulse::default()
     }
 
     fn cache_bytes(&self) -> u64 {
