@@ -10,7 +10,6 @@ use slipway_artifact::FileSource;
 use slipway_proto::outcome::{Image, Transfer};
 use slipway_proto::{BuildRequest, Failure, Reason, Stage};
 
-use crate::config::Config;
 use crate::export;
 use crate::failure::StageError;
 use crate::pipeline::{Input, Observer, Pipeline, Stages, Verified, outcome};
@@ -50,19 +49,17 @@ impl<F: Fn(&str) + Send + Sync> Observer for Lines<F> {
 ///
 /// When a stage fails. Transient failures are tried again as often as the request allows.
 pub async fn build_local(
-    config: &Config,
+    pipeline: &Pipeline,
     request: &BuildRequest,
     artifact: &Arc<FileSource>,
     target: Target,
     log: impl Fn(&str) + Send + Sync,
 ) -> Result<Image, Failure> {
     let observer = Lines(log);
-    let pipeline = Pipeline::new(config)
-        .map_err(|error| Failure::new(Reason::AssembleFailed, error.to_string()))?;
     let request = Arc::new(request.clone());
     let mut attempt = 1;
     loop {
-        let error = match try_local(&pipeline, &request, artifact, &target, &observer).await {
+        let error = match try_local(pipeline, &request, artifact, &target, &observer).await {
             Ok(image) => return Ok(image),
             Err(error) => error,
         };

@@ -12,7 +12,6 @@ use crate::bench::inputs::{BootJar, Key};
 pub(super) const COLD: &str = "base elsewhere, cold cache";
 /// With the base's layers in the cache.
 pub(super) const WARM: &str = "base elsewhere, warm cache";
-const ROUNDS: u32 = 3;
 /// The pool of the worker, and the name of the cache, that start empty.
 const FRESH: &str = "fresh";
 
@@ -22,7 +21,7 @@ impl Bench {
         let directory = self.part("elsewhere")?;
         let other = Place::with_base(&directory.path().join("other"), &self.base).await?;
         self.warm(&other, directory.path()).await?;
-        for round in 0..=self.options.rounds().min(ROUNDS) {
+        for round in 0..=self.options.rounds() {
             // A registry of its own each time: the one before has the layers in another repository.
             let path = directory.path().join(format!("round-{round}"));
             let mut order = [

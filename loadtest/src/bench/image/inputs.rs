@@ -5,7 +5,7 @@
 use std::io;
 use std::path::Path;
 
-use super::jar::repository_name;
+use super::jar::{ALL, repository_name};
 use super::place::Place;
 use super::variants::{Task, Variant};
 use super::{Bench, POOL, write};
@@ -20,10 +20,8 @@ pub(super) const LARGE: &str = "binary of 300 MB";
 /// The size of the large binary, in bytes.
 pub(super) const LARGE_BYTES: u64 = 300_000_000;
 const SMALL_BYTES: u64 = 20_000_000;
-/// More would take minutes and show the same.
-const ROUNDS: u32 = 3;
-
-const VARIANTS: [Variant; 4] = [Variant::Floor, Variant::Queue, Variant::Local, Variant::Umoci];
+/// Rounds of the large binary. More would take minutes and show the same.
+const LARGE_ROUNDS: u32 = 3;
 
 impl Bench {
     /// Measures all of them.
@@ -33,8 +31,9 @@ impl Bench {
             let directory = self.part("inputs")?;
             let place = Place::with_base(directory.path(), &self.base).await?;
             place.prepare_peers(&self.storage).await?;
-            for round in 0..=self.options.rounds().min(ROUNDS) {
-                let mut order = VARIANTS;
+            let most = if *scenario == LARGE { LARGE_ROUNDS } else { u32::MAX };
+            for round in 0..=self.options.rounds().min(most) {
+                let mut order = ALL;
                 self.random.shuffle(&mut order);
                 for (slot, variant) in order.into_iter().enumerate() {
                     self.input(&place, directory.path(), scenario, round, slot, variant).await?;

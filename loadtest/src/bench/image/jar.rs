@@ -15,7 +15,8 @@ pub(super) const ONE_CLASS: &str = "one class changed";
 /// The same again.
 pub(super) const NOTHING: &str = "nothing changed";
 
-const ALL: [Variant; 5] =
+/// Who builds.
+pub(super) const ALL: [Variant; 5] =
     [Variant::Floor, Variant::Queue, Variant::Local, Variant::Umoci, Variant::Buildah];
 
 impl Bench {
