@@ -25,7 +25,7 @@ pub const METHOD: &str = "\
   memory is that of the largest process.
 - **Requests** are the lines of the registry's access log. **Sent** is counted by a proxy before the
   registry in a round 0 that is in no time; it includes headers.
-- *Other inputs* and *base in another registry* have at most three rounds. In the latter each
+- The binary of 300 MB has three rounds. In *base in another registry* each
   measurement has an empty registry; the worker with the cold cache has just started.
 - Base image: two compressed layers of 16 and 67 MB.
 - *Nothing changed* is a new build of the same artifact to the same tag. umoci and buildah do all of their
