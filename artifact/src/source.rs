@@ -178,7 +178,7 @@ pub fn digest(source: &dyn Source, goes_on: &dyn Fn() -> io::Result<()>) -> io::
         hasher.update(&*piece);
         done += piece.len() as u64;
     }
-    Ok(Digest::from(<[u8; 32]>::from(hasher.finalize())))
+    Ok(Digest::from(hasher))
 }
 
 /// Reads a range of a source from its first byte to its last. It has no buffer of its own.

@@ -54,6 +54,13 @@ impl Digest {
     }
 }
 
+impl From<Sha256> for Digest {
+    /// Returns the digest of all that the hasher was given.
+    fn from(hasher: Sha256) -> Self {
+        Self(hasher.finalize().into())
+    }
+}
+
 impl From<[u8; 32]> for Digest {
     fn from(bytes: [u8; 32]) -> Self {
         Self(bytes)

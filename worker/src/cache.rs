@@ -353,7 +353,7 @@ impl Sink {
             self.temporary.write_all(&chunk).map_err(|error| shared.disk_error(error))?;
             self.progress.send_replace(Progress::Written(written));
         }
-        let actual = Digest::from(<[u8; 32]>::from(hasher.finalize()));
+        let actual = Digest::from(hasher);
         if actual != digest {
             return Err(CacheError::Mismatch { expected: digest, actual });
         }

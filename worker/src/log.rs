@@ -113,7 +113,7 @@ impl Chunks {
 
     async fn send(&mut self, chunk: Vec<u8>, last: bool) {
         self.whole.update(&chunk);
-        let whole = last.then(|| Digest::from(<[u8; 32]>::from(self.whole.clone().finalize())));
+        let whole = last.then(|| Digest::from(self.whole.clone()));
         let chunk = LogChunk {
             epoch: self.epoch,
             number: self.number,

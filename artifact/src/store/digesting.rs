@@ -65,8 +65,7 @@ impl Digester {
     pub(super) async fn finish(mut self) -> Result<(Digest, Option<File>), StoreError> {
         self.hand_over().await?;
         let Progress { hasher, file, .. } = self.settle().await?;
-        let digest: [u8; 32] = hasher.finalize().into();
-        Ok((Digest::from(digest), file))
+        Ok((Digest::from(hasher), file))
     }
 
     async fn hand_over(&mut self) -> Result<(), StoreError> {

@@ -160,8 +160,7 @@ impl<T: Clone> Memory<T> {
 /// Covers the key too, so that a file under a wrong name is no record.
 fn checksum(key: Digest, record: &impl Serialize) -> Digest {
     let content = serde_json::to_vec(record).expect("a record is always valid JSON");
-    let digest = Sha256::new().chain_update(key.as_bytes()).chain_update(content).finalize();
-    Digest::from(<[u8; 32]>::from(digest))
+    Digest::from(Sha256::new().chain_update(key.as_bytes()).chain_update(content))
 }
 
 /// Removes the files that were not used for longest if there are more than `most`, with some more

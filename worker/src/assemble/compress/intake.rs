@@ -188,7 +188,7 @@ impl Intake {
             }
         };
         Ok(Passed {
-            diff_id: hasher.map(|hasher| Digest::from(<[u8; 32]>::from(hasher.finalize()))),
+            diff_id: hasher.map(Digest::from),
             crc32: self.checksum.finalize(),
             length: self.length,
         })

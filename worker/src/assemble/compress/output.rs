@@ -67,7 +67,7 @@ impl Output {
         artifact: Arc<FileSource>,
     ) -> io::Result<(Content, u64, Option<Digest>)> {
         let scratch = self.scratch.into_inner().map_err(io::IntoInnerError::into_error)?;
-        let digest = self.digest.map(|digest| Digest::from(<[u8; 32]>::from(digest.finalize())));
+        let digest = self.digest.map(Digest::from);
         Ok((Content::new(artifact, scratch, self.pieces), self.size, digest))
     }
 }
