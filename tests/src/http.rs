@@ -2,7 +2,10 @@
 
 //! An HTTP client for tests.
 
-/// Returns a client of its own.
+use crate::wait;
+
+/// Returns a client of its own. A request that nobody answers fails: a test that waited for it would
+/// hang, and not say where.
 ///
 /// # Panics
 ///
@@ -10,7 +13,8 @@
 #[must_use]
 pub fn client() -> reqwest::Client {
     let _already_chosen = rustls::crypto::ring::default_provider().install_default();
-    reqwest::Client::builder().build().expect("the client can be made")
+    let client = reqwest::Client::builder().connect_timeout(wait::SOON);
+    client.read_timeout(wait::LATER).build().expect("the client can be made")
 }
 
 /// Returns whether something answers at an address.
