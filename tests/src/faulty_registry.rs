@@ -8,6 +8,7 @@
 
 mod answers;
 mod script;
+mod tokens;
 mod traffic;
 mod writes;
 
@@ -29,6 +30,7 @@ use crate::proxy::Acceptor;
 use answers::{falsify, refusal, relocate};
 use script::Script;
 pub use script::{Misbehaviour, Rule};
+use tokens::Tokens;
 pub use traffic::Seen;
 use traffic::{Gate, Traffic};
 pub use writes::{ManifestWrite, TagWriter};
@@ -57,6 +59,7 @@ impl FaultyRegistry {
             client: client.expect("the client can be made"),
             script: Script::with_seed(seed),
             writes: Writes::default(),
+            tokens: Tokens::default(),
             traffic: Traffic::default(),
             gate: Gate::default(),
         });
@@ -79,6 +82,11 @@ impl FaultyRegistry {
     /// Adds a rule after the others.
     pub fn add_rule(&self, rule: Rule) {
         self.shared.script.add(rule);
+    }
+
+    /// Answers from now on only requests that carry a token, which it gives to all who ask.
+    pub fn require_tokens(&self) {
+        self.shared.tokens.require();
     }
 
     /// Lets the registry behave from now on.
@@ -121,6 +129,7 @@ struct Shared {
     client: reqwest::Client,
     script: Script,
     writes: Writes,
+    tokens: Tokens,
     traffic: Traffic,
     gate: Gate,
 }
@@ -136,21 +145,43 @@ async fn serve(shared: Arc<Shared>, stream: TcpStream) {
 /// Answers a request, or closes its connection with an error.
 async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Response<Body>, Error> {
     let seen = shared.traffic.note(&request);
-    let fault = shared.script.draw(&request);
     let host = request.headers().get(header::HOST).cloned();
-    let written = written_manifest(&request);
-    let mut response = match written {
-        Some((repository, reference)) => {
-            Arc::clone(&shared).put_manifest(request, repository, reference, fault).await?
-        }
-        None => shared.pass(request, fault, seen).await?,
-    };
+    let mut response = Arc::clone(&shared).decide(request, seen).await?;
     shared.traffic.answered(seen, response.status());
     relocate(response.headers_mut(), host.as_ref());
     Ok(response)
 }
 
 impl Shared {
+    /// Decides whether a request is answered here or passed on.
+    async fn decide(
+        self: Arc<Self>,
+        request: Request<Incoming>,
+        seen: usize,
+    ) -> Result<Response<Body>, Error> {
+        if request.uri().path() == tokens::PATH {
+            return Ok(self.tokens.give());
+        }
+        let challenge = tokens::challenge(request.headers());
+        if !self.tokens.admit(request.headers()) {
+            return Ok(challenge);
+        }
+        let fault = self.script.draw(&request);
+        if let Some(Misbehaviour::ExpireTokens { is_early, .. }) = fault {
+            self.tokens.expire();
+            if !is_early {
+                self.traffic.drain(seen, request.into_body()).await?;
+            }
+            return Ok(challenge);
+        }
+        match written_manifest(&request) {
+            Some((repository, reference)) => {
+                self.put_manifest(request, repository, reference, fault).await
+            }
+            None => self.pass(request, fault, seen).await,
+        }
+    }
+
     /// Passes on a request whose body may be large.
     async fn pass(
         &self,
@@ -179,7 +210,7 @@ impl Shared {
             Some(fault) => {
                 if let Some(refusal) = refusal(fault) {
                     // All of the body is read: else the client might see a closed connection.
-                    while let Some(_part) = body.frame().await.transpose().map_err(Error::other)? {}
+                    self.traffic.drain(seen, body).await?;
                     return Ok(refusal);
                 }
             }

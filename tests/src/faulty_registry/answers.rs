@@ -6,13 +6,16 @@ use std::io::Error;
 
 use bytes::BytesMut;
 use http_body_util::BodyExt as _;
-use hyper::header::{self, HeaderMap, HeaderValue};
+use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Method, Response, StatusCode};
 use reqwest::Body;
 use serde_json::json;
 use slipway_proto::Digest;
 
 use super::{DIGEST, Misbehaviour, closed};
+
+/// The smallest chunk that a registry takes, the last of an upload aside.
+const MIN_CHUNK: HeaderName = HeaderName::from_static("oci-chunk-min-length");
 
 /// Lets clients that were sent somewhere on the real registry come here instead.
 pub(super) fn relocate(headers: &mut HeaderMap, host: Option<&HeaderValue>) {
@@ -29,29 +32,36 @@ pub(super) fn relocate(headers: &mut HeaderMap, host: Option<&HeaderValue>) {
 /// Returns the answer of a registry that does nothing, if that is how it misbehaves.
 pub(super) fn refusal(fault: &Misbehaviour) -> Option<Response<Body>> {
     let (status, code) = match fault {
-        Misbehaviour::Unauthorized => (401, "UNAUTHORIZED"),
+        Misbehaviour::Unauthorized => {
+            return Some(unauthorized(HeaderValue::from_static("Basic realm=\"tests\"")));
+        }
         Misbehaviour::Forbidden => (403, "DENIED"),
         Misbehaviour::TooManyRequests { .. } => (429, "TOOMANYREQUESTS"),
         Misbehaviour::ServerError(status) => (*status, "UNKNOWN"),
         Misbehaviour::BlobUnknown => (400, "MANIFEST_BLOB_UNKNOWN"),
         _ => return None,
     };
+    let mut response = refused(status, code);
+    if let Misbehaviour::TooManyRequests { retry_after_s } = fault {
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(*retry_after_s));
+    }
+    Some(response)
+}
+
+/// Returns the answer to a request that is not authorized, with what would authorize it.
+pub(super) fn unauthorized(challenge: HeaderValue) -> Response<Body> {
+    let mut response = refused(401, "UNAUTHORIZED");
+    response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
+    response
+}
+
+fn refused(status: u16, code: &str) -> Response<Body> {
     let document = json!({"errors": [{"code": code, "message": "the script wants it"}]});
     let mut response = Response::new(Body::from(document.to_string()));
     *response.status_mut() = StatusCode::from_u16(status).expect("rules have statuses of HTTP");
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    match fault {
-        Misbehaviour::Unauthorized => {
-            let challenge = HeaderValue::from_static("Basic realm=\"tests\"");
-            headers.insert(header::WWW_AUTHENTICATE, challenge);
-        }
-        Misbehaviour::TooManyRequests { retry_after_s } => {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from(*retry_after_s));
-        }
-        _ => {}
-    }
-    Some(response)
+    let json = HeaderValue::from_static("application/json");
+    response.headers_mut().insert(header::CONTENT_TYPE, json);
+    response
 }
 
 /// Spoils the answer to a request that was carried out, if that is how the registry misbehaves.
@@ -72,6 +82,10 @@ pub(super) async fn falsify(
             let wrong = Digest::of(b"something else").to_string();
             let wrong = HeaderValue::try_from(wrong).expect("digests are ASCII");
             response.headers_mut().insert(DIGEST, wrong);
+            Ok(response)
+        }
+        Some(Misbehaviour::ChunksOfAtLeast { bytes }) => {
+            response.headers_mut().insert(MIN_CHUNK, HeaderValue::from(*bytes));
             Ok(response)
         }
         _ => Ok(response),

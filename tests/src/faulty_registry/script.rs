@@ -55,6 +55,19 @@ pub enum Misbehaviour {
     },
     /// Answers 400 with the code `MANIFEST_BLOB_UNKNOWN`, and does nothing.
     BlobUnknown,
+    /// Lets every token expire that was given out so far, answers 401, and does nothing; only
+    /// uploads that carry the byte at the offset are met. The registry must require tokens.
+    ExpireTokens {
+        /// The offset in the blob.
+        offset: u64,
+        /// Whether it answers without having read the body, as most registries do.
+        is_early: bool,
+    },
+    /// Does it, and says that it takes no chunk of fewer bytes, but for the last of a blob.
+    ChunksOfAtLeast {
+        /// The fewest bytes.
+        bytes: u64,
+    },
 }
 
 /// When the registry misbehaves: the first rule that applies to a request decides.

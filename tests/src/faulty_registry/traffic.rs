@@ -98,6 +98,13 @@ impl Traffic {
         })
     }
 
+    /// Reads a body that nobody wants, and counts its bytes.
+    pub(super) async fn drain(&self, number: usize, body: Incoming) -> Result<(), Error> {
+        let mut body = std::pin::pin!(self.count(number, body));
+        while let Some(_part) = body.next().await.transpose().map_err(Error::other)? {}
+        Ok(())
+    }
+
     /// Says that an upload goes on elsewhere.
     pub(super) fn moved(&self, from: &str, to: String) {
         lock(&self.moved).insert(from.to_owned(), to);
@@ -133,7 +140,10 @@ pub(super) fn range(headers: &HeaderMap) -> (u64, u64) {
 
 /// Whether a misbehaviour that is about an offset of an upload is about this request.
 pub(super) fn meets(request: &Request<Incoming>, misbehaviour: &Misbehaviour) -> bool {
-    let (Misbehaviour::KeepUpTo { offset } | Misbehaviour::HoldAt { offset }) = misbehaviour else {
+    let (Misbehaviour::KeepUpTo { offset }
+    | Misbehaviour::HoldAt { offset }
+    | Misbehaviour::ExpireTokens { offset, .. }) = misbehaviour
+    else {
         return true;
     };
     let (start, end) = range(request.headers());
