@@ -39,6 +39,8 @@ need mkfs.ext4 e2fsprogs
 need losetup mount
 need cc gcc
 need readelf binutils
+# Runs Slipway on processors that lack what this one has; such a thing exists for x86-64 alone.
+[ "$(uname -m)" != x86_64 ] || need qemu-x86_64 qemu-user
 # Both for rustc's linker; the latter also holds the static libc. gcc only recommends it.
 [ -e /usr/include/stdio.h ] || missing+=(libc6-dev)
 # The demonstration's classes are for Java 17.

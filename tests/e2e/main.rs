@@ -19,6 +19,8 @@ mod letters;
 mod limits;
 mod load;
 mod model;
+#[cfg(target_arch = "x86_64")]
+mod processors;
 mod push;
 mod reconciler;
 mod switched_off;

@@ -14,33 +14,43 @@ pub struct ZipEntry {
     pub name: String,
     /// Its bytes.
     pub bytes: Vec<u8>,
+    /// Whether it is to be deflated.
+    pub is_deflated: bool,
 }
 
 /// Makes a stored entry.
 #[must_use]
 pub fn entry(name: &str, bytes: impl Into<Vec<u8>>) -> ZipEntry {
-    ZipEntry { name: name.to_owned(), bytes: bytes.into() }
+    ZipEntry { name: name.to_owned(), bytes: bytes.into(), is_deflated: false }
 }
 
-/// Writes a ZIP archive of stored entries, in the given order, whatever their names.
+/// Makes a deflated entry.
+#[must_use]
+pub fn deflated(name: &str, bytes: impl Into<Vec<u8>>) -> ZipEntry {
+    ZipEntry { is_deflated: true, ..entry(name, bytes) }
+}
+
+/// Writes a ZIP archive of entries, in the given order, whatever their names.
 ///
 /// # Panics
 ///
-/// When it would need ZIP64.
+/// When it would need ZIP64, or gzip, which deflates, does not run.
 #[must_use]
 pub fn zip(entries: &[ZipEntry]) -> Vec<u8> {
     let (mut archive, mut directory) = (Vec::new(), Vec::new());
-    for ZipEntry { name, bytes } in entries {
+    for ZipEntry { name, bytes, is_deflated } in entries {
+        let (method, content) = if *is_deflated { (8, deflate(bytes)) } else { (0, bytes.clone()) };
         let offset = u32::try_from(archive.len()).expect("a small archive");
         let size = u32::try_from(bytes.len()).expect("a small entry");
+        let stored_size = u32::try_from(content.len()).expect("a small entry");
         let checksum = crc32(bytes);
         let name_length = u16::try_from(name.len()).expect("a short name");
         let mut common = Vec::new();
-        // Version, flags (UTF-8), stored, time, date.
-        for number in [20u16, 0x0800, 0, 0, 0x21] {
+        // Version, flags (UTF-8), method, time, date.
+        for number in [20u16, 0x0800, method, 0, 0x21] {
             common.extend_from_slice(&number.to_le_bytes());
         }
-        for number in [checksum, size, size] {
+        for number in [checksum, stored_size, size] {
             common.extend_from_slice(&number.to_le_bytes());
         }
         common.extend_from_slice(&name_length.to_le_bytes());
@@ -48,7 +58,7 @@ pub fn zip(entries: &[ZipEntry]) -> Vec<u8> {
         archive.extend_from_slice(b"PK\x03\x04");
         archive.extend_from_slice(&common);
         archive.extend_from_slice(name.as_bytes());
-        archive.extend_from_slice(bytes);
+        archive.extend_from_slice(&content);
         directory.extend_from_slice(b"PK\x01\x02\x14\x00");
         directory.extend_from_slice(&common);
         // Comment length, disk, internal and external attributes.
@@ -67,6 +77,12 @@ pub fn zip(entries: &[ZipEntry]) -> Vec<u8> {
     archive.extend_from_slice(&offset.to_le_bytes());
     archive.extend_from_slice(&[0, 0]);
     archive
+}
+
+/// Returns the deflated bytes between gzip's header and its checksum and length.
+fn deflate(bytes: &[u8]) -> Vec<u8> {
+    let member = gzip(bytes);
+    member[10..member.len() - 8].to_vec()
 }
 
 fn crc32(bytes: &[u8]) -> u32 {
