@@ -100,6 +100,17 @@ impl<S: Sync> FromRequestParts<S> for OfArtifact {
     }
 }
 
+/// A query that says nothing, of a path that takes no parameters.
+pub(crate) struct NoParameters;
+
+impl<S: Sync> FromRequestParts<S> for NoParameters {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        Parameters::read(&parts.uri, &[]).finish().map(|()| Self)
+    }
+}
+
 /// The query parameters of a request, with every mistake found so far.
 pub(crate) struct Parameters {
     values: BTreeMap<String, String>,

@@ -20,7 +20,7 @@ use slipway_proto::api::{BatchResult, BatchView, BuildView, MAX_BATCH};
 use super::{builds, json};
 use crate::accept::{AcceptError, Accepted, accept_batch};
 use crate::app::App;
-use crate::extract::{self, InProject, Parameters};
+use crate::extract::{self, InProject, NoParameters};
 use crate::problem::{ApiError, Code};
 
 /// The largest batch in bytes: 8 KiB for each of its builds, which is a request with dozens of
@@ -30,9 +30,9 @@ const MAX_BYTES: usize = MAX_BATCH * 8192;
 pub(super) async fn submit(
     State(app): State<Arc<App>>,
     InProject(project): InProject,
+    _: NoParameters,
     request: Request,
 ) -> Result<Response, ApiError> {
-    Parameters::read(request.uri(), &[]).finish()?;
     if request.headers().contains_key("idempotency-key") {
         return Err(ApiError::new(
             Code::InvalidIdempotencyKey,

@@ -15,7 +15,7 @@ use super::json;
 use crate::accept::{AcceptError, Accepted, Beside, accept, retry};
 use crate::app::App;
 use crate::cancel::{Which, cancel, cancel_waiting};
-use crate::extract::{self, InProject, OfBuild, Parameters};
+use crate::extract::{self, InProject, NoParameters, OfBuild, Parameters};
 use crate::metrics::Metrics;
 use crate::problem::{ApiError, Code};
 use crate::projection::{Cursor, ImageFilter, ListQuery};
@@ -23,9 +23,9 @@ use crate::projection::{Cursor, ImageFilter, ListQuery};
 pub(super) async fn submit(
     State(app): State<Arc<App>>,
     InProject(project): InProject,
+    _: NoParameters,
     request: Request,
 ) -> Result<Response, ApiError> {
-    Parameters::read(request.uri(), &[]).finish()?;
     let headers = request.headers().clone();
     let beside = beside(&headers)?;
     let document = extract::json(request).await?;
@@ -37,9 +37,8 @@ pub(super) async fn repeat(
     State(app): State<Arc<App>>,
     OfBuild(project, build): OfBuild,
     headers: HeaderMap,
-    uri: Uri,
+    _: NoParameters,
 ) -> Result<Response, ApiError> {
-    Parameters::read(&uri, &[]).finish()?;
     let outcome = retry(&app, project.clone(), build, beside(&headers)?).await;
     accepted(&app, &project, outcome)
 }
@@ -93,9 +92,8 @@ const ON_REQUEST: &str = "cancelled on request";
 pub(super) async fn call_off(
     State(app): State<Arc<App>>,
     OfBuild(project, build): OfBuild,
-    uri: Uri,
+    _: NoParameters,
 ) -> Result<Response, ApiError> {
-    Parameters::read(&uri, &[]).finish()?;
     let cancelled = cancel(&app, &project, build, ON_REQUEST, Which::Unfinished).await?;
     Ok(json(&BuildView::from(&cancelled.into_build())))
 }
@@ -103,9 +101,8 @@ pub(super) async fn call_off(
 pub(super) async fn call_off_waiting(
     State(app): State<Arc<App>>,
     InProject(project): InProject,
-    uri: Uri,
+    _: NoParameters,
 ) -> Result<Response, ApiError> {
-    Parameters::read(&uri, &[]).finish()?;
     let cancelled = cancel_waiting(&app, &project, ON_REQUEST).await?;
     Ok(json(&CancelledView { cancelled }))
 }
@@ -142,9 +139,8 @@ pub(super) fn traceparent(headers: &HeaderMap) -> Option<&str> {
 pub(super) async fn show(
     State(app): State<Arc<App>>,
     OfBuild(project, build): OfBuild,
-    uri: Uri,
+    _: NoParameters,
 ) -> Result<Response, ApiError> {
-    Parameters::read(&uri, &[]).finish()?;
     match app.builds.find(&project, build).await? {
         Some(build) => Ok(json(&BuildView::from(&build))),
         None => Err(ApiError::build_not_found(build)),

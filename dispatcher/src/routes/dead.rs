@@ -12,7 +12,7 @@ use slipway_proto::api::{BuildView, DeadLetterList};
 use super::{in_time, json};
 use crate::app::App;
 use crate::dead;
-use crate::extract::{InProject, OfLetter, Parameters};
+use crate::extract::{InProject, NoParameters, OfLetter, Parameters};
 use crate::problem::ApiError;
 
 pub(super) async fn list(
@@ -37,9 +37,8 @@ pub(super) async fn list(
 pub(super) async fn show(
     State(app): State<Arc<App>>,
     OfLetter(project, name): OfLetter,
-    uri: Uri,
+    _: NoParameters,
 ) -> Result<Response, ApiError> {
-    Parameters::read(&uri, &[]).finish()?;
     let letter = in_time(&app, dead::find(&app, &project, &name)).await?;
     Ok(json(&dead::view(&letter)))
 }
@@ -47,9 +46,8 @@ pub(super) async fn show(
 pub(super) async fn replay(
     State(app): State<Arc<App>>,
     OfLetter(project, name): OfLetter,
-    uri: Uri,
+    _: NoParameters,
 ) -> Result<Response, ApiError> {
-    Parameters::read(&uri, &[]).finish()?;
     let build = dead::replay(&app, &project, &name).await?;
     let mut response = json(&BuildView::from(&build));
     *response.status_mut() = StatusCode::ACCEPTED;
@@ -59,9 +57,8 @@ pub(super) async fn replay(
 pub(super) async fn discard(
     State(app): State<Arc<App>>,
     OfLetter(project, name): OfLetter,
-    uri: Uri,
+    _: NoParameters,
 ) -> Result<Response, ApiError> {
-    Parameters::read(&uri, &[]).finish()?;
     dead::drop_letter(&app, &project, &name).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }

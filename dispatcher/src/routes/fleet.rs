@@ -6,41 +6,43 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::Response;
-use http::{StatusCode, Uri};
+use http::StatusCode;
 use slipway_proto::api::{EnvironmentView, WorkerView};
 use slipway_queue::control::ControlError;
 
 use super::{in_time, json, unavailable};
 use crate::app::App;
-use crate::extract::{OfWorker, Parameters};
+use crate::extract::{NoParameters, OfWorker};
 use crate::problem::{ApiError, Code, chain};
 
 pub(super) async fn environments(
     State(app): State<Arc<App>>,
-    uri: Uri,
+    _: NoParameters,
 ) -> Result<Response, ApiError> {
-    Parameters::read(&uri, &[]).finish()?;
     let views: Vec<EnvironmentView> =
         app.catalogue.environments().iter().map(EnvironmentView::from).collect();
     Ok(json(&views))
 }
 
-pub(super) async fn workers(State(app): State<Arc<App>>, uri: Uri) -> Result<Response, ApiError> {
-    Parameters::read(&uri, &[]).finish()?;
+pub(super) async fn workers(
+    State(app): State<Arc<App>>,
+    _: NoParameters,
+) -> Result<Response, ApiError> {
     Ok(json(&in_time(&app, app.queue.workers()).await?))
 }
 
-pub(super) async fn queue(State(app): State<Arc<App>>, uri: Uri) -> Result<Response, ApiError> {
-    Parameters::read(&uri, &[]).finish()?;
+pub(super) async fn queue(
+    State(app): State<Arc<App>>,
+    _: NoParameters,
+) -> Result<Response, ApiError> {
     Ok(json(&in_time(&app, app.queue.depth()).await?))
 }
 
 pub(super) async fn drain(
     State(app): State<Arc<App>>,
     OfWorker(worker): OfWorker,
-    uri: Uri,
+    _: NoParameters,
 ) -> Result<Response, ApiError> {
-    Parameters::read(&uri, &[]).finish()?;
     // First, since a worker that has nothing to finish is gone a moment after it heard.
     let present = in_time(&app, app.queue.worker(&worker)).await?.map(|(view, _age)| view);
     match (app.queue.drain_worker(&worker).await, present) {

@@ -8,12 +8,12 @@ use std::sync::atomic::Ordering;
 
 use axum::extract::State;
 use axum::response::{Html, IntoResponse, Response};
+use http::StatusCode;
 use http::header::{CONTENT_TYPE, HeaderValue};
-use http::{StatusCode, Uri};
 use serde_json::{Value, json};
 
 use crate::app::App;
-use crate::extract::Parameters;
+use crate::extract::NoParameters;
 use crate::metrics::Gauges;
 use crate::problem::{ApiError, Code};
 use crate::reconcile::sweep_now;
@@ -45,8 +45,10 @@ pub(super) async fn ready(State(app): State<Arc<App>>) -> Response {
     response
 }
 
-pub(super) async fn reconcile(State(app): State<Arc<App>>, uri: Uri) -> Result<Response, ApiError> {
-    Parameters::read(&uri, &[]).finish()?;
+pub(super) async fn reconcile(
+    State(app): State<Arc<App>>,
+    _: NoParameters,
+) -> Result<Response, ApiError> {
     if !app.queue.is_connected() {
         return Err(super::unavailable());
     }
