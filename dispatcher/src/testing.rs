@@ -2,64 +2,36 @@
 
 //! What the tests of this crate share.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::LazyLock;
 
+use serde_json::json;
+use slipway_proto::artifact::ElfFacts;
+use slipway_proto::environment::Catalogue;
 use slipway_proto::outcome::{Image, Layer, StageTime, Transfer};
-use slipway_proto::request::{Artifact, Base, Layering, Recipe};
+use slipway_proto::platform::Architecture;
+use slipway_proto::submission::Uploaded;
 use slipway_proto::{
-    ArtifactKind, Build, BuildId, BuildRequest, Digest, Platform, Priority, Reference, Stage,
-    Timestamp,
+    ArtifactFacts, Build, BuildId, Digest, Platform, Reference, Stage, Submission, Timestamp,
 };
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 
+/// Parsed once: tests make thousands of builds.
+static CATALOGUE: LazyLock<Catalogue> = LazyLock::new(Catalogue::default);
+
 /// Makes the record of a build that was just accepted.
 pub(crate) fn build(project: &str, image: &str) -> Build {
-    let request = BuildRequest {
-        build: BuildId::fresh(),
-        project: project.parse().expect("a name"),
-        artifact: Artifact {
-            digest: Digest::of(b"artifact"),
-            size_bytes: 8,
-            kind: ArtifactKind::Binary,
-            filename: "app".into(),
-        },
-        references: vec![image.parse().expect("a reference")],
-        recipe: Recipe {
-            environment: "scratch".into(),
-            base: Base::Scratch,
-            layering: Layering::AsIs,
-            destination: "/app".into(),
-            entrypoint: None,
-            command: None,
-            user: None,
-            working_dir: None,
-            ports: Vec::new(),
-            env: BTreeMap::new(),
-            env_aliases: BTreeMap::new(),
-            labels: BTreeMap::new(),
-            file_mode: 0o755,
-            owner: (0, 0),
-        },
-        env: BTreeMap::new(),
-        labels: BTreeMap::new(),
-        annotations: BTreeMap::new(),
-        ports: Vec::new(),
-        args: Vec::new(),
-        user: None,
-        platform: Platform::LINUX_AMD64,
-        priority: Priority::Normal,
-        pool: "default".parse().expect("a name"),
-        registry_secret: None,
-        timeout_s: 600,
-        max_attempts: 5,
-        queue_timeout_s: 86_400,
-        stall_timeout_s: 120,
-        supersede_key: None,
-        retry_of: None,
-        compression: slipway_proto::request::Compression::default(),
-    };
+    let document = json!({
+        "artifact": Digest::of(b"artifact"), "image": image, "environment": "scratch"
+    });
+    let (architecture, interpreter) = (Architecture::Amd64, None);
+    let facts = ArtifactFacts::Binary(ElfFacts { architecture, interpreter });
+    let uploaded = Uploaded { size_bytes: 8, filename: "app".to_owned(), facts };
+    let project = project.parse().expect("a name");
+    let request = Submission::read(&document)
+        .accept(BuildId::fresh(), project, Some(&uploaded), &CATALOGUE)
+        .expect("it is accepted");
     Build::accepted(request, Digest::of(b"submission"), Timestamp::now())
 }
 

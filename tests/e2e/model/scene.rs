@@ -3,14 +3,20 @@
 //! One run: a server, a registry, the actors, and what is noted about them for the invariants.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::LazyLock;
 
+use serde_json::json;
+use slipway_proto::artifact::ElfFacts;
+use slipway_proto::environment::Catalogue;
 use slipway_proto::event::{Event, EventBody};
 use slipway_proto::outcome::Image;
-use slipway_proto::request::{Artifact, Base, BuildRequest, Layering, Recipe};
+use slipway_proto::platform::Architecture;
+use slipway_proto::request::{Artifact, BuildRequest};
 use slipway_proto::state::Epoch;
+use slipway_proto::submission::Uploaded;
 use slipway_proto::{
-    ArtifactKind, Build, BuildId, Change, Digest, Phase, Platform, PoolName, Priority, ProjectName,
-    Reference, Timestamp,
+    ArtifactFacts, Build, BuildId, Change, Digest, Phase, Platform, ProjectName, Reference,
+    Submission, Timestamp,
 };
 use slipway_queue::Record;
 use slipway_queue::tag::TagOwner;
@@ -364,51 +370,29 @@ pub(crate) fn project() -> ProjectName {
     "team".parse().expect("a name")
 }
 
+/// What all requests have in common, as a dispatcher makes it of a submission.
+static REQUEST: LazyLock<BuildRequest> = LazyLock::new(|| {
+    let document = json!({
+        "artifact": Digest::of(b"artifact"),
+        "image": "registry.example/team/app",
+        "environment": "scratch",
+        "max_attempts": MAX_ATTEMPTS,
+    });
+    let (architecture, interpreter) = (Architecture::Amd64, None);
+    let facts = ArtifactFacts::Binary(ElfFacts { architecture, interpreter });
+    let uploaded = Uploaded { size_bytes: 1, filename: "app".to_owned(), facts };
+    Submission::read(&document)
+        .accept(BuildId::fresh(), project(), Some(&uploaded), &Catalogue::default())
+        .expect("it is accepted")
+});
+
 fn request(number: usize) -> BuildRequest {
-    let project = project();
     let tag = format!("registry.example/team/app:{}", number % TAGS);
+    let digest = Digest::of(&[u8::try_from(number).expect("a few builds")]);
     BuildRequest {
-        build: BuildId::for_idempotency_key(&project, &number.to_string()),
-        project,
-        artifact: Artifact {
-            digest: Digest::of(&[u8::try_from(number).expect("a few builds")]),
-            size_bytes: 1,
-            kind: ArtifactKind::Binary,
-            filename: "app".to_owned(),
-        },
+        build: BuildId::for_idempotency_key(&project(), &number.to_string()),
+        artifact: Artifact { digest, ..REQUEST.artifact.clone() },
         references: vec![tag.parse().expect("a reference")],
-        recipe: Recipe {
-            environment: "scratch".to_owned(),
-            base: Base::Scratch,
-            layering: Layering::AsIs,
-            destination: "/app".to_owned(),
-            entrypoint: None,
-            command: None,
-            user: None,
-            working_dir: None,
-            ports: Vec::new(),
-            env: BTreeMap::new(),
-            env_aliases: BTreeMap::new(),
-            labels: BTreeMap::new(),
-            file_mode: 0o755,
-            owner: (0, 0),
-        },
-        env: BTreeMap::new(),
-        labels: BTreeMap::new(),
-        annotations: BTreeMap::new(),
-        ports: Vec::new(),
-        args: Vec::new(),
-        user: None,
-        platform: Platform::LINUX_AMD64,
-        priority: Priority::Normal,
-        pool: PoolName::default(),
-        registry_secret: None,
-        timeout_s: 600,
-        max_attempts: MAX_ATTEMPTS,
-        queue_timeout_s: 86_400,
-        stall_timeout_s: 120,
-        supersede_key: None,
-        retry_of: None,
-        compression: slipway_proto::request::Compression::default(),
+        ..REQUEST.clone()
     }
 }

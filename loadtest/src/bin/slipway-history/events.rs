@@ -2,16 +2,20 @@
 
 //! The events of builds as they really come: what a Spring Boot JAR on a Java base leaves behind.
 
-use std::collections::BTreeMap;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use serde_json::json;
+use slipway_proto::artifact::JarFacts;
+use slipway_proto::environment::Catalogue;
 use slipway_proto::event::Event;
 use slipway_proto::outcome::{BaseImage, Image, Layer, StageTime, Transfer};
-use slipway_proto::request::{Artifact, Base, Compression, Layering, Recipe};
+use slipway_proto::request::Artifact;
+use slipway_proto::submission::Uploaded;
 use slipway_proto::{
-    ArtifactKind, Build, BuildId, BuildRequest, Change, Digest, Failure, Platform, Priority,
-    ProjectName, Reason, Reference, Stage, Timestamp, WorkerId,
+    ArtifactFacts, ArtifactKind, Build, BuildId, BuildRequest, Change, Digest, Failure, Platform,
+    ProjectName, Reason, Reference, Stage, Submission, Timestamp, WorkerId,
 };
 
 /// How many projects the builds belong to.
@@ -86,10 +90,24 @@ fn digest(number: u64, what: u64) -> Digest {
     Digest::of(format!("{number}.{what}").as_bytes())
 }
 
+/// What all requests have in common, as a dispatcher makes it of a submission.
+static REQUEST: LazyLock<BuildRequest> = LazyLock::new(|| {
+    let document = json!({
+        "artifact": digest(0, 1),
+        "image": "registry.example.com/team/app",
+        "environment": "java-21",
+        "env": {"JAVA_OPTIONS": "-Xmx256m"},
+        "labels": {"org.opencontainers.image.revision": "0123456789abcdef0123456789abcdef"},
+    });
+    let facts = ArtifactFacts::Jar(JarFacts::default());
+    let uploaded = Uploaded { size_bytes: 0, filename: String::new(), facts };
+    let project = "team".parse().expect("it is a name");
+    Submission::read(&document)
+        .accept(BuildId::fresh(), project, Some(&uploaded), &Catalogue::default())
+        .expect("the submission has no mistakes")
+});
+
 fn request(number: u64) -> anyhow::Result<BuildRequest> {
-    let text = |pairs: &[(&str, &str)]| -> BTreeMap<String, String> {
-        pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
-    };
     Ok(BuildRequest {
         build: BuildId::for_idempotency_key(&project(number)?, &number.to_string()),
         project: project(number)?,
@@ -100,39 +118,8 @@ fn request(number: u64) -> anyhow::Result<BuildRequest> {
             filename: format!("app-{}.jar", number / PROJECTS % APPS),
         },
         references: vec![image(number)?],
-        recipe: Recipe {
-            environment: "java-21".to_owned(),
-            base: Base::Image("docker.io/library/eclipse-temurin:21-jre".parse()?),
-            layering: Layering::Jar,
-            destination: "/app".to_owned(),
-            entrypoint: Some(vec!["java".to_owned(), "{launch}".to_owned()]),
-            command: None,
-            user: Some("1001".to_owned()),
-            working_dir: Some("/app".to_owned()),
-            ports: Vec::new(),
-            env: text(&[("LANG", "C.UTF-8")]),
-            env_aliases: text(&[("JAVA_OPTIONS", "JAVA_TOOL_OPTIONS")]),
-            labels: BTreeMap::new(),
-            file_mode: 0o644,
-            owner: (0, 0),
-        },
-        env: text(&[("JAVA_OPTIONS", "-Xmx256m")]),
-        labels: text(&[("org.opencontainers.image.revision", "0123456789abcdef0123456789abcdef")]),
-        annotations: BTreeMap::new(),
-        ports: Vec::new(),
-        args: Vec::new(),
-        user: None,
-        platform: Platform::LINUX_AMD64,
-        priority: Priority::Normal,
-        pool: "default".parse()?,
-        registry_secret: None,
-        timeout_s: 600,
-        max_attempts: 5,
-        queue_timeout_s: 86_400,
-        stall_timeout_s: 120,
         supersede_key: number.is_multiple_of(2).then(|| format!("branch-{}", number % 1000)),
-        retry_of: None,
-        compression: Compression::Gzip,
+        ..REQUEST.clone()
     })
 }
 
