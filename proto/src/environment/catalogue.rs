@@ -1,0 +1,317 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! The catalogue of environments, built in and extended by a file.
+//!
+//! Parsing and choosing are pure; whoever has a file reads it and hands over its text.
+
+use serde::Deserialize;
+
+use super::{Environment, Unsuitable};
+use crate::artifact::ServletApi;
+use crate::request::{Base, Layering};
+use crate::{ArtifactFacts, ArtifactKind};
+
+const BUILT_IN: &str = include_str!("../../environments.toml");
+
+/// The name that asks the catalogue to choose.
+pub const AUTO: &str = "auto";
+
+/// The Java release assumed for an archive that holds no class of its own.
+const DEFAULT_JAVA_RELEASE: u16 = 17;
+
+/// Why no environment was found.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ChooseError {
+    /// No environment has that name.
+    #[error("there is no environment `{name}`{hint}; `slipway environments` lists them")]
+    NotFound {
+        /// The name asked for.
+        name: String,
+        /// A similar name, as a clause.
+        hint: String,
+    },
+    /// `auto` found none that can run the artifact.
+    #[error("no environment suits the artifact: {0}; name one, or give a `base` of your own")]
+    NoneSuits(String),
+    /// The named one cannot run the artifact.
+    #[error(transparent)]
+    Unsuitable(#[from] Unsuitable),
+}
+
+/// A catalogue file that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum CatalogueError {
+    /// The text is not TOML of the documented form.
+    #[error("the environment catalogue does not parse")]
+    Syntax(#[source] toml::de::Error),
+    /// An entry is wrong.
+    #[error("environment `{name}`: {why}")]
+    Entry {
+        /// The entry's name.
+        name: String,
+        /// What is wrong.
+        why: String,
+    },
+}
+
+/// All environments that a dispatcher knows.
+#[derive(Debug, Clone)]
+pub struct Catalogue {
+    environments: Vec<Environment>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    #[serde(default)]
+    environment: Vec<Environment>,
+}
+
+impl Default for Catalogue {
+    /// Returns the built-in catalogue.
+    fn default() -> Self {
+        Self { environments: parse(BUILT_IN).expect("the built-in catalogue is tested") }
+    }
+}
+
+fn parse(text: &str) -> Result<Vec<Environment>, CatalogueError> {
+    let file: File = toml::from_str(text).map_err(CatalogueError::Syntax)?;
+    for environment in &file.environment {
+        let refuse = |why: &str| {
+            Err(CatalogueError::Entry { name: environment.name.clone(), why: why.to_owned() })
+        };
+        if environment.name == AUTO || environment.name.is_empty() {
+            return refuse("choose another name; `auto` is taken");
+        }
+        if environment.kinds.is_empty() {
+            return refuse("name at least one kind");
+        }
+        if !environment.destination.starts_with('/') {
+            return refuse("the destination must be an absolute path");
+        }
+        let exploded = matches!(environment.layering, Layering::War);
+        if exploded && environment.kinds != [ArtifactKind::War] {
+            return refuse("the layering `war` takes WARs only");
+        }
+    }
+    Ok(file.environment)
+}
+
+impl Catalogue {
+    /// Returns this catalogue with those of a file added; an entry replaces one of the same name.
+    ///
+    /// # Errors
+    ///
+    /// When the text is not a catalogue.
+    pub fn extended(mut self, text: &str) -> Result<Self, CatalogueError> {
+        for environment in parse(text)? {
+            self.environments.retain(|known| known.name != environment.name);
+            self.environments.push(environment);
+        }
+        Ok(self)
+    }
+
+    /// Returns the environments, built-in ones first.
+    #[must_use]
+    pub fn environments(&self) -> &[Environment] {
+        &self.environments
+    }
+
+    /// Finds an environment by a name, an alias, or either with one of its tags.
+    ///
+    /// # Errors
+    ///
+    /// When there is none of that name.
+    pub fn find(&self, name: &str) -> Result<Environment, ChooseError> {
+        let plain = name.strip_prefix("docker.io/").unwrap_or(name);
+        let (plain, tag) = plain.split_once(':').map_or((plain, None), |(n, t)| (n, Some(t)));
+        let found = self.environments.iter().find(|environment| {
+            let named = environment.name == plain || environment.aliases.iter().any(|a| a == plain);
+            named && tag.is_none_or(|tag| environment.tags.iter().any(|known| known == tag))
+        });
+        let Some(environment) = found else {
+            return Err(ChooseError::NotFound { name: name.to_owned(), hint: self.similar(plain) });
+        };
+        let mut environment = environment.clone();
+        if let (Some(tag), Base::Image(base)) = (tag, &environment.base) {
+            environment.base =
+                Base::Image(base.with_tag(tag).expect("a tag of the catalogue is a tag"));
+        }
+        Ok(environment)
+    }
+
+    /// Chooses the environment for an artifact: the named one, or for `auto` the oldest runtime
+    /// that runs it.
+    ///
+    /// # Errors
+    ///
+    /// When there is none of that name, or none that suits.
+    pub fn choose(
+        &self,
+        name: &str,
+        facts: &ArtifactFacts,
+        base_replaced: bool,
+    ) -> Result<Environment, ChooseError> {
+        if name != AUTO {
+            let environment = self.find(name)?;
+            environment.check(facts, base_replaced)?;
+            return Ok(environment);
+        }
+        let release = facts.java_release().unwrap_or(DEFAULT_JAVA_RELEASE);
+        let servlet = match facts {
+            ArtifactFacts::War(war) => Some(war.servlet_api.unwrap_or(ServletApi::Jakarta)),
+            _ => None,
+        };
+        let mut refusal = None;
+        let best = self
+            .environments
+            .iter()
+            .filter(|environment| environment.auto && environment.kinds.contains(&facts.kind()))
+            .filter(|environment| servlet.is_none() || environment.servlet == servlet)
+            .filter(|environment| match environment.check(facts, base_replaced) {
+                Ok(()) => environment.java.is_none_or(|java| java >= release),
+                Err(unsuitable) => {
+                    refusal = Some(unsuitable.why);
+                    false
+                }
+            })
+            .min_by_key(|environment| environment.java);
+        best.cloned().ok_or_else(|| {
+            ChooseError::NoneSuits(
+                refusal.unwrap_or_else(|| format!("its classes need Java {release}")),
+            )
+        })
+    }
+
+    fn similar(&self, name: &str) -> String {
+        self.environments
+            .iter()
+            .flat_map(|environment| std::iter::once(&environment.name).chain(&environment.aliases))
+            .map(|known| (edit_distance(name, known), known))
+            .filter(|(distance, _)| *distance <= 3)
+            .min()
+            .map_or_else(String::new, |(_, known)| format!(", did you mean `{known}`?"))
+    }
+}
+
+/// Counts the single-character edits between two short texts (Levenshtein).
+pub(crate) fn edit_distance(one: &str, other: &str) -> usize {
+    let other: Vec<char> = other.chars().collect();
+    let mut row: Vec<usize> = (0..=other.len()).collect();
+    for (i, a) in one.chars().take(100).enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, b) in other.iter().enumerate() {
+            let substituted = diagonal + usize::from(a != *b);
+            diagonal = row[j + 1];
+            row[j + 1] = substituted.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[other.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::artifact::{ElfFacts, JarFacts, WarFacts};
+    use crate::platform::Architecture;
+
+    fn jar(java_release: u16) -> ArtifactFacts {
+        ArtifactFacts::Jar(JarFacts {
+            java_release: Some(java_release),
+            main_class: Some("Main".into()),
+            spring_boot: None,
+        })
+    }
+
+    fn elf(interpreter: Option<&str>) -> ArtifactFacts {
+        ArtifactFacts::Binary(ElfFacts {
+            architecture: Architecture::Amd64,
+            interpreter: interpreter.map(str::to_owned),
+        })
+    }
+
+    fn war(java_release: u16, servlet_api: Option<ServletApi>) -> ArtifactFacts {
+        ArtifactFacts::War(WarFacts { java_release: Some(java_release), servlet_api })
+    }
+
+    #[test]
+    fn auto_takes_the_oldest_runtime_that_runs_the_artifact() {
+        let catalogue = Catalogue::default();
+        let auto = |facts: &ArtifactFacts| catalogue.choose(AUTO, facts, false).map(|e| e.name);
+        for (facts, name) in [
+            (jar(8), "java-8"),
+            (jar(9), "java-11"),
+            (jar(21), "java-21"),
+            (war(11, Some(ServletApi::Javax)), "tomcat-9-java-11"),
+            (war(17, Some(ServletApi::Jakarta)), "tomcat-10-java-17"),
+            (war(8, None), "tomcat-10-java-17"),
+            (war(17, Some(ServletApi::Jakarta61)), "tomcat-11-java-17"),
+            (elf(None), "static"),
+            (elf(Some("/lib64/ld-linux-x86-64.so.2")), "cc"),
+        ] {
+            assert_eq!(auto(&facts).as_deref(), Ok(name), "{facts:?}");
+        }
+        assert!(matches!(auto(&jar(26)), Err(ChooseError::NoneSuits(_))));
+        assert!(matches!(
+            auto(&elf(Some("/lib/ld-musl-x86_64.so.1"))),
+            Err(ChooseError::NoneSuits(_))
+        ));
+    }
+
+    #[test]
+    fn the_old_names_are_found_with_and_without_prefix_and_tag() {
+        let catalogue = Catalogue::default();
+        for name in [
+            "kubesphere/tomcat85-java8-centos7:v2.1.0",
+            "tomcat85-java8-centos7",
+            "tomcat85-java11-centos7",
+            "kubesphere/java-8-centos7",
+            "java-11-centos7:v2.1.0",
+            "s2i-binary:v2.1.0",
+            "docker.io/kubesphere/s2i-binary",
+        ] {
+            assert!(catalogue.find(name).is_ok(), "{name}");
+        }
+        let newer = catalogue.find("java-8-centos7:v3.2.0").expect("it is known");
+        assert_eq!(newer.base.to_string(), "docker.io/kubesphere/java-8-runtime:v3.2.0");
+        assert!(catalogue.find("java-8-centos7:v9").is_err());
+    }
+
+    #[test]
+    fn an_unknown_name_gets_a_hint() {
+        let error = Catalogue::default().find("java17").expect_err("there is none");
+        assert!(error.to_string().contains("did you mean `java-17`?"), "{error}");
+    }
+
+    #[test]
+    fn an_artifact_that_cannot_run_there_is_refused() {
+        let catalogue = Catalogue::default();
+        let refused = |name: &str, facts: &ArtifactFacts| {
+            catalogue.choose(name, facts, false).expect_err("it does not suit").to_string()
+        };
+        assert!(refused("java-17", &war(17, None)).contains("it takes jar"));
+        assert!(refused("java-17", &jar(21)).contains("need Java 21"));
+        assert!(refused("scratch", &elf(Some("/lib/ld.so"))).contains("/lib/ld.so"));
+        assert!(refused("tomcat-10", &war(17, Some(ServletApi::Javax))).contains("javax.servlet"));
+        let library = ArtifactFacts::Jar(JarFacts::default());
+        assert!(refused("java-17", &library).contains("Main-Class"));
+    }
+
+    #[test]
+    fn a_file_adds_and_replaces_and_unknown_keys_are_refused() {
+        let text = r#"
+            [[environment]]
+            name = "java-17"
+            description = "ours"
+            kinds = ["jar"]
+            base = "registry.example/java:17"
+            layering = "as-is"
+            destination = "/srv/{file}"
+        "#;
+        let catalogue = Catalogue::default().extended(text).expect("it parses");
+        assert_eq!(catalogue.find("java-17").expect("it is there").description, "ours");
+        let error = Catalogue::default().extended(&text.replace("base =", "bass ="));
+        assert!(matches!(error, Err(CatalogueError::Syntax(_))));
+    }
+}
