@@ -6,6 +6,9 @@
 //! hostile: the header, the program headers, and two of the dynamic section's tags. Everything else
 //! is the kernel's to judge when it runs.
 
+#[cfg(test)]
+pub(crate) mod testing;
+
 use std::io::{BufReader, Read as _};
 
 use slipway_proto::artifact::ElfFacts;
@@ -269,85 +272,9 @@ impl Header {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
+mod tests {
+    use super::testing::TestElf;
     use super::*;
-
-    /// An ELF file of these parts, each placed in the file at its own address.
-    pub(crate) struct TestElf {
-        pub(crate) wide: bool,
-        pub(crate) big: bool,
-        pub(crate) file_type: u64,
-        pub(crate) machine: u64,
-        pub(crate) entry: u64,
-        pub(crate) segments: Vec<(u64, Vec<u8>)>,
-    }
-
-    impl TestElf {
-        pub(crate) fn executable() -> Self {
-            let segments = vec![(PT_LOAD, b"code".to_vec())];
-            Self { wide: true, big: false, file_type: 2, machine: 62, entry: 0x1000, segments }
-        }
-
-        fn interpreted(path: &[u8]) -> Self {
-            let mut elf = Self::executable();
-            elf.file_type = 3;
-            elf.segments.push((PT_INTERP, path.to_vec()));
-            elf
-        }
-
-        fn dynamic(&self, tags: &[(u64, u64)]) -> Vec<u8> {
-            let mut bytes = Vec::new();
-            for number in tags.iter().chain(&[(DT_NULL, 0)]).flat_map(|(tag, value)| [*tag, *value])
-            {
-                self.number(&mut bytes, number, if self.wide { 8 } else { 4 });
-            }
-            bytes
-        }
-
-        fn number(&self, bytes: &mut Vec<u8>, number: u64, width: usize) {
-            match self.big {
-                true => bytes.extend_from_slice(&number.to_be_bytes()[8 - width..]),
-                false => bytes.extend_from_slice(&number.to_le_bytes()[..width]),
-            }
-        }
-
-        /// Segment `n` is at `0x1000 * (n + 1)` in memory and behind the tables in the file.
-        pub(crate) fn bytes(&self) -> Vec<u8> {
-            let (word, header, entry) = if self.wide { (8, 64, 56) } else { (4, 52, 32) };
-            let mut bytes = MAGIC.to_vec();
-            bytes.extend_from_slice(&[1 + u8::from(self.wide), 1 + u8::from(self.big), 1]);
-            bytes.resize(16, 0);
-            let count = self.segments.len() as u64;
-            let mut offset = header + entry * count;
-            let behind =
-                offset + self.segments.iter().map(|(_, data)| data.len() as u64).sum::<u64>();
-            let fields = [(self.file_type, 2), (self.machine, 2), (1, 4), (self.entry, word)];
-            let tables =
-                [(header, word), (behind, word), (0, 4), (header, 2), (entry, 2), (count, 2)];
-            for (number, width) in fields.into_iter().chain(tables).chain([(40, 2), (1, 2), (0, 2)])
-            {
-                self.number(&mut bytes, number, width);
-            }
-            for (index, (kind, data)) in (1..).zip(&self.segments) {
-                let (address, size) = (0x1000 * index, data.len() as u64);
-                let places =
-                    [(offset, word), (address, word), (address, word), (size, word), (size, word)];
-                let flags = [(5, 4)];
-                self.number(&mut bytes, *kind, 4);
-                let (first, second) = places.split_at(if self.wide { 0 } else { 5 });
-                for (number, width) in first.iter().chain(&flags).chain(second).chain(&[(1, word)])
-                {
-                    self.number(&mut bytes, *number, *width);
-                }
-                offset += size;
-            }
-            for (_, data) in &self.segments {
-                bytes.extend_from_slice(data);
-            }
-            bytes.resize(bytes.len() + 40, 0);
-            bytes
-        }
-    }
 
     #[track_caller]
     fn refused(elf: &TestElf, what: &str) {

@@ -9,7 +9,7 @@ use slipway_proto::platform::Architecture;
 
 use super::*;
 use crate::InvalidArtifact;
-use crate::elf::tests::TestElf;
+use crate::elf::testing::TestElf;
 use crate::testing::{TestArchive, TestEntry, deflated, stored, zip};
 
 fn class(release: u16) -> Vec<u8> {
