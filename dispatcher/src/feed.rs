@@ -178,6 +178,8 @@ pub(crate) struct Feed {
     position: AtomicU64,
     /// The sequence of the stream's last event when it was last opened.
     head: AtomicU64,
+    /// Whether `position` and `head` say anything yet.
+    aligned: watch::Sender<bool>,
     /// The sequence of the last event that the projection has folded.
     folded: watch::Sender<u64>,
     caught_up: AtomicBool,
@@ -199,6 +201,7 @@ impl Default for Feed {
             topics: RwLock::default(),
             position: AtomicU64::new(0),
             head: AtomicU64::new(0),
+            aligned: watch::Sender::new(false),
             folded: watch::Sender::new(0),
             caught_up: AtomicBool::new(false),
         }
@@ -206,6 +209,13 @@ impl Default for Feed {
 }
 
 impl Feed {
+    /// Waits until it is known, for the first time, where the events stand. Who subscribes before
+    /// would not be told what was before, nor learn that something was.
+    pub(crate) async fn aligned_once(&self) {
+        let mut aligned = self.aligned.subscribe();
+        let _sender_is_ours = aligned.wait_for(|aligned| *aligned).await;
+    }
+
     /// Takes a place in the broadcast of a project's events.
     pub(crate) fn subscribe(&self, project: &ProjectName) -> Subscription {
         self.place(|topics| topics.projects.subscribe(project.clone(), MAX_LAG))
@@ -258,6 +268,7 @@ impl Feed {
     pub(crate) fn aligned(&self, position: u64, head: u64, anew: bool) {
         self.head.store(head, Ordering::SeqCst);
         self.position.store(position, Ordering::SeqCst);
+        self.aligned.send_replace(true);
         if !anew {
             return;
         }

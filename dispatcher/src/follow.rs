@@ -57,18 +57,20 @@ pub(crate) struct LogRequest {
     pub(crate) skip: u64,
 }
 
-/// Sends a log into `sink`, ending with [`Piece::End`] or [`Piece::Broken`].
+/// Sends a log into `sink`, ending with [`Piece::End`] or [`Piece::Broken`]. The subscription to
+/// its build is older than what was `found`.
 pub(crate) async fn send(
     app: Arc<App>,
     request: LogRequest,
     found: Build,
+    subscription: Subscription,
     sink: mpsc::Sender<Piece>,
 ) {
     let gone = sink.clone();
     let mut log = Log { app: &app, request, position: 0, sink };
     let sent = async {
         tokio::select! {
-            outcome = log.send(found) => outcome,
+            outcome = log.send(found, subscription) => outcome,
             () = gone.closed() => Err(Stop::Gone),
             () = app.stop.cancelled() => Err(Stop::Broken),
         }
@@ -95,9 +97,7 @@ struct Log<'a> {
 }
 
 impl Log<'_> {
-    async fn send(&mut self, found: Build) -> Result<(), Stop> {
-        // Before anything is asked, so that the outcome cannot fall in between.
-        let subscription = self.app.feed.subscribe_to_build(self.request.build);
+    async fn send(&mut self, found: Build, subscription: Subscription) -> Result<(), Stop> {
         if found.state.is_finished() {
             if found.replays > 0 && self.send_both().await? {
                 return self.end(&found).await;

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! Many events: a subscriber that cannot keep up, and a projection that is made anew.
+//! Many events: a subscriber that cannot keep up, and a projection that is made anew. And a
+//! dispatcher that has just started.
 
 use async_nats::jetstream;
+use rusqlite::Connection;
 use serde_json::{Value, json};
 use slipway_proto::BuildId;
 use slipway_tests::{Stack, events, wait};
@@ -163,4 +165,41 @@ async fn a_projection_that_was_deleted_is_folded_anew() {
     stack.restart_dispatcher().await;
     let (status, again) = stack.get(list).await;
     assert_eq!((status, again), (200, listed), "ready means whole");
+}
+
+/// Opens the projection of a dispatcher that was killed.
+fn projection(stack: &Stack) -> Connection {
+    let path = stack.dispatcher_data().join("projection.sqlite");
+    Connection::open(path).expect("the projection opens")
+}
+
+/// Keeps a dispatcher from folding anything, and from learning how far it had come, until the
+/// projection is let go.
+fn hold(projection: &Connection) {
+    projection.execute_batch("BEGIN IMMEDIATE").expect("nobody writes");
+}
+
+fn let_go(projection: &Connection) {
+    projection.execute_batch("ROLLBACK").expect("it is held");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_resumes_at_a_dispatcher_that_has_just_started_misses_nothing() {
+    let mut stack = Stack::start().await;
+    let (model, before) = model(&stack).await;
+    publish(&stack, &model, 5).await;
+    folded(&stack, before + 5).await;
+    stack.dispatcher.kill();
+    let projection = projection(&stack);
+    hold(&projection);
+    stack.start_dispatcher().await;
+    let (resumed, ()) = tokio::join!(follow(&stack, Some(before + 1)), async {
+        // Another request has come and gone: that one is there too.
+        stack.get("/v1/environments").await;
+        let_go(&projection);
+    });
+    stack.dispatcher_ready().await;
+    publish(&stack, &model, 1).await;
+    let last = before + 6;
+    assert!(ids(resumed, last).await.into_iter().eq(before + 2..=last), "there is a gap");
 }

@@ -178,8 +178,14 @@ impl Stack {
 
     /// Starts the dispatcher again after it was killed.
     pub async fn restart_dispatcher(&mut self) {
-        self.dispatcher = self.spawn_dispatcher("dispatcher", &self.listen);
+        self.start_dispatcher().await;
         self.dispatcher_ready().await;
+    }
+
+    /// Starts the dispatcher again after it was killed, and waits until it answers, ready or not.
+    pub async fn start_dispatcher(&mut self) {
+        self.dispatcher = self.spawn_dispatcher("dispatcher", &self.listen);
+        self.ready(&self.url("/healthz")).await;
     }
 
     /// Returns where the dispatcher keeps its projection.

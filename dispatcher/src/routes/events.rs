@@ -28,7 +28,7 @@ use crate::metrics::Metrics;
 use crate::problem::{ApiError, Code, chain};
 use crate::sse;
 
-/// How long NATS may take to open a reader.
+/// How long NATS may take to open a reader, and to say where the events stand after the start.
 const DEADLINE: Duration = Duration::from_secs(5);
 
 pub(super) async fn follow(
@@ -43,6 +43,10 @@ pub(super) async fn follow(
     let follow = parameters.switch("follow", true);
     let resumed = last_event_id(&headers, &mut parameters);
     parameters.finish()?;
+    if follow && tokio::time::timeout(DEADLINE, app.feed.aligned_once()).await.is_err() {
+        let detail = "the dispatcher has just started and has not reached the events yet: come back with the same Last-Event-ID";
+        return Err(ApiError::new(Code::NotReady, detail));
+    }
     let subscription = match build {
         Some(build) => app.feed.subscribe_to_build(build),
         None => app.feed.subscribe(&project),

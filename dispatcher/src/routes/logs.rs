@@ -34,13 +34,15 @@ pub(super) async fn read(
     let events = extract::accepts_event_stream(&headers);
     let skip = if events { last_event_id(&headers, &mut parameters) } else { None };
     parameters.finish()?;
+    // Before anything is asked, so that the outcome cannot fall in between.
+    let subscription = app.feed.subscribe_to_build(build);
     let Some(found) = app.builds.find(&project, build).await? else {
         return Err(ApiError::build_not_found(build));
     };
     let request = LogRequest { project, build, follow, skip: skip.unwrap_or(0) };
     let start = request.skip;
     let (sink, pieces) = mpsc::channel(MAX_WAITING);
-    app.tasks.spawn(follow::send(Arc::clone(&app), request, found, sink));
+    app.tasks.spawn(follow::send(Arc::clone(&app), request, found, subscription, sink));
     Ok(if events { as_events(&app, start, pieces) } else { as_text(pieces) })
 }
 

@@ -55,6 +55,13 @@ struct Api {
 
 impl Api {
     async fn start() -> Self {
+        let api = Self::just_started().await;
+        api.app.feed.aligned(0, 0, false);
+        api
+    }
+
+    /// Before the dispatcher has asked where the events stand.
+    async fn just_started() -> Self {
         let nats = testing::nats_without_jetstream().await;
         let queue = Queue::connect(QueueOptions {
             url: format!("nats://{nats}"),

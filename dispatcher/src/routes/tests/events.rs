@@ -61,6 +61,29 @@ async fn a_subscriber_that_resumes_at_the_end_needs_no_history() {
 }
 
 #[tokio::test]
+async fn a_subscriber_that_is_early_waits_until_it_is_known_where_the_events_stand() {
+    let api = Api::just_started().await;
+    let from_now_on = api.get("/v1/projects/team/events");
+    let everything = api.get("/v1/projects/team/events?after=0");
+    let start = async { api.app.feed.aligned(3, 5, false) };
+    let (from_now_on, everything, ()) = tokio::join!(from_now_on, everything, start);
+    let mut frames = from_now_on.into_body().into_data_stream();
+    let opening = frames.next().await.expect("a frame").expect("a frame");
+    assert_eq!(opening, "retry: 1000\nid: 5\n\n");
+    // What was before must be read from the stream, which is not there.
+    assert_eq!(code(everything).await, (503, "queue_unavailable".into()));
+}
+
+#[tokio::test]
+async fn a_subscriber_that_is_early_does_not_wait_for_ever() {
+    let api = Api::just_started().await;
+    tokio::time::pause();
+    let answer = api.get("/v1/projects/team/events").await;
+    assert_eq!(answer.headers()[RETRY_AFTER], "2");
+    assert_eq!(code(answer).await, (503, "not_ready".into()));
+}
+
+#[tokio::test]
 async fn a_subscriber_that_is_too_slow_is_dropped() {
     let api = Api::start().await;
     let build = BuildId::fresh();
