@@ -71,6 +71,9 @@ pub(crate) enum AcceptError {
     /// Earlier builds could not be read.
     #[error(transparent)]
     Find(#[from] FindError),
+    /// Nobody knows yet whether the key names a build.
+    #[error("the events that may tell of the key's build are not folded yet")]
+    Folding,
     /// NATS does not store what it is sent, so nothing was tried.
     #[error("NATS does not store messages")]
     Unwritable,

@@ -15,10 +15,12 @@ use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
 use bytes::Bytes;
-use slipway_proto::{BuildId, ProjectName};
+use slipway_proto::{BuildId, ProjectName, Timestamp};
 use slipway_queue::read::Message;
+use slipway_queue::topology::RECORD_AGE;
 use tokio::sync::{broadcast, watch};
 
 use crate::projection::{self, Stored};
@@ -33,6 +35,11 @@ const MAX_LAG: usize = 2048;
 /// How many events of its build a subscriber to one build may fall behind: more than a build has.
 const MAX_LAG_OF_BUILD: usize = 64;
 
+/// How young the last event that was folded must be for all events of builds whose live record is
+/// over to be folded. An hour less than records are kept: for clocks that differ, and events that
+/// were told late.
+const PAST: Duration = RECORD_AGE.saturating_sub(Duration::from_secs(60 * 60));
+
 /// How many broadcasts are kept before those that nobody listens to any more are looked for.
 const MIN_PRUNED: usize = 64;
 
@@ -42,6 +49,8 @@ pub(crate) struct Arrived {
     pub(crate) sequence: u64,
     /// How many messages follow it at this time.
     pub(crate) pending: u64,
+    /// When it was stored.
+    pub(crate) time: Timestamp,
     project: Option<ProjectName>,
     build: Option<BuildId>,
     /// The short type, from the subject.
@@ -63,6 +72,7 @@ impl Arrived {
         Self {
             sequence: message.sequence,
             pending: message.pending,
+            time: message.time,
             project,
             build,
             kind,
@@ -182,6 +192,8 @@ pub(crate) struct Feed {
     aligned: watch::Sender<bool>,
     /// The sequence of the last event that the projection has folded.
     folded: watch::Sender<u64>,
+    /// Whether the projection knows every build whose live record is over.
+    knows_past: watch::Sender<bool>,
     caught_up: AtomicBool,
 }
 
@@ -203,6 +215,7 @@ impl Default for Feed {
             head: AtomicU64::new(0),
             aligned: watch::Sender::new(false),
             folded: watch::Sender::new(0),
+            knows_past: watch::Sender::new(false),
             caught_up: AtomicBool::new(false),
         }
     }
@@ -272,6 +285,7 @@ impl Feed {
         if !anew {
             return;
         }
+        self.knows_past.send_replace(false);
         let topics = self.topics();
         let senders = topics.projects.senders.values().chain(topics.builds.senders.values());
         for sender in senders {
@@ -282,6 +296,26 @@ impl Feed {
     /// Notes what the projection has folded.
     pub(crate) fn set_folded(&self, sequence: u64) {
         self.folded.send_replace(sequence);
+    }
+
+    /// Notes when the last event was stored that the projection has folded. Those behind it are of
+    /// builds that have a live record, or of builds that were folded, once it is young enough.
+    pub(crate) fn set_folded_until(&self, time: Timestamp) {
+        if !self.knows_past() && time > Timestamp::now() - PAST {
+            self.knows_past.send_replace(true);
+        }
+    }
+
+    /// Returns whether a build that has no live record, and that the projection does not know,
+    /// never was. It is not so while the projection is made anew, until the last 72 h are reached.
+    pub(crate) fn knows_past(&self) -> bool {
+        *self.knows_past.borrow()
+    }
+
+    /// Waits until it is so.
+    pub(crate) async fn past_known(&self) {
+        let mut knows_past = self.knows_past.subscribe();
+        let _sender_is_ours = knows_past.wait_for(|knows| *knows).await;
     }
 
     /// Waits until the projection has folded an event.
@@ -305,6 +339,7 @@ impl Feed {
 
     /// Notes that the projection has folded everything there is.
     pub(crate) fn set_caught_up(&self) {
+        self.knows_past.send_replace(true);
         if !self.caught_up.swap(true, Ordering::Relaxed) {
             tracing::info!("the projection has caught up with the events");
         }
@@ -370,6 +405,22 @@ mod tests {
         for mut subscription in [team, other, this, another] {
             assert!(matches!(subscription.receiver.try_recv(), Ok(Told::Anew)), "all are told");
         }
+    }
+
+    #[test]
+    fn the_past_is_known_when_an_event_of_the_last_days_or_the_end_was_folded() {
+        let feed = Feed::default();
+        let now = Timestamp::now();
+        feed.set_folded_until(now - RECORD_AGE);
+        assert!(!feed.knows_past(), "the records of builds behind it may be over");
+        feed.set_folded_until(now);
+        assert!(feed.knows_past());
+        feed.aligned(5, 9, false);
+        assert!(feed.knows_past(), "a connection that broke changes nothing");
+        feed.aligned(0, 9, true);
+        assert!(!feed.knows_past());
+        feed.set_caught_up();
+        assert!(feed.knows_past());
     }
 
     #[test]

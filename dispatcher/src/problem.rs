@@ -175,6 +175,10 @@ impl From<AcceptError> for ApiError {
             AcceptError::Store(source) => source.into(),
             AcceptError::Refused(source) => Self::internal(&source, "queue the build"),
             AcceptError::Find(source) => source.into(),
+            AcceptError::Folding => Self::new(
+                Code::NotReady,
+                "old events are being folded anew, and until then nobody knows whether the Idempotency-Key was used; nothing was accepted: try again with the same key",
+            ),
             AcceptError::Unwritable => Self::new(
                 Code::QueueUnavailable,
                 "NATS does not store messages, its disk may be full; nothing was accepted: try again later",

@@ -37,6 +37,9 @@ const MAX_WAITING: i64 = 8192;
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
+/// How long the live record of a build is kept after its last change.
+pub const RECORD_AGE: Duration = Duration::from_secs(3 * 24 * 60 * 60);
+
 /// Bounds of the streams. Defaults suit one machine; an operator raises them.
 #[derive(Debug, Clone)]
 pub struct Limits {
@@ -247,7 +250,7 @@ impl Queue {
                 subjects: subjects.advisories(),
                 ..stream(subjects.advisories_stream(), String::new(), "advisories about the queue")
             },
-            bucket(subjects.state_bucket(), 3 * DAY, "live records of builds"),
+            bucket(subjects.state_bucket(), RECORD_AGE, "live records of builds"),
             bucket(subjects.tags_bucket(), Duration::ZERO, "which build each tag belongs to"),
             bucket(subjects.leases_bucket(), crate::lease::LEASE_AGE, "leases of dispatchers"),
             bucket(subjects.workers_bucket(), Duration::from_secs(15), "presence of workers"),

@@ -203,3 +203,75 @@ async fn who_resumes_at_a_dispatcher_that_has_just_started_misses_nothing() {
     let last = before + 6;
     assert!(ids(resumed, last).await.into_iter().eq(before + 2..=last), "there is a gap");
 }
+
+/// Submits under a key.
+async fn submit(stack: &Stack, request: &Value, key: &str) -> (u16, Value) {
+    let url = stack.url("/v1/projects/team/builds");
+    stack.send(stack.client.post(url).header("idempotency-key", key).json(request)).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_makes_no_second_build_while_the_projection_is_folded_anew() {
+    let mut stack = Stack::start().await;
+    let request = stack.tool("a", &stack.image("team/tool:1")).await;
+    let (status, build) = submit(&stack, &request, "k").await;
+    assert_eq!(status, 202, "{build}");
+    let id = build["id"].as_str().expect("an id");
+    stack.post(&format!("/v1/projects/team/builds/{id}/cancel")).await;
+    let list = "/v1/projects/team/builds?state=cancelled";
+    wait::until("the end to be folded", wait::SOON, || async {
+        (stack.get(list).await.1["builds"][0]["id"] == id).then_some(())
+    })
+    .await;
+    stack.dispatcher.kill();
+    // As after 72 h.
+    let client = async_nats::connect(stack.nats_url()).await.expect("NATS is there");
+    let records = jetstream::new(client).get_stream("KV_slipway-state").await.expect("a stream");
+    let record = format!("$KV.slipway-state.team.{id}");
+    let purged = records.purge().filter(record).await.expect("it is purged");
+    assert_eq!(purged.purged, 1);
+    // As one that was deleted, when its dispatcher has just begun.
+    let projection = projection(&stack);
+    let forget = "DELETE FROM builds; DELETE FROM bodies;
+                  UPDATE meta SET value = 0 WHERE key = 'last_sequence';";
+    projection.execute_batch(forget).expect("nobody writes");
+    hold(&projection);
+    stack.start_dispatcher().await;
+
+    let mut keyed = request.clone();
+    keyed["idempotency_key"] = json!("k");
+    let batch = stack.client.post(stack.url("/v1/projects/team/builds:batch"));
+    let batch = stack.send(batch.json(&json!({"builds": [keyed, request]})));
+    let single = submit(&stack, &request, "k");
+    let ((_, batch), (status, problem)) = tokio::join!(batch, single);
+    assert_eq!((status, &problem["code"]), (503, &json!("not_ready")), "{problem}");
+    let [keyed, keyless] = &batch["results"].as_array().expect("results")[..] else {
+        panic!("{batch}");
+    };
+    assert_eq!((&keyed["problem"]["code"], &keyed["retry_after_s"]), (&problem["code"], &json!(2)));
+    assert_eq!(keyless["status"], 202, "{batch}");
+
+    let_go(&projection);
+    stack.dispatcher_ready().await;
+    let (status, again) = submit(&stack, &request, "k").await;
+    assert_eq!((status, &again["id"], &again["state"]), (200, &json!(id), &json!("cancelled")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_submission_waits_for_the_first_events_of_a_dispatcher_that_has_just_started() {
+    let mut stack = Stack::start().await;
+    let request = stack.tool("a", &stack.image("team/tool:1")).await;
+    let (_, before) = submit(&stack, &request, "before").await;
+    stack.dispatcher.kill();
+    let projection = projection(&stack);
+    hold(&projection);
+    stack.start_dispatcher().await;
+    let again = submit(&stack, &request, "before");
+    let ((status, again), (new, build), ()) =
+        tokio::join!(again, submit(&stack, &request, "new"), async {
+            stack.get("/v1/environments").await;
+            let_go(&projection);
+        });
+    assert_eq!((status, &again["id"]), (200, &before["id"]), "{again}");
+    assert_eq!(new, 202, "{build}");
+}

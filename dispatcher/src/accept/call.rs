@@ -3,10 +3,12 @@
 //! The durable steps of one submission, from a request that was checked to its answer.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use slipway_proto::event::Event;
 use slipway_proto::{Build, BuildId, BuildRequest, Digest, Phase, ProjectName, Timestamp};
 use slipway_queue::{Creating, PublishError, Record, RecordError, failpoint};
+use tokio::time::Instant;
 
 use super::{AcceptError, Accepted, Beside};
 use crate::announce::announce_later;
@@ -17,6 +19,11 @@ use crate::problem::chain;
 use crate::projection::ProjectionError;
 use crate::supersede::supersede_later;
 
+/// How long a request waits for a projection that has just been opened. Of one that was kept, the
+/// first events that are read say within milliseconds that it knows enough; one that is made anew
+/// may take minutes, for which nobody is kept waiting.
+const FOLDING: Duration = Duration::from_secs(5);
+
 /// A request on its way to become a build.
 pub(super) struct Call {
     app: Arc<App>,
@@ -25,6 +32,8 @@ pub(super) struct Call {
     id: BuildId,
     /// Whether the id comes from an idempotency key, so that there may be a build of it.
     keyed: bool,
+    /// Until when it waits for the projection.
+    patient_until: Instant,
     /// The digest of what was asked for.
     digest: Digest,
     traceparent: Option<Arc<str>>,
@@ -59,7 +68,8 @@ impl Call {
             None => BuildId::fresh(),
         };
         let (keyed, traceparent) = (beside.key.is_some(), beside.traceparent.clone());
-        Self { app: Arc::clone(app), project, id, keyed, digest, traceparent }
+        let patient_until = Instant::now() + FOLDING;
+        Self { app: Arc::clone(app), project, id, keyed, patient_until, digest, traceparent }
     }
 
     pub(super) fn id(&self) -> BuildId {
@@ -78,19 +88,38 @@ impl Call {
             Err(error) => return Prepared::Refused(error),
         };
         if self.keyed {
-            match Known::is(&self.app, &self.project, self.id).await {
-                Some(false) => {}
-                Some(true) => return Prepared::Known,
-                None => {
-                    let unread = FindError::Projection(ProjectionError::CalledOff);
-                    return Prepared::Refused(unread.into());
-                }
+            match self.is_known().await {
+                Ok(false) => {}
+                Ok(true) => return Prepared::Known,
+                Err(error) => return Prepared::Refused(error),
             }
         }
         if let Err(error) = self.can_store() {
             return Prepared::Refused(error);
         }
         Prepared::New(Box::new(Build::accepted(request, self.digest, Timestamp::now())))
+    }
+
+    /// Returns whether the key names a build that the projection knows. While that is folded anew a
+    /// build that it does not know may be one whose record is over; then nobody can tell.
+    async fn is_known(&self) -> Result<bool, AcceptError> {
+        let app = &self.app;
+        // Before the question, not behind it: events are folded meanwhile.
+        let mut is_sure = app.feed.knows_past();
+        loop {
+            match Known::is(app, &self.project, self.id).await {
+                Some(true) => return Ok(true),
+                Some(false) if is_sure => return Ok(false),
+                Some(false) => {}
+                None => return Err(FindError::Projection(ProjectionError::CalledOff).into()),
+            }
+            if app.builds.record(&self.project, self.id).await?.is_some() {
+                return Ok(true);
+            }
+            let known = tokio::time::timeout_at(self.patient_until, app.feed.past_known()).await;
+            known.map_err(|_elapsed| AcceptError::Folding)?;
+            is_sure = true;
+        }
     }
 
     /// Sends the build's record. The order of these calls is the order of acceptance.
@@ -157,8 +186,12 @@ impl Call {
         let (app, project, id) = (&self.app, &self.project, self.id);
         let Some(record) = app.builds.record(project, id).await? else {
             // The record lives for 72 h after its last change, and the key for as long as the build.
-            let folded = app.builds.folded(project, id).await.map_err(FindError::from)?;
-            return folded.map(|build| same(build, self.digest)).transpose();
+            let is_sure = app.feed.knows_past();
+            return match app.builds.folded(project, id).await.map_err(FindError::from)? {
+                Some(build) => same(build, self.digest).map(Some),
+                None if is_sure => Ok(None),
+                None => Err(AcceptError::Folding),
+            };
         };
         let build = same(record.build, self.digest)?;
         let untouched = build.state.epoch == 0 && matches!(build.state.phase, Phase::Queued { .. });

@@ -151,6 +151,7 @@ impl Writer {
         self.metrics.events_folded.fetch_add(folded as u64, Ordering::Relaxed);
         self.metrics.projection_sequence.store(self.folder.last_sequence(), Ordering::Relaxed);
         self.feed.set_folded(self.folder.last_sequence());
+        self.feed.set_folded_until(last.time);
         !self.feed.is_at_end(last) || self.complete()
     }
 
