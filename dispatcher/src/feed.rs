@@ -9,9 +9,10 @@
 //! slow loses its place in the broadcast and is dropped; it comes back with the last id it saw and
 //! reads what it missed from the stream.
 
+mod pace;
 mod reader;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -25,6 +26,7 @@ use tokio::sync::{broadcast, watch};
 
 use crate::projection::{self, Stored};
 use crate::sse;
+pub(crate) use pace::Pace;
 pub(crate) use reader::read;
 
 /// How many events of a project a subscriber may fall behind, beside what the connection holds. At
@@ -261,6 +263,16 @@ impl Feed {
         topics.projects.receivers() + topics.builds.receivers()
     }
 
+    /// Returns how many events somebody has still to read, of those who follow a project that one of
+    /// these events belongs to.
+    fn max_unread(&self, arrived: &[Arrived]) -> usize {
+        let topics = self.topics();
+        let projects: HashSet<&ProjectName> =
+            arrived.iter().filter_map(|arrived| arrived.project.as_ref()).collect();
+        let followed = projects.into_iter().filter_map(|project| topics.projects.of(project));
+        followed.map(broadcast::Sender::len).max().unwrap_or(0)
+    }
+
     /// Hands an event to all who follow its project or its build.
     pub(crate) fn tell(&self, arrived: &Arrived) {
         self.position.fetch_max(arrived.sequence, Ordering::SeqCst);
@@ -350,7 +362,7 @@ impl Feed {
 mod tests {
     use super::*;
 
-    fn message(sequence: u64) -> Message {
+    pub(super) fn message(sequence: u64) -> Message {
         let build = BuildId::fresh();
         let mut headers = async_nats::HeaderMap::new();
         headers.insert(slipway_queue::publish::header::BUILD_ID, build.to_string());

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Folder, Stored};
 use crate::backoff::Backoff;
-use crate::feed::{Arrived, Feed};
+use crate::feed::{Arrived, Feed, Pace};
 use crate::metrics::Metrics;
 use crate::problem::chain;
 
@@ -60,8 +60,8 @@ pub(crate) fn spawn(
     stop: CancellationToken,
 ) -> std::io::Result<JoinHandle<()>> {
     let runtime = Handle::current();
-    let folded_at = Instant::now();
-    let mut writer = Writer { folder, feed, metrics, stop, runtime, folded_at };
+    let (pace, folded_at) = (Pace::new(Arc::clone(&feed)), Instant::now());
+    let mut writer = Writer { folder, feed, pace, metrics, stop, runtime, folded_at };
     std::thread::Builder::new().name("projection".to_owned()).spawn(move || writer.run(work))
 }
 
@@ -97,6 +97,7 @@ impl Batch {
 struct Writer {
     folder: Folder,
     feed: Arc<Feed>,
+    pace: Pace,
     metrics: Arc<Metrics>,
     stop: CancellationToken,
     runtime: Handle,
@@ -143,7 +144,7 @@ impl Writer {
             let outcome = writer.folder.fold(&batch.stored);
             if !std::mem::replace(&mut told, true) {
                 // Also when it failed: a full disk here must not keep events from subscribers.
-                batch.arrived.iter().for_each(|arrived| writer.feed.tell(arrived));
+                writer.pace.tell(&batch.arrived);
             }
             outcome
         });

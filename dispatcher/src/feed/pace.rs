@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! Handing out events no faster than they are read.
+//!
+//! Thousands of events are folded at once after a pause of NATS, or when the projection is made
+//! anew. Handed out at once, they would push everybody out of the broadcast, and all would come
+//! back in the same moment and read what they missed from the stream, each by a consumer of its
+//! own. Nor may one that does not read hold up the others: it has its time, and then loses its
+//! place.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::{Arrived, Feed, MAX_LAG};
+
+/// How many events are handed out at once.
+const PORTION: usize = MAX_LAG / 8;
+
+/// How many events that somebody has still to read are no reason to wait: the other half of the
+/// places is for pauses of those who read.
+const MAX_UNREAD: usize = MAX_LAG / 2;
+
+/// How long those who listen have for an event before others follow all the same. A tenth of a
+/// millisecond holds events up where more than ten thousand a second come, twice what is to be kept
+/// up with.
+const READING: Duration = Duration::from_micros(100);
+
+/// How often to look whether they have read.
+const LOOK: Duration = Duration::from_micros(500);
+
+/// Hands out events, portion by portion.
+#[derive(Debug)]
+pub(crate) struct Pace {
+    feed: Arc<Feed>,
+    /// How long those who listen have for an event.
+    reading: Duration,
+    /// Until when they have time for what was handed out.
+    until: Instant,
+}
+
+impl Pace {
+    pub(crate) fn new(feed: Arc<Feed>) -> Self {
+        Self { feed, reading: READING, until: Instant::now() }
+    }
+
+    /// Hands events out; blocks while they come faster than they are read.
+    pub(crate) fn tell(&mut self, arrived: &[Arrived]) {
+        for portion in arrived.chunks(PORTION) {
+            while self.feed.max_unread(portion) > MAX_UNREAD {
+                let left = self.until.saturating_duration_since(Instant::now());
+                if left.is_zero() {
+                    break;
+                }
+                std::thread::sleep(left.min(LOOK));
+            }
+            let mut reading = Duration::ZERO;
+            for arrived in portion {
+                self.feed.tell(arrived);
+                reading += self.reading;
+            }
+            self.until = Instant::now() + reading;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use slipway_proto::Digest;
+    use tokio::sync::broadcast::error::TryRecvError;
+
+    use super::super::Told;
+    use super::super::tests::message;
+    use super::*;
+
+    /// As many as one fold has at most.
+    const MANY: u64 = 4 * MAX_LAG as u64;
+
+    fn many() -> Vec<Arrived> {
+        (1..=MANY).map(|sequence| Arrived::of(message(sequence))).collect()
+    }
+
+    #[test]
+    fn who_reads_keeps_its_place_however_many_are_folded_at_once() {
+        let feed = Arc::new(Feed::default());
+        let mut receiver = feed.subscribe(&"team".parse().expect("a name")).receiver;
+        // It takes its time, and gets it.
+        let mut pace = Pace { reading: Duration::from_secs(60), ..Pace::new(feed) };
+        let telling = std::thread::spawn(move || pace.tell(&many()));
+        let mut read = 0;
+        while read < MANY {
+            match receiver.try_recv() {
+                Ok(Told::Event(notice)) => {
+                    // Slower than events are told.
+                    std::hint::black_box(Digest::of(&[0; 16 * 1024]));
+                    read += 1;
+                    assert_eq!(notice.sequence, read);
+                }
+                Err(TryRecvError::Empty) => std::thread::yield_now(),
+                other => panic!("{other:?} behind {read}"),
+            }
+        }
+        telling.join().expect("it does not panic");
+    }
+
+    #[test]
+    fn who_does_not_read_holds_nobody_up_for_long() {
+        let feed = Arc::new(Feed::default());
+        let mut receiver = feed.subscribe(&"team".parse().expect("a name")).receiver;
+        let others = feed.subscribe(&"other".parse().expect("a name"));
+        let mut pace = Pace { reading: Duration::from_nanos(1), ..Pace::new(feed) };
+        pace.tell(&many());
+        assert!(matches!(receiver.try_recv(), Err(TryRecvError::Lagged(_))));
+        assert!(others.receiver.is_empty());
+    }
+}
