@@ -1,8 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 
 //! How soon a thousand subscribers of the dispatcher's event stream have an event.
+//!
+//! They are a thousand connections, each with a stream of its own, and one thread that reads them
+//! all: on a machine where readers and dispatcher share the processors, what a reader costs is part
+//! of what is measured. The thread takes an event for read when the frame's last byte is.
 
-use std::sync::{Arc, OnceLock};
+mod readers;
+
+use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
@@ -12,60 +18,50 @@ use futures::StreamExt as _;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use tokio::sync::mpsc;
 
 use super::SECTION;
 use super::bed::{Bed, Cpu};
 use super::times::Times;
 use crate::bench::row::Row;
+use readers::Readers;
 
 /// How many events there are, and how many in a second.
 const EVENTS: usize = 100;
 const RATE: u32 = 20;
-/// Stands in front of the number of an event, in its id.
-const MARK: &str = ":mark-";
-/// How many digits that number has.
-const DIGITS: usize = 6;
 const EVENTS_OF: &str = "/v1/projects/bench/events";
-/// How long the last event may take.
-const LIMIT: Duration = Duration::from_secs(20);
-
-/// When each event was published.
-type Published = Arc<Vec<OnceLock<Instant>>>;
 
 /// Measures from publishing an event to each subscriber's having read it.
 pub(super) async fn measure(bed: &Bed, subscribers: usize) -> anyhow::Result<Row> {
     let client = bed.nats().await?;
     let (subject, headers, event) = stage_event(bed, &client).await?;
-    let published: Published = Arc::new((0..EVENTS).map(|_| OnceLock::new()).collect());
-    let (seen, mut latencies) = mpsc::unbounded_channel();
+    let mut streams = Vec::with_capacity(subscribers);
     for _ in 0..subscribers {
-        let stream = subscribe(bed).await?;
-        let (published, seen) = (Arc::clone(&published), seen.clone());
-        tokio::spawn(async move {
-            let read = read(stream, &published).await;
-            let _nobody_waits = seen.send(read);
-        });
+        streams.push(subscribe(bed).await?.into_std()?);
     }
-    drop(seen);
+    let jetstream = jetstream::new(client);
+    let before = jetstream.get_stream("EVENTS").await?.cached_info().state.last_sequence;
+    let readers = Readers::start(streams, EVENTS, before)?;
 
     let cpu =
         Cpu::since_now(&[("dispatcher", bed.dispatcher.id()), ("readers", std::process::id())]);
-    let jetstream = jetstream::new(client);
     let begun = tokio::time::Instant::now();
-    for (number, published) in published.iter().enumerate() {
+    let mut published = HashMap::with_capacity(EVENTS);
+    for number in 0..EVENTS {
         let due = u32::try_from(number).context("too many")?;
         tokio::time::sleep_until(begun + Duration::from_secs(1) * due / RATE).await;
         let mut event = event.clone();
-        let id = format!("{}{MARK}{number:06}", event["id"].as_str().context("an id")?);
-        event["id"] = id.into();
-        published.set(Instant::now()).map_err(|_| anyhow::anyhow!("published twice"))?;
+        event["id"] = format!("{}:{number}", event["id"].as_str().context("an id")?).into();
         let payload = event.to_string().into();
-        jetstream.publish_with_headers(subject.clone(), headers.clone(), payload).await?.await?;
+        let at = Instant::now();
+        let stored = jetstream.publish_with_headers(subject.clone(), headers.clone(), payload);
+        // What a subscriber is told an event's id is, is its sequence in the stream.
+        published.insert(stored.await?.await?.sequence, at);
     }
+    let read = readers.finish().await?;
     let mut times = Vec::with_capacity(EVENTS * subscribers);
-    while let Some(read) = tokio::time::timeout(LIMIT, latencies.recv()).await? {
-        times.extend(read?);
+    for (sequence, at) in read {
+        let published = published.get(&sequence).context("an event that nobody published")?;
+        times.push(at.duration_since(*published));
     }
     ensure!(times.len() == EVENTS * subscribers, "{} of the events were read", times.len());
     let times = Times::of(times)?;
@@ -112,44 +108,4 @@ async fn subscribe(bed: &Bed) -> anyhow::Result<TcpStream> {
     let shown = String::from_utf8_lossy(&head);
     ensure!(head.starts_with(b"HTTP/1.1 200"), "{EVENTS_OF} answered {shown}");
     Ok(stream)
-}
-
-/// Reads the stream until the last event and returns how long each took.
-async fn read(mut stream: TcpStream, published: &Published) -> anyhow::Result<Vec<Duration>> {
-    let mut times = Vec::with_capacity(EVENTS);
-    let mut text = Vec::with_capacity(8 * 1024);
-    while times.len() < EVENTS {
-        let read = stream.read_buf(&mut text).await?;
-        ensure!(read > 0, "the stream ended");
-        let now = Instant::now();
-        while let Some((number, end)) = marked(&text) {
-            let published = published.get(number).and_then(OnceLock::get);
-            times.push(now.duration_since(*published.context("an event of the future")?));
-            text.drain(..end);
-        }
-    }
-    Ok(times)
-}
-
-/// Returns the number of the first event of ours, and where it ends.
-fn marked(text: &[u8]) -> Option<(usize, usize)> {
-    let begin = text.windows(MARK.len()).position(|window| window == MARK.as_bytes())?;
-    let begin = begin + MARK.len();
-    let end = begin + DIGITS;
-    let number = std::str::from_utf8(text.get(begin..end)?).ok()?;
-    Some((number.parse().ok()?, end))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::marked;
-
-    #[test]
-    fn the_numbers_of_events_are_found_in_their_order() {
-        let text = b"data: {\"id\":\"b:mark-000042\"}\n\n4f\r\ndata: {\"id\":\"b:mark-000043";
-        let (number, end) = marked(text).expect("the first one");
-        assert_eq!(number, 42);
-        assert_eq!(marked(&text[end..]), Some((43, text.len() - end)));
-        assert_eq!(marked(b"data: {\"id\":\"b:mark-0000"), None, "the rest is on its way");
-    }
 }
