@@ -10,15 +10,16 @@
 //! would be simpler and is the classic mistake: prefetched builds age in a buffer until their
 //! lease ends, and run twice (nats.go#1929).
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use async_nats::jetstream::consumer::pull::Batch;
 use async_nats::jetstream::{AckKind, Message};
-use futures::{FutureExt as _, StreamExt as _};
+use futures::{FutureExt as _, Stream, StreamExt as _};
 use slipway_proto::{PoolName, Priority};
 use slipway_queue::Queue;
 use slipway_queue::topology::{PullConsumer, TopologyError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// How long a pull request waits on the server. A server that stops leading the queue forgets its
@@ -44,16 +45,53 @@ const GLANCE: Duration = Duration::from_millis(1);
 const PAUSE: Duration = Duration::from_millis(250);
 
 /// Takes builds of one pool.
-pub(crate) struct Puller {
-    classes: Vec<Class>,
+pub(crate) struct Puller<C: Consumer = PullConsumer> {
+    classes: Vec<Class<C>>,
     turns: Turns,
     reconnected: watch::Receiver<u64>,
 }
 
-struct Class {
-    consumer: PullConsumer,
+/// What a class is asked. A seam: when it is asked is told apart from the server's answers.
+pub(crate) trait Consumer {
+    /// What is taken.
+    type Message;
+    /// A request, which yields messages and ends.
+    type Request: Stream<Item = Result<Self::Message, async_nats::Error>> + Unpin + Send;
+
+    /// Asks for messages that are there now.
+    fn now(
+        &self,
+        most: usize,
+    ) -> impl Future<Output = Result<Self::Request, async_nats::Error>> + Send;
+
+    /// Asks for messages that are there, or come within a time.
+    fn within(
+        &self,
+        time: Duration,
+        most: usize,
+    ) -> impl Future<Output = Result<Self::Request, async_nats::Error>> + Send;
+}
+
+impl Consumer for PullConsumer {
+    type Message = Message;
+    type Request = Batch;
+
+    async fn now(&self, most: usize) -> Result<Batch, async_nats::Error> {
+        Ok(self.fetch().max_messages(most).messages().await?)
+    }
+
+    async fn within(&self, time: Duration, most: usize) -> Result<Batch, async_nats::Error> {
+        // Without idle heartbeats: async-nats 0.51 swallows one without waking the reader again, so
+        // that after the first of them a message lies unread until the request expires. A dead
+        // server is noticed by the connection's own pings.
+        Ok(self.batch().max_messages(most).expires(time).messages().await?)
+    }
+}
+
+struct Class<C: Consumer> {
+    consumer: C,
     /// A request that waits on the server.
-    waiting: Option<Batch>,
+    waiting: Option<C::Request>,
     /// When it was found empty, if it was so when last asked.
     empty_since: Option<Instant>,
 }
@@ -131,10 +169,12 @@ impl Puller {
             }
         }
     }
+}
 
+impl<C: Consumer> Puller<C> {
     /// Returns the next messages, at least one and at most `room`, whenever they come; nothing when
     /// cancelled before.
-    async fn next(&mut self, room: usize, stop: &CancellationToken) -> Option<Vec<Message>> {
+    async fn next(&mut self, room: usize, stop: &CancellationToken) -> Option<Vec<C::Message>> {
         loop {
             // Not interrupted: what came would be nobody's until its lease ends.
             let messages = self.available(room).await;
@@ -168,7 +208,7 @@ impl Puller {
 
     /// Returns messages that are there now, at most `room`. What a class does not use of its share
     /// goes to the others.
-    async fn available(&mut self, room: usize) -> Vec<Message> {
+    async fn available(&mut self, room: usize) -> Vec<C::Message> {
         let mut messages = Vec::new();
         let mut may_have_more = [0, 1, 2].map(|class: usize| !self.classes[class].rests());
         while messages.len() < room && may_have_more.contains(&true) {
@@ -184,7 +224,7 @@ impl Puller {
     }
 }
 
-impl Class {
+impl<C: Consumer> Class<C> {
     /// Returns whether it was found empty just now, and nothing waits there.
     fn rests(&self) -> bool {
         self.waiting.is_none() && self.empty_since.is_some_and(|since| since.elapsed() < REST)
@@ -192,7 +232,7 @@ impl Class {
 
     /// Takes messages that are there now, at most `share`. Where a request waits, there are none
     /// but the one that it has got.
-    async fn take(&mut self, share: usize) -> Vec<Message> {
+    async fn take(&mut self, share: usize) -> Vec<C::Message> {
         let mut messages = Vec::new();
         if share == 0 {
             return messages;
@@ -214,13 +254,11 @@ impl Class {
     }
 
     /// Asks for messages that are there now, and adds what comes.
-    async fn fetch(&self, most: usize, messages: &mut Vec<Message>) {
+    async fn fetch(&self, most: usize, messages: &mut Vec<C::Message>) {
         let answer = async {
             let asked = match self.empty_since {
-                None => self.consumer.fetch().max_messages(most).messages().await,
-                Some(_) => {
-                    self.consumer.batch().max_messages(most).expires(GLANCE).messages().await
-                }
+                None => self.consumer.now(most).await,
+                Some(_) => self.consumer.within(GLANCE, most).await,
             };
             let Ok(mut batch) = asked else { return };
             // Ends by itself when there are fewer: the server says so behind the last one.
@@ -235,13 +273,9 @@ impl Class {
 
     /// Leaves a request waiting on the server, and returns whether that worked.
     async fn wait(&mut self) -> bool {
-        // Without idle heartbeats: async-nats 0.51 swallows one without waking the reader again, so
-        // that after the first of them a message lies unread until the request expires. A dead
-        // server is noticed by the connection's own pings.
-        let request = self.consumer.batch().max_messages(1).expires(WAIT).messages();
-        match request.await {
-            Ok(batch) => {
-                self.waiting = Some(batch);
+        match self.consumer.within(WAIT, 1).await {
+            Ok(request) => {
+                self.waiting = Some(request);
                 true
             }
             Err(error) => {
@@ -253,7 +287,7 @@ impl Class {
 }
 
 /// Returns what the first of the waiting requests brings: a message, or nothing when it ended.
-async fn next_waiting(classes: &mut [Class]) -> Option<Message> {
+async fn next_waiting<C: Consumer>(classes: &mut [Class<C>]) -> Option<C::Message> {
     let requests = classes.iter_mut().filter_map(|class| {
         let Class { waiting, empty_since, .. } = class;
         waiting.is_some().then(|| {
@@ -319,41 +353,4 @@ impl Turns {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::Turns;
-
-    const ALL: [bool; 3] = [true; 3];
-
-    #[test]
-    fn a_round_of_turns_has_the_weights_of_the_classes() {
-        let mut turns = Turns::default();
-        let mut first = [0; 3];
-        for _ in 0..21 * 10 {
-            let share = turns.share(1, ALL);
-            let class = share.iter().position(|turns| *turns == 1).expect("somebody's turn");
-            first[class] += 1;
-        }
-        assert_eq!(first, [160, 40, 10]);
-    }
-
-    #[test]
-    fn many_turns_at_once_are_shared_as_one_by_one() {
-        let mut turns = Turns::default();
-        let mut shared = [0; 3];
-        for room in [1, 5, 2, 13, 21, 8, 21, 13] {
-            let shares = turns.share(room, ALL);
-            assert_eq!(shares.iter().sum::<usize>(), room);
-            shared = [0, 1, 2].map(|class| shared[class] + shares[class]);
-        }
-        // Four rounds of 21.
-        assert_eq!(shared, [64, 16, 4]);
-    }
-
-    #[test]
-    fn what_empty_classes_leave_goes_to_the_others_and_is_not_held_against_them() {
-        let mut turns = Turns::default();
-        assert_eq!(turns.share(8, [false, true, false]), [0, 8, 0]);
-        assert_eq!(turns.share(21 * 10 - 8, [false, false, true]), [0, 0, 21 * 10 - 8]);
-        assert_eq!(turns.share(21, ALL), [16, 4, 1]);
-    }
-}
+mod tests;
