@@ -33,6 +33,8 @@ need mmdebstrap mmdebstrap
 need curl curl
 need jq jq
 need flock util-linux
+# A token server of the tests has a certificate.
+need openssl openssl
 need mount mount
 # The suite of power failures.
 need mkfs.ext4 e2fsprogs

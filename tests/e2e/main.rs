@@ -25,3 +25,4 @@ mod push;
 mod reconciler;
 mod switched_off;
 mod tags;
+mod tokens;

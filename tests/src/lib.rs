@@ -18,6 +18,7 @@ pub mod process;
 pub mod proxy;
 pub mod registry;
 pub mod stack;
+pub mod token_server;
 pub mod wait;
 
 pub use stack::{Stack, WorkerOptions};

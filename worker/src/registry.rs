@@ -2,18 +2,23 @@
 
 //! Talks to OCI registries: one connection pool and one set of tokens for all builds of a process.
 //!
-//! `oci-client` does the authentication (challenge, token request, token parsing) and nothing
-//! else. Its own requests cannot serve here: 0.18 asks `/v2/` before each request to a registry
-//! that needs no token, drops `Retry-After`, and gives up the upload session that a refused mount
-//! opens. What each request means is in the OCI distribution specification 1.1; the sections are
-//! named at the methods.
+//! No client library serves here: `oci-client` 0.18 asks `/v2/` before each request to a registry
+//! that needs no token, drops `Retry-After`, gives up the upload session that a refused mount opens,
+//! and gets tokens for one repository, which allow no mount. What each request means is in the OCI
+//! distribution specification 1.1; the sections are named at the methods.
 
+mod access;
+mod challenge;
 pub mod credentials;
 mod download;
 pub mod error;
 mod resume;
+mod token;
+mod tokens;
 mod transport;
 mod upload;
+
+use std::hash::{Hash, Hasher};
 
 use bytes::Bytes;
 use futures::StreamExt as _;
@@ -25,9 +30,10 @@ use tokio::time::Instant;
 
 use crate::pulse::Pulse;
 
+use access::Access;
 pub use error::{ErrorKind, RegistryError};
 pub use resume::{Pieces, Upload, UploadError};
-use transport::{Access, Body};
+use transport::Body;
 pub use transport::{Registry, RegistryOptions};
 pub use upload::{Mounted, Posted, UploadSession};
 
@@ -42,12 +48,33 @@ const MANIFEST_TYPES: &str = "application/vnd.oci.image.manifest.v1+json, \
     application/vnd.docker.distribution.manifest.list.v2+json";
 
 /// A repository, and the credentials to use for it.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone)]
 pub struct Repository {
-    /// Registry and repository; tag and digest are ignored.
+    /// Registry and repository; tag and digest are ignored, also in comparisons.
     pub reference: Reference,
     /// The named credentials, where the default ones do not serve.
     pub secret: Option<SecretName>,
+}
+
+impl Repository {
+    /// Returns what makes it the one it is.
+    fn identity(&self) -> (&str, &str, Option<&SecretName>) {
+        (self.reference.registry(), self.reference.repository(), self.secret.as_ref())
+    }
+}
+
+impl PartialEq for Repository {
+    fn eq(&self, other: &Self) -> bool {
+        self.identity() == other.identity()
+    }
+}
+
+impl Eq for Repository {}
+
+impl Hash for Repository {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.identity().hash(state);
+    }
 }
 
 /// A manifest or index as the registry has it.

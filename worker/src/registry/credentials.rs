@@ -11,7 +11,6 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
-use oci_client::secrets::RegistryAuth;
 use serde::Deserialize;
 use slipway_proto::Reference;
 use slipway_proto::id::SecretName;
@@ -61,11 +60,18 @@ struct Entry {
     auth: Option<String>,
     username: Option<String>,
     password: Option<String>,
+    identitytoken: Option<String>,
 }
 
-struct Login {
-    user: String,
-    password: String,
+/// How a worker shows who it is.
+#[derive(Clone)]
+pub(super) enum Login {
+    /// Not at all.
+    Anonymous,
+    /// By user and password.
+    Password { user: String, password: String },
+    /// By a token that a token server exchanges for others (`identitytoken` in Docker's file).
+    Identity(String),
 }
 
 /// All credentials of a worker.
@@ -90,7 +96,7 @@ impl Credentials {
         &self,
         reference: &Reference,
         secret: Option<&SecretName>,
-    ) -> Result<RegistryAuth, CredentialsError> {
+    ) -> Result<Login, CredentialsError> {
         let mut files: Vec<&File> = self.files.iter().collect();
         if let Some(secret) = secret {
             files.retain(|file| file.names.iter().any(|name| name == secret.as_str()));
@@ -99,9 +105,7 @@ impl Credentials {
             }
         }
         let found = files.iter().find_map(|file| best(&file.logins, reference));
-        Ok(found.map_or(RegistryAuth::Anonymous, |login| {
-            RegistryAuth::Basic(login.user.clone(), login.password.clone())
-        }))
+        Ok(found.cloned().unwrap_or(Login::Anonymous))
     }
 }
 
@@ -136,9 +140,12 @@ fn load(path: &Path) -> Result<File, CredentialsError> {
     let mut logins = BTreeMap::new();
     for (host, entry) in config.auths {
         let malformed = || CredentialsError::Entry { path: shown(), host: host.clone() };
-        let login = match (entry.username, entry.password, entry.auth) {
-            (Some(user), Some(password), _) => Login { user, password },
-            (_, _, Some(auth)) => decode(&auth).ok_or_else(malformed)?,
+        // Beside an identity token, user and password are placeholders.
+        let identity = entry.identitytoken.filter(|token| !token.is_empty());
+        let login = match (identity, entry.username, entry.password, entry.auth) {
+            (Some(token), ..) => Login::Identity(token),
+            (_, Some(user), Some(password), _) => Login::Password { user, password },
+            (.., Some(auth)) => decode(&auth).ok_or_else(malformed)?,
             // An empty entry stands for a credential helper, which a worker does not run.
             _ => continue,
         };
@@ -155,7 +162,7 @@ fn decode(auth: &str) -> Option<Login> {
     let bytes = base64::engine::general_purpose::STANDARD.decode(auth.trim()).ok()?;
     let text = String::from_utf8(bytes).ok()?;
     let (user, password) = text.split_once(':')?;
-    Some(Login { user: user.to_owned(), password: password.to_owned() })
+    Some(Login::Password { user: user.to_owned(), password: password.to_owned() })
 }
 
 #[cfg(test)]
@@ -172,8 +179,9 @@ mod tests {
     fn user(credentials: &Credentials, reference: &str) -> Option<String> {
         let reference = reference.parse().expect("a reference");
         match credentials.find(&reference, None).expect("it is found") {
-            RegistryAuth::Basic(user, _) => Some(user),
-            _ => None,
+            Login::Password { user, .. } => Some(user),
+            Login::Identity(token) => Some(token),
+            Login::Anonymous => None,
         }
     }
 
@@ -184,6 +192,7 @@ mod tests {
             "https://index.docker.io/v1/": {"auth": "dTpw"},
             "r.example": {"username": "host", "password": "x"},
             "r.example/team": {"username": "team", "password": "x"},
+            "azure.example": {"auth": "dTpw", "identitytoken": "t"},
             "helper.example": {}
         }}"#;
         let credentials = credentials(text, "config.json");
@@ -191,6 +200,7 @@ mod tests {
         assert_eq!(user(&credentials, "r.example/other/app").as_deref(), Some("host"));
         assert_eq!(user(&credentials, "r.example/team/app").as_deref(), Some("team"));
         assert_eq!(user(&credentials, "r.example/teammate/app").as_deref(), Some("host"));
+        assert_eq!(user(&credentials, "azure.example/app").as_deref(), Some("t"));
         assert_eq!(user(&credentials, "helper.example/app"), None);
     }
 

@@ -11,7 +11,8 @@ use http::{Method, StatusCode};
 use reqwest::{RequestBuilder, Response};
 use slipway_proto::Digest;
 
-use super::transport::{Access, Body, Registry};
+use super::access::Access;
+use super::transport::{Body, Registry};
 use super::{RegistryError, Repository};
 
 /// How often a download may break without getting further.

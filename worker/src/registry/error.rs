@@ -68,6 +68,13 @@ impl RegistryError {
         self.message.contains(code)
     }
 
+    /// Returns the same failure for another who waited for the same; without its source, which the
+    /// message tells, too.
+    pub(super) fn again(&self) -> Self {
+        let Self { kind, message, retry_after, source: _ } = self;
+        Self { kind: *kind, message: message.clone(), retry_after: *retry_after, source: None }
+    }
+
     /// An answer outside the protocol.
     pub(crate) fn malformed(message: String) -> Self {
         Self { kind: ErrorKind::Malformed, message, retry_after: None, source: None }

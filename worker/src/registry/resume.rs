@@ -20,7 +20,8 @@ use http::StatusCode;
 use reqwest::{RequestBuilder, Response};
 use slipway_proto::Digest;
 
-use super::transport::{Access, Registry};
+use super::access::Access;
+use super::transport::Registry;
 use super::upload::{UploadSession, octets, stored};
 use super::{ErrorKind, RegistryError, Repository};
 
@@ -93,7 +94,6 @@ impl Registry {
             session,
             held: 0,
             is_resumed: false,
-            is_challenged: false,
         };
         Box::pin(sending.run()).await
     }
@@ -111,8 +111,6 @@ struct Sending<'a> {
     held: u64,
     /// Whether the session was gone on with after a break.
     is_resumed: bool,
-    /// Whether a 401 was answered with a token.
-    is_challenged: bool,
 }
 
 impl Sending<'_> {
@@ -181,7 +179,6 @@ impl Sending<'_> {
         // A registry may have taken less; one that says nothing sensible took it all, and if it
         // did not, the digest will tell.
         self.held = stored(&response).filter(|held| (start + 1..end).contains(held)).unwrap_or(end);
-        self.is_challenged = false;
         Ok(())
     }
 
@@ -210,34 +207,25 @@ impl Sending<'_> {
         make: &(dyn Fn(&UploadSession) -> RequestBuilder + Sync),
     ) -> Result<Response, Stop> {
         let session = self.session.as_ref().expect("a session is open");
-        let mut is_challenged = self.is_challenged;
-        loop {
-            let unread = Unread::default();
-            let mut request = make(session);
-            if let Some((start, length)) = content {
-                let pieces = first((self.blob.content)(start), length);
-                request = request.body(reqwest::Body::wrap_stream(unread.watch(pieces)));
-            }
-            let sent =
-                self.registry.send_once(&self.access, request, session.same_host, &self.what).await;
-            let response = match sent {
-                Ok(response) if response.status().is_success() => return Ok(response),
-                Ok(response) => response,
-                Err(failure) => {
-                    return Err(match unread.take() {
-                        Some(error) => Stop::End(UploadError::Content(error)),
-                        None => Stop::Broken(failure),
-                    });
+        let unread = Unread::default();
+        let make = || {
+            let request = make(session);
+            match content {
+                Some((start, length)) => {
+                    let pieces = first((self.blob.content)(start), length);
+                    request.body(reqwest::Body::wrap_stream(unread.watch(pieces)))
                 }
-            };
-            if response.status() == StatusCode::UNAUTHORIZED && session.same_host && !is_challenged
-            {
-                is_challenged = true;
-                let asked = self.registry.authenticate(&self.access, &self.what).await;
-                asked.map_err(|error| Stop::End(error.into()))?;
-                continue;
+                None => request,
             }
-            return Err(self.judge(response).await);
+        };
+        let Self { registry, access, what, .. } = self;
+        match registry.send_to(access, session.same_host, what, &make).await {
+            Ok(response) if response.status().is_success() => Ok(response),
+            Ok(response) => Err(self.judge(response).await),
+            Err(failure) => Err(match unread.take() {
+                Some(error) => Stop::End(UploadError::Content(error)),
+                None => stop(failure),
+            }),
         }
     }
 
@@ -260,10 +248,7 @@ impl Sending<'_> {
         if is_session {
             return Stop::Refused(failure);
         }
-        if failure.kind() == ErrorKind::Unavailable && failure.retry_after().is_none() {
-            return Stop::Broken(failure);
-        }
-        Stop::End(failure.into())
+        stop(failure)
     }
 
     /// Asks what the session holds, and returns whether the blob is in its repository already.
@@ -286,23 +271,13 @@ impl Sending<'_> {
         let Some(session) = self.session.clone() else { return Ok(None) };
         let mut patience = PATIENCE.iter();
         loop {
-            let request = self.registry.http().get(session.location.clone());
-            let answer =
-                self.registry.send_once(&self.access, request, session.same_host, &self.what).await;
-            let failure = match answer {
+            let make = || self.registry.http().get(session.location.clone());
+            let Self { registry, access, what, .. } = self;
+            let failure = match registry.send_to(access, session.same_host, what, &make).await {
                 Ok(response) if response.status().is_success() => {
                     let held = stored(&response).filter(|held| *held <= self.blob.size);
                     let session = self.registry.session(&self.access, &response, Some(&session));
                     return Ok(session.ok().zip(held));
-                }
-                Ok(response)
-                    if response.status() == StatusCode::UNAUTHORIZED
-                        && session.same_host
-                        && !self.is_challenged =>
-                {
-                    self.is_challenged = true;
-                    self.registry.authenticate(&self.access, &self.what).await?;
-                    continue;
                 }
                 Ok(response) if response.status().is_server_error() => {
                     RegistryError::from_response(&self.what, response).await
@@ -312,7 +287,8 @@ impl Sending<'_> {
                     let waits = failure.kind() == ErrorKind::RateLimited;
                     return if waits { Err(failure) } else { Ok(None) };
                 }
-                Err(failure) => failure,
+                Err(failure) if failure.kind() == ErrorKind::Unavailable => failure,
+                Err(failure) => return Err(failure),
             };
             // A session that holds nothing yet is not worth waiting for: a new one is as good.
             match patience.next() {
@@ -321,6 +297,14 @@ impl Sending<'_> {
             }
         }
     }
+}
+
+/// Decides what a failure means for the upload that says nothing of its session.
+fn stop(failure: RegistryError) -> Stop {
+    if failure.kind() == ErrorKind::Unavailable && failure.retry_after().is_none() {
+        return Stop::Broken(failure);
+    }
+    Stop::End(failure.into())
 }
 
 /// Keeps why content could not be read, which the HTTP client would tell as a broken connection.

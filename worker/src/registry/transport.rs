@@ -1,21 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! Sends one request to a registry, with a token if it wants one.
+//! Sends one request to a registry: its address, its tries, and the connections of all of them.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Method, StatusCode};
-use oci_client::{
-    RegistryOperation, client::ClientConfig, client::ClientProtocol, secrets::RegistryAuth,
-};
+use http::Method;
 use reqwest::{RequestBuilder, Response, Url};
 
+use super::access::{self, Access};
 use super::credentials::Credentials;
 use super::error::RegistryError;
+use super::tokens::Tokens;
 use super::{ErrorKind, Manifest, Repository};
 use crate::turns::Turns;
 
@@ -41,41 +40,17 @@ pub struct RegistryOptions {
 #[derive(Clone)]
 pub struct Registry {
     http: reqwest::Client,
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
 }
 
-struct Shared {
-    options: RegistryOptions,
-    credentials: Credentials,
-    authenticators: Mutex<HashMap<String, oci_client::Client>>,
-    tokens: Mutex<HashMap<Access, Token>>,
+pub(super) struct Shared {
+    pub(super) options: RegistryOptions,
+    pub(super) credentials: Credentials,
+    pub(super) tokens: Tokens,
     /// Registries that do not take a blob in one POST.
     refuse_whole: Mutex<HashSet<String>>,
     /// Tags that are read at this moment.
     readings: Turns<(Repository, String), Manifest>,
-}
-
-/// What a request may do: the scope of a token.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) struct Access {
-    pub(super) repository: Repository,
-    push: bool,
-}
-
-impl Access {
-    pub(super) fn pull(repository: &Repository) -> Self {
-        Self { repository: repository.clone(), push: false }
-    }
-
-    pub(super) fn push(repository: &Repository) -> Self {
-        Self { repository: repository.clone(), push: true }
-    }
-}
-
-#[derive(Clone)]
-enum Token {
-    Bearer(String),
-    Basic(String, String),
 }
 
 /// A request's body; made anew for each try.
@@ -99,8 +74,7 @@ impl Registry {
         let shared = Shared {
             options,
             credentials,
-            authenticators: Mutex::default(),
-            tokens: Mutex::default(),
+            tokens: Tokens::default(),
             refuse_whole: Mutex::default(),
             readings: Turns::default(),
         };
@@ -109,9 +83,8 @@ impl Registry {
 
     /// Sends a request below `/v2/<repository>/`, and returns its response if that is a success.
     ///
-    /// A 401 is answered with a token once. Broken connections and faults of the registry are
-    /// tried again a few times, which is safe for every request that comes through here: repeated,
-    /// it has the same effect.
+    /// Broken connections and faults of the registry are tried again a few times, which is safe for
+    /// every request that comes through here: repeated, it has the same effect.
     pub(super) async fn send(
         &self,
         access: &Access,
@@ -122,24 +95,20 @@ impl Registry {
     ) -> Result<Response, RegistryError> {
         let url = self.url(access, path)?;
         let what = format!("{}/{path}", access.repository.reference.name());
-        let mut tried = 0;
-        let mut challenged = false;
-        loop {
-            let mut request = prepare(self.http.request(method.clone(), url.clone()));
-            request = match body {
+        let make = || {
+            let request = prepare(self.http.request(method.clone(), url.clone()));
+            match body {
                 Body::Empty if method == Method::POST => request.header("content-length", 0),
                 Body::Empty => request,
                 Body::Bytes(bytes) => request.body(bytes.clone()),
-            };
-            let failure = match self.authorized(access, request).send().await {
+            }
+        };
+        let mut tried = 0;
+        loop {
+            let failure = match self.send_authorized(access, &what, &make).await {
                 Ok(response) if response.status().is_success() => return Ok(response),
-                Ok(response) if response.status() == StatusCode::UNAUTHORIZED && !challenged => {
-                    challenged = true;
-                    self.authenticate(access, &what).await?;
-                    continue;
-                }
                 Ok(response) => RegistryError::from_response(&what, response).await,
-                Err(error) => RegistryError::from_transport(&what, error),
+                Err(failure) => failure,
             };
             tried += 1;
             // A rate limit is for the caller: it names its own time.
@@ -150,17 +119,21 @@ impl Registry {
         }
     }
 
-    /// Sends a request to an address that the registry gave, once, and returns whatever it answers.
-    pub(super) async fn send_once(
+    /// Sends a request to an address that the registry gave, and returns whatever it answers.
+    /// `make` makes the request, anew if it must be sent again with another token.
+    pub(super) async fn send_to(
         &self,
         access: &Access,
-        request: RequestBuilder,
         same_host: bool,
         what: &str,
+        make: &(dyn Fn() -> RequestBuilder + Sync),
     ) -> Result<Response, RegistryError> {
-        // A token is never sent to another host than the one it is for.
-        let request = if same_host { self.authorized(access, request) } else { request };
-        request.send().await.map_err(|error| RegistryError::from_transport(what, error))
+        if same_host {
+            self.send_authorized(access, what, make).await
+        } else {
+            // A token is never sent to another host than the one it is for.
+            access::send(make(), what).await
+        }
     }
 
     /// Returns above which size a blob is uploaded in chunks, and their size; 0 is never.
@@ -198,79 +171,8 @@ impl Registry {
             .map_err(|error| RegistryError::malformed(format!("{reference}: {error}")))
     }
 
-    fn is_plain(&self, registry: &str) -> bool {
+    pub(super) fn is_plain(&self, registry: &str) -> bool {
         self.shared.options.insecure.iter().any(|host| host == registry) || is_loopback(registry)
-    }
-
-    fn authorized(&self, access: &Access, request: RequestBuilder) -> RequestBuilder {
-        match lock(&self.shared.tokens).get(access).cloned() {
-            None => request,
-            Some(Token::Bearer(token)) => request.bearer_auth(token),
-            Some(Token::Basic(user, password)) => request.basic_auth(user, Some(password)),
-        }
-    }
-
-    /// Gets a token for an access and keeps it.
-    pub(super) async fn authenticate(
-        &self,
-        access: &Access,
-        what: &str,
-    ) -> Result<(), RegistryError> {
-        let Repository { reference, secret } = &access.repository;
-        let login = self.shared.credentials.find(reference, secret.as_ref());
-        let login = login.map_err(|error| RegistryError::denied(format!("{what}: {error}")))?;
-        let operation = if access.push { RegistryOperation::Push } else { RegistryOperation::Pull };
-        let image = oci_client::Reference::with_tag(
-            reference.registry().to_owned(),
-            reference.repository().to_owned(),
-            "latest".to_owned(),
-        );
-        let authenticator = self.authenticator(reference.registry())?;
-        let answer = authenticator.auth(&image, &login, operation).await;
-        let token = match (answer, login) {
-            (Ok(Some(token)), _) => Token::Bearer(token),
-            (Ok(None), RegistryAuth::Basic(user, password)) => Token::Basic(user, password),
-            (Ok(None), _) => {
-                let host = reference.registry();
-                return Err(RegistryError::denied(format!(
-                    "{what}: the registry asks for a user and password, and the worker has none for {host}; add them to a Docker config.json that the worker reads"
-                )));
-            }
-            (Err(error), _) => return Err(denied(what, error)),
-        };
-        lock(&self.shared.tokens).insert(access.clone(), token);
-        Ok(())
-    }
-
-    fn authenticator(&self, registry: &str) -> Result<oci_client::Client, RegistryError> {
-        let mut authenticators = lock(&self.shared.authenticators);
-        if let Some(known) = authenticators.get(registry) {
-            return Ok(known.clone());
-        }
-        let plain = self.is_plain(registry);
-        let config = ClientConfig {
-            protocol: if plain { ClientProtocol::Http } else { ClientProtocol::Https },
-            connect_timeout: Some(CONNECT_TIMEOUT),
-            read_timeout: Some(READ_TIMEOUT),
-            ..Default::default()
-        };
-        let made = oci_client::Client::try_from(config)
-            .map_err(|error| RegistryError::unavailable(format!("the token client: {error}")))?;
-        authenticators.insert(registry.to_owned(), made.clone());
-        Ok(made)
-    }
-}
-
-fn denied(what: &str, error: oci_client::errors::OciDistributionError) -> RegistryError {
-    use oci_client::errors::OciDistributionError as Error;
-    match error {
-        Error::RequestError(error) => {
-            RegistryError::from_transport(&format!("{what}: the token server"), error)
-        }
-        Error::AuthenticationFailure(_) => RegistryError::denied(format!(
-            "{what}: the token server refused the worker's credentials; check them in its Docker config.json"
-        )),
-        other => RegistryError::denied(format!("{what}: no token could be had: {other}")),
     }
 }
 

@@ -11,7 +11,8 @@ use http::{Method, StatusCode};
 use reqwest::{RequestBuilder, Response, Url};
 use slipway_proto::Digest;
 
-use super::transport::{Access, Body, Registry};
+use super::access::Access;
+use super::transport::{Body, Registry};
 use super::{ErrorKind, RegistryError, Repository};
 
 /// A place that takes one blob.
@@ -54,7 +55,7 @@ impl Registry {
         digest: Digest,
         from: &str,
     ) -> Result<Mounted, RegistryError> {
-        let access = Access::push(repository);
+        let access = Access::mount(repository, from);
         let path = format!("blobs/uploads/?mount={digest}&from={}", percent_encode(from));
         let response = self.send(&access, Method::POST, &path, &|b| b, &Body::Empty).await?;
         if response.status() == StatusCode::CREATED {

@@ -1,0 +1,181 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! Authorizes requests, for registries that want that.
+//!
+//! What a registry wants is known after its first answer of 401. From then on a token is asked for
+//! before the request that needs it, so that many requests at once do not all come back first.
+
+use std::sync::Arc;
+
+use http::StatusCode;
+use reqwest::{RequestBuilder, Response, Url};
+use tokio::time::Instant;
+
+use super::challenge::{self, Challenge, Scheme};
+use super::token::{self, Question, Token};
+use super::transport::Registry;
+use super::{ErrorKind, RegistryError, Repository};
+
+/// What a request may do: what a token must allow.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct Access {
+    pub(super) repository: Repository,
+    push: bool,
+    /// Another repository of the registry, of which blobs are read besides.
+    from: Option<String>,
+}
+
+impl Access {
+    pub(super) fn pull(repository: &Repository) -> Self {
+        Self { repository: repository.clone(), push: false, from: None }
+    }
+
+    pub(super) fn push(repository: &Repository) -> Self {
+        Self { repository: repository.clone(), push: true, from: None }
+    }
+
+    /// To mount a blob from another repository, or from the same one.
+    pub(super) fn mount(repository: &Repository, from: &str) -> Self {
+        let from = (from != repository.reference.repository()).then(|| from.to_owned());
+        Self { from, ..Self::push(repository) }
+    }
+
+    /// Returns the scopes of a token (distribution specification, "Token Scope Documentation").
+    fn scopes(&self) -> Vec<String> {
+        let name = self.repository.reference.repository();
+        let actions = if self.push { "pull,push" } else { "pull" };
+        let own = format!("repository:{name}:{actions}");
+        let from = self.from.iter().map(|from| format!("repository:{from}:pull"));
+        std::iter::once(own).chain(from).collect()
+    }
+}
+
+impl Registry {
+    /// Sends a request with the token for its access, and once more with another if the answer is
+    /// 401.
+    pub(super) async fn send_authorized(
+        &self,
+        access: &Access,
+        what: &str,
+        make: &(dyn Fn() -> RequestBuilder + Sync),
+    ) -> Result<Response, RegistryError> {
+        let begun = Instant::now();
+        let token = self.token(access).await?;
+        let signed = |token: Option<&Arc<Token>>| match token {
+            Some(token) => token.sign(make()),
+            None => make(),
+        };
+        let response = send(signed(token.as_ref()), what).await?;
+        if response.status() != StatusCode::UNAUTHORIZED {
+            return Ok(response);
+        }
+        // Where credentials go is for the registry to say, not for a host that it redirects to.
+        let is_its_own = self.url(access, "")?.origin() == response.url().origin();
+        let challenge = Challenge::of(response.headers()).filter(|_| is_its_own);
+        let question = self.question(access, challenge.as_ref());
+        // The token server did not grant all of it, and would not now. What is not granted for a
+        // mount is believed as long as the token lives, since there is another way.
+        let is_answered = |token: &Arc<Token>| {
+            token.question == question && (token.asked_at >= begun || access.from.is_some())
+        };
+        if challenge.is_some_and(|challenge| challenge.is_insufficient)
+            && token.as_ref().is_some_and(is_answered)
+        {
+            return Ok(response);
+        }
+        drop(response);
+        let another = Box::pin(self.another(access, token.as_ref(), question)).await?;
+        send(signed(Some(&another)), what).await
+    }
+
+    /// Returns the token for an access; asks for one if there is none, where it is known that the
+    /// registry wants one.
+    async fn token(&self, access: &Access) -> Result<Option<Arc<Token>>, RegistryError> {
+        let tokens = &self.shared.tokens;
+        if let Some(token) = tokens.kept(access) {
+            return Ok(Some(token));
+        }
+        let Some(scheme) = tokens.scheme(access.repository.reference.registry()) else {
+            return Ok(None);
+        };
+        let question = Question { scheme, scopes: access.scopes() };
+        match Box::pin(self.another(access, None, question)).await {
+            Ok(token) => Ok(Some(token)),
+            // The registry may let anybody do this, and is asked; but a mount is not worth more.
+            Err(error) if error.kind() == ErrorKind::Denied && access.from.is_none() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Returns what to ask for after an answer of 401.
+    fn question(&self, access: &Access, challenge: Option<&Challenge>) -> Question {
+        let registry = access.repository.reference.registry();
+        let Some(challenge) = challenge else {
+            // A registry that says nothing can only mean what it always means.
+            let scheme = self.shared.tokens.scheme(registry).unwrap_or(Scheme::Basic);
+            return Question { scheme, scopes: access.scopes() };
+        };
+        self.shared.tokens.remember(registry, &challenge.scheme);
+        let scopes = challenge::with_named(access.scopes(), &challenge.scopes);
+        Question { scheme: challenge.scheme.clone(), scopes }
+    }
+
+    /// Asks for a token, in place of one that is refused.
+    async fn another(
+        &self,
+        access: &Access,
+        refused: Option<&Arc<Token>>,
+        question: Question,
+    ) -> Result<Arc<Token>, RegistryError> {
+        let Repository { reference, secret } = &access.repository;
+        let name = reference.name();
+        let ask = async {
+            if let Scheme::Bearer { realm, .. } = &question.scheme
+                && !self.may_be_told(reference.registry(), realm)
+            {
+                let host = realm.host_str().unwrap_or_default();
+                return Err(RegistryError::denied(format!(
+                    "{name}: the registry sends for tokens to {host} without TLS; allow that host as an insecure one, or give it TLS"
+                )));
+            }
+            let login = self.shared.credentials.find(reference, secret.as_ref());
+            let login = login.map_err(|error| RegistryError::denied(format!("{name}: {error}")))?;
+            token::ask(self.http(), question, &login, &name).await
+        };
+        self.shared.tokens.another(access, refused, ask).await
+    }
+
+    /// Whether credentials may be sent to a token server: over TLS, unless the operator trusts the
+    /// way there or to the registry without.
+    fn may_be_told(&self, registry: &str, realm: &Url) -> bool {
+        let trusted = &self.shared.options.insecure;
+        realm.scheme() == "https"
+            || self.is_plain(registry)
+            || trusted.iter().any(|host| host == realm.authority())
+    }
+}
+
+/// Sends a request as it is.
+pub(super) async fn send(request: RequestBuilder, what: &str) -> Result<Response, RegistryError> {
+    request.send().await.map_err(|error| RegistryError::from_transport(what, error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::RegistryOptions;
+    use super::*;
+
+    #[test]
+    fn credentials_are_told_without_tls_only_where_the_operator_trusts_the_way() {
+        let insecure = vec!["plain.example".to_owned(), "auth.example:81".to_owned()];
+        let registry = Registry::new(RegistryOptions { insecure, ..RegistryOptions::default() });
+        let registry = registry.expect("it can be made");
+        let may = |name, realm: &str| registry.may_be_told(name, &realm.parse().expect("one"));
+        assert!(may("r.example", "https://anywhere.example/token"));
+        assert!(may("r.example", "http://auth.example:81/token"));
+        assert!(may("plain.example", "http://auth.example/token"));
+        assert!(may("127.0.0.1:5000", "http://127.0.0.1:5001/token"));
+        assert!(!may("r.example", "http://auth.example/token"));
+        assert!(!may("r.example", "http://127.0.0.1:5001/token"));
+    }
+}
