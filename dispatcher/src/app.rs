@@ -25,6 +25,10 @@ use crate::reconcile::Reconciler;
 /// time some times the memory of its bytes.
 pub(crate) const MAX_BATCHES_READ: usize = 4;
 
+/// How many bytes the batches may have that are held at once, from their first byte to the answer:
+/// eight of the largest, hundreds of usual ones. What is made of them takes about as much again.
+pub(crate) const MAX_BATCH_BYTES: usize = 64 << 20;
+
 /// The parts that requests are served from.
 #[derive(Debug)]
 pub(crate) struct App {
@@ -48,6 +52,8 @@ pub(crate) struct App {
     pub(crate) feed: Arc<Feed>,
     /// How many more batches may be read at this moment.
     pub(crate) batches: Semaphore,
+    /// How many more bytes batches may have.
+    pub(crate) batch_bytes: Semaphore,
     /// Knows the pools.
     pub(crate) pools: Pools,
     /// Knows whether this dispatcher can serve.

@@ -263,8 +263,8 @@ impl Feed {
         topics.projects.receivers() + topics.builds.receivers()
     }
 
-    /// Returns how many events somebody has still to read, of those who follow a project that one of
-    /// these events belongs to.
+    /// Returns how many events somebody has still to read, of those who follow a project that one
+    /// of these events belongs to.
     fn max_unread(&self, arrived: &[Arrived]) -> usize {
         let topics = self.topics();
         let projects: HashSet<&ProjectName> =

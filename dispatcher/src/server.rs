@@ -24,7 +24,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::app::{App, MAX_BATCHES_READ};
+use crate::app::{App, MAX_BATCH_BYTES, MAX_BATCHES_READ};
 use crate::archive::Archiver;
 use crate::artifacts::Artifacts;
 use crate::backoff::Backoff;
@@ -163,6 +163,7 @@ impl Dispatcher {
             known: Known::default(),
             feed: Arc::default(),
             batches: Semaphore::new(MAX_BATCHES_READ),
+            batch_bytes: Semaphore::new(MAX_BATCH_BYTES),
             pools: Pools::default(),
             readiness,
             reconciler: Reconciler::default(),

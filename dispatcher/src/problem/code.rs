@@ -39,6 +39,7 @@ pub(crate) enum Code {
     QueueUnavailable,
     WorkerSilent,
     StoreUnavailable,
+    Busy,
     NotReady,
     ShuttingDown,
     Internal,
@@ -134,6 +135,7 @@ impl Code {
             Self::StoreUnavailable => {
                 (S::SERVICE_UNAVAILABLE, "store_unavailable", "The artifact store does not answer")
             }
+            Self::Busy => (S::SERVICE_UNAVAILABLE, "busy", "The dispatcher is busy"),
             Self::NotReady => (S::SERVICE_UNAVAILABLE, "not_ready", "The dispatcher is not ready"),
             Self::ShuttingDown => {
                 (S::SERVICE_UNAVAILABLE, "shutting_down", "The dispatcher is shutting down")
@@ -154,6 +156,7 @@ impl Code {
             Self::QueueUnavailable
             | Self::WorkerSilent
             | Self::StoreUnavailable
+            | Self::Busy
             | Self::NotReady
             | Self::ShuttingDown => Some(2),
             _ => None,
@@ -165,7 +168,7 @@ impl Code {
 mod tests {
     use super::*;
 
-    const ALL: [Code; 34] = [
+    const ALL: [Code; 35] = [
         Code::InvalidRequest,
         Code::MalformedJson,
         Code::UnsupportedMediaType,
@@ -197,6 +200,7 @@ mod tests {
         Code::QueueUnavailable,
         Code::WorkerSilent,
         Code::StoreUnavailable,
+        Code::Busy,
         Code::NotReady,
         Code::ShuttingDown,
         Code::Internal,

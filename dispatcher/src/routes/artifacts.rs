@@ -27,7 +27,7 @@ use crate::problem::{ApiError, Code};
 /// How long a client may send nothing in the middle of an upload.
 const IDLE: Duration = Duration::from_secs(60);
 
-/// How much of a refused upload is read and thrown away, and for how long. A connection that is
+/// How much of a refused body is read and thrown away, and for how long. A connection that is
 /// closed while the client still sends is reset, and the client may then never see the answer
 /// (RFC 9112, section 9.6); one that sends for ever must not be read for ever.
 const LINGER_BYTES: usize = 64 << 20;
@@ -51,12 +51,7 @@ pub(super) async fn upload(
         Err(error) => error,
     };
     Metrics::count(&app.metrics.uploads_refused);
-    // A client that waits for `100 Continue` has sent nothing, and will not.
-    if !parts.headers.contains_key(EXPECT) {
-        let lingering = linger(body);
-        let stop = app.stop.clone();
-        app.tasks.spawn(async move { stop.run_until_cancelled(lingering).await });
-    }
+    linger_later(&app, &parts.headers, body);
     refused.closing().into_response()
 }
 
@@ -148,6 +143,16 @@ fn truncated(received: u64, announced: Option<u64>) -> ApiError {
         Code::UploadTruncated,
         format!("the upload ended after {received}{of} bytes; nothing was kept: upload it again"),
     )
+}
+
+/// Reads in the background what a client sends whose request was refused before its end.
+pub(super) fn linger_later(app: &App, headers: &HeaderMap, body: BodyDataStream) {
+    // A client that waits for `100 Continue` has sent nothing, and will not.
+    if !headers.contains_key(EXPECT) {
+        let lingering = linger(body);
+        let stop = app.stop.clone();
+        app.tasks.spawn(async move { stop.run_until_cancelled(lingering).await });
+    }
 }
 
 async fn linger(mut body: BodyDataStream) {

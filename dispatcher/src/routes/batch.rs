@@ -11,13 +11,16 @@ mod document;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::{Request, State};
 use axum::response::Response;
+use http::HeaderMap;
 use slipway_proto::ProjectName;
 use slipway_proto::api::{BatchResult, BatchView, BuildView, MAX_BATCH};
+use tokio::sync::SemaphorePermit;
 
-use super::{builds, json};
+use super::{artifacts, builds, json};
 use crate::accept::{AcceptError, Accepted, accept_batch};
 use crate::app::App;
 use crate::extract::{self, InProject, NoParameters};
@@ -26,6 +29,13 @@ use crate::problem::{ApiError, Code};
 /// The largest batch in bytes: 8 KiB for each of its builds, which is a request with dozens of
 /// variables and labels. Larger ones go in smaller batches.
 const MAX_BYTES: usize = MAX_BATCH * 8192;
+
+/// What a batch counts for at least: a thousand builds, and a thousand answers, take that much
+/// however short each of them is.
+const MIN_BYTES: usize = 1 << 20;
+
+/// How long a batch waits for room.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 pub(super) async fn submit(
     State(app): State<Arc<App>>,
@@ -44,6 +54,14 @@ pub(super) async fn submit(
         let detail = format!("a batch may have {MAX_BYTES} bytes: send its builds in several");
         ApiError::new(Code::BatchTooLarge, detail)
     };
+    let _room = match room(&app, request.headers()).await {
+        Ok(room) => room,
+        Err(error) => {
+            let (parts, body) = request.into_parts();
+            artifacts::linger_later(&app, &parts.headers, body.into_data_stream());
+            return Err(error.closing());
+        }
+    };
     let body = extract::json_bytes(request, MAX_BYTES, too_large).await?;
     let items = {
         let _place = app.batches.acquire().await.expect("nobody closes it");
@@ -52,6 +70,20 @@ pub(super) async fn submit(
     };
     let outcomes = accept_batch(&app, &project, items, traceparent.as_ref()).await;
     Ok(json(&view(&app, &project, outcomes)))
+}
+
+/// Waits for room in memory for a batch, before any of it is read. Until then it stays where it is,
+/// in the connection. One that does not say how long it is counts as the longest.
+async fn room<'a>(app: &'a App, headers: &HeaderMap) -> Result<SemaphorePermit<'a>, ApiError> {
+    let length = extract::content_length(headers).and_then(|length| u32::try_from(length).ok());
+    let longest = u32::try_from(MAX_BYTES).expect("it is some millions");
+    let least = u32::try_from(MIN_BYTES).expect("it is less");
+    let room = app.batch_bytes.acquire_many(length.unwrap_or(longest).clamp(least, longest));
+    let Ok(room) = tokio::time::timeout(PATIENCE, room).await else {
+        let detail = "other batches take all the memory there is for them; nothing was accepted: try again, or send smaller ones";
+        return Err(ApiError::new(Code::Busy, detail));
+    };
+    Ok(room.expect("nobody closes it"))
 }
 
 /// Counts what became of each build, and makes the answer of it.

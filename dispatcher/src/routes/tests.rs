@@ -35,6 +35,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::*;
+use crate::app::MAX_BATCH_BYTES;
 use crate::artifacts::Artifacts;
 use crate::builds::Builds;
 use crate::feed::Arrived;
@@ -88,6 +89,7 @@ impl Api {
             known: Known::default(),
             feed: Arc::default(),
             batches: Semaphore::new(1),
+            batch_bytes: Semaphore::new(MAX_BATCH_BYTES),
             pools: Pools::default(),
             readiness: Readiness::default(),
             reconciler: Reconciler::default(),

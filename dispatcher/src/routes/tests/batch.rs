@@ -2,6 +2,10 @@
 
 //! Batches, as far as they come without the queue.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use http::header::CONNECTION;
+
 use super::*;
 
 async fn batch(api: &Api, document: &Value) -> Response {
@@ -44,6 +48,57 @@ async fn without_the_queue_each_build_is_refused_and_none_is_lost() {
     assert_eq!(answer["results"][0]["retry_after_s"], 2);
     assert_eq!(answer["results"][1]["status"], 422);
     assert_eq!(answer["results"][1].get("retry_after_s"), None);
+}
+
+/// A batch that notes when its first byte is read.
+fn watched() -> (Request, Arc<AtomicBool>) {
+    let is_read = Arc::new(AtomicBool::new(false));
+    let note = Arc::clone(&is_read);
+    let body = futures::stream::once(async move {
+        note.store(true, Ordering::SeqCst);
+        Ok::<_, Infallible>(Bytes::from_static(b"{\"builds\":[{}]}"))
+    });
+    let path = "/v1/projects/team/builds:batch";
+    let headers = [("content-type", "application/json")];
+    (request("POST", path, &headers, Body::from_stream(body)), is_read)
+}
+
+fn all(room: &Semaphore) -> u32 {
+    u32::try_from(room.available_permits()).expect("it is some millions")
+}
+
+#[tokio::test]
+async fn a_batch_is_read_when_there_is_room_and_takes_it_until_its_answer() {
+    let api = Api::start().await;
+    let room = &api.app.batch_bytes;
+    let taken = room.acquire_many(all(room) - 8_000_000).await.expect("it is open");
+    let parsing = api.app.batches.acquire().await.expect("it is open");
+    let (batch, is_read) = watched();
+    let answer = api.ask(batch);
+    let others = async {
+        assert!(!is_read.load(Ordering::SeqCst), "there is no room for one of any length");
+        drop(taken);
+        while !is_read.load(Ordering::SeqCst) {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(room.available_permits(), MAX_BATCH_BYTES - 8_192_000);
+        drop(parsing);
+    };
+    let (answer, ()) = tokio::join!(answer, others);
+    assert_eq!(answer.status(), StatusCode::OK);
+    assert_eq!(room.available_permits(), MAX_BATCH_BYTES);
+}
+
+#[tokio::test]
+async fn a_batch_does_not_wait_for_room_for_ever() {
+    let api = Api::start().await;
+    let room = &api.app.batch_bytes;
+    let _taken = room.acquire_many(all(room)).await.expect("it is open");
+    tokio::time::pause();
+    let answer = api.ask(watched().0).await;
+    assert_eq!(answer.headers()[RETRY_AFTER], "2");
+    assert_eq!(answer.headers()[CONNECTION], "close");
+    assert_eq!(code(answer).await, (503, "busy".into()));
 }
 
 #[tokio::test]
