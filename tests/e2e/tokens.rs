@@ -143,6 +143,23 @@ async fn a_token_that_is_over_is_asked_for_anew() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_may_not_be_mounted_is_uploaded_and_its_repository_remembered() {
+    let scene = Scene::with_password().await;
+    let (build, ..) = scene.run("same", "team/first:1", "").await;
+    assert_eq!(transfers(&build), ["uploaded"]);
+    scene.tokens.withhold(&["team/first"]);
+    let (build, requests, asked) = scene.run("same", "team/second:1", "").await;
+    assert_eq!(transfers(&build), ["uploaded"], "{requests:#?}");
+    assert_eq!(refused(&requests).len(), 2, "layer and config, once each: {requests:#?}");
+    let both = "repository:team/second:pull,push repository:team/first:pull";
+    assert_eq!(scopes(&asked), ["repository:team/second:pull,push", both]);
+    // The newest that is known is tried first, and then the one before.
+    scene.tokens.withhold(&["team/second"]);
+    let (build, requests, _) = scene.run("same", "team/third:1", "").await;
+    assert_eq!(transfers(&build), ["mounted"], "{requests:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_base_that_may_not_be_mounted_is_uploaded() {
     let scene = Scene::with_password().await;
     scene.put_base("library/base").await;

@@ -98,16 +98,20 @@ impl Push<'_> {
         if let Some(from) = from {
             match self.mount(target, blob.digest, from).await? {
                 Mount::Done => return Ok(Transfer::Mounted),
-                Mount::Refused(opened) => session = opened,
-            }
-            if blob.origin(target).is_none() {
-                known.forget(&sibling(target, from), blob.digest);
+                Mount::Lacking(opened) => {
+                    session = Some(opened);
+                    if blob.origin(target).is_none() {
+                        known.forget(&sibling(target, from), blob.digest);
+                    }
+                }
+                Mount::Refused => {}
             }
         } else if !is_expected && matches!(blob.source, Source::Made(_)) {
             // Opens the session and asks in one request: another worker may have made this layer.
             match self.mount(target, blob.digest, here).await? {
                 Mount::Done => return Ok(Transfer::Found),
-                Mount::Refused(opened) => session = opened,
+                Mount::Lacking(opened) => session = Some(opened),
+                Mount::Refused => {}
             }
         }
         self.upload(target, session, from, blob).await
@@ -121,9 +125,9 @@ impl Push<'_> {
     ) -> Result<Mount, PushError> {
         match self.pusher.registry.mount(target, digest, from).await {
             Ok(Mounted::Yes) => Ok(Mount::Done),
-            Ok(Mounted::No(session)) => Ok(Mount::Refused(Some(session))),
+            Ok(Mounted::No(session)) => Ok(Mount::Lacking(session)),
             // The other repository may be closed to these credentials; the target need not be.
-            Err(error) if matters_not(&error) => Ok(Mount::Refused(None)),
+            Err(error) if matters_not(&error) => Ok(Mount::Refused),
             Err(error) => Err(failed(target, error)),
         }
     }
@@ -149,9 +153,12 @@ impl Push<'_> {
         if let Some(other) = other {
             match self.mount(target, blob.digest, other).await? {
                 Mount::Done => return Ok(Transfer::Mounted),
-                Mount::Refused(opened) => session = opened,
+                Mount::Lacking(opened) => {
+                    session = Some(opened);
+                    self.pusher.known.forget(&sibling(target, other), blob.digest);
+                }
+                Mount::Refused => {}
             }
-            self.pusher.known.forget(&sibling(target, other), blob.digest);
         }
         match &blob.source {
             Source::Config(bytes) => self.send_config(target, session, blob, bytes).await?,
@@ -250,8 +257,10 @@ impl Push<'_> {
 enum Mount {
     /// The blob is in the repository now.
     Done,
-    /// It must be uploaded, into this session if the registry opened one.
-    Refused(Option<UploadSession>),
+    /// The other repository does not have it: it must be uploaded, and may be into this session.
+    Lacking(UploadSession),
+    /// It must be uploaded; whether the other repository has it was not said.
+    Refused,
 }
 
 /// Whether a refused mount says nothing about an upload.
