@@ -31,7 +31,18 @@ const MAX_BATCH_TIME: Duration = Duration::from_millis(50);
 /// How long one transaction begins after another at the earliest. An event that comes alone is
 /// folded and told at once; of thousands a second each waits a little for others, which share the
 /// cost of the transaction, several times their own.
-const PACE: Duration = Duration::from_millis(2);
+const INTERVAL: Duration = Duration::from_millis(2);
+
+/// How many times as long as it took to fold a batch the thread leaves the processor to others before
+/// the next: of a build whose events are some milliseconds apart, each batch writes the row anew.
+const REST: u32 = 4;
+
+/// How long one transaction begins after another at the latest, when events wait. Subscribers hear of
+/// an event so much later among thousands a second.
+const MAX_INTERVAL: Duration = Duration::from_millis(20);
+
+/// How far behind the end of the stream the thread takes no rest, as while a projection is rebuilt.
+const BEHIND: u64 = 5_000;
 
 /// What the thread is asked to do, in order.
 #[derive(Debug)]
@@ -60,8 +71,8 @@ pub(crate) fn spawn(
     stop: CancellationToken,
 ) -> std::io::Result<JoinHandle<()>> {
     let runtime = Handle::current();
-    let (pace, folded_at) = (Pace::new(Arc::clone(&feed)), Instant::now());
-    let mut writer = Writer { folder, feed, pace, metrics, stop, runtime, folded_at };
+    let (pace, folded_at, interval) = (Pace::new(Arc::clone(&feed)), Instant::now(), INTERVAL);
+    let mut writer = Writer { folder, feed, pace, metrics, stop, runtime, folded_at, interval };
     std::thread::Builder::new().name("projection".to_owned()).spawn(move || writer.run(work))
 }
 
@@ -94,6 +105,14 @@ impl Batch {
     }
 }
 
+/// Returns how long after a batch that took so long the next may be folded.
+fn interval(took: Duration, last: Option<&Arrived>) -> Duration {
+    if last.is_some_and(|last| last.pending > BEHIND) {
+        return Duration::ZERO;
+    }
+    (took * REST).clamp(INTERVAL, MAX_INTERVAL)
+}
+
 struct Writer {
     folder: Folder,
     feed: Arc<Feed>,
@@ -103,6 +122,8 @@ struct Writer {
     runtime: Handle,
     /// When the last batch was folded.
     folded_at: Instant,
+    /// How long after that the next may be.
+    interval: Duration,
 }
 
 impl Writer {
@@ -112,7 +133,7 @@ impl Writer {
             let mut other = batch.add(first);
             if other.is_none() {
                 // Those that come meanwhile wait in the channel, and their reader behind them.
-                std::thread::sleep(PACE.saturating_sub(self.folded_at.elapsed()));
+                std::thread::sleep(self.interval.saturating_sub(self.folded_at.elapsed()));
             }
             let started = Instant::now();
             while other.is_none() && !batch.is_full() && started.elapsed() < MAX_BATCH_TIME {
@@ -120,8 +141,9 @@ impl Writer {
                 other = batch.add(next);
             }
             let went_on = self.fold(&batch);
-            batch.clear();
             self.folded_at = Instant::now();
+            self.interval = interval(started.elapsed(), batch.arrived.last());
+            batch.clear();
             let goes_on = went_on
                 && match other {
                     Some(Work::Align { created, last_sequence, reply }) => {
@@ -196,5 +218,32 @@ impl Writer {
                 return None;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use slipway_queue::read::Message;
+
+    fn arrived(pending: u64) -> Arrived {
+        Arrived::of(Message {
+            sequence: 1,
+            pending,
+            time: slipway_proto::Timestamp::UNIX_EPOCH,
+            subject: "slipway.event.team.7.build.stage".to_owned(),
+            headers: None,
+            payload: bytes::Bytes::new(),
+        })
+    }
+
+    #[test]
+    fn batches_are_as_far_apart_as_they_cost_within_bounds() {
+        let interval =
+            |took, pending| interval(Duration::from_micros(took), Some(&arrived(pending)));
+        assert_eq!(interval(100, 0), INTERVAL, "a lone event");
+        assert_eq!(interval(1_000, 10), Duration::from_millis(4), "thousands a second");
+        assert_eq!(interval(50_000, BEHIND), MAX_INTERVAL, "what subscribers wait at most");
+        assert_eq!(interval(50_000, BEHIND + 1), Duration::ZERO, "a rebuild");
     }
 }
