@@ -146,6 +146,8 @@ pub(crate) enum Told {
 struct Topics {
     projects: Broadcasts<ProjectName>,
     builds: Broadcasts<BuildId>,
+    /// Whether nothing is handed out any more.
+    closed: bool,
 }
 
 /// Broadcasts by what they are about.
@@ -247,7 +249,11 @@ impl Feed {
     ) -> Subscription {
         // In this order: `tell` moves the position before it sends, so an event behind the position
         // read here is sent after the subscription and is received.
-        let receiver = subscribe(&mut self.topics.write().unwrap_or_else(PoisonError::into_inner));
+        let receiver = {
+            let mut topics = self.topics.write().unwrap_or_else(PoisonError::into_inner);
+            // A broadcast without a sender is at its end.
+            if topics.closed { broadcast::channel(1).1 } else { subscribe(&mut topics) }
+        };
         let position = self.position.load(Ordering::SeqCst);
         let head = self.head.load(Ordering::SeqCst).max(position);
         Subscription { receiver, position, head }
@@ -287,6 +293,13 @@ impl Feed {
             // The last subscriber may have left just now.
             let _unheard = sender.send(Told::Event(Arc::clone(&notice)));
         }
+    }
+
+    /// Ends every broadcast, when the dispatcher stops. Subscribers are not told by a token each
+    /// asks: one lock that a thousand connections take with each event.
+    pub(crate) fn close(&self) {
+        let mut topics = self.topics.write().unwrap_or_else(PoisonError::into_inner);
+        *topics = Topics { closed: true, ..Topics::default() };
     }
 
     /// Notes where reading goes on, and where the stream ends.
@@ -433,6 +446,20 @@ mod tests {
         assert!(!feed.knows_past());
         feed.set_caught_up();
         assert!(feed.knows_past());
+    }
+
+    #[test]
+    fn nobody_waits_for_a_feed_that_is_closed() {
+        let feed = Feed::default();
+        let mut before = feed.subscribe(&"team".parse().expect("a name"));
+        feed.tell(&Arrived::of(message(1)));
+        feed.close();
+        let mut after = feed.subscribe(&"team".parse().expect("a name"));
+        assert!(before.receiver.try_recv().is_ok(), "what was told comes first");
+        for subscription in [&mut before, &mut after] {
+            let closed = broadcast::error::TryRecvError::Closed;
+            assert_eq!(subscription.receiver.try_recv().err(), Some(closed));
+        }
     }
 
     #[test]

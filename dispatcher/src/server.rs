@@ -200,6 +200,7 @@ impl Dispatcher {
         tracing::info!("stopping");
         // Ends the streams, which would never end by themselves, and the background.
         app.stop.cancel();
+        app.feed.close();
         if tokio::time::timeout(GRACE, &mut serving).await.is_err() {
             tracing::warn!("requests were still in flight after the grace period");
             app.cut_off.cancel();

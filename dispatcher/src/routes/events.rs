@@ -78,11 +78,7 @@ pub(super) async fn follow(
         let frame = serving.next().await?;
         Some((frame, serving))
     });
-    Ok(event_stream(Body::from_stream(
-        frames
-            .take_until(app.stop.clone().cancelled_owned())
-            .map(Ok::<_, std::convert::Infallible>),
-    )))
+    Ok(event_stream(Body::from_stream(frames.map(Ok::<_, std::convert::Infallible>))))
 }
 
 /// Returns behind which sequence to start, and where the stream ends.
@@ -170,7 +166,9 @@ impl Serving {
             return Some(opening);
         }
         while let Some(history) = &mut self.history {
-            let arrived = match history.next().await {
+            let next = self.app.stop.run_until_cancelled(history.next());
+            let Some(next) = next.await else { return None };
+            let arrived = match next {
                 Some(Ok(message)) => Arrived::of(message),
                 Some(Err(error)) => {
                     tracing::debug!(error = chain(&error), "a reader of events broke off");
@@ -196,6 +194,8 @@ impl Serving {
         });
         loop {
             let told = tokio::select! {
+                // Ends with the broadcast when the dispatcher stops.
+                biased;
                 told = live.receiver.recv() => told,
                 _ = alive.tick() => return Some(sse::ALIVE),
             };

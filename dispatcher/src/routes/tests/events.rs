@@ -39,7 +39,7 @@ async fn a_subscriber_gets_its_project_s_events_from_now_on() {
     for expected in [opening, &frame(4)] {
         assert_eq!(only.next().await.expect("a frame").expect("a frame"), expected);
     }
-    api.app.stop.cancel();
+    api.app.feed.close();
     assert!(all.next().await.is_none());
 }
 
