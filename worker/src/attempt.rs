@@ -70,8 +70,8 @@ impl Attempts {
             Ok(delivered) => delivered,
             Err(error) => return settle::bury(&self.queue, &message, &error).await,
         };
-        let request = Arc::new(delivered.request.clone());
-        let Some(registered) = self.running.register(request.build) else {
+        let build = delivered.request.build;
+        let Some(registered) = self.running.register(build) else {
             // The lease was thought lost, and the build came back to the worker that still works
             // on it: extend, and let the attempt go on.
             return settle::extend(&message).await;
@@ -81,6 +81,7 @@ impl Attempts {
         match Box::pin(self.claim(&delivered, &message, &lease)).await {
             Ok(Claim::Claimed(claimed)) => {
                 let (record, started) = *claimed;
+                let request = Arc::new(delivered.request);
                 let log = BuildLog::start(
                     self.queue.clone(),
                     request.project.clone(),
@@ -103,7 +104,7 @@ impl Attempts {
             }
             Ok(Claim::Settled) => {}
             // Left alone, the message comes back when its lease ends.
-            Err(error) => tracing::warn!(build = %request.build, %error, "could not claim a build"),
+            Err(error) => tracing::warn!(%build, %error, "could not claim a build"),
         }
     }
 }

@@ -2,6 +2,7 @@
 
 //! Claiming a delivered build: from now on it is this worker's, under a new epoch.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use async_nats::jetstream::Message;
@@ -104,13 +105,13 @@ impl Attempts {
     /// The record after this claim, or after the end of a build that waited too long or has used
     /// up its attempts.
     fn next(&self, build: &Build, now: Timestamp) -> Option<Build> {
-        let mut build = build.clone();
+        let mut build = Cow::Borrowed(build);
         if build.state.holder().is_some() && self.queue.reconnected_within(OUTAGE) {
             // Its worker lost the lease while the server was away, as all did: no fault of the
             // build, so that attempt is not charged.
             let epoch = build.state.epoch;
             let free = Change::GiveBack { epoch, not_before: None, failure: None };
-            build = build.apply(&free, now).ok()?;
+            build = Cow::Owned(build.apply(&free, now).ok()?);
         }
         let change = build.waited_too_long(now).unwrap_or_else(|| self.next_change(&build));
         build.apply(&change, now).ok()
