@@ -2,9 +2,9 @@
 
 //! How soon a thousand subscribers of the dispatcher's event stream have an event.
 //!
-//! They are a thousand connections, each with a stream of its own, and one thread that reads them
-//! all: on a machine where readers and dispatcher share the processors, what a reader costs is part
-//! of what is measured. The thread takes an event for read when the frame's last byte is.
+//! They are a thousand connections, each with a stream of its own, and a few threads that read them:
+//! on a machine where readers and dispatcher share the processors, what a reader costs is part of what
+//! is measured. An event counts as read when the last byte of its frame is.
 
 mod readers;
 

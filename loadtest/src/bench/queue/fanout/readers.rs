@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! Subscribers of an event stream that cost as little as they can: one thread that waits for all of
-//! their sockets at once, reads each into the same buffer, and looks at the beginnings of its lines.
+//! Subscribers of an event stream that cost as little as they can: a thread for each processor, which
+//! waits for all of its sockets at once, reads each into the same buffer, and looks at the beginnings of
+//! its lines.
 
 use std::io::{BufRead as _, ErrorKind, Read as _};
 use std::net::TcpStream;
@@ -16,37 +17,52 @@ const LIMIT: Duration = Duration::from_secs(20);
 /// How much is read of a socket at once: more than all the events of a measurement.
 const BUFFER: usize = 256 * 1024;
 
+/// How long a thread looks away after it has read what was there. Asleep at its sockets, it would be
+/// woken by each frame anew, at the cost of who sends it: a third of what the dispatcher needed for a
+/// frame. An event may count as read by so much later than it could have been.
+const GATHERING: Duration = Duration::from_micros(250);
+
 /// When an event was read, by its id.
 type Arrival = (u64, Instant);
 
-/// The thread that reads.
-pub(super) struct Readers(oneshot::Receiver<anyhow::Result<Vec<Arrival>>>);
+/// The threads that read.
+pub(super) struct Readers(Vec<oneshot::Receiver<anyhow::Result<Vec<Arrival>>>>);
 
 impl Readers {
     /// Starts to read streams that were answered, until each has had so many events behind an id.
     pub(super) fn start(
-        streams: Vec<TcpStream>,
+        mut streams: Vec<TcpStream>,
         events: usize,
         behind: u64,
     ) -> anyhow::Result<Self> {
-        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
-        let mut subscribers = Vec::with_capacity(streams.len());
-        for (number, stream) in streams.into_iter().enumerate() {
-            stream.set_nonblocking(true)?;
-            epoll.add(&stream, EpollEvent::new(EpollFlags::EPOLLIN, number as u64))?;
-            subscribers.push(Subscriber { stream, frames: Frames::default() });
+        let mut threads = Vec::new();
+        let share = streams.len().div_ceil(std::thread::available_parallelism()?.get());
+        while !streams.is_empty() {
+            let rest = streams.split_off(share.min(streams.len()));
+            let mut readers = Reader::of(std::mem::replace(&mut streams, rest))?;
+            let (done, read) = oneshot::channel();
+            std::thread::Builder::new().name("readers".to_owned()).spawn(move || {
+                let _nobody_waits = done.send(readers.read(events, behind));
+            })?;
+            threads.push(read);
         }
-        let (done, read) = oneshot::channel();
-        std::thread::Builder::new().name("readers".to_owned()).spawn(move || {
-            let _nobody_waits = done.send(read_all(&epoll, &mut subscribers, events, behind));
-        })?;
-        Ok(Self(read))
+        Ok(Self(threads))
     }
 
     /// Waits until all was read, and returns when each subscriber had which event.
     pub(super) async fn finish(self) -> anyhow::Result<Vec<Arrival>> {
-        self.0.await.context("the readers' thread ended early")?
+        let mut arrivals = Vec::new();
+        for thread in self.0 {
+            arrivals.extend(thread.await.context("a thread of the readers ended early")??);
+        }
+        Ok(arrivals)
     }
+}
+
+/// The subscribers of one thread.
+struct Reader {
+    epoll: Epoll,
+    subscribers: Vec<Subscriber>,
 }
 
 struct Subscriber {
@@ -54,38 +70,47 @@ struct Subscriber {
     frames: Frames,
 }
 
-fn read_all(
-    epoll: &Epoll,
-    subscribers: &mut [Subscriber],
-    events: usize,
-    behind: u64,
-) -> anyhow::Result<Vec<Arrival>> {
-    let missing = events * subscribers.len();
-    let mut arrivals = Vec::with_capacity(missing);
-    let mut buffer = vec![0; BUFFER];
-    let mut ready = vec![EpollEvent::empty(); subscribers.len()];
-    let limit = EpollTimeout::try_from(LIMIT)?;
-    while arrivals.len() < missing {
-        let count = epoll.wait(&mut ready, limit)?;
-        ensure!(count > 0, "{} of {missing} events were read", arrivals.len());
-        for event in &ready[..count] {
-            let subscriber = &mut subscribers[usize::try_from(event.data())?];
-            let read = match subscriber.stream.read(&mut buffer) {
-                Ok(0) => bail!("a stream ended"),
-                Ok(read) => read,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => continue,
-                Err(error) => return Err(error).context("a stream broke off"),
-            };
-            let now = Instant::now();
-            subscriber.frames.read(&buffer[..read], |id| {
-                // The opening of a stream names what was before it.
-                if id > behind {
-                    arrivals.push((id, now));
-                }
-            });
+impl Reader {
+    fn of(streams: Vec<TcpStream>) -> anyhow::Result<Self> {
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        let mut subscribers = Vec::with_capacity(streams.len());
+        for (number, stream) in streams.into_iter().enumerate() {
+            stream.set_nonblocking(true)?;
+            epoll.add(&stream, EpollEvent::new(EpollFlags::EPOLLIN, number as u64))?;
+            subscribers.push(Subscriber { stream, frames: Frames::default() });
         }
+        Ok(Self { epoll, subscribers })
     }
-    Ok(arrivals)
+
+    fn read(&mut self, events: usize, behind: u64) -> anyhow::Result<Vec<Arrival>> {
+        let missing = events * self.subscribers.len();
+        let mut arrivals = Vec::with_capacity(missing);
+        let mut buffer = vec![0; BUFFER];
+        let mut ready = vec![EpollEvent::empty(); self.subscribers.len()];
+        let limit = EpollTimeout::try_from(LIMIT)?;
+        while arrivals.len() < missing {
+            let count = self.epoll.wait(&mut ready, limit)?;
+            ensure!(count > 0, "{} of {missing} events were read", arrivals.len());
+            for event in &ready[..count] {
+                let subscriber = &mut self.subscribers[usize::try_from(event.data())?];
+                let read = match subscriber.stream.read(&mut buffer) {
+                    Ok(0) => bail!("a stream ended"),
+                    Ok(read) => read,
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => continue,
+                    Err(error) => return Err(error).context("a stream broke off"),
+                };
+                let now = Instant::now();
+                subscriber.frames.read(&buffer[..read], |id| {
+                    // The opening of a stream names what was before it.
+                    if id > behind {
+                        arrivals.push((id, now));
+                    }
+                });
+            }
+            std::thread::sleep(GATHERING);
+        }
+        Ok(arrivals)
+    }
 }
 
 /// Finds the frames in what a stream sends. Lines of the transfer encoding stand between those of
