@@ -88,6 +88,9 @@ pub struct Manifest {
     pub media_type: Option<String>,
 }
 
+/// What came of reading a manifest.
+type Reading = Result<Manifest, RegistryError>;
+
 impl Registry {
     /// Reads a manifest or index ("Pulling manifests") and checks it against `version`, if that
     /// is a digest.
@@ -120,7 +123,8 @@ impl Registry {
     /// Reads a manifest as [`manifest`](Self::manifest) does, once for all who ask at the same time.
     /// What a caller gets was read after it asked, so that a tag that was moved before a build was
     /// submitted is never seen where it was: of many builds, the first reads for itself, and the
-    /// second for all that asked meanwhile. Nothing is kept for later.
+    /// second for all that asked meanwhile. Nothing is kept for later. A registry that does not answer
+    /// is waited for once.
     ///
     /// # Errors
     ///
@@ -132,13 +136,18 @@ impl Registry {
     ) -> Result<Manifest, RegistryError> {
         let key = (repository.clone(), version.to_owned());
         let turn = self.readings().take(key, &watch::Sender::new(()), &Pulse::default()).await;
-        if let Some(manifest) = turn.done() {
-            return Ok(manifest.clone());
+        let again = |read: &Reading| read.as_ref().cloned().map_err(RegistryError::again);
+        if let Some(read) = turn.done() {
+            return again(read);
         }
         let begun = Instant::now();
-        let manifest = self.manifest(repository, version).await?;
-        turn.finish_as_of(begun, manifest.clone());
-        Ok(manifest)
+        let read = self.manifest(repository, version).await;
+        let as_of = match &read {
+            Err(failure) if failure.is_transient() => Instant::now(),
+            _ => begun,
+        };
+        turn.finish_as_of(as_of, again(&read));
+        read
     }
 
     /// Asks whether a repository has a blob ("Checking if content exists").
@@ -249,4 +258,34 @@ async fn read_bounded(
         bytes.extend_from_slice(&chunk);
     }
     Ok(bytes.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_registry_that_does_not_answer_is_waited_for_once() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("a port");
+        let (asked, mut heard) = watch::channel(0);
+        let closing = tokio::spawn(async move {
+            while let Ok((connection, _)) = listener.accept().await {
+                drop(connection);
+                asked.send_modify(|count| *count += 1);
+            }
+        });
+        transport::install_crypto();
+        let registry = Registry::new(RegistryOptions::default()).expect("it is made");
+        let reference = format!("{address}/base:1").parse().expect("a reference");
+        let repository = Repository { reference, secret: None };
+        let asking = (0..8).map(|_| registry.shared_manifest(&repository, "1"));
+        let answers = futures::future::join_all(asking).await;
+        let all_failed =
+            answers.iter().all(|read| read.as_ref().is_err_and(RegistryError::is_transient));
+        assert!(all_failed, "{answers:?}");
+        let count = *heard.borrow_and_update();
+        assert_eq!(count, 3, "the tries of one");
+        closing.abort();
+    }
 }

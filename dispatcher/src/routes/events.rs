@@ -167,7 +167,7 @@ impl Serving {
         }
         while let Some(history) = &mut self.history {
             let next = self.app.stop.run_until_cancelled(history.next());
-            let Some(next) = next.await else { return None };
+            let next = next.await?;
             let arrived = match next {
                 Some(Ok(message)) => Arrived::of(message),
                 Some(Err(error)) => {

@@ -152,6 +152,21 @@ async fn a_token_that_expires_when_its_upload_breaks_does_not_cost_what_was_kept
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_upload_outlives_more_than_one_of_its_tokens() {
+    let scene = Scene::start(&[]).await;
+    scene.registry.require_tokens();
+    let cut = 2 << 20;
+    scene.rule("PUT", Misbehaviour::KeepUpTo { offset: cut }, 1);
+    let expired = |offset| Misbehaviour::ExpireTokens { offset, is_early: false };
+    scene.rule_about("GET", "/blobs/uploads/", expired(0), 1);
+    scene.rule("PATCH", expired(cut), 1);
+    let (build, requests) = scene.run(&program(1, 3 << 20), "expired/tool:1", "").await;
+    assert_eq!(build["attempt"], 1, "{build}");
+    let starts: Vec<Option<u64>> = chunks(&requests).iter().map(|chunk| chunk.start).collect();
+    assert_eq!(starts, [Some(cut), Some(cut)], "{requests:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn chunks_are_as_long_as_the_registry_wants_them() {
     let scene = Scene::start(&[&format!("--upload-chunk-bytes={CHUNK}")]).await;
     let least = CHUNK + CHUNK / 2;

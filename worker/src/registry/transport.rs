@@ -15,7 +15,7 @@ use super::access::{self, Access};
 use super::credentials::Credentials;
 use super::error::RegistryError;
 use super::tokens::Tokens;
-use super::{ErrorKind, Manifest, Repository};
+use super::{ErrorKind, Reading, Repository};
 use crate::turns::Turns;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -50,7 +50,7 @@ pub(super) struct Shared {
     /// Registries that do not take a blob in one POST.
     refuse_whole: Mutex<HashSet<String>>,
     /// Tags that are read at this moment.
-    readings: Turns<(Repository, String), Manifest>,
+    readings: Turns<(Repository, String), Reading>,
 }
 
 /// A request's body; made anew for each try.
@@ -152,7 +152,7 @@ impl Registry {
     }
 
     /// Returns the tags that are read at this moment.
-    pub(super) fn readings(&self) -> &Turns<(Repository, String), Manifest> {
+    pub(super) fn readings(&self) -> &Turns<(Repository, String), Reading> {
         &self.shared.readings
     }
 
