@@ -5,9 +5,10 @@
 //!
 //! For each blob, the one request that is most likely to be all: none if its repository had it
 //! minutes ago; a blob that its repository is known to hold is asked for, one that another
-//! repository of the registry holds is mounted, one that nobody can have yet is sent. What is known may be wrong: a repository that then refuses the
-//! manifest is forgotten and pushed to once more, with every blob asked for. A layer of the base is
-//! downloaded only for a repository that lacks it, and sent on while it comes.
+//! repository of the registry holds is mounted, one that nobody can have yet is sent. What is known
+//! may be wrong: a repository that then refuses the manifest is forgotten and pushed to once more,
+//! with every blob asked for. A layer of the base is downloaded only for a repository that lacks
+//! it, and sent on while it comes.
 
 mod place;
 
