@@ -5,49 +5,36 @@
 //! A blob is written to a temporary name, digested, and renamed, so a name is proof of the bytes
 //! that were written under it; because disks and people are fallible it is digested again when it
 //! is read, once per process and whenever the file was touched, and a blob that is not what its
-//! name says is dropped and fetched again. Several processes of a node may share a directory, and
-//! it may be deleted at any time: an open file stays readable.
-//!
-//! A download belongs to nobody: it goes on to the end when those who wanted it are gone. Others
-//! may follow it, and who cancels a build must not make theirs fail; a blob that was asked for
-//! once is asked for again. So it has bounds of its own: the size that the image says, and a least
-//! speed. Followed is only what comes from the same place: one registry's slowness or lies are
-//! nobody else's.
+//! name says is dropped and fetched again. Several processes of a node may share a directory, of
+//! which one downloads a blob and the others follow; and it may be deleted at any time: an open
+//! file stays readable.
 
 mod blob;
 mod disk;
+mod download;
+mod part;
 #[cfg(test)]
 mod tests;
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Read as _};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use bytes::Bytes;
-use futures::{Stream, StreamExt as _};
-use sha2::{Digest as _, Sha256};
+use futures::Stream;
 use slipway_proto::Digest;
-use tempfile::NamedTempFile;
-use tokio::sync::watch;
-use tokio::time::{Instant, timeout_at};
 
 pub use blob::Blob;
-use blob::{Download, Progress, Source};
+use blob::{Followed, Source};
 use disk::Disk;
+use download::Download;
 
 use crate::registry::RegistryError;
 
 /// How much is read at a time.
 const CHUNK: usize = 256 * 1024;
-
-/// The least that must come of a download, in bytes, within [`LEAST_WITHIN`].
-const LEAST: u64 = 64 * 1024;
-
-/// How often it is looked at how much came.
-const LEAST_WITHIN: Duration = Duration::from_secs(60);
 
 /// Why a blob is not to be had. Cheap to clone: all who wait for a download get the same.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -103,18 +90,13 @@ pub struct Wanted {
 /// The cache. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Cache {
-    shared: Arc<Shared>,
-}
-
-#[derive(Debug)]
-struct Shared {
-    disk: Disk,
+    disk: Arc<Disk>,
     /// One place for each blob that is being fetched: many builds, one download.
-    fetches: Mutex<HashMap<Wanted, Place>>,
+    places: Arc<Mutex<HashMap<Wanted, Place>>>,
 }
 
 /// Locked while it is found out whether a blob must be fetched; holds its download.
-type Place = Arc<tokio::sync::Mutex<Option<Download>>>;
+type Place = Arc<tokio::sync::Mutex<Option<Followed>>>;
 
 impl Cache {
     /// Opens the cache in a directory, which is made if it is missing. Above `max_bytes` the blobs
@@ -126,22 +108,19 @@ impl Cache {
     pub fn open(directory: &Path, max_bytes: u64) -> io::Result<Self> {
         let blobs = directory.join("blobs/sha256");
         std::fs::create_dir_all(&blobs)?;
-        let disk = Disk::new(blobs, max_bytes);
-        let shared = Shared { disk, fetches: Mutex::default() };
-        Ok(Self { shared: Arc::new(shared) })
+        let disk = Arc::new(Disk::new(blobs, max_bytes));
+        Ok(Self { disk, places: Arc::default() })
     }
 
     /// Returns the bytes the cache holds now.
     #[must_use]
     pub fn size(&self) -> u64 {
-        self.shared.disk.size()
+        self.disk.size()
     }
 
     /// Opens a blob that is there and is what its name says.
     pub async fn get(&self, digest: Digest) -> Option<File> {
-        let shared = Arc::clone(&self.shared);
-        let checked = tokio::task::spawn_blocking(move || shared.disk.open_checked(digest));
-        checked.await.ok().flatten()
+        self.disk.get(digest).await
     }
 
     /// Reads a small blob whole, such as a config; not one of more than `limit` bytes.
@@ -161,13 +140,13 @@ impl Cache {
 
     /// Lets a blob be digested again when it is opened next: somebody found it wrong.
     pub fn doubt(&self, digest: Digest) {
-        self.shared.disk.doubt(digest);
+        self.disk.doubt(digest);
     }
 
     /// Returns where the blobs lie.
     #[must_use]
     pub fn directory(&self) -> &Path {
-        &self.shared.disk.blobs
+        &self.disk.blobs
     }
 
     /// Keeps bytes whose digest is known to be right. A failure costs only time later.
@@ -196,11 +175,11 @@ impl Cache {
         F: Future<Output = Result<S, RegistryError>> + Send + 'static,
     {
         let digest = wanted.digest;
-        if let Source::Download(mut download) = self.get_or_follow(wanted, fetch).await?.source {
-            download.done().await?;
+        if let Source::Download(mut followed) = self.get_or_follow(wanted, fetch).await?.source {
+            followed.done().await?;
         }
         let file = self.get(digest).await;
-        file.ok_or_else(|| self.shared.disk_error(io::ErrorKind::NotFound.into()))
+        file.ok_or_else(|| self.disk.error(io::ErrorKind::NotFound.into()))
     }
 
     /// Returns a blob of a known size, of which the first bytes are there: from the cache, or as
@@ -222,48 +201,50 @@ impl Cache {
         let size = wanted.size;
         let place = self.place(&wanted);
         let mut turn = place.lock().await;
-        let running = turn.clone().filter(|download| download.progress.has_changed().is_ok());
-        let mut download = match running {
-            Some(download) => download,
+        let running = turn.clone().filter(Followed::goes_on);
+        let mut followed = match running {
+            Some(followed) => followed,
             None => {
                 if let Some(file) = self.get(wanted.digest).await {
                     self.leave(&wanted, &place);
                     return self.of_file(file, &wanted);
                 }
-                let begun = self.shared.begin(wanted.clone());
-                let (sink, download) = begun.inspect_err(|_| self.leave(&wanted, &place))?;
-                *turn = Some(download.clone());
+                let (download, followed) = Download::new(Arc::clone(&self.disk), wanted.clone());
+                *turn = Some(followed.clone());
                 let (cache, place) = (self.clone(), Arc::clone(&place));
                 tokio::spawn(async move {
-                    // Whoever follows gets the failure.
-                    let _told = sink.store(&cache.shared, fetch).await;
+                    download.run(fetch).await;
                     cache.leave(&wanted, &place);
                 });
-                download
+                followed
             }
         };
         drop(turn);
-        download.begun().await?;
-        Ok(Blob { source: Source::Download(download), size })
+        followed.begun().await?;
+        Ok(Blob { source: Source::Download(followed), size })
     }
 
     fn of_file(&self, file: File, wanted: &Wanted) -> Result<Blob, CacheError> {
-        let actual = file.metadata().map_err(|error| self.shared.disk_error(error))?.len();
+        let actual = file.metadata().map_err(|error| self.disk.error(error))?.len();
         if actual != wanted.size {
             return Err(wanted.other_size());
         }
         Ok(Blob { source: Source::File(Arc::new(file)), size: actual })
     }
 
+    fn places(&self) -> MutexGuard<'_, HashMap<Wanted, Place>> {
+        self.places.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn place(&self, wanted: &Wanted) -> Place {
-        Arc::clone(self.shared.fetches().entry(wanted.clone()).or_default())
+        Arc::clone(self.places().entry(wanted.clone()).or_default())
     }
 
     /// Gives up a place where nothing is fetched any more, unless another stands there.
     fn leave(&self, wanted: &Wanted, place: &Place) {
-        let mut fetches = self.shared.fetches();
-        if fetches.get(wanted).is_some_and(|current| Arc::ptr_eq(current, place)) {
-            fetches.remove(wanted);
+        let mut places = self.places();
+        if places.get(wanted).is_some_and(|current| Arc::ptr_eq(current, place)) {
+            places.remove(wanted);
         }
     }
 }
@@ -271,116 +252,5 @@ impl Cache {
 impl Wanted {
     fn other_size(&self) -> CacheError {
         CacheError::Size { digest: self.digest, expected: self.size }
-    }
-}
-
-/// Where a download goes.
-struct Sink {
-    wanted: Wanted,
-    temporary: NamedTempFile,
-    progress: watch::Sender<Progress>,
-}
-
-impl Sink {
-    /// Fetches, checks and names the blob, and tells those who follow.
-    async fn store<S, F>(
-        mut self,
-        shared: &Arc<Shared>,
-        fetch: impl FnOnce() -> F,
-    ) -> Result<(), CacheError>
-    where
-        S: Stream<Item = Result<Bytes, RegistryError>>,
-        F: Future<Output = Result<S, RegistryError>>,
-    {
-        let written = self.write(shared, fetch).await;
-        let Self { wanted: Wanted { digest, .. }, temporary, progress } = self;
-        let named = written.and_then(|()| {
-            let named = temporary.persist(shared.disk.path(digest));
-            let file = named.map_err(|error| shared.disk_error(error.error))?;
-            shared.disk.trust(digest, &file);
-            Ok(())
-        });
-        match named {
-            Ok(()) => progress.send_replace(Progress::Done),
-            Err(error) => {
-                progress.send_replace(Progress::Failed(error.clone()));
-                return Err(error);
-            }
-        };
-        let evicting = Arc::clone(shared);
-        let evicted = tokio::task::spawn_blocking(move || evicting.disk.evict(digest)).await;
-        if let Ok(Err(error)) = evicted {
-            tracing::warn!(%error, "could not evict from the blob cache");
-        }
-        Ok(())
-    }
-
-    async fn write<S, F>(
-        &mut self,
-        shared: &Shared,
-        fetch: impl FnOnce() -> F,
-    ) -> Result<(), CacheError>
-    where
-        S: Stream<Item = Result<Bytes, RegistryError>>,
-        F: Future<Output = Result<S, RegistryError>>,
-    {
-        let fetched = |error| CacheError::Fetch(Arc::new(error));
-        let Wanted { digest, size, .. } = self.wanted;
-        let mut hasher = Sha256::new();
-        let mut written = 0;
-        let chunks = fetch().await.map_err(fetched)?;
-        let mut chunks = std::pin::pin!(chunks);
-        self.progress.send_replace(Progress::Written(0));
-        let (mut looked_at, mut had) = (Instant::now(), 0);
-        loop {
-            let chunk = match timeout_at(looked_at + LEAST_WITHIN, chunks.next()).await {
-                Ok(Some(chunk)) => chunk.map_err(fetched)?,
-                Ok(None) => break,
-                Err(_elapsed) if written - had < LEAST => {
-                    let slow = format!("blob {digest} comes with less than {LEAST} bytes a minute");
-                    return Err(fetched(RegistryError::unavailable(slow)));
-                }
-                Err(_elapsed) => {
-                    (looked_at, had) = (Instant::now(), written);
-                    continue;
-                }
-            };
-            written += chunk.len() as u64;
-            if written > size {
-                return Err(self.wanted.other_size());
-            }
-            hasher.update(&chunk);
-            self.temporary.write_all(&chunk).map_err(|error| shared.disk_error(error))?;
-            self.progress.send_replace(Progress::Written(written));
-        }
-        let actual = Digest::from(hasher);
-        if actual != digest {
-            return Err(CacheError::Mismatch { expected: digest, actual });
-        }
-        if written != size {
-            return Err(self.wanted.other_size());
-        }
-        Ok(())
-    }
-}
-
-impl Shared {
-    fn fetches(&self) -> MutexGuard<'_, HashMap<Wanted, Place>> {
-        self.fetches.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn begin(&self, wanted: Wanted) -> Result<(Sink, Download), CacheError> {
-        // People may have deleted it.
-        let made = std::fs::create_dir_all(&self.disk.blobs);
-        let temporary = made.and_then(|()| NamedTempFile::new_in(&self.disk.blobs));
-        let temporary = temporary.map_err(|error| self.disk_error(error))?;
-        let file = temporary.reopen().map_err(|error| self.disk_error(error))?;
-        let (progress, watched) = watch::channel(Progress::Asked);
-        let download = Download { digest: wanted.digest, file: Arc::new(file), progress: watched };
-        Ok((Sink { wanted, temporary, progress }, download))
-    }
-
-    fn disk_error(&self, source: io::Error) -> CacheError {
-        CacheError::Disk { path: self.disk.blobs.display().to_string(), source: Arc::new(source) }
     }
 }

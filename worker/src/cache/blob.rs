@@ -23,56 +23,65 @@ use super::{CHUNK, CacheError};
 pub(super) enum Progress {
     /// The other side has not answered.
     Asked,
-    /// So many bytes are in the file, and more will come.
-    Written(u64),
+    /// So many bytes are in the file, and more will come; into another file if whoever writes
+    /// this one fails, and then from the first on.
+    Written(Arc<File>, u64),
     /// All bytes are in the file, and are what was asked for.
-    Done,
+    Done(Arc<File>),
     /// It ended otherwise.
     Failed(CacheError),
 }
 
-/// A download into the cache that others can follow. Cheap to clone.
+/// A download into the cache, as those who want it see it. Cheap to clone.
 #[derive(Debug, Clone)]
-pub(super) struct Download {
+pub(super) struct Followed {
     pub(super) digest: Digest,
-    pub(super) file: Arc<File>,
     pub(super) progress: watch::Receiver<Progress>,
 }
 
-impl Download {
+impl Followed {
+    /// Returns whether somebody still works on it.
+    pub(super) fn goes_on(&self) -> bool {
+        self.progress.has_changed().is_ok()
+    }
+
     /// Waits until bytes come, and returns the failure if none will.
     pub(super) async fn begun(&mut self) -> Result<(), CacheError> {
-        self.reached(|progress| !matches!(progress, Progress::Asked)).await.map(|_| ())
+        self.reached(|progress| (!matches!(progress, Progress::Asked)).then_some(())).await
     }
 
     /// Waits until all is there.
     pub(super) async fn done(&mut self) -> Result<(), CacheError> {
-        self.reached(|progress| matches!(progress, Progress::Done)).await.map(|_| ())
-    }
-
-    async fn reached(
-        &mut self,
-        mut enough: impl FnMut(&Progress) -> bool,
-    ) -> Result<Progress, CacheError> {
-        let ends = |progress: &Progress| matches!(progress, Progress::Failed(_));
-        let reached = self.progress.wait_for(|progress| ends(progress) || enough(progress)).await;
-        match reached.map(|progress| progress.clone()) {
-            Ok(Progress::Failed(error)) => Err(error),
-            Ok(progress) => Ok(progress),
-            Err(_gone) => Err(CacheError::Abandoned { digest: self.digest }),
-        }
+        self.reached(|progress| matches!(progress, Progress::Done(_)).then_some(())).await
     }
 
     /// Waits until there are bytes behind an offset that may be handed on, and returns where they
-    /// end.
-    async fn readable(&mut self, offset: u64, size: u64) -> Result<u64, CacheError> {
-        let limit = |progress: &Progress| match progress {
-            Progress::Asked | Progress::Failed(_) => 0,
-            Progress::Written(written) => *written.min(&(size - 1)),
-            Progress::Done => size,
-        };
-        let reached = self.reached(|progress| limit(progress) > offset).await?;
-        Ok(limit(&reached))
+    /// are and end.
+    async fn readable(&mut self, offset: u64, size: u64) -> Result<(Arc<File>, u64), CacheError> {
+        self.reached(|progress| {
+            let (file, end) = match progress {
+                Progress::Asked | Progress::Failed(_) => return None,
+                Progress::Written(file, bytes) => (file, *bytes.min(&(size - 1))),
+                Progress::Done(file) => (file, size),
+            };
+            (end > offset).then(|| (Arc::clone(file), end))
+        })
+        .await
+    }
+
+    /// Waits until the progress has what is looked for in it.
+    async fn reached<T>(
+        &mut self,
+        found: impl Fn(&Progress) -> Option<T>,
+    ) -> Result<T, CacheError> {
+        let ends = |progress: &Progress| matches!(progress, Progress::Failed(_));
+        let reached =
+            self.progress.wait_for(|progress| ends(progress) || found(progress).is_some());
+        match reached.await.as_deref() {
+            Ok(Progress::Failed(error)) => Err(error.clone()),
+            Ok(progress) => Ok(found(progress).expect("it was waited for")),
+            Err(_gone) => Err(CacheError::Abandoned { digest: self.digest }),
+        }
     }
 }
 
@@ -81,7 +90,7 @@ pub(super) enum Source {
     /// It is there, and was checked.
     File(Arc<File>),
     /// It is on its way.
-    Download(Download),
+    Download(Followed),
 }
 
 /// A blob that is there, or on its way. Cheap to clone.
@@ -113,13 +122,11 @@ impl Blob {
 
     async fn read(&mut self, offset: u64) -> io::Result<Bytes> {
         let (file, end) = match &mut self.source {
-            Source::File(file) => (file, self.size),
-            Source::Download(download) => {
-                let end = download.readable(offset, self.size).await.map_err(io::Error::other)?;
-                (&mut download.file, end)
+            Source::File(file) => (Arc::clone(file), self.size),
+            Source::Download(followed) => {
+                followed.readable(offset, self.size).await.map_err(io::Error::other)?
             }
         };
-        let file = Arc::clone(file);
         let length = usize::try_from(end - offset).unwrap_or(usize::MAX).min(CHUNK);
         let read = tokio::task::spawn_blocking(move || {
             let mut bytes = vec![0; length];

@@ -6,12 +6,15 @@ use std::collections::HashMap;
 use std::fs::{File, FileTimes};
 use std::io;
 use std::path::PathBuf;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use slipway_artifact::FileSource;
 use slipway_artifact::source::{self, Stamp};
 use slipway_proto::Digest;
+
+use super::part::{Part, SUFFIX};
+use super::{CacheError, Wanted};
 
 /// How exact the time of last use is. Coarse, because writing it changes the file's identity for
 /// the other processes of the node, which then digest it again.
@@ -41,6 +44,18 @@ impl Disk {
         self.blobs.join(digest.hex())
     }
 
+    /// Returns where a blob is written until it is complete; the same for all processes of a node,
+    /// and another for each place that it comes from.
+    pub(super) fn part(&self, wanted: &Wanted) -> PathBuf {
+        let Wanted { digest, size, from } = wanted;
+        let place = Digest::of(format!("{size} {from}").as_bytes()).hex();
+        self.blobs.join(format!("{}.{}{SUFFIX}", digest.hex(), &place[..16]))
+    }
+
+    pub(super) fn error(&self, source: io::Error) -> CacheError {
+        CacheError::Disk { path: self.blobs.display().to_string(), source: Arc::new(source) }
+    }
+
     fn checked(&self) -> MutexGuard<'_, HashMap<Digest, Stamp>> {
         self.checked.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -48,6 +63,12 @@ impl Disk {
     /// Lets the blob be digested again when it is opened next.
     pub(super) fn doubt(&self, digest: Digest) {
         self.checked().remove(&digest);
+    }
+
+    /// Opens a blob that is there and is what its name says, on a thread for such work.
+    pub(super) async fn get(self: &Arc<Self>, digest: Digest) -> Option<File> {
+        let disk = Arc::clone(self);
+        tokio::task::spawn_blocking(move || disk.open_checked(digest)).await.ok().flatten()
     }
 
     /// Opens a blob that is there and is what its name says. Digests it, unless this process did
@@ -114,7 +135,8 @@ impl Disk {
         listing.filter_map(|listed| entry(listed.ok()?)).collect()
     }
 
-    /// Removes what was not used for longest until the bound holds, but never `newest`.
+    /// Removes what was not used for longest until the bound holds, but neither `newest` nor what
+    /// is being written.
     pub(super) fn evict(&self, newest: Digest) -> io::Result<()> {
         let mut entries = self.entries();
         let mut total: u64 = entries.iter().map(|entry| entry.size).sum();
@@ -124,7 +146,8 @@ impl Disk {
             if total <= self.max_bytes {
                 break;
             }
-            if entry.path == newest {
+            let is_part = entry.path.to_str().is_some_and(|path| path.ends_with(SUFFIX));
+            if entry.path == newest || (is_part && Part::is_being_written(&entry.path)) {
                 continue;
             }
             match std::fs::remove_file(&entry.path) {

@@ -4,8 +4,12 @@
 
 use std::fs::FileTimes;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
+use futures::StreamExt as _;
+use tokio::time::Instant;
+
+use super::download::LEAST_WITHIN;
 use super::*;
 
 type Chunks = futures::stream::Iter<std::array::IntoIter<Result<Bytes, RegistryError>, 1>>;
@@ -73,8 +77,7 @@ async fn above_the_bound_the_least_recently_used_goes() {
     for text in ["aaaa", "bbbb"] {
         cache.keep(Digest::of(text.as_bytes()), Bytes::from(text)).await;
         let path = directory.path().join("blobs/sha256").join(Digest::of(text.as_bytes()).hex());
-        let long_ago =
-            SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(u64::from(text.as_bytes()[0]));
+        let long_ago = SystemTime::UNIX_EPOCH + Duration::from_secs(u64::from(text.as_bytes()[0]));
         let file = File::open(path).expect("it is there");
         file.set_times(FileTimes::new().set_modified(long_ago)).expect("it can be set");
     }
@@ -82,6 +85,86 @@ async fn above_the_bound_the_least_recently_used_goes() {
     cache.keep(Digest::of(b"cccc"), Bytes::from("cccc")).await;
     assert!(cache.get(Digest::of(b"bbbb")).await.is_none());
     assert!(cache.get(Digest::of(b"aaaa")).await.is_some());
+}
+
+#[tokio::test]
+async fn the_processes_of_a_node_download_once_and_follow_each_other() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let open = || Cache::open(directory.path(), 1000).expect("it opens");
+    let (one, other) = (open(), open());
+    let digest = Digest::of(b"a layer");
+    let (feed, stream) = fed();
+    let first = one.get_or_follow(wanted(digest, 7), || async { Ok(stream) });
+    let first = first.await.expect("it begins").stream_from(0);
+    let mut second = follow(&other, digest, 7).await.boxed();
+    feed.send("a la").expect("it is read");
+    assert_eq!(second.next().await.expect("a piece").expect("it reads"), "a la");
+    assert!(futures::poll!(second.next()).is_pending());
+    feed.send("yer").expect("it is read");
+    drop(feed);
+    assert_eq!(all(first).await.expect("it reads"), b"a layer");
+    assert_eq!(all(second).await.expect("it reads"), b"yer");
+    assert_eq!(names(directory.path()), [digest.hex()]);
+}
+
+#[tokio::test]
+async fn what_another_process_fails_to_download_this_one_does() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let open = || Cache::open(directory.path(), 1000).expect("it opens");
+    let (one, other) = (open(), open());
+    let digest = Digest::of(b"a layer");
+    let (feed, stream) = fed();
+    let first = one.get_or_follow(wanted(digest, 7), || async { Ok(stream) });
+    let first = first.await.expect("it begins").stream_from(0);
+    let second = other.get_or_follow(wanted(digest, 7), || async { Ok(chunks("a layer")) });
+    let mut second = second.await.expect("it is followed").stream_from(0).boxed();
+    feed.send("a l").expect("it is read");
+    assert_eq!(second.next().await.expect("a piece").expect("it reads"), "a l");
+    // More than the image says.
+    feed.send("ayers").expect("it is read");
+    assert!(all(first).await.is_err());
+    assert_eq!(all(second).await.expect("it reads"), b"ayer");
+    assert_eq!(names(directory.path()), [digest.hex()]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_process_that_gets_nothing_is_not_waited_for() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let open = || Cache::open(directory.path(), 1000).expect("it opens");
+    let (one, other) = (open(), open());
+    let digest = Digest::of(b"a layer");
+    let part = one.disk.part(&wanted(digest, 7));
+    let held = part::Part::take(&part).expect("it is made");
+    let begun = Instant::now();
+    let fetched = other.get_or_fetch(wanted(digest, 7), || async { Ok(chunks("a layer")) });
+    assert_eq!(text(fetched.await.expect("it is fetched")), "a layer");
+    assert_eq!(begun.elapsed().as_secs(), LEAST_WITHIN.as_secs());
+    other.disk.evict(Digest::of(b"")).expect("it is evicted");
+    assert_eq!(names(directory.path()).len(), 2, "the other process still has its file");
+    drop(held);
+    assert_eq!(names(directory.path()), [digest.hex()]);
+}
+
+#[tokio::test]
+async fn what_a_process_left_that_died_is_written_anew_or_goes() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let cache = Cache::open(directory.path(), 7).expect("it opens");
+    let left = |text: &str, size| {
+        let part = cache.disk.part(&wanted(Digest::of(text.as_bytes()), size));
+        std::fs::write(part, "some of it, and more").expect("it is written");
+    };
+    left("a layer", 7);
+    left("another layer", 13);
+    let file =
+        cache.get_or_fetch(wanted(Digest::of(b"a layer"), 7), || async { Ok(chunks("a layer")) });
+    assert_eq!(text(file.await.expect("it is fetched")), "a layer");
+    assert_eq!(names(directory.path()), [Digest::of(b"a layer").hex()]);
+}
+
+fn names(directory: &Path) -> Vec<String> {
+    let listing = std::fs::read_dir(directory.join("blobs/sha256")).expect("it is there");
+    let name = |entry: io::Result<std::fs::DirEntry>| entry.expect("it is read").file_name();
+    listing.map(|entry| name(entry).into_string().expect("it is text")).collect()
 }
 
 /// A download that gets its chunks from the test.

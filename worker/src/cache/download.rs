@@ -1,0 +1,198 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! The download of a blob into the cache: one for all processes of a node.
+//!
+//! It belongs to nobody: it goes on to the end when those who wanted it are gone. Others may
+//! follow it, and who cancels a build must not make theirs fail; a blob that was asked for once is
+//! asked for again. So it has bounds of its own: the size that the image says, and a least speed.
+//! Followed is only what comes from the same place: one registry's slowness or lies are nobody
+//! else's.
+
+use std::fs::File;
+use std::io::Write as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::{Stream, StreamExt as _};
+use sha2::{Digest as _, Sha256};
+use slipway_proto::Digest;
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout_at};
+
+use super::blob::{Followed, Progress};
+use super::disk::Disk;
+use super::part::{Followable, Part, Taken};
+use super::{CacheError, Wanted};
+use crate::registry::RegistryError;
+
+/// The least that must come of a download, in bytes, within [`LEAST_WITHIN`].
+const LEAST: u64 = 64 * 1024;
+
+/// How often it is looked at how much came.
+pub(super) const LEAST_WITHIN: Duration = Duration::from_secs(60);
+
+/// How often it is looked at how far another process is.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// A blob on its way into the cache.
+pub(super) struct Download {
+    disk: Arc<Disk>,
+    wanted: Wanted,
+    progress: watch::Sender<Progress>,
+}
+
+impl Download {
+    /// Makes one that has not begun, and what others see of it.
+    pub(super) fn new(disk: Arc<Disk>, wanted: Wanted) -> (Self, Followed) {
+        let (progress, watched) = watch::channel(Progress::Asked);
+        let followed = Followed { digest: wanted.digest, progress: watched };
+        (Self { disk, wanted, progress }, followed)
+    }
+
+    /// Brings the blob into the cache, or waits until another process of the node has, and tells
+    /// those who follow how it ends.
+    pub(super) async fn run<S, F>(self, fetch: impl FnOnce() -> F)
+    where
+        S: Stream<Item = Result<Bytes, RegistryError>>,
+        F: Future<Output = Result<S, RegistryError>>,
+    {
+        let end = match self.file(fetch).await {
+            Ok(file) => Progress::Done(Arc::new(file)),
+            Err(error) => Progress::Failed(error),
+        };
+        self.progress.send_replace(end);
+    }
+
+    async fn file<S, F>(&self, fetch: impl FnOnce() -> F) -> Result<File, CacheError>
+    where
+        S: Stream<Item = Result<Bytes, RegistryError>>,
+        F: Future<Output = Result<S, RegistryError>>,
+    {
+        let Wanted { digest, .. } = self.wanted;
+        let mut part = self.part().await?;
+        // Another process may have finished it meanwhile.
+        if let Some(file) = self.disk.get(digest).await {
+            return Ok(file);
+        }
+        self.write(&mut part, fetch).await?;
+        let named = part.persist(&self.disk.path(digest));
+        let file = named.map_err(|error| self.disk.error(error))?;
+        self.disk.trust(digest, &file);
+        let evicting = Arc::clone(&self.disk);
+        let evicted = tokio::task::spawn_blocking(move || evicting.evict(digest)).await;
+        if let Ok(Err(error)) = evicted {
+            tracing::warn!(%error, "could not evict from the blob cache");
+        }
+        Ok(file)
+    }
+
+    /// Returns the file to write to, when no other process of the node writes it any more. One that
+    /// gets nothing is not waited for.
+    async fn part(&self) -> Result<Part, CacheError> {
+        let path = self.disk.part(&self.wanted);
+        let part = async {
+            loop {
+                let others = match Part::take(&path)? {
+                    Taken::Ours(part) => return Ok(part),
+                    Taken::Others(others) => others,
+                };
+                if !self.follow(&others).await? {
+                    return Part::alone(&path);
+                }
+            }
+        };
+        part.await.map_err(|error| self.disk.error(error))
+    }
+
+    /// Tells how far another process is, until it has ended; or until it hardly moves, and then
+    /// returns false.
+    async fn follow(&self, others: &Followable) -> std::io::Result<bool> {
+        let mut speed = Speed::new();
+        let mut told = None;
+        while let Some(written) = others.written()? {
+            if told != Some(written) {
+                self.progress.send_replace(Progress::Written(Arc::clone(&others.file), written));
+                told = Some(written);
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+            if speed.is_judged() && !speed.suffices(written) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Fetches the blob into a file and checks it.
+    async fn write<S, F>(
+        &self,
+        part: &mut Part,
+        fetch: impl FnOnce() -> F,
+    ) -> Result<(), CacheError>
+    where
+        S: Stream<Item = Result<Bytes, RegistryError>>,
+        F: Future<Output = Result<S, RegistryError>>,
+    {
+        let fetched = |error| CacheError::Fetch(Arc::new(error));
+        let Wanted { digest, size, .. } = self.wanted;
+        let mut hasher = Sha256::new();
+        let mut written = 0;
+        let chunks = fetch().await.map_err(fetched)?;
+        let mut chunks = std::pin::pin!(chunks);
+        let readable = Arc::clone(&part.readable);
+        let tell = |written| {
+            self.progress.send_replace(Progress::Written(Arc::clone(&readable), written));
+        };
+        tell(0);
+        let mut speed = Speed::new();
+        loop {
+            let chunk = match timeout_at(speed.judged_at, chunks.next()).await {
+                Ok(Some(chunk)) => chunk.map_err(fetched)?,
+                Ok(None) => break,
+                Err(_elapsed) if speed.suffices(written) => continue,
+                Err(_elapsed) => {
+                    let slow = format!("blob {digest} comes with less than {LEAST} bytes a minute");
+                    return Err(fetched(RegistryError::unavailable(slow)));
+                }
+            };
+            written += chunk.len() as u64;
+            if written > size {
+                return Err(self.wanted.other_size());
+            }
+            hasher.update(&chunk);
+            part.write_all(&chunk).map_err(|error| self.disk.error(error))?;
+            tell(written);
+        }
+        let actual = Digest::from(hasher);
+        if actual != digest {
+            return Err(CacheError::Mismatch { expected: digest, actual });
+        }
+        if written != size {
+            return Err(self.wanted.other_size());
+        }
+        Ok(())
+    }
+}
+
+/// Whether a download moves.
+struct Speed {
+    judged_at: Instant,
+    had: u64,
+}
+
+impl Speed {
+    fn new() -> Self {
+        Self { judged_at: Instant::now() + LEAST_WITHIN, had: 0 }
+    }
+
+    fn is_judged(&self) -> bool {
+        Instant::now() >= self.judged_at
+    }
+
+    /// Returns whether enough came since it was judged before.
+    fn suffices(&mut self, written: u64) -> bool {
+        let came = written.saturating_sub(self.had);
+        *self = Self { judged_at: Instant::now() + LEAST_WITHIN, had: written };
+        came >= LEAST
+    }
+}
