@@ -14,44 +14,25 @@ use crate::bench::row::{Goal, Row};
 /// What was looked at and what was found.
 #[derive(Debug, Default)]
 pub(super) struct Checks {
-    thorough: bool,
     seen: HashSet<String>,
-    scenarios: HashSet<&'static str>,
     copied: usize,
     pulled: usize,
     failures: Vec<String>,
 }
 
-impl Checks {
-    /// Starts with nothing looked at; podman pulls after every build, or once a scenario.
-    pub(super) fn new(thorough: bool) -> Self {
-        Self { thorough, ..Self::default() }
-    }
-}
-
 impl Bench {
-    /// Checks an image, unless one of its digest was checked before.
-    pub(super) async fn check(
-        &mut self,
-        scenario: &'static str,
-        host: &str,
-        repository: &str,
-        digest: &str,
-    ) {
-        if !self.checks.seen.insert(digest.to_owned()) {
+    /// Checks an image, named by its digest, unless it was checked before.
+    pub(super) async fn check(&mut self, image: &str) {
+        if !self.checks.seen.insert(image.to_owned()) {
             return;
         }
-        let image = format!("{host}/{repository}@{digest}");
-        let pulls = self.checks.thorough || self.checks.scenarios.insert(scenario);
-        match self.unpack(&image).await {
+        match self.unpack(image).await {
             Ok(()) => self.checks.copied += 1,
             Err(error) => self.checks.failures.push(format!("{image}: {error:#}")),
         }
-        if pulls {
-            match self.pull(&image).await {
-                Ok(()) => self.checks.pulled += 1,
-                Err(error) => self.checks.failures.push(format!("{image}: {error:#}")),
-            }
+        match self.pull(image).await {
+            Ok(()) => self.checks.pulled += 1,
+            Err(error) => self.checks.failures.push(format!("{image}: {error:#}")),
         }
     }
 

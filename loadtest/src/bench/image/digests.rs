@@ -46,7 +46,7 @@ impl Bench {
         }
 
         let digest = digests["a worker"].clone();
-        self.check("digests", &host, &format!("digests/{POOL}"), &digest).await;
+        self.check(&format!("{host}/digests/{POOL}@{digest}")).await;
         let met = digests.values().all(|other| *other == digest);
         let seen = if met { digest } else { format!("{digests:?}") };
         self.rows.push(Row {

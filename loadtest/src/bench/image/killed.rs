@@ -59,8 +59,8 @@ impl Bench {
         };
         let met = killed.is_some() && digest == Ok(image.digest);
         if digest.is_ok() {
-            let host = place.registry.address.clone();
-            self.check("killed", &host, "killed/disturbed", &image.digest.to_string()).await;
+            let host = &place.registry.address;
+            self.check(&format!("{host}/killed/disturbed@{}", image.digest)).await;
         }
         let section = "Registry killed in the middle of an upload, binary of 300 MB";
         self.rows.push(Row {

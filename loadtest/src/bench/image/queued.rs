@@ -34,7 +34,9 @@ impl Bench {
         let mut times = Vec::new();
         for document in &alone {
             settle(self.settle).await;
-            times.push(self.all(std::slice::from_ref(document)).await?.0);
+            let (wall, images) = self.all(std::slice::from_ref(document)).await?;
+            times.push(wall);
+            self.check_all(&images).await;
         }
         // The first one has the base image's manifest to fetch.
         let one = median(times.into_iter().skip(1));
@@ -49,10 +51,8 @@ impl Bench {
             let name = format!("{count}-at-once");
             let documents = self.documents(&place, directory.path(), &name, *count).await?;
             let busy = settle(self.settle).await;
-            let (wall, digest) = self.all(&documents).await?;
-            // One of them: the others are made in the same way.
-            let host = place.registry.address.clone();
-            self.check("queued", &host, &format!("queued/{name}-0"), &digest).await;
+            let (wall, images) = self.all(&documents).await?;
+            self.check_all(&images).await;
             let floor = self.two_at_a_time(&place, directory.path(), &documents).await?;
             let (count, bound) = (float(u64::from(*count)), float(u64::from(*count)) / 2.0 * one);
             eprintln!("bench: {count} queued: {wall:.0} ms, one alone {one:.0} ms");
@@ -119,21 +119,27 @@ impl Bench {
         Ok(documents)
     }
 
+    async fn check_all(&mut self, images: &[String]) {
+        for image in images {
+            self.check(image).await;
+        }
+    }
+
     /// Submits builds and waits for all of them; returns how long that took, in milliseconds, and
-    /// the digest of the first one's image.
-    async fn all(&mut self, documents: &[Value]) -> anyhow::Result<(f64, String)> {
+    /// their images, by digest.
+    async fn all(&mut self, documents: &[Value]) -> anyhow::Result<(f64, Vec<String>)> {
         let begun = Instant::now();
         let mut builds = Vec::new();
         for document in documents {
             builds.push(self.fleet.submit(document).await?);
         }
-        let (mut last, mut digests) = (begun, Vec::new());
+        let (mut last, mut images) = (begun, Vec::new());
         for build in builds {
             let (finished, image) = self.fleet.image(build).await?;
             last = last.max(finished);
-            digests.push(image.digest.to_string());
+            let reference = image.references.first().context("an image has no tag")?;
+            images.push(reference.with_digest(image.digest).to_string());
         }
-        let first = digests.into_iter().next().context("there was nothing to build")?;
-        Ok((milliseconds(last.saturating_duration_since(begun)), first))
+        Ok((milliseconds(last.saturating_duration_since(begun)), images))
     }
 }

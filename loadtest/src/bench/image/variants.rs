@@ -135,7 +135,7 @@ impl Bench {
         self.clean(&prepared).await.with_context(what)?;
         if let Some(digest) = digest {
             let host = &task.place.registry.address;
-            self.check(task.scenario, host, task.repository, &digest).await;
+            self.check(&format!("{host}/{}@{digest}", task.repository)).await;
         }
         Ok(())
     }
