@@ -89,15 +89,17 @@ impl<A: Fn() -> bool> Sweep<'_, A> {
             let mut memory = self.memory();
             (memory.due(&stranded, now), memory.unfinished())
         };
-        let in_queue = self.in_queue(&due, now).await?;
+        let in_queue = self.in_queue(&due, &stranded, now).await?;
         let stands = self.stands(&due, now).await?;
         let known = due.into_iter().zip(stands).map(|(due, stand)| {
-            let in_queue = in_queue.as_ref().filter(|_| due.view.asks_for_request(now));
+            let stranded = stranded.contains(&due.view.class);
+            let asks = due.view.asks_for_request(now) || (stranded && due.view.is_overdue(now));
+            let in_queue = in_queue.as_ref().filter(|_| asks);
             let facts = Facts {
                 in_queue: in_queue.map(|builds| builds.contains(&due.view.build)),
                 stand,
                 superseded_by: due.superseded_by,
-                stranded: stranded.contains(&due.view.class),
+                stranded,
             };
             (due, facts)
         });
@@ -117,12 +119,15 @@ impl<A: Fn() -> bool> Sweep<'_, A> {
     async fn in_queue(
         &self,
         due: &[Due],
+        stranded: &Classes,
         now: Timestamp,
     ) -> Result<Option<BTreeSet<BuildId>>, SweepError> {
-        let wanted = due.iter().any(|due| due.view.asks_for_request(now));
+        // Hardly ever, and seldom looked for.
+        let at_once = self.asked || !stranded.is_empty();
+        let wanted = !stranded.is_empty() || due.iter().any(|due| due.view.asks_for_request(now));
         let start = Instant::now();
         let too_soon = self.memory().list_again.is_some_and(|again| start < again);
-        if !wanted || (too_soon && !self.asked) {
+        if !wanted || (too_soon && !at_once) {
             return Ok(None);
         }
         let listed = self.app.queue.all_in_queue().await?;

@@ -306,9 +306,11 @@ pub(super) fn decide(view: &View, facts: &Facts, now: Timestamp) -> Vec<Repair> 
     if let Some(stand) = facts.stand {
         events(view, stand, &mut repairs);
     }
+    // Of a finished build a worker may have acknowledged it since it was last looked for.
+    let may_wait = !view.is_finished() || facts.in_queue == Some(true);
     match facts.in_queue {
+        _ if facts.stranded && view.is_overdue(now) && may_wait => repairs.push(Repair::Requeue),
         Some(false) if !view.is_finished() => repairs.push(Repair::Enqueue),
-        _ if facts.stranded && view.is_overdue(now) => repairs.push(Repair::Requeue),
         _ => {}
     }
     let removed = view.is_finished() && facts.in_queue == Some(true) && !view.leaves_tags;

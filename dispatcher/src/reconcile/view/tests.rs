@@ -249,14 +249,17 @@ fn a_build_that_is_published_or_was_replayed_later_does_not_give_way() {
 
 #[test]
 fn what_the_server_does_not_deliver_is_queued_anew_when_it_should_long_have_been_taken() {
-    let stranded = Facts { stranded: true, ..Facts::default() };
+    let stranded = |in_queue| Facts { in_queue, stranded: true, ..Facts::default() };
     let (early, now) = view(&queued(), 29);
-    assert_eq!(decide(&early, &stranded, now), []);
+    assert_eq!(decide(&early, &stranded(Some(true)), now), []);
     let (late, now) = view(&queued(), 31);
-    assert_eq!(decide(&late, &stranded, now), [Repair::Requeue]);
-    assert_eq!(decide(&late, &Facts::default(), now), []);
+    for in_queue in [Some(true), Some(false), None] {
+        let repairs = decide(&late, &stranded(in_queue), now);
+        assert_eq!(repairs, [Repair::Requeue], "under an id that the server has not seen");
+    }
+    assert_eq!(decide(&late, &listed(true), now), []);
     let (ended, now) = view(&cancelled(), 31);
-    assert_eq!(decide(&ended, &stranded, now), []);
+    assert_eq!(decide(&ended, &stranded(None), now), []);
 }
 
 #[test]
@@ -274,6 +277,9 @@ fn the_request_of_a_finished_build_that_waits_for_its_tags_is_queued_anew_if_it_
     assert!(view.asks_for_request(later) && view.is_overdue(later));
     assert_eq!(decide(&view, &listed(true), later), [], "a worker may hold it");
     assert_eq!(decide(&view, &stranded(Some(true)), later), [Repair::Requeue]);
+    for gone in [None, Some(false)] {
+        assert_eq!(decide(&view, &stranded(gone), later), [], "the worker acknowledged it");
+    }
     view.settle(&listed(false), &[], later);
     assert!(view.is_settled() && !view.is_overdue(later), "the worker acknowledged it");
 }
