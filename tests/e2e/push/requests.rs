@@ -2,7 +2,7 @@
 
 //! Which requests a push makes, and which bytes it does not send.
 
-use serde_json::json;
+use serde_json::{Value, json};
 use slipway_tests::faulty_registry::{FaultyRegistry, Misbehaviour, Rule, Seen};
 use slipway_tests::{WorkerOptions, wait};
 
@@ -147,12 +147,26 @@ async fn a_base_of_another_registry_is_downloaded_once_and_sent_on_while_it_come
 #[tokio::test(flavor = "multi_thread")]
 async fn the_workers_of_a_node_download_a_base_once_and_both_send_it_on_while_it_comes() {
     let mut scene = Scene::start(&["--slots=3"]).await;
-    let cache = |worker: &str| scene.stack.directory.path().join(format!("cache-{worker}"));
-    std::os::unix::fs::symlink(cache("worker-1"), cache("worker-2")).expect("one cache for both");
-    let arguments = vec!["--slots=2".to_owned()];
-    scene.stack.add_worker(WorkerOptions { id: "worker-2", arguments, ..WorkerOptions::default() });
+    scene.add_neighbour("--slots=2");
     let sent = moved(&scene, 2).await;
     assert!(sent < 2 * MOVED + 5 * SMALL, "{sent}: sent once by each");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_download_whose_worker_is_killed_is_taken_over_by_another_of_the_node() {
+    let mut scene = Scene::start(&["--slots=1"]).await;
+    // The config, and the layer once.
+    let origin = scene.base_elsewhere(2).await;
+    let first = scene.submit_moved(&origin, 1).await;
+    origin.held().await;
+    scene.add_neighbour("--slots=1");
+    let second = scene.submit_moved(&origin, 2).await;
+    scene.half_is_sent(2).await;
+    scene.stack.workers[0].kill();
+    let build = scene.succeeded(&second).await;
+    assert_eq!(layer_reads(&origin, &build), 2, "{:#?}", origin.requests());
+    scene.succeeded(&first).await;
+    assert_eq!(layer_reads(&origin, &build), 2, "{:#?}", origin.requests());
 }
 
 /// The bytes of the base that is moved.
@@ -162,37 +176,72 @@ const MOVED: u64 = 8 << 20;
 /// gives half of it until so many workers have sent that on. Returns the bytes of blobs that were
 /// sent.
 async fn moved(scene: &Scene, workers: usize) -> u64 {
-    scene.put_base("library/large", &[usize::try_from(MOVED).expect("a size")]).await;
-    let origin = FaultyRegistry::before(&scene.stack.registry.address, 1).await;
-    origin.add_rule(Rule {
-        method: Some("GET"),
-        path_contains: "/blobs/".to_owned(),
-        misbehaviour: Misbehaviour::HoldAt { offset: MOVED / 2 },
-        times: None,
-        probability: 1.0,
-    });
-    let base = format!("{}/library/large:1", origin.address());
+    let origin = scene.base_elsewhere(None).await;
     let mut builds = Vec::new();
     for number in 0..5 {
-        let image = format!("moved{number}/tool:1");
-        let program = program(number, 100);
-        builds.push(scene.submit(&program, &image, json!({"base": base})).await);
+        builds.push(scene.submit_moved(&origin, number).await);
     }
     origin.held().await;
-    wait::until("half of the layer at the target", wait::LATER, || async {
-        let requests = scene.registry.requests();
-        let halves = requests.iter().filter(|seen| seen.body_bytes >= MOVED / 4).count();
-        (halves == workers).then_some(())
-    })
-    .await;
+    scene.half_is_sent(workers).await;
     let half: Vec<Seen> = origin.requests();
     assert!(half.iter().all(|seen| seen.method == "GET"), "{half:#?}");
     origin.release();
     for id in &builds {
-        scene.succeeded(id).await;
+        let build = scene.succeeded(id).await;
+        assert_eq!(layer_reads(&origin, &build), 1, "{:#?}", origin.requests());
     }
-    let build = scene.stack.build(&builds[0]).await;
-    let digest = build["image"]["layers"][0]["digest"].as_str().expect("a digest");
-    assert_eq!(count(&origin.requests(), "GET", digest), 1, "{:#?}", origin.requests());
     blob_bytes(&scene.registry.requests())
+}
+
+/// Returns how often the layer of the base was asked for.
+fn layer_reads(origin: &FaultyRegistry, build: &Value) -> usize {
+    let digest = build["image"]["layers"][0]["digest"].as_str().expect("a digest");
+    count(&origin.requests(), "GET", digest)
+}
+
+impl Scene {
+    /// Starts a registry with a base of one layer, which gives half of it, so many times, until it
+    /// is released.
+    async fn base_elsewhere(&self, times: impl Into<Option<u32>>) -> FaultyRegistry {
+        self.put_base("library/large", &[usize::try_from(MOVED).expect("a size")]).await;
+        let origin = FaultyRegistry::before(&self.stack.registry.address, 1).await;
+        origin.add_rule(Rule {
+            method: Some("GET"),
+            path_contains: "/blobs/".to_owned(),
+            misbehaviour: Misbehaviour::HoldAt { offset: MOVED / 2 },
+            times: times.into(),
+            probability: 1.0,
+        });
+        origin
+    }
+
+    /// Submits a build on that base, into a repository of its own.
+    async fn submit_moved(&self, origin: &FaultyRegistry, number: u64) -> String {
+        let base = format!("{}/library/large:1", origin.address());
+        let image = format!("moved{number}/tool:1");
+        self.submit(&program(number, 100), &image, json!({"base": base})).await
+    }
+
+    /// Waits until so many workers have sent half of that base on.
+    async fn half_is_sent(&self, workers: usize) {
+        wait::until("half of the layer at the target", wait::LATER, || async {
+            let requests = self.registry.requests();
+            let halves = requests.iter().filter(|seen| seen.body_bytes >= MOVED / 4).count();
+            (halves == workers).then_some(())
+        })
+        .await;
+    }
+
+    /// Starts a second worker on the cache of the first.
+    fn add_neighbour(&mut self, slots: &str) {
+        let cache = |worker: &str| self.stack.directory.path().join(format!("cache-{worker}"));
+        let linked = std::os::unix::fs::symlink(cache("worker-1"), cache("worker-2"));
+        linked.expect("one cache for both");
+        let arguments = vec![slots.to_owned()];
+        self.stack.add_worker(WorkerOptions {
+            id: "worker-2",
+            arguments,
+            ..WorkerOptions::default()
+        });
+    }
 }
