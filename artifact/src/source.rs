@@ -19,6 +19,10 @@ use slipway_proto::Digest;
 /// How much is digested at a time.
 const PIECE: usize = 256 << 10;
 
+/// The clock that file systems stamp changes with moves every 10 ms at worst (Linux,
+/// `CONFIG_HZ=100`): a second change within one of its steps does not show.
+const STEP: Duration = Duration::from_millis(20);
+
 /// Bytes of a known length that can be read from any position, by several readers at once.
 pub trait Source: Send + Sync {
     /// Returns the number of bytes.
@@ -43,6 +47,7 @@ pub trait Source: Send + Sync {
 pub struct FileSource {
     file: File,
     stamp: Stamp,
+    is_settled: bool,
 }
 
 /// What a file system says of a file. As long as it says the same, the file has the same bytes.
@@ -76,9 +81,17 @@ impl Stamp {
         })
     }
 
-    /// Returns when the file was last changed, by the clock of the file system.
+    /// Returns the numbers that tell this file in this state from all others of this machine.
     #[must_use]
-    pub fn changed(&self) -> SystemTime {
+    pub fn numbers(&self) -> [u64; 7] {
+        let [modified, changed] = [self.modified, self.changed]
+            .map(|(seconds, nanoseconds)| [seconds, nanoseconds].map(i64::cast_unsigned));
+        let [device, inode, length] = [self.device, self.inode, self.length];
+        [device, inode, length, modified[0], modified[1], changed[0], changed[1]]
+    }
+
+    /// Returns when the file was last changed, by the clock of the file system.
+    fn changed(&self) -> SystemTime {
         let (seconds, nanoseconds) = self.changed;
         let whole = Duration::from_secs(seconds.unsigned_abs());
         let at = match seconds {
@@ -94,9 +107,13 @@ impl FileSource {
     ///
     /// # Errors
     ///
-    /// When it cannot be opened.
+    /// When it cannot be opened, or is not a regular file.
     pub fn open(path: &Path) -> io::Result<Self> {
-        Self::new(File::open(path)?)
+        let file = File::open(path)?;
+        if !file.metadata()?.is_file() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a file"));
+        }
+        Self::new(file)
     }
 
     /// Takes a file that is open for reading.
@@ -105,14 +122,24 @@ impl FileSource {
     ///
     /// When its length cannot be learned.
     pub fn new(file: File) -> io::Result<Self> {
+        let now = SystemTime::now();
         let stamp = Stamp::of(&file)?;
-        Ok(Self { file, stamp })
+        // A time in the future is no proof of anything.
+        let is_settled = now.duration_since(stamp.changed()).is_ok_and(|age| age >= STEP);
+        Ok(Self { file, stamp, is_settled })
     }
 
     /// Returns what the file system said of the file when it was opened.
     #[must_use]
     pub fn stamp(&self) -> Stamp {
         self.stamp
+    }
+
+    /// Returns whether the file had not been changed so recently when it was opened that another
+    /// change right after would have left the same stamp.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        self.is_settled
     }
 
     /// Returns whether the file system still says the same, so that what was read since the file

@@ -2,7 +2,6 @@
 
 //! The digest of a file, read once in pieces so that its size does not matter.
 
-use std::fs::File;
 use std::path::Path;
 
 use slipway_artifact::{FileSource, Source as _, source};
@@ -14,24 +13,9 @@ use slipway_proto::Digest;
 ///
 /// When the file cannot be read, or is not a regular file.
 pub fn digest_file(path: &Path) -> std::io::Result<(Digest, u64)> {
-    let (file, digest) = open_digested(path)?;
-    Ok((digest, file.len()))
-}
-
-/// Opens a file and returns it with its digest: what is read from it later has that digest as long
-/// as it is untouched. Blocks.
-///
-/// # Errors
-///
-/// When the file cannot be read, is not a regular file, or is written to meanwhile.
-pub(crate) fn open_digested(path: &Path) -> std::io::Result<(FileSource, Digest)> {
-    let file = File::open(path)?;
-    if !file.metadata()?.is_file() {
-        return Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, "it is not a file"));
-    }
-    let file = FileSource::new(file)?;
+    let file = FileSource::open(path)?;
     let digest = source::digest(&file, &|| Ok(()))?;
-    Ok((file, digest))
+    Ok((digest, file.len()))
 }
 
 #[cfg(test)]

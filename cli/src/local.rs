@@ -22,7 +22,6 @@ use slipway_worker::local;
 use slipway_worker::pipeline::{Pipeline, PipelineError};
 
 use crate::args::{BuildArgs, LocalArgs, Target};
-use crate::digest::open_digested;
 use crate::output::Output;
 
 /// The bound of the cache of base images, in bytes.
@@ -111,8 +110,9 @@ pub(crate) async fn build(
     let config = config(&args.local_options)?;
     let file = args.file.clone();
     let filename = args.request.filename(&file);
+    let cache_dir = config.cache_dir.clone();
     // At the same time: the one digests the artifact, the other reads certificate authorities.
-    let inspecting = tokio::task::spawn_blocking(move || inspect(&file, &filename));
+    let inspecting = tokio::task::spawn_blocking(move || inspect(&file, &filename, &cache_dir));
     let pipeline = Pipeline::new(&config);
     let (artifact, digest, uploaded) = inspecting.await.unwrap_or_else(|panic| {
         Err(LocalError::Read { path: args.file.clone(), source: std::io::Error::other(panic) })
@@ -163,9 +163,9 @@ fn view(
 /// The artifact, open, with its digest and what a dispatcher would know of it.
 type Inspected = (Arc<FileSource>, Digest, Uploaded);
 
-fn inspect(path: &Path, filename: &str) -> Result<Inspected, LocalError> {
+fn inspect(path: &Path, filename: &str, cache_dir: &Path) -> Result<Inspected, LocalError> {
     let read = |source| LocalError::Read { path: path.to_owned(), source };
-    let (source, digest) = open_digested(path).map_err(read)?;
+    let (source, digest) = local::open_artifact(path, cache_dir).map_err(read)?;
     let size_bytes = source.len();
     let facts: ArtifactFacts = slipway_artifact::inspect(&source, filename)
         .map_err(|source| LocalError::Inspect { path: path.to_owned(), source })?;

@@ -2,10 +2,12 @@
 
 //! What this worker remembers of layers: what they came to, and which repositories hold them.
 //!
-//! Two kinds of records. One says what a layer came to, by what it is made of and by its diff id,
+//! Three kinds of records. One says what a layer came to, by what it is made of and by its diff id,
 //! so that an unchanged layer is neither read nor compressed again; and, as a hint alone, by what
-//! the artifact's directory says of it. The other says which
-//! repositories of a registry hold a blob, so that it can be mounted from there. Both lie under
+//! the artifact's directory says of it. The second says which
+//! repositories of a registry hold a blob, so that it can be mounted from there. The third, for
+//! builds without a server, says which digest a file of this machine has that was not touched
+//! since. All lie under
 //! `known` in the cache directory, where the worker processes of a node share them, and may be
 //! deleted at any time: what is not known is found out again. A record is never believed further
 //! than its use allows: bytes made later are held against the recorded digest, and a repository
@@ -21,6 +23,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
+use slipway_artifact::source::Stamp;
 use slipway_proto::Digest;
 use tokio::time::Instant;
 
@@ -52,6 +55,7 @@ pub struct Known {
 struct Shelves {
     layers: Shelf<LayerRecord>,
     holders: Shelf<Vec<String>>,
+    files: Shelf<Digest>,
     /// When a repository last said to this process that it holds a blob.
     seen: Mutex<HashMap<Digest, Instant>>,
 }
@@ -78,8 +82,9 @@ impl Known {
         let known = cache_dir.join("known");
         let layers = Shelf::open(known.join("layers"), bounds)?;
         let holders = Shelf::open(known.join("blobs"), bounds)?;
+        let files = Shelf::open(known.join("files"), bounds)?;
         let seen = Mutex::default();
-        Ok(Self { shelves: Arc::new(Shelves { layers, holders, seen }) })
+        Ok(Self { shelves: Arc::new(Shelves { layers, holders, files, seen }) })
     }
 
     /// Returns the repositories, as `team/app`, that are known to hold a blob: those of the same
@@ -161,6 +166,25 @@ impl Known {
     pub fn forget_layer(&self, key: Digest) {
         self.shelves.layers.remove(key);
     }
+
+    /// Returns the digest of a file of which the file system says this.
+    #[must_use]
+    pub fn file(&self, stamp: Stamp) -> Option<Digest> {
+        self.shelves.files.get(file_key(stamp))
+    }
+
+    /// Remembers the digest of a file. Any later change of it must show in its stamp: see
+    /// [`FileSource::is_settled`](slipway_artifact::FileSource::is_settled).
+    pub fn remember_file(&self, stamp: Stamp, digest: Digest) {
+        self.shelves.files.put(file_key(stamp), digest);
+    }
+}
+
+/// The key of a file of this machine.
+fn file_key(stamp: Stamp) -> Digest {
+    let mut key = Key::new("file");
+    stamp.numbers().into_iter().for_each(|number| key.number(number));
+    key.finish()
 }
 
 /// The key of a blob in one repository.

@@ -2,16 +2,18 @@
 
 //! Builds an image in this process, without a server or a queue: `slipway build --local`.
 
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use slipway_artifact::FileSource;
+use slipway_artifact::{FileSource, source};
 use slipway_proto::outcome::{Image, Transfer};
-use slipway_proto::{BuildRequest, Failure, Reason, Stage};
+use slipway_proto::{BuildRequest, Digest, Failure, Reason, Stage};
 
 use crate::export;
 use crate::failure::StageError;
+use crate::known::Known;
 use crate::pipeline::{Input, Observer, Pipeline, Stages, Verified, outcome};
 use crate::pulse::Pulse;
 use crate::push::Pushed;
@@ -42,8 +44,30 @@ impl<F: Fn(&str) + Send + Sync> Observer for Lines<F> {
     }
 }
 
-/// Builds an image in this process, without a server or a queue. `artifact` was digested since it
-/// was opened, with the digest that the request names.
+/// Opens an artifact and returns it with its digest: what is read from it has that digest as long
+/// as it is untouched. Digested is what was not before, or was touched since, by what the file
+/// system says of the file; the cache directory holds what it said. Blocks.
+///
+/// # Errors
+///
+/// When the file cannot be read, or is not a regular file.
+pub fn open_artifact(path: &Path, cache_dir: &Path) -> io::Result<(FileSource, Digest)> {
+    let file = FileSource::open(path)?;
+    // Without a place to remember it every file is digested. What else needs the place says why
+    // there is none.
+    let known = Known::open(cache_dir).ok().filter(|_| file.is_settled());
+    if let Some(digest) = known.as_ref().and_then(|known| known.file(file.stamp())) {
+        return Ok((file, digest));
+    }
+    let digest = source::digest(&file, &|| Ok(()))?;
+    if let Some(known) = known.filter(|_| file.is_untouched().unwrap_or_default()) {
+        known.remember_file(file.stamp(), digest);
+    }
+    Ok((file, digest))
+}
+
+/// Builds an image in this process, without a server or a queue. `artifact` had the digest that the
+/// request names since it was opened.
 ///
 /// # Errors
 ///
@@ -120,4 +144,58 @@ fn is_untouched(artifact: &FileSource) -> Result<(), StageError> {
         Err(error) => format!("the artifact cannot be read any more: {error}"),
     };
     Err(StageError::permanent(Failure::new(Reason::FetchArtifactFailed, message)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::io::Write as _;
+
+    use super::*;
+
+    /// Opens an artifact that was not changed just now.
+    fn open(path: &Path, cache_dir: &Path) -> (FileSource, Digest) {
+        while !FileSource::open(path).expect("it opens").is_settled() {
+            std::thread::yield_now();
+        }
+        open_artifact(path, cache_dir).expect("it opens")
+    }
+
+    #[test]
+    fn an_artifact_is_digested_again_only_when_it_was_touched() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (path, cache_dir) = (directory.path().join("app"), directory.path().join("cache"));
+        std::fs::write(&path, "one").expect("it is written");
+        let (file, digest) = open(&path, &cache_dir);
+        assert_eq!(digest, Digest::of(b"one"));
+        // Such a digest can only have been looked up.
+        let known = Known::open(&cache_dir).expect("it opens");
+        known.remember_file(file.stamp(), Digest::of(b"looked up"));
+        assert_eq!(open(&path, &cache_dir).1, Digest::of(b"looked up"));
+        let mut writer = File::options().write(true).open(&path).expect("it opens");
+        writer.write_all(b"two").expect("it is written");
+        assert_eq!(open(&path, &cache_dir).1, Digest::of(b"two"));
+    }
+
+    #[test]
+    fn what_was_changed_just_now_is_not_remembered() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (path, cache_dir) = (directory.path().join("app"), directory.path().join("cache"));
+        loop {
+            std::fs::write(&path, "one").expect("it is written");
+            let (file, digest) = open_artifact(&path, &cache_dir).expect("it opens");
+            assert_eq!(digest, Digest::of(b"one"));
+            if !file.is_settled() {
+                let known = Known::open(&cache_dir).expect("it opens");
+                assert_eq!(known.file(file.stamp()), None);
+                break;
+            }
+        }
+    }
+
+    #[test]
+    fn a_directory_is_no_artifact() {
+        let directory = tempfile::tempdir().expect("a directory");
+        assert!(open_artifact(directory.path(), &directory.path().join("cache")).is_err());
+    }
 }

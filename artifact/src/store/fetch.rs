@@ -93,8 +93,8 @@ impl Verification {
         let digesting = spawn_blocking(move || {
             let actual = digest_of(&source, &given_up)?;
             let is_untouched = source.is_untouched()?;
-            if actual == digest && is_untouched {
-                directory.stamps().keep_settled(digest, source.stamp());
+            if actual == digest && is_untouched && source.is_settled() {
+                directory.stamps().keep(digest, source.stamp());
             }
             Ok((actual, is_untouched))
         });

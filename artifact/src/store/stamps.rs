@@ -10,16 +10,10 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
 
 use slipway_proto::Digest;
 
 use crate::source::Stamp;
-
-/// A file that was changed so recently gets no stamp from its reader: the clock that file systems
-/// stamp changes with moves every 10 ms at worst (Linux, `CONFIG_HZ=100`), and a second change
-/// within one of its steps would not show.
-const RECENT: Duration = Duration::from_millis(20);
 
 /// The stamps of a store.
 #[derive(Clone, Debug)]
@@ -40,21 +34,12 @@ impl Stamps {
         fs::read(self.path(digest)).is_ok_and(|known| known == document(stamp))
     }
 
-    /// Keeps the stamp of a file that was written here and that nobody else could write to: its
-    /// time of modification was set to one that no later write can leave.
+    /// Keeps the stamp of a file that has the digest. Any later change of it must show: by a time
+    /// of modification that no later write can leave, or because the file is settled.
     pub(super) fn keep(&self, digest: Digest, stamp: Stamp) {
         if let Err(error) = fs::write(self.path(digest), document(stamp)) {
             // A worker may read the store without being allowed to write to it.
             tracing::debug!(%error, %digest, "the stamp of an artifact could not be kept");
-        }
-    }
-
-    /// Keeps the stamp of a file that was just read, if a change of it would show.
-    pub(super) fn keep_settled(&self, digest: Digest, stamp: Stamp) {
-        // A time in the future is no proof of anything.
-        let age = SystemTime::now().duration_since(stamp.changed()).unwrap_or_default();
-        if age >= RECENT {
-            self.keep(digest, stamp);
         }
     }
 
