@@ -89,9 +89,7 @@ async fn above_the_bound_the_least_recently_used_goes() {
 
 #[tokio::test]
 async fn the_processes_of_a_node_download_once_and_follow_each_other() {
-    let directory = tempfile::tempdir().expect("a directory");
-    let open = || Cache::open(directory.path(), 1000).expect("it opens");
-    let (one, other) = (open(), open());
+    let (directory, one, other) = node();
     let digest = Digest::of(b"a layer");
     let (feed, stream) = fed();
     let first = one.get_or_follow(wanted(digest, 7), || async { Ok(stream) });
@@ -109,9 +107,7 @@ async fn the_processes_of_a_node_download_once_and_follow_each_other() {
 
 #[tokio::test]
 async fn what_another_process_fails_to_download_this_one_does() {
-    let directory = tempfile::tempdir().expect("a directory");
-    let open = || Cache::open(directory.path(), 1000).expect("it opens");
-    let (one, other) = (open(), open());
+    let (directory, one, other) = node();
     let digest = Digest::of(b"a layer");
     let (feed, stream) = fed();
     let first = one.get_or_follow(wanted(digest, 7), || async { Ok(stream) });
@@ -129,9 +125,7 @@ async fn what_another_process_fails_to_download_this_one_does() {
 
 #[tokio::test(start_paused = true)]
 async fn another_process_that_gets_nothing_is_not_waited_for() {
-    let directory = tempfile::tempdir().expect("a directory");
-    let open = || Cache::open(directory.path(), 1000).expect("it opens");
-    let (one, other) = (open(), open());
+    let (directory, one, other) = node();
     let digest = Digest::of(b"a layer");
     let part = one.disk.part(&wanted(digest, 7));
     let held = part::Part::take(&part).expect("it is made");
@@ -159,6 +153,14 @@ async fn what_a_process_left_that_died_is_written_anew_or_goes() {
         cache.get_or_fetch(wanted(Digest::of(b"a layer"), 7), || async { Ok(chunks("a layer")) });
     assert_eq!(text(file.await.expect("it is fetched")), "a layer");
     assert_eq!(names(directory.path()), [Digest::of(b"a layer").hex()]);
+}
+
+/// The caches of two processes on one directory.
+fn node() -> (tempfile::TempDir, Cache, Cache) {
+    let directory = tempfile::tempdir().expect("a directory");
+    let open = || Cache::open(directory.path(), 1000).expect("it opens");
+    let (one, other) = (open(), open());
+    (directory, one, other)
 }
 
 fn names(directory: &Path) -> Vec<String> {

@@ -15,7 +15,8 @@ pub const METHOD: &str = "\
   arrival of `finished` on the event stream. The upload of the artifact has a row of its own. CPU is
   that of worker and dispatcher (their processor clocks), without nats-server and without the client;
   memory is the worker's peak above what it held before its first build.
-- **Slipway --local**: the whole process. Its cache holds the base image's manifest, as a worker's does.
+- **Slipway --local**: the whole process. Its cache holds the base image's manifest, as a worker's does,
+  and the digest of a file that nobody touched since it was built before (*nothing changed*).
 - **Two slots**: as many builds as said, each with its own JAR into its own repository; and their JARs
   sent by curl to the same registry, two at a time.
 - **umoci + skopeo**: `umoci insert`, `umoci config` and `skopeo copy`, on a layout that holds the base
