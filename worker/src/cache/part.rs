@@ -53,8 +53,11 @@ impl Part {
             let file =
                 File::options().read(true).write(true).create(true).truncate(false).open(path)?;
             match file.try_lock() {
+                // A process died over it. Those who followed it still read what there is.
+                Ok(()) if is_at(&file, path)? && file.metadata()?.len() > 0 => {
+                    std::fs::remove_file(path)?;
+                }
                 Ok(()) if is_at(&file, path)? => {
-                    file.set_len(0)?;
                     let path = TempPath::try_from_path(path)?;
                     return Ok(Taken::Ours(Self::of(NamedTempFile::from_parts(file, path))?));
                 }

@@ -139,6 +139,24 @@ async fn another_process_that_gets_nothing_is_not_waited_for() {
     assert_eq!(names(directory.path()), [digest.hex()]);
 }
 
+#[test]
+fn who_follows_a_process_that_dies_keeps_what_came() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("layer.part");
+    let dying = File::create(&path).expect("it is made");
+    dying.lock().expect("it is locked");
+    std::fs::write(&path, "a la").expect("it is written");
+    let followed = match part::Part::take(&path).expect("it can be followed") {
+        part::Taken::Others(others) => others,
+        part::Taken::Ours(part) => panic!("{part:?}"),
+    };
+    drop(dying);
+    let taken = part::Part::take(&path).expect("it can be taken");
+    assert!(matches!(taken, part::Taken::Ours(_)));
+    assert_eq!(std::fs::read(&path).expect("it is new"), b"");
+    assert_eq!(text(followed.file.try_clone().expect("it is open")), "a la");
+}
+
 #[tokio::test]
 async fn what_a_process_left_that_died_is_written_anew_or_goes() {
     let directory = tempfile::tempdir().expect("a directory");
