@@ -99,7 +99,10 @@ static REQUEST: LazyLock<BuildRequest> = LazyLock::new(|| {
         "env": {"JAVA_OPTIONS": "-Xmx256m"},
         "labels": {"org.opencontainers.image.revision": "0123456789abcdef0123456789abcdef"},
     });
-    let facts = ArtifactFacts::Jar(JarFacts::default());
+    let facts = ArtifactFacts::Jar(JarFacts {
+        main_class: Some("org.springframework.boot.loader.launch.JarLauncher".to_owned()),
+        ..JarFacts::default()
+    });
     let uploaded = Uploaded { size_bytes: 0, filename: String::new(), facts };
     let project = "team".parse().expect("it is a name");
     Submission::read(&document)
@@ -157,4 +160,22 @@ fn published(number: u64) -> anyhow::Result<Image> {
             stage(Stage::Push, 45678),
         ],
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn builds_end_as_they_should() {
+        let last = |number| {
+            let events = of(number, 2 * UNFINISHED).expect("it has events");
+            let types: Vec<&str> = events.iter().map(|event| event.body.short_type()).collect();
+            (types.len(), *types.last().expect("an event"))
+        };
+        assert_eq!(last(1), (7, "build.finished"), "it succeeds");
+        assert_eq!(last(FAILS), (6, "build.finished"), "it fails");
+        assert_eq!(last(RETRIES).0, 11, "it is tried twice, and fails");
+        assert_ne!(last(2 * UNFINISHED - 1).1, "build.finished", "it is still under way");
+    }
 }
