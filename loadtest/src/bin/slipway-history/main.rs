@@ -14,9 +14,14 @@ mod sustained;
 mod system;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Parser;
+use slipway_loadtest::bench::machine::settle;
+
+/// How long the machine has to come to rest before it is measured.
+const SETTLES_WITHIN: Duration = Duration::from_secs(60);
 
 /// Measures history and events.
 #[derive(Debug, Clone, Parser)]
@@ -77,6 +82,8 @@ async fn measure(options: &Options) -> anyhow::Result<serde_json::Value> {
     };
     let mut system = system::System::start(options, &directory).await?;
     let filled = fill::fill(&mut system, options.builds).await?;
+    // A history is not seconds old: what filling it left to be written is no part of a rebuild.
+    settle(SETTLES_WITHIN).await;
     let rebuilt = system.rebuild().await?;
     let restarted = system.restart().await?;
     let asked = ask::all(&system, options.asks).await?;
