@@ -23,12 +23,20 @@ enum Build {
     Denied,
     /// It uses up its attempts.
     Dead,
+    /// It has one attempt, which is lost with its worker.
+    Once,
+}
+
+impl Build {
+    fn is_dead(self) -> bool {
+        matches!(self, Self::Dead | Self::Once)
+    }
 }
 
 /// The points in a worker, with a build that comes by.
 const WORKER: [(&str, Build); 14] = [
     ("claim.received", Build::Plain),
-    ("claim.claimed", Build::Plain),
+    ("claim.claimed", Build::Once),
     ("claim.announced", Build::Plain),
     ("commit.pushed", Build::Plain),
     ("commit.publishing", Build::Plain),
@@ -113,14 +121,14 @@ async fn registry(stack: &Stack) -> FaultyRegistry {
 
 async fn request(stack: &Stack, registry: &FaultyRegistry, point: &str, build: Build) -> Value {
     let repository = match build {
-        Build::Plain => "plain",
+        Build::Plain | Build::Once => "plain",
         Build::Denied => "denied",
         Build::Dead => "dead",
     };
     let image = format!("{}/{repository}/{}:1", registry.address(), pool(point));
     let mut request = stack.tool(point, &image).await;
     request["pool"] = json!(pool(point));
-    if build == Build::Dead {
+    if build.is_dead() {
         request["max_attempts"] = json!(1);
     }
     request
@@ -164,7 +172,7 @@ async fn a_worker_may_die_between_any_two_steps() {
         let digest = digest.map(|(_, digest)| json!(digest));
         assert_eq!(ended["image"].get("digest"), digest.as_ref(), "{point}");
         let (status, _) = stack.get(&format!("/v1/projects/team/dead/{id}")).await;
-        assert_eq!(status == 200, build == Build::Dead, "{point}: the dead letter");
+        assert_eq!(status == 200, build.is_dead(), "{point}: the dead letter");
     }
 }
 
@@ -183,6 +191,7 @@ fn told_in_order(point: &str, build: &str, events: &[Value]) {
     let told = events::of(build, events);
     let place = |word: &str| told.iter().position(|told| *told == word);
     assert_eq!(place("queued"), Some(0), "{point}: {told:?}");
+    assert!(place("started").is_some(), "{point}: {told:?}");
     assert!(place("started") < place("finished"), "{point}: {told:?}");
     let finished = told.iter().filter(|told| **told == "finished").count();
     assert_eq!(finished, 1, "{point}: {told:?}");

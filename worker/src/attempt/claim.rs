@@ -81,7 +81,7 @@ impl Attempts {
             let Some(next) = self.next(&record.build, Timestamp::now()) else { continue };
             match after(queued.take(), records.update(next, record.revision)).await {
                 Ok(ended) if ended.build.state.is_finished() => {
-                    self.ended(&ended.build, message).await;
+                    self.ended_without_word(&ended.build, message).await;
                     return Ok(Claim::Settled);
                 }
                 Ok(claimed) => {

@@ -206,6 +206,12 @@ impl Attempts {
     /// died before publishing it.
     pub(super) async fn finished_before(&self, build: &Build, message: &Message) {
         tracing::info!(build = %build.request.build, "a finished build was delivered again");
+        self.ended_without_word(build, message).await;
+    }
+
+    /// Does what is left to do about a build whose last worker may have died before it said that it
+    /// had started the build.
+    pub(super) async fn ended_without_word(&self, build: &Build, message: &Message) {
         if let Some(started) = may_be_unannounced(build)
             && let Err(error) = self.queue.publish_event(&started).await
         {
