@@ -109,11 +109,11 @@ impl FileSource {
     ///
     /// When it cannot be opened, or is not a regular file.
     pub fn open(path: &Path) -> io::Result<Self> {
-        let file = File::open(path)?;
-        if !file.metadata()?.is_file() {
+        // Asked before it is opened, which for a pipe lasts until somebody writes to it.
+        if !std::fs::metadata(path)?.is_file() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a file"));
         }
-        Self::new(file)
+        Self::new(File::open(path)?)
     }
 
     /// Takes a file that is open for reading.
@@ -284,6 +284,17 @@ mod tests {
         assert_eq!((&buffer, source.len(), source.is_empty()), (b"456", 10, false));
         let error = source.read_exact_at(8, &mut buffer).expect_err("only two bytes are there");
         assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+    }
+
+    #[test]
+    fn a_pipe_is_refused_and_not_waited_for() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("pipe");
+        let made = std::process::Command::new("mkfifo").arg(&path).status();
+        assert!(made.expect("mkfifo runs").success());
+        let (sender, refused) = std::sync::mpsc::channel();
+        std::thread::spawn(move || sender.send(FileSource::open(&path).is_err()));
+        assert_eq!(refused.recv_timeout(Duration::from_secs(10)), Ok(true));
     }
 
     #[test]
