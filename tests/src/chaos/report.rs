@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use slipway_proto::Timestamp;
 
-use super::checker::facts::{Facts, Span};
+use super::checker::facts::{Event, Facts, Span};
 use super::checker::{Class, Violation};
 use super::faults::{ANSWERS_AFTER, CRASHED, FROZEN};
 use super::history::{Ask, Entry, What};
@@ -176,7 +176,8 @@ fn recoveries(entries: &[Entry], facts: &Facts<'_>) -> Vec<String> {
         _ => None,
     });
     let ends = facts.accepted().filter_map(|(_, build)| {
-        let finished = build.events("finished").last().map(|event| event.time)?;
+        // A replay is another life.
+        let finished = build.events("finished").first().map(|event| event.time)?;
         between(build.accepted?, finished)
     });
     let longest = [
@@ -205,14 +206,15 @@ fn restarts(facts: &Facts<'_>, span: &Span<'_>) -> Vec<Duration> {
     let mut times = Vec::new();
     for build in facts.builds.values() {
         let started = build.events("started");
+        let outcomes = build.events("finished");
+        let retries = build.events("retrying");
         for pair in started.windows(2) {
+            let epoch = pair[0].number("epoch");
+            let of_this_attempt = |event: &Event<'_>| event.number("epoch") == epoch;
             let held = span.hits_worker(pair[0].text("worker"))
                 && pair[0].time <= span.begun
                 && pair[1].time > span.begun
-                && build
-                    .events("retrying")
-                    .iter()
-                    .all(|event| event.number("epoch") != pair[0].number("epoch"));
+                && !outcomes.iter().chain(&retries).any(|event| of_this_attempt(event));
             if held {
                 times.extend(between(span.begun, pair[1].time));
             }
