@@ -79,6 +79,35 @@ async fn a_worker_that_slept_past_its_lease_writes_no_tag() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_slept_over_a_write_does_not_write_again() {
+    let mut stack = Stack::start().await;
+    let registry = FaultyRegistry::before(&stack.registry.address, 1).await;
+    registry.add_rule(Rule {
+        method: Some("PUT"),
+        path_contains: "/manifests/1".to_owned(),
+        misbehaviour: Misbehaviour::LoseAnswerLater,
+        times: Some(1),
+        probability: 1.0,
+    });
+    let sleeper = stack.add_worker(worker("worker-1"));
+    let image = format!("{}/raced/tool:1", registry.address());
+    let build = stack.submit(&stack.tool("only", &image).await).await;
+    registry.held().await;
+    stack.workers[sleeper].signal("STOP");
+    stack.add_worker(worker("worker-2"));
+    let build = stack.finished(&build).await;
+    assert_eq!((&build["state"], &build["epoch"]), (&json!("succeeded"), &json!(2)), "{build}");
+    let writes = registry.writes().len();
+    registry.release();
+    stack.workers[sleeper].signal("CONT");
+    wait::until("the sleeper to find out", wait::SOON, || async {
+        stack.workers[sleeper].output().contains("lost a build").then_some(())
+    })
+    .await;
+    assert_eq!(registry.writes().len(), writes, "the sleeper tried no second time");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_worker_killed_between_claim_and_tag_leaves_a_tag_that_ends_right() {
     let mut stack = Stack::start().await;
     let victim = stack.add_worker(armed("worker-1", "tag.claimed=abort"));

@@ -107,7 +107,7 @@ impl FaultyRegistry {
         self.shared.traffic.seen()
     }
 
-    /// Waits until a body is held.
+    /// Waits until a body or an answer is held.
     pub async fn held(&self) {
         self.shared.gate.held().await;
     }

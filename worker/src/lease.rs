@@ -7,6 +7,7 @@
 //! this one still had in hand must be over by then.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Poll;
 use std::time::Duration;
 
 use async_nats::jetstream::{AckKind, Message};
@@ -58,6 +59,20 @@ impl Lease {
     }
 }
 
+/// Runs something step by step, each step only if it may be taken then; else it is dropped. What
+/// waits for the answer to a request, and would send another one, finds out here that it slept.
+pub(crate) async fn only_while<T>(
+    may_go_on: impl Fn() -> bool,
+    work: impl Future<Output = T>,
+) -> Option<T> {
+    let mut work = std::pin::pin!(work);
+    std::future::poll_fn(|context| match may_go_on() {
+        true => work.as_mut().poll(context).map(Some),
+        false => Poll::Ready(None),
+    })
+    .await
+}
+
 impl Drop for Lease {
     fn drop(&mut self) {
         self.keeper.abort();
@@ -97,4 +112,30 @@ async fn extend(message: Arc<Message>, confirmed: Arc<Mutex<Instant>>, lost: Can
 
 fn age(confirmed: &Mutex<Instant>) -> Duration {
     confirmed.lock().unwrap_or_else(PoisonError::into_inner).elapsed()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn no_step_is_taken_once_the_lease_is_over() {
+        let (held, steps) = (AtomicBool::new(true), AtomicU32::new(0));
+        let work = |last: u32| {
+            let (held, steps) = (&held, &steps);
+            async move {
+                for step in 0..4 {
+                    steps.fetch_add(1, Relaxed);
+                    held.store(step != last, Relaxed);
+                    tokio::task::yield_now().await;
+                }
+            }
+        };
+        assert_eq!(only_while(|| held.load(Relaxed), work(9)).await, Some(()));
+        assert_eq!(steps.swap(0, Relaxed), 4);
+        assert_eq!(only_while(|| held.load(Relaxed), work(1)).await, None);
+        assert_eq!(steps.load(Relaxed), 2);
+    }
 }

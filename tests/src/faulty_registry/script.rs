@@ -36,6 +36,8 @@ pub enum Misbehaviour {
     ResetMidBody,
     /// Does it, and closes the connection without an answer.
     LoseAnswer,
+    /// Writes a manifest, and closes the connection without an answer when it is released.
+    LoseAnswerLater,
     /// Does it, and answers with a digest of something else. The body of a manifest or blob that
     /// is read has a wrong byte instead, under its right digest.
     WrongDigest,

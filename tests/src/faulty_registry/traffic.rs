@@ -206,6 +206,12 @@ impl Gate {
         self.open.send_replace(true);
     }
 
+    /// Waits until the gate is open.
+    pub(super) async fn opened(&self) {
+        self.holding.send_replace(true);
+        self.open.subscribe().wait_for(|open| *open).await.expect("the gate stands");
+    }
+
     /// Passes on so many bytes, and the rest when the gate is open.
     pub(super) fn hold<E: Send + 'static, S>(
         &self,

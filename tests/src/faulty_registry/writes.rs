@@ -160,6 +160,10 @@ impl Shared {
         }
         self.writes.record(write);
         drop(in_turn);
+        if let Some(Misbehaviour::LoseAnswerLater) = fault {
+            self.gate.opened().await;
+            return Err(closed());
+        }
         falsify(&parts.method, response?, fault.as_ref()).await
     }
 }

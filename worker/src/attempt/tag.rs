@@ -19,10 +19,11 @@ use slipway_queue::{RecordError, failpoint, is_off};
 use super::{Attempt, Attempts, End};
 use crate::assemble::Assembled;
 use crate::failure::StageError;
+use crate::lease::only_while;
 use crate::pipeline::Pipeline;
 
-/// How long one write of a tag may take. Nothing else interrupts it, and a registry that takes
-/// longer has not understood it.
+/// How long one write of a tag may take. But for the end of the lease nothing else interrupts it, and
+/// a registry that takes longer has not understood it.
 const WRITTEN_WITHIN: Duration = Duration::from_secs(30);
 
 /// How often a tag is repaired in a row before it is left to the writers that keep overtaking.
@@ -115,8 +116,11 @@ impl Attempt {
     ) -> Result<(), End> {
         let writer = self.signature();
         let put = tagger.tag(&self.request, reference, image, &writer);
+        // A worker that slept over a broken connection would write again.
+        let put = only_while(|| self.lease.holds(), put);
         match tokio::time::timeout(WRITTEN_WITHIN, put).await {
-            Ok(written) => written.map_err(End::Failed),
+            Ok(Some(written)) => written.map_err(End::Failed),
+            Ok(None) => Err(End::Lost),
             Err(_elapsed) => {
                 let message = format!("the registry did not take the tag {reference} in time");
                 let failure = Failure::new(Reason::PushImageFailed, message);
