@@ -2,7 +2,7 @@
 
 //! What this worker remembers of layers: what they came to, and which repositories hold them.
 //!
-//! Three kinds of records. One says what a layer came to, by what it is made of and by its diff id,
+//! Three kinds of records. One says what a layer came to, by what it is made of and by its archive,
 //! so that an unchanged layer is neither read nor compressed again; and, as a hint alone, by what
 //! the artifact's directory says of it. The second says which
 //! repositories of a registry hold a blob, so that it can be mounted from there. The third, for
@@ -63,6 +63,8 @@ struct Shelves {
 /// What a layer came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LayerRecord {
+    /// The key of the same record by the tar archive alone.
+    pub archive: Digest,
     /// The digest of the tar archive.
     pub diff_id: Digest,
     /// The digest of the stored bytes.
@@ -312,7 +314,7 @@ mod tests {
         let (blob, here) = (Digest::of(b"blob"), repository("r.example/a", None));
         one.remember(&here, blob);
         assert_eq!(other.repositories(&here, blob), ["a"]);
-        let record = LayerRecord { diff_id: blob, digest: blob, size: 7 };
+        let record = LayerRecord { archive: blob, diff_id: blob, digest: blob, size: 7 };
         other.remember_layer(blob, record);
         assert_eq!(one.layer(blob), Some(record));
         other.forget_layer(blob);

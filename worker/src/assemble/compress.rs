@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! Takes the bytes of a tar archive and makes the stored bytes of a layer of them, or only its
-//! diff id.
+//! Takes the bytes of a tar archive and makes the stored bytes of a layer of them, or only digests
+//! of the archive.
 //!
 //! Whoever walks over the files of a layer speaks to a [`TarSink`]; behind it is one of the
 //! formats that a request can ask for, or nothing but a digest.
@@ -26,15 +26,24 @@ use crate::pulse::Pulse;
 use intake::Intake;
 pub(super) use intake::read_up_to;
 
-/// Whether and where the diff id is computed while a layer is written.
+/// Whether and where an archive is digested while it passes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum DiffId {
-    /// Not at all: it is known.
-    Known,
+pub enum Digesting {
+    /// Not at all: its digests are known.
+    No,
     /// On the thread that writes: for what is small.
-    Here,
-    /// On a second thread, so that two digests take the time of one.
-    Elsewhere,
+    Here(Digests),
+    /// On a second thread, so that this one can compute those of the stored bytes.
+    Elsewhere(Digests),
+}
+
+/// Which digests of an archive are computed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Digests {
+    /// The fingerprint alone, by which an archive is known again.
+    Fingerprint,
+    /// The fingerprint, and the diff id that an image needs.
+    All,
 }
 
 /// Takes a tar archive, part by part.
@@ -71,9 +80,12 @@ pub trait TarSink {
 /// What went through a sink.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Passed {
-    /// The digest of the tar archive, unless it was known.
+    /// The digest of the tar archive, if it was computed.
     pub diff_id: Option<Digest>,
-    /// Its CRC-32: two walks over one artifact must agree.
+    /// Another digest of it, BLAKE3, if it was computed. It takes a third of the diff id's time, and
+    /// other units of a processor.
+    pub fingerprint: Option<blake3::Hash>,
+    /// Its CRC-32, with which a gzip member ends.
     pub crc32: u32,
     /// Its number of bytes.
     pub length: u64,
@@ -112,10 +124,10 @@ impl LayerWriter {
         compression: Compression,
         artifact: &Arc<FileSource>,
         scratch: &Path,
-        diff_id: DiffId,
+        digesting: Digesting,
         pulse: &Pulse,
     ) -> io::Result<Self> {
-        let intake = Intake::new(artifact, diff_id, pulse);
+        let intake = Intake::new(artifact, digesting, pulse);
         Ok(match compression {
             Compression::Gzip => Self::Gzip(Box::new(gzip::GzipWriter::new(intake, scratch)?)),
             Compression::Zstd => Self::Zstd(Box::new(zstd::ZstdWriter::new(intake, scratch)?)),
@@ -146,14 +158,14 @@ impl LayerWriter {
     }
 }
 
-/// Keeps nothing of an archive but its diff id.
-pub struct DiffOnly(Intake);
+/// Keeps nothing of an archive but its digests.
+pub struct DigestOnly(Intake);
 
-impl DiffOnly {
+impl DigestOnly {
     /// Starts an archive.
     #[must_use]
-    pub fn new(artifact: &Arc<FileSource>, diff_id: DiffId, pulse: &Pulse) -> Self {
-        Self(Intake::new(artifact, diff_id, pulse))
+    pub fn new(artifact: &Arc<FileSource>, digesting: Digesting, pulse: &Pulse) -> Self {
+        Self(Intake::new(artifact, digesting, pulse))
     }
 
     /// Ends it.
@@ -166,7 +178,7 @@ impl DiffOnly {
     }
 }
 
-impl TarSink for DiffOnly {
+impl TarSink for DigestOnly {
     fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.0.take(bytes)
     }

@@ -3,11 +3,12 @@
 //! The keys under which it is remembered what a layer came to.
 //!
 //! By its part of the artifact: everything that the layer is a function of, so that nothing of the
-//! artifact's content need be read to know it again. By its diff id: for a layer whose files are
-//! the same in another artifact. Both are cryptographic digests, since people choose what goes in.
+//! artifact's content need be read to know it again. By its archive's fingerprint: for a layer whose
+//! files are the same in another artifact. Both are cryptographic digests, since people choose what
+//! goes in.
 //!
 //! By its outline: what the artifact's directory says of its files, whose checksums anybody can
-//! forge. A record under such a key is only a hint that it is worth while to compute the diff id
+//! forge. A record under such a key is only a hint that it is worth while to compute the fingerprint
 //! alone.
 
 use slipway_proto::Digest;
@@ -84,10 +85,10 @@ fn nodes(
     }
 }
 
-/// Returns the key of a tar archive as a layer.
+/// Returns the key of a tar archive as a layer, by its fingerprint.
 #[must_use]
-pub fn content(diff_id: Digest, compression: Compression) -> Digest {
-    let mut key = start("layer by diff id", compression);
-    key.field(diff_id.as_bytes());
+pub fn archive(fingerprint: blake3::Hash, compression: Compression) -> Digest {
+    let mut key = start("layer by archive", compression);
+    key.field(fingerprint.as_bytes());
     key.finish()
 }

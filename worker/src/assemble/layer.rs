@@ -4,8 +4,8 @@
 //!
 //! First by its part of the artifact: then nothing is read. Else the archive has to be walked over.
 //! One walk makes the layer. But where the artifact's directory describes a layer that was made
-//! before, a first walk computes only the diff id, at a twentieth of what compressing takes, and the
-//! layer is made in a second one only if it is another after all. What was found is made when
+//! before, a first walk computes only the archive's fingerprint, a third of one digest instead of
+//! two, and the layer is made in a second one only if it is another after all. What was found is made when
 //! somebody asks for its bytes: a registry may not have it any more.
 
 use std::path::PathBuf;
@@ -15,7 +15,7 @@ use slipway_artifact::FileSource;
 use slipway_proto::Digest;
 use slipway_proto::request::Compression;
 
-use super::compress::{Compressed, DiffId, DiffOnly, LayerWriter};
+use super::compress::{Compressed, DigestOnly, Digesting, Digests, LayerWriter, Passed};
 use super::content::Content;
 use super::layout::{Data, Node, PlannedLayer};
 use super::walk::{seems_compressed, walk};
@@ -145,7 +145,7 @@ impl Source {
             State::Made(content) => return Ok(Arc::clone(content)),
             State::Planned(planned) => planned,
         };
-        let made = write(planned, &self.material, &self.workshop, DiffId::Known)?;
+        let made = write(planned, &self.material, &self.workshop, Digesting::No)?;
         if (made.digest, made.size) != (self.record.digest, self.record.size) {
             for key in self.keys {
                 self.workshop.known.forget_layer(key);
@@ -199,18 +199,15 @@ impl Unknown {
     /// Returns whether it keeps two threads busy from its beginning to its end, with two digests or
     /// with deflating.
     pub(super) fn takes_two_threads(&self, material: &Material) -> bool {
-        !self.is_familiar
-            && self.diff_id() == DiffId::Elsewhere
-            && material.compression != Compression::Zstd
+        !self.is_familiar && self.is_large() && material.compression != Compression::Zstd
     }
 
-    fn diff_id(&self) -> DiffId {
-        if self.weight.length < SMALL { DiffId::Here } else { DiffId::Elsewhere }
+    fn is_large(&self) -> bool {
+        self.weight.length >= SMALL
     }
 
-    fn takes_one_walk(&self, material: &Material) -> bool {
-        // Of a plain archive, the diff id is the digest: a second walk could save nothing.
-        !self.is_familiar || material.compression == Compression::None
+    fn digesting(&self, digests: Digests) -> Digesting {
+        if self.is_large() { Digesting::Elsewhere(digests) } else { Digesting::Here(digests) }
     }
 }
 
@@ -223,7 +220,7 @@ pub(super) fn find(
     let part = key::part(&planned, material.digest, material.compression, workshop.epoch);
     match workshop.known.layer(part) {
         Some(record) => {
-            let keys = [part, key::content(record.diff_id, material.compression)];
+            let keys = [part, record.archive];
             let title = planned.title.clone();
             let state = State::Planned(planned);
             Ok(layer(title, material, workshop, record, keys, state, Vec::new()))
@@ -243,40 +240,37 @@ pub(super) fn make(
     material: &Material,
     workshop: &Workshop,
 ) -> Result<Layer, AssembleError> {
-    let (diff_id, one_walk) = (unknown.diff_id(), unknown.takes_one_walk(material));
+    let digesting = unknown.digesting(Digests::All);
+    let first_look = unknown.is_familiar.then(|| unknown.digesting(Digests::Fingerprint));
     let Unknown { planned, part, outline, is_familiar, .. } = unknown;
     let title = planned.title.clone();
-    let (made, diff_id) = if one_walk {
-        let made = write(&planned, material, workshop, diff_id)?;
-        let diff_id = made.passed.diff_id.expect("it was asked for");
-        (made, diff_id)
-    } else {
-        let mut sink = DiffOnly::new(&material.artifact, diff_id, &workshop.pulse);
+    if let Some(digesting) = first_look {
+        let mut sink = DigestOnly::new(&material.artifact, digesting, &workshop.pulse);
         walk(&planned, &material.artifact, workshop.epoch, &mut sink)?;
         let passed = sink.finish().map_err(AssembleError::disk("digest a layer"))?;
-        let diff_id = passed.diff_id.expect("it was asked for");
-        let content = key::content(diff_id, material.compression);
-        if let Some(record) = workshop.known.layer(content).filter(|r| r.diff_id == diff_id) {
-            let (keys, state) = ([part, content], State::Planned(planned));
+        let archive = archive(&passed, material);
+        if let Some(record) = workshop.known.layer(archive).filter(|r| r.archive == archive) {
+            let (keys, state) = ([part, archive], State::Planned(planned));
             return Ok(layer(title, material, workshop, record, keys, state, vec![part]));
         }
-        let made = write(&planned, material, workshop, DiffId::Known)?;
-        if (made.passed.crc32, made.passed.length) != (passed.crc32, passed.length) {
-            let source = std::io::Error::other("the artifact changed while it was read");
-            return Err(AssembleError::Disk { what: "read the artifact twice", source });
-        }
-        (made, diff_id)
-    };
-    let content = key::content(diff_id, material.compression);
-    let record = LayerRecord { diff_id, digest: made.digest, size: made.size };
-    let (keys, state) = ([part, content], State::Made(Arc::new(made.content)));
-    let is_known = workshop.known.layer(content) == Some(record);
+    }
+    let made = write(&planned, material, workshop, digesting)?;
+    let archive = archive(&made.passed, material);
+    let diff_id = made.passed.diff_id.expect("it was asked for");
+    let record = LayerRecord { archive, diff_id, digest: made.digest, size: made.size };
+    let (keys, state) = ([part, archive], State::Made(Arc::new(made.content)));
+    let is_known = workshop.known.layer(archive) == Some(record);
     let mut unrecorded = vec![part];
-    unrecorded.extend((!is_known).then_some(content));
+    unrecorded.extend((!is_known).then_some(archive));
     unrecorded.extend(outline.filter(|_| !is_familiar));
     let mut layer = layer(title, material, workshop, record, keys, state, unrecorded);
     layer.is_known = is_known;
     Ok(layer)
+}
+
+fn archive(passed: &Passed, material: &Material) -> Digest {
+    let fingerprint = passed.fingerprint.expect("it was asked for");
+    key::archive(fingerprint, material.compression)
 }
 
 fn layer(
@@ -330,17 +324,17 @@ fn write(
     planned: &PlannedLayer,
     material: &Material,
     workshop: &Workshop,
-    diff_id: DiffId,
+    digesting: Digesting,
 ) -> Result<Compressed, AssembleError> {
     let disk = || AssembleError::disk("write a layer to the scratch directory");
-    let diff_id = match material.compression {
+    let digesting = match material.compression {
         // Its digest is its diff id, so that somebody has to compute it.
-        Compression::None => DiffId::Here,
-        _ => diff_id,
+        Compression::None => Digesting::Here(Digests::All),
+        _ => digesting,
     };
     let (artifact, scratch) = (&material.artifact, &workshop.scratch);
     let mut writer =
-        LayerWriter::new(material.compression, artifact, scratch, diff_id, &workshop.pulse)
+        LayerWriter::new(material.compression, artifact, scratch, digesting, &workshop.pulse)
             .map_err(disk())?;
     walk(planned, artifact, workshop.epoch, writer.sink())?;
     writer.finish().map_err(disk())

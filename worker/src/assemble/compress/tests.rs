@@ -44,16 +44,19 @@ fn pass(sink: &mut dyn TarSink, parts: &[Part], bytes: &[u8], split: usize) -> V
     expected
 }
 
+const HERE: Digesting = Digesting::Here(Digests::All);
+const ELSEWHERE: Digesting = Digesting::Elsewhere(Digests::All);
+
 fn write(
     compression: Compression,
-    diff_id: DiffId,
+    digesting: Digesting,
     parts: &[Part],
     bytes: &[u8],
     split: usize,
 ) -> (Compressed, Vec<u8>) {
     let (directory, source) = artifact(bytes);
     let pulse = Pulse::default();
-    let mut writer = LayerWriter::new(compression, &source, directory.path(), diff_id, &pulse)
+    let mut writer = LayerWriter::new(compression, &source, directory.path(), digesting, &pulse)
         .expect("it starts");
     let expected = pass(writer.sink(), parts, bytes, split);
     (writer.finish().expect("it finishes"), expected)
@@ -111,13 +114,14 @@ proptest! {
         from in 0u64..1_000_000,
     ) {
         let bytes: Vec<u8> = (0..300_000u32).flat_map(|n| n.to_le_bytes()).take(300_000).collect();
-        let (made, expected) = write(compression, DiffId::Here, &parts, &bytes, split);
+        let (made, expected) = write(compression, HERE, &parts, &bytes, split);
         let stored = bytes_from(&made, 0);
         prop_assert_eq!(stored.len() as u64, made.size);
         prop_assert_eq!(made.content.size(), made.size);
         prop_assert_eq!(Digest::of(&stored), made.digest);
         let passed = Passed {
             diff_id: Some(Digest::of(&expected)),
+            fingerprint: Some(blake3::hash(&expected)),
             crc32: crc32fast::hash(&expected),
             length: expected.len() as u64,
         };
@@ -125,16 +129,22 @@ proptest! {
         prop_assert!(unpack(compression, &stored) == expected);
         let start = usize::try_from(from).expect("small").min(stored.len());
         prop_assert!(bytes_from(&made, from) == stored[start..], "from {}", from);
-        let (again, _) = write(compression, DiffId::Elsewhere, &parts, &bytes, 4096);
+        let (again, _) = write(compression, ELSEWHERE, &parts, &bytes, 4096);
         prop_assert_eq!((again.digest, again.passed), (made.digest, passed));
         if compression != Compression::None {
-            let (third, _) = write(compression, DiffId::Known, &parts, &bytes, 1000);
-            let unknown = Passed { diff_id: None, ..passed };
+            let (third, _) = write(compression, Digesting::No, &parts, &bytes, 1000);
+            let unknown = Passed { diff_id: None, fingerprint: None, ..passed };
             prop_assert_eq!((third.digest, third.passed), (made.digest, unknown));
         }
         let (_directory, source) = artifact(&bytes);
-        for diff_id in [DiffId::Here, DiffId::Elsewhere] {
-            let mut thin = DiffOnly::new(&source, diff_id, &Pulse::default());
+        let short = Passed { diff_id: None, ..passed };
+        for (digesting, passed) in [
+            (HERE, passed),
+            (ELSEWHERE, passed),
+            (Digesting::Here(Digests::Fingerprint), short),
+            (Digesting::Elsewhere(Digests::Fingerprint), short),
+        ] {
+            let mut thin = DigestOnly::new(&source, digesting, &Pulse::default());
             pass(&mut thin, &parts, &bytes, split);
             prop_assert_eq!(thin.finish().expect("it finishes"), passed);
         }
@@ -149,7 +159,7 @@ fn layers_have_the_digests_they_always_had() {
     let text: Vec<u8> = (0..500_000u32).flat_map(|n| (n / 9).to_string().into_bytes()).collect();
     let parts = [Part::Bytes(text.clone()), Part::Range(99, 900_000), Part::Reader(text)];
     let digests = Compression::ALL.map(|(compression, name)| {
-        let (made, _) = write(compression, DiffId::Here, &parts, &bytes, 4096);
+        let (made, _) = write(compression, HERE, &parts, &bytes, 4096);
         format!("{name} {} {}", made.digest.hex(), made.size)
     });
     let expected = [
@@ -167,7 +177,7 @@ async fn a_stream_from_anywhere_is_the_rest_in_large_chunks() {
     let bytes: Vec<u8> = (0..400_000u32).flat_map(|n| n.to_le_bytes()).collect();
     let parts =
         [Part::Bytes(vec![1; 100]), Part::Range(10, 1_500_000), Part::Bytes(vec![2; 400_000])];
-    let (made, _) = write(Compression::Gzip, DiffId::Here, &parts, &bytes, 1000);
+    let (made, _) = write(Compression::Gzip, HERE, &parts, &bytes, 1000);
     let stored = bytes_from(&made, 0);
     let content = Arc::new(made.content);
     // Before and behind the start of a block, in its header, at the end and behind it.
@@ -186,9 +196,9 @@ fn a_build_that_is_over_stops_whatever_is_written() {
     let (directory, source) = artifact(&bytes);
     for (compression, _) in Compression::ALL {
         let pulse = Pulse::default();
-        let diff_id = DiffId::Elsewhere;
-        let mut writer = LayerWriter::new(compression, &source, directory.path(), diff_id, &pulse)
-            .expect("it starts");
+        let mut writer =
+            LayerWriter::new(compression, &source, directory.path(), ELSEWHERE, &pulse)
+                .expect("it starts");
         writer.sink().range(0, 1000).expect("it goes on");
         pulse.stop();
         assert!(writer.sink().range(0, 1000).is_err());

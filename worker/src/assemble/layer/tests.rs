@@ -241,16 +241,16 @@ fn whatever_the_compression_the_layers_unpack_to_the_same() {
 }
 
 #[test]
-fn one_walk_or_two_make_the_same_layer() {
+fn one_thread_or_two_make_the_same_layer() {
     let fixture = Fixture::new();
     let bytes = archive(&[("lib/a.jar", &nested(3_000_000)), ("Main.class", &class(2_000_000))]);
     for compression in [Compression::Gzip, Compression::Zstd] {
         let material = fixture.material(&bytes, compression);
         let made = fixture.layers(&material).expect("they are made");
         for (planned, made) in plan(&material.artifact).iter().zip(made) {
-            for diff_id in [DiffId::Here, DiffId::Elsewhere] {
-                let written =
-                    write(planned, &material, &fixture.workshop, diff_id).expect("it is written");
+            for digesting in [Digesting::Here(Digests::All), Digesting::Elsewhere(Digests::All)] {
+                let written = write(planned, &material, &fixture.workshop, digesting);
+                let written = written.expect("it is written");
                 assert_eq!((written.digest, written.size), (made.digest, made.size));
                 assert_eq!(written.passed.diff_id, Some(made.diff_id));
             }
@@ -265,8 +265,9 @@ async fn a_record_that_lies_is_noticed_and_forgotten() {
     let material = fixture.material(&bytes, Compression::Gzip);
     let [truth, _] =
         <[Arc<Layer>; 2]>::try_from(fixture.layers(&material).expect("made")).expect("two");
+    let [_, archive] = truth.source.keys;
     let (diff_id, size) = (truth.diff_id, truth.size);
-    let lie = LayerRecord { diff_id, digest: Digest::of(b"something else"), size };
+    let lie = LayerRecord { archive, diff_id, digest: Digest::of(b"something else"), size };
     for key in truth.source.keys {
         fixture.workshop.known.remember_layer(key, lie);
     }
