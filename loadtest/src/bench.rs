@@ -10,6 +10,7 @@
 pub mod image;
 pub mod inputs;
 pub mod machine;
+pub mod memory;
 pub mod queue;
 pub mod report;
 pub mod row;
