@@ -7,9 +7,8 @@
 //! built through the queue.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
-use slipway_artifact::{FileSource, InspectError, Source as _};
+use slipway_artifact::{InspectError, Source as _};
 use slipway_proto::api::BuildView;
 use slipway_proto::environment::{Catalogue, CatalogueError};
 use slipway_proto::outcome::Image;
@@ -18,7 +17,8 @@ use slipway_proto::{
     ArtifactFacts, Build, BuildId, BuildRequest, Change, Digest, Failure, FieldError, ProjectName,
     Submission, Timestamp, WorkerId,
 };
-use slipway_worker::local;
+use slipway_worker::failure::StageError;
+use slipway_worker::local::{self, Artifact};
 use slipway_worker::pipeline::{Pipeline, PipelineError};
 
 use crate::args::{BuildArgs, LocalArgs, Target};
@@ -75,6 +75,14 @@ pub enum LocalError {
     /// The cache directory or the credentials cannot be used.
     #[error(transparent)]
     Pipeline(#[from] PipelineError),
+    /// The artifact cannot be read to its end.
+    #[error("cannot read {}: {failure}", path.display())]
+    Digest {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        failure: Failure,
+    },
     /// `SOURCE_DATE_EPOCH` is not a time.
     #[error("SOURCE_DATE_EPOCH is not a number of seconds")]
     SourceDateEpoch,
@@ -87,6 +95,7 @@ impl LocalError {
         match self {
             Self::Inspect { .. } | Self::Refused(_) => 1,
             Self::Read { .. }
+            | Self::Digest { .. }
             | Self::ReadCatalogue { .. }
             | Self::Catalogue { .. }
             | Self::NoHome
@@ -111,16 +120,17 @@ pub(crate) async fn build(
     let file = args.file.clone();
     let filename = args.request.filename(&file);
     let cache_dir = config.cache_dir.clone();
-    // At the same time: the one digests the artifact, the other reads certificate authorities.
+    // At the same time: the one reads the artifact's directory, the other certificate authorities.
     let inspecting = tokio::task::spawn_blocking(move || inspect(&file, &filename, &cache_dir));
     let pipeline = Pipeline::new(&config);
-    let (artifact, digest, uploaded) = inspecting.await.unwrap_or_else(|panic| {
+    let (artifact, uploaded) = inspecting.await.unwrap_or_else(|panic| {
         Err(LocalError::Read { path: args.file.clone(), source: std::io::Error::other(panic) })
     })?;
     let pipeline = pipeline?;
-    let submission = Submission::read(&args.request.document(digest, &args.file));
-    let submitted = submission.digest();
-    let request = submission
+    let submission = |digest| Submission::read(&args.request.document(digest, &args.file));
+    // Nothing of a request depends on what the digest is: it is found out while the image is made.
+    let some_digest = artifact.digest.now().unwrap_or_else(|| Digest::of(b""));
+    let mut request = submission(some_digest)
         .accept(BuildId::fresh(), project.clone(), Some(&uploaded), &catalogue)
         .map_err(LocalError::Refused)?;
     let target = match &args.to {
@@ -131,7 +141,12 @@ pub(crate) async fn build(
     let accepted = Timestamp::now();
     let log = |line: &str| output.log(line.trim_end_matches('\n'));
     let built = Box::pin(local::build_local(&pipeline, &request, &artifact, target, log)).await;
-    Ok(view(request, submitted, accepted, built))
+    let digest = artifact.digest.wait().await.map_err(|error| {
+        let StageError { failure, .. } = error;
+        LocalError::Digest { path: args.file.clone(), failure }
+    })?;
+    request.artifact.digest = digest;
+    Ok(view(request, submission(digest).digest(), accepted, built))
 }
 
 /// Returns the build as it looks at its end.
@@ -160,16 +175,16 @@ fn view(
     BuildView::from(&build)
 }
 
-/// The artifact, open, with its digest and what a dispatcher would know of it.
-type Inspected = (Arc<FileSource>, Digest, Uploaded);
+/// The artifact, open, and what a dispatcher would know of it.
+type Inspected = (Artifact, Uploaded);
 
 fn inspect(path: &Path, filename: &str, cache_dir: &Path) -> Result<Inspected, LocalError> {
     let read = |source| LocalError::Read { path: path.to_owned(), source };
-    let (source, digest) = local::open_artifact(path, cache_dir).map_err(read)?;
-    let size_bytes = source.len();
-    let facts: ArtifactFacts = slipway_artifact::inspect(&source, filename)
+    let artifact = Artifact::open(path, cache_dir).map_err(read)?;
+    let size_bytes = artifact.file.len();
+    let facts: ArtifactFacts = slipway_artifact::inspect(&*artifact.file, filename)
         .map_err(|source| LocalError::Inspect { path: path.to_owned(), source })?;
-    Ok((Arc::new(source), digest, Uploaded { size_bytes, filename: filename.to_owned(), facts }))
+    Ok((artifact, Uploaded { size_bytes, filename: filename.to_owned(), facts }))
 }
 
 fn catalogue(file: Option<&Path>) -> Result<Catalogue, LocalError> {

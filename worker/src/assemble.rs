@@ -130,8 +130,16 @@ pub struct Parts {
     start: Start,
 }
 
-/// Makes the layers of an artifact, each of which is passed on as soon as it is there, in any
-/// order. Blocks: it reads what it does not know of the artifact.
+/// Follows how the layers of an image are made.
+pub trait Progress: Sync {
+    /// A layer is there. They come in any order.
+    fn made(&self, layer: &Arc<Layer>);
+
+    /// What is left to make leaves a processor to others. Comes once, unless making fails before.
+    fn leaves_a_processor(&self);
+}
+
+/// Makes the layers of an artifact. Without the artifact's digest none is known by it. Blocks: it reads what it does not know of the artifact.
 ///
 /// # Errors
 ///
@@ -139,32 +147,31 @@ pub struct Parts {
 pub fn make_parts(
     request: &BuildRequest,
     artifact: &Arc<FileSource>,
+    digest: Option<Digest>,
     workshop: &Workshop,
-    ready: &(dyn Fn(&Arc<Layer>) + Sync),
+    progress: &dyn Progress,
 ) -> Result<Parts, AssembleError> {
     let plan = layout::plan(request, artifact)?;
-    let material = Material {
-        artifact: Arc::clone(artifact),
-        digest: request.artifact.digest,
-        compression: request.compression,
-    };
-    let layers = make_layers(plan.layers, &material, workshop, ready)?;
+    let material =
+        Material { artifact: Arc::clone(artifact), digest, compression: request.compression };
+    let layers = make_layers(plan.layers, &material, workshop, progress)?;
     Ok(Parts { layers, start: plan.start })
 }
 
-/// Puts the layers of an artifact on a base.
+/// Puts the layers of an artifact on a base. `digest` is the artifact's.
 ///
 /// # Errors
 ///
 /// When the base's config does not allow it.
 pub fn put_together(
     request: &BuildRequest,
+    digest: Digest,
     base: Option<Arc<ResolvedBase>>,
     parts: Parts,
     epoch: i64,
 ) -> Result<Assembled, AssembleError> {
     let Parts { layers, start } = parts;
-    let config = config::image_config(request, &start, base.as_deref(), &layers, epoch)?;
+    let config = config::image_config(request, digest, &start, base.as_deref(), &layers, epoch)?;
     let config_digest = Digest::of(&config);
     let manifest =
         manifest::image_manifest(request, base.as_deref(), &layers, config_digest, config.len());
@@ -182,11 +189,11 @@ fn make_layers(
     planned: Vec<PlannedLayer>,
     material: &Material,
     workshop: &Workshop,
-    ready: &(dyn Fn(&Arc<Layer>) + Sync),
+    progress: &dyn Progress,
 ) -> Result<Vec<Arc<Layer>>, AssembleError> {
     let pass_on = |layer| {
         let layer = Arc::new(layer);
-        ready(&layer);
+        progress.made(&layer);
         layer
     };
     let mut layers = Vec::new();
@@ -212,6 +219,7 @@ fn make_layers(
         }
     }
     if layers.iter().all(|(_, layer)| layer.is_ok()) {
+        progress.leaves_a_processor();
         layers.extend(make_in_parallel(together, &make));
     }
     // The first mistake in the order of layers, whichever was met first.

@@ -209,6 +209,7 @@ fn holder_key(repository: &Repository, digest: Digest) -> Digest {
 
 /// Makes the key of a record: a digest of fields, each behind its length, so that no two lists of
 /// fields run together.
+#[derive(Debug, Clone)]
 pub(crate) struct Key(Sha256);
 
 impl Key {

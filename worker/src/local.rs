@@ -10,11 +10,12 @@ use std::time::Duration;
 use slipway_artifact::{FileSource, source};
 use slipway_proto::outcome::{Image, Transfer};
 use slipway_proto::{BuildRequest, Digest, Failure, Reason, Stage};
+use tokio::sync::oneshot;
 
 use crate::export;
 use crate::failure::StageError;
 use crate::known::Known;
-use crate::pipeline::{Input, Observer, Pipeline, Stages, Verified, outcome};
+use crate::pipeline::{ArtifactDigest, Input, Observer, Pipeline, Stages, Verified, outcome};
 use crate::pulse::Pulse;
 use crate::push::Pushed;
 
@@ -44,30 +45,65 @@ impl<F: Fn(&str) + Send + Sync> Observer for Lines<F> {
     }
 }
 
-/// Opens an artifact and returns it with its digest: what is read from it has that digest as long
-/// as it is untouched. Digested is what was not before, or was touched since, by what the file
-/// system says of the file; the cache directory holds what it said. Blocks.
-///
-/// # Errors
-///
-/// When the file cannot be read, or is not a regular file.
-pub fn open_artifact(path: &Path, cache_dir: &Path) -> io::Result<(FileSource, Digest)> {
-    let file = FileSource::open(path)?;
-    // Without a place to remember it every file is digested. What else needs the place says why
-    // there is none.
-    let known = Known::open(cache_dir).ok().filter(|_| file.is_settled());
-    if let Some(digest) = known.as_ref().and_then(|known| known.file(file.stamp())) {
-        return Ok((file, digest));
+/// A file of this machine that an image is made from.
+#[derive(Clone)]
+pub struct Artifact {
+    /// Its bytes.
+    pub file: Arc<FileSource>,
+    /// Their digest, as long as the file is untouched.
+    pub digest: ArtifactDigest,
+}
+
+impl Artifact {
+    /// Opens a file. Digested is what was not before, or was touched since, by what the file system
+    /// says of the file; the cache directory holds what it said. That is done while the image is
+    /// made. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be read, or is not a regular file.
+    pub fn open(path: &Path, cache_dir: &Path) -> io::Result<Self> {
+        let file = Arc::new(FileSource::open(path)?);
+        // Without a place to remember it every file is digested. What else needs the place says
+        // why there is none.
+        let known = Known::open(cache_dir).ok().filter(|_| file.is_settled());
+        if let Some(digest) = known.as_ref().and_then(|known| known.file(file.stamp())) {
+            return Ok(Self { file, digest: ArtifactDigest::Said(digest) });
+        }
+        let read = Arc::clone(&file);
+        let digest = ArtifactDigest::by(async move {
+            let (found, digest) = oneshot::channel();
+            tokio::task::spawn_blocking(move || {
+                let digest = find_digest(&read, known, &found);
+                // Whoever wanted it may be gone.
+                let _gone = found.send(digest);
+            });
+            let found = digest.await.unwrap_or_else(|gone| Err(io::Error::other(gone)));
+            found.map_err(|error| unreadable(&error))
+        });
+        Ok(Self { file, digest })
     }
-    let digest = source::digest(&file, &|| Ok(()))?;
+}
+
+/// Digests a file, for as long as somebody waits for that, and remembers it.
+fn find_digest(
+    file: &FileSource,
+    known: Option<Known>,
+    waiting: &oneshot::Sender<io::Result<Digest>>,
+) -> io::Result<Digest> {
+    let goes_on = || {
+        let gone = || io::Error::other("nobody waits for the digest");
+        if waiting.is_closed() { Err(gone()) } else { Ok(()) }
+    };
+    let digest = source::digest(file, &goes_on)?;
     if let Some(known) = known.filter(|_| file.is_untouched().unwrap_or_default()) {
         known.remember_file(file.stamp(), digest);
     }
-    Ok((file, digest))
+    Ok(digest)
 }
 
-/// Builds an image in this process, without a server or a queue. `artifact` had the digest that the
-/// request names since it was opened.
+/// Builds an image in this process, without a server or a queue. The artifact is that one, whatever
+/// digest the request names.
 ///
 /// # Errors
 ///
@@ -75,7 +111,7 @@ pub fn open_artifact(path: &Path, cache_dir: &Path) -> io::Result<(FileSource, D
 pub async fn build_local(
     pipeline: &Pipeline,
     request: &BuildRequest,
-    artifact: &Arc<FileSource>,
+    artifact: &Artifact,
     target: Target,
     log: impl Fn(&str) + Send + Sync,
 ) -> Result<Image, Failure> {
@@ -100,16 +136,20 @@ pub async fn build_local(
 async fn try_local(
     pipeline: &Pipeline,
     request: &Arc<BuildRequest>,
-    artifact: &Arc<FileSource>,
+    artifact: &Artifact,
     target: &Target,
     observer: &dyn Observer,
 ) -> Result<Image, StageError> {
     let mut stages = Stages::default();
     stages.enter(Stage::Fetch, observer);
-    // Looked at once all of it was read.
-    let read = Arc::clone(artifact);
-    let verified = Verified::by(async move { is_untouched(&read) });
-    let input = Input { request, artifact: Arc::clone(artifact), verified: &verified, observer };
+    let Artifact { file, digest } = artifact.clone();
+    let read = artifact.clone();
+    let verified = Verified::by(async move {
+        // Looked at once all of it was read.
+        read.digest.wait().await?;
+        is_untouched(&read.file)
+    });
+    let input = Input { request, artifact: file, digest: &digest, verified: &verified, observer };
     let (image, pushed) = match target {
         Target::Registry => {
             let (image, pushed) = pipeline.publish(&input, &mut stages).await?;
@@ -138,12 +178,19 @@ async fn try_local(
 
 /// Says whether a file still is what it was when it was opened and digested.
 fn is_untouched(artifact: &FileSource) -> Result<(), StageError> {
-    let message = match artifact.is_untouched() {
-        Ok(true) => return Ok(()),
-        Ok(false) => "the artifact was written to while it was built: build it again".to_owned(),
-        Err(error) => format!("the artifact cannot be read any more: {error}"),
-    };
-    Err(StageError::permanent(Failure::new(Reason::FetchArtifactFailed, message)))
+    match artifact.is_untouched() {
+        Ok(true) => Ok(()),
+        Ok(false) => {
+            let message = "the artifact was written to while it was built: build it again";
+            Err(StageError::permanent(Failure::new(Reason::FetchArtifactFailed, message)))
+        }
+        Err(error) => Err(unreadable(&error)),
+    }
+}
+
+fn unreadable(error: &io::Error) -> StageError {
+    let message = format!("the artifact cannot be read any more: {error}");
+    StageError::permanent(Failure::new(Reason::FetchArtifactFailed, message))
 }
 
 #[cfg(test)]
@@ -154,40 +201,45 @@ mod tests {
     use super::*;
 
     /// Opens an artifact that was not changed just now.
-    fn open(path: &Path, cache_dir: &Path) -> (FileSource, Digest) {
+    fn open_settled(path: &Path, cache_dir: &Path) -> Artifact {
         while !FileSource::open(path).expect("it opens").is_settled() {
             std::thread::yield_now();
         }
-        open_artifact(path, cache_dir).expect("it opens")
+        Artifact::open(path, cache_dir).expect("it opens")
     }
 
-    #[test]
-    fn an_artifact_is_digested_again_only_when_it_was_touched() {
+    async fn digest(artifact: &Artifact) -> Digest {
+        artifact.digest.wait().await.expect("it is digested")
+    }
+
+    #[tokio::test]
+    async fn an_artifact_is_digested_again_only_when_it_was_touched() {
         let directory = tempfile::tempdir().expect("a directory");
         let (path, cache_dir) = (directory.path().join("app"), directory.path().join("cache"));
         std::fs::write(&path, "one").expect("it is written");
-        let (file, digest) = open(&path, &cache_dir);
-        assert_eq!(digest, Digest::of(b"one"));
+        let artifact = open_settled(&path, &cache_dir);
+        assert_eq!(digest(&artifact).await, Digest::of(b"one"));
         // Such a digest can only have been looked up.
         let known = Known::open(&cache_dir).expect("it opens");
-        known.remember_file(file.stamp(), Digest::of(b"looked up"));
-        assert_eq!(open(&path, &cache_dir).1, Digest::of(b"looked up"));
+        known.remember_file(artifact.file.stamp(), Digest::of(b"looked up"));
+        let looked_up = open_settled(&path, &cache_dir).digest.now();
+        assert_eq!(looked_up, Some(Digest::of(b"looked up")));
         let mut writer = File::options().write(true).open(&path).expect("it opens");
         writer.write_all(b"two").expect("it is written");
-        assert_eq!(open(&path, &cache_dir).1, Digest::of(b"two"));
+        assert_eq!(digest(&open_settled(&path, &cache_dir)).await, Digest::of(b"two"));
     }
 
-    #[test]
-    fn what_was_changed_just_now_is_not_remembered() {
+    #[tokio::test]
+    async fn what_was_changed_just_now_is_not_remembered() {
         let directory = tempfile::tempdir().expect("a directory");
         let (path, cache_dir) = (directory.path().join("app"), directory.path().join("cache"));
         loop {
             std::fs::write(&path, "one").expect("it is written");
-            let (file, digest) = open_artifact(&path, &cache_dir).expect("it opens");
-            assert_eq!(digest, Digest::of(b"one"));
-            if !file.is_settled() {
+            let artifact = Artifact::open(&path, &cache_dir).expect("it opens");
+            assert_eq!(digest(&artifact).await, Digest::of(b"one"));
+            if !artifact.file.is_settled() {
                 let known = Known::open(&cache_dir).expect("it opens");
-                assert_eq!(known.file(file.stamp()), None);
+                assert_eq!(known.file(artifact.file.stamp()), None);
                 break;
             }
         }
@@ -196,6 +248,18 @@ mod tests {
     #[test]
     fn a_directory_is_no_artifact() {
         let directory = tempfile::tempdir().expect("a directory");
-        assert!(open_artifact(directory.path(), &directory.path().join("cache")).is_err());
+        assert!(Artifact::open(directory.path(), &directory.path().join("cache")).is_err());
+    }
+
+    #[test]
+    fn a_digest_that_nobody_waits_for_is_not_found_out() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("app");
+        std::fs::write(&path, "one").expect("it is written");
+        let file = FileSource::open(&path).expect("it opens");
+        let (waiting, digest) = oneshot::channel();
+        assert_eq!(find_digest(&file, None, &waiting).expect("it reads"), Digest::of(b"one"));
+        drop(digest);
+        assert!(find_digest(&file, None, &waiting).is_err());
     }
 }

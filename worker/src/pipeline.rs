@@ -19,8 +19,8 @@ use slipway_proto::request::Base;
 use slipway_proto::{BuildRequest, Digest, Failure, Reason, Reference, Stage};
 use tokio::sync::watch;
 
-use crate::assemble::layer::Workshop;
-use crate::assemble::{self, Assembled};
+use crate::assemble::layer::{Layer, Workshop};
+use crate::assemble::{self, Assembled, Progress};
 use crate::base::{self, BaseLayer, Mirror, ResolvedBase};
 use crate::cache::Cache;
 use crate::config::Config;
@@ -98,6 +98,51 @@ impl Verified {
     }
 }
 
+/// The digest of an artifact. Clones share it.
+#[derive(Clone)]
+pub enum ArtifactDigest {
+    /// Whoever asked for the image said it.
+    Said(Digest),
+    /// It is being found out.
+    Coming(Shared<BoxFuture<'static, Result<Digest, StageError>>>),
+}
+
+impl ArtifactDigest {
+    /// The digest is what `finding` comes to.
+    #[must_use]
+    pub fn by(finding: impl Future<Output = Result<Digest, StageError>> + Send + 'static) -> Self {
+        Self::Coming(finding.boxed().shared())
+    }
+
+    /// Has the finding begin, unless it has: else it does when somebody waits for it.
+    fn begin(&self) {
+        if let Self::Coming(finding) = self {
+            tokio::spawn(finding.clone());
+        }
+    }
+
+    /// Returns the digest if it is there.
+    #[must_use]
+    pub fn now(&self) -> Option<Digest> {
+        match self {
+            Self::Said(digest) => Some(*digest),
+            Self::Coming(finding) => finding.peek()?.as_ref().ok().copied(),
+        }
+    }
+
+    /// Waits for the digest.
+    ///
+    /// # Errors
+    ///
+    /// When the artifact cannot be read.
+    pub async fn wait(&self) -> Result<Digest, StageError> {
+        match self {
+            Self::Said(digest) => Ok(*digest),
+            Self::Coming(finding) => finding.clone().await,
+        }
+    }
+}
+
 /// Whether an image may be published.
 #[derive(Clone, Copy)]
 pub struct Gate<'a> {
@@ -123,10 +168,28 @@ pub struct Input<'a> {
     pub request: &'a Arc<BuildRequest>,
     /// The artifact's bytes.
     pub artifact: Arc<FileSource>,
-    /// Whether they are those that the request names.
+    /// Their digest. The one in the request is not looked at.
+    pub digest: &'a ArtifactDigest,
+    /// Whether they have it.
     pub verified: &'a Verified,
     /// Who follows it.
     pub observer: &'a dyn Observer,
+}
+
+/// Passes layers on while others are made.
+struct Making {
+    layers: watch::Sender<InTheMaking>,
+    digest: ArtifactDigest,
+}
+
+impl Progress for Making {
+    fn made(&self, layer: &Arc<Layer>) {
+        self.layers.send_modify(|making| making.layers.push(Arc::clone(layer)));
+    }
+
+    fn leaves_a_processor(&self) {
+        self.digest.begin();
+    }
 }
 
 /// Measures stages one after the other.
@@ -215,7 +278,7 @@ impl Pipeline {
             stages.enter(Stage::Push, observer);
             making.send_modify(|making| making.image = Some(Arc::clone(&image)));
             // Only now: sending leaves a processor to the check.
-            Self::confirm(&image, verified).await?;
+            Self::confirm(&image, input).await?;
             Ok::<_, StageError>(image)
         };
         // What is wrong with the image is told first, and ends the push.
@@ -247,7 +310,7 @@ impl Pipeline {
     ) -> Result<Arc<Assembled>, StageError> {
         let nobody = watch::Sender::new(InTheMaking::default());
         let image = self.assemble_into(&nobody, input, stages).await?;
-        Self::confirm(&image, input.verified).await?;
+        Self::confirm(&image, input).await?;
         Ok(image)
     }
 
@@ -284,7 +347,7 @@ impl Pipeline {
         input: &Input<'_>,
         stages: &mut Stages,
     ) -> Result<Assembled, StageError> {
-        let Input { request, observer, .. } = *input;
+        let Input { request, digest, observer, .. } = *input;
         stages.enter(Stage::Resolve, observer);
         let workshop = Workshop {
             scratch: self.scratch.clone(),
@@ -294,11 +357,10 @@ impl Pipeline {
         };
         let parts = tokio::task::spawn_blocking({
             let (request, artifact) = (Arc::clone(request), Arc::clone(&input.artifact));
-            let making = making.clone();
+            let making = Making { layers: making.clone(), digest: digest.clone() };
             move || {
-                assemble::make_parts(&request, &artifact, &workshop, &|layer| {
-                    making.send_modify(|making| making.layers.push(Arc::clone(layer)));
-                })
+                let digest = making.digest.now();
+                assemble::make_parts(&request, &artifact, digest, &workshop, &making)
             }
         });
         let base = self.resolve(request, observer).await?.map(Arc::new);
@@ -309,7 +371,7 @@ impl Pipeline {
             let message = format!("the assembly broke down: {error}; please report it");
             StageError::permanent(Failure::new(Reason::AssembleFailed, message))
         })??;
-        Ok(assemble::put_together(request, base, parts, self.epoch)?)
+        Ok(assemble::put_together(request, digest.wait().await?, base, parts, self.epoch)?)
     }
 
     async fn resolve(
@@ -333,10 +395,11 @@ impl Pipeline {
 
     /// Waits until the artifact of an image is known to be the right one, and remembers what its
     /// layers came to. Nothing is published or remembered before.
-    async fn confirm(image: &Assembled, verified: &Verified) -> Result<(), StageError> {
-        verified.wait().await?;
+    async fn confirm(image: &Assembled, input: &Input<'_>) -> Result<(), StageError> {
+        input.verified.wait().await?;
+        let digest = input.digest.wait().await?;
         for layer in &image.layers {
-            layer.remember();
+            layer.remember(digest);
         }
         Ok(())
     }
@@ -443,8 +506,10 @@ pub(crate) mod tests {
             let artifact = Arc::new(FileSource::open(&path).expect("it opens"));
             let (pipeline, request, observer) = (&pipeline, &request, &observer);
             async move {
+                let digest = ArtifactDigest::Said(request.artifact.digest);
                 let verified = Verified::by(std::future::ready(verified));
-                let input = Input { request, artifact, verified: &verified, observer };
+                let input =
+                    Input { request, artifact, digest: &digest, verified: &verified, observer };
                 pipeline.assemble(&input, &mut Stages::default()).await
             }
         };

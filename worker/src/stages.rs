@@ -15,7 +15,9 @@ use slipway_proto::{BuildRequest, Stage};
 use crate::assemble::Assembled;
 use crate::config::Config;
 use crate::failure::StageError;
-use crate::pipeline::{self, Input, Observer, Pipeline, PipelineError, Stages, Verified};
+use crate::pipeline::{
+    self, ArtifactDigest, Input, Observer, Pipeline, PipelineError, Stages, Verified,
+};
 use crate::push::Pushed;
 
 /// An image that stands in its registry by digest. No tag points at it yet.
@@ -104,7 +106,9 @@ impl PipelineStages {
         ));
         let Fetched { source, verification } = fetched;
         let verified = Verified::by(async { Ok(verification.wait().await?) });
-        let input = Input { request, artifact: source, verified: &verified, observer };
+        let digest = ArtifactDigest::Said(artifact.digest);
+        let input =
+            Input { request, artifact: source, digest: &digest, verified: &verified, observer };
         let (image, pushed) = pipeline.publish(&input, &mut stages).await?;
         Ok(Made { image, pushed, stages })
     }

@@ -23,6 +23,16 @@ const INTERVAL: Duration = Duration::from_millis(10);
 /// What is left for everybody else, in bytes.
 const LEFT: u64 = 4 << 30;
 
+/// Has the machine hold what one build takes up, so that all find the same.
+///
+/// # Errors
+///
+/// When the system does not say how much memory there is, or starts no thread.
+pub async fn at_hand() -> io::Result<()> {
+    let touched = tokio::task::spawn_blocking(|| Reserve::of(0).map(drop));
+    touched.await.unwrap_or_else(|panic| Err(io::Error::other(panic)))
+}
+
 /// Memory that was touched, and is let go as others take memory up, so that they find pages that
 /// the machine holds. Ends with this value.
 #[derive(Debug)]

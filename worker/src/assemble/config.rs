@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
-use slipway_proto::{BuildRequest, Timestamp};
+use slipway_proto::{BuildRequest, Digest, Timestamp};
 
 use super::layer::Layer;
 use super::layout::Start;
@@ -37,13 +37,14 @@ const KEPT_OUTSIDE: [&str; 4] = ["variant", "os.version", "os.features", "author
 /// `postexecutorstep.go`); kept, because node agents choke on more.
 const MAX_LABELS: usize = 10_240;
 
-/// Writes the config.
+/// Writes the config. `artifact` is the artifact's digest.
 ///
 /// # Errors
 ///
 /// When the labels are too large.
 pub fn image_config(
     request: &BuildRequest,
+    artifact: Digest,
     start: &Start,
     base: Option<&ResolvedBase>,
     layers: &[Arc<Layer>],
@@ -60,7 +61,7 @@ pub fn image_config(
     command(request, start, &mut config);
     environment(request, &mut config);
     ports(request, &mut config);
-    labels(request, base, &mut config)?;
+    labels(request, artifact, base, &mut config)?;
     let recipe = &request.recipe;
     for (member, value) in [
         ("User", request.user.as_ref().or(recipe.user.as_ref())),
@@ -174,6 +175,7 @@ fn ports(request: &BuildRequest, config: &mut Map<String, Value>) {
 
 fn labels(
     request: &BuildRequest,
+    artifact: Digest,
     base: Option<&ResolvedBase>,
     config: &mut Map<String, Value>,
 ) -> Result<(), AssembleError> {
@@ -188,7 +190,7 @@ fn labels(
         set("org.opencontainers.image.base.name", base.reference.to_string());
         set("org.opencontainers.image.base.digest", base.digest.to_string());
     }
-    set("dev.slipway.artifact", request.artifact.digest.to_string());
+    set("dev.slipway.artifact", artifact.to_string());
     set("dev.slipway.environment", request.recipe.environment.clone());
     set("dev.slipway.assembly-version", ASSEMBLY_VERSION.to_string());
     for (name, value) in &request.recipe.labels {

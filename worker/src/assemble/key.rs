@@ -18,18 +18,27 @@ use super::ASSEMBLY_VERSION;
 use super::layout::{Data, Node, PlannedLayer};
 use crate::known::Key;
 
-/// Returns the key of a part of an artifact as a layer.
-#[must_use]
-pub fn part(
-    planned: &PlannedLayer,
-    artifact: Digest,
-    compression: Compression,
-    epoch: i64,
-) -> Digest {
-    let mut key = start("layer by part", compression);
-    key.field(artifact.as_bytes());
-    nodes(&mut key, planned, epoch, |_, _| {});
-    key.finish()
+/// The key of a part of an artifact as a layer, but for the artifact's digest, which may not be
+/// known yet.
+#[derive(Debug, Clone)]
+pub struct Part(Key);
+
+impl Part {
+    /// Describes a part of an artifact.
+    #[must_use]
+    pub fn new(planned: &PlannedLayer, compression: Compression, epoch: i64) -> Self {
+        let mut key = start("layer by part", compression);
+        nodes(&mut key, planned, epoch, |_, _| {});
+        Self(key)
+    }
+
+    /// Returns the key of this part of an artifact.
+    #[must_use]
+    pub fn of(&self, artifact: Digest) -> Digest {
+        let mut key = self.0.clone();
+        key.field(artifact.as_bytes());
+        key.finish()
+    }
 }
 
 /// Returns the key of a layer as the artifact's directory describes it; none for an artifact that

@@ -9,7 +9,7 @@
 //! somebody asks for its bytes: a registry may not have it any more.
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use slipway_artifact::FileSource;
 use slipway_proto::Digest;
@@ -44,8 +44,8 @@ pub struct Workshop {
 pub struct Material {
     /// The artifact.
     pub artifact: Arc<FileSource>,
-    /// Its digest, as the request says.
-    pub digest: Digest,
+    /// Its digest, as the request says; none as long as it is not known.
+    pub digest: Option<Digest>,
     /// How layers are stored.
     pub compression: Compression,
 }
@@ -65,7 +65,9 @@ pub struct Layer {
     pub media_type: &'static str,
     /// Whether a record names it: it was made before, and a registry may have it already.
     pub is_known: bool,
-    /// Keys under which it is not remembered yet.
+    /// Whether it is remembered under its part of the artifact.
+    is_recorded: bool,
+    /// Other keys under which it is not remembered yet.
     unrecorded: Vec<Digest>,
     source: Arc<Source>,
 }
@@ -76,8 +78,10 @@ struct Source {
     material: Material,
     workshop: Workshop,
     record: LayerRecord,
-    /// The keys of records to forget if they turn out wrong.
-    keys: [Digest; 2],
+    /// What part of the artifact it is.
+    part: key::Part,
+    /// The artifact's digest, once it is known.
+    digest: OnceLock<Digest>,
     state: Mutex<State>,
 }
 
@@ -116,16 +120,25 @@ impl Layer {
         self.source.content()
     }
 
-    /// Remembers what the layer came to. Only for an artifact whose digest was verified: else the
+    /// Remembers what the layer came to. Only with the verified digest of the artifact: else the
     /// record would hold for bytes that it was not made of.
-    pub fn remember(&self) {
-        for key in &self.unrecorded {
-            self.source.workshop.known.remember_layer(*key, self.source.record);
+    pub fn remember(&self, artifact: Digest) {
+        let source = &self.source;
+        let digest = *source.digest.get_or_init(|| artifact);
+        let part = (!self.is_recorded).then(|| source.part.of(digest));
+        for key in self.unrecorded.iter().copied().chain(part) {
+            source.workshop.known.remember_layer(key, source.record);
         }
     }
 }
 
 impl Source {
+    /// Returns the keys of the records that the layer may have come from.
+    fn keys(&self) -> impl Iterator<Item = Digest> {
+        let part = self.digest.get().map(|digest| self.part.of(*digest));
+        part.into_iter().chain([self.record.archive])
+    }
+
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -147,7 +160,7 @@ impl Source {
         };
         let made = write(planned, &self.material, &self.workshop, Digesting::No)?;
         if (made.digest, made.size) != (self.record.digest, self.record.size) {
-            for key in self.keys {
+            for key in self.keys() {
                 self.workshop.known.forget_layer(key);
             }
             return Err(AssembleError::Record {
@@ -165,7 +178,7 @@ impl Source {
 /// A layer that no record of its part of the artifact names.
 pub(super) struct Unknown {
     planned: PlannedLayer,
-    part: Digest,
+    part: key::Part,
     outline: Option<Digest>,
     /// Whether a layer of this outline was made before.
     is_familiar: bool,
@@ -211,19 +224,19 @@ impl Unknown {
     }
 }
 
-/// Finds a layer by its part of the artifact.
+/// Finds a layer by its part of the artifact, if the artifact's digest is known.
 pub(super) fn find(
     planned: PlannedLayer,
     material: &Material,
     workshop: &Workshop,
 ) -> Result<Layer, Unknown> {
-    let part = key::part(&planned, material.digest, material.compression, workshop.epoch);
-    match workshop.known.layer(part) {
+    let part = key::Part::new(&planned, material.compression, workshop.epoch);
+    match material.digest.and_then(|digest| workshop.known.layer(part.of(digest))) {
         Some(record) => {
-            let keys = [part, record.archive];
             let title = planned.title.clone();
-            let state = State::Planned(planned);
-            Ok(layer(title, material, workshop, record, keys, state, Vec::new()))
+            let mut layer = layer(title, material, workshop, record, part, State::Planned(planned));
+            layer.is_recorded = true;
+            Ok(layer)
         }
         None => {
             let weight = weigh(&planned, material);
@@ -250,21 +263,18 @@ pub(super) fn make(
         let passed = sink.finish().map_err(AssembleError::disk("digest a layer"))?;
         let archive = archive(&passed, material);
         if let Some(record) = workshop.known.layer(archive).filter(|r| r.archive == archive) {
-            let (keys, state) = ([part, archive], State::Planned(planned));
-            return Ok(layer(title, material, workshop, record, keys, state, vec![part]));
+            return Ok(layer(title, material, workshop, record, part, State::Planned(planned)));
         }
     }
     let made = write(&planned, material, workshop, digesting)?;
     let archive = archive(&made.passed, material);
     let diff_id = made.passed.diff_id.expect("it was asked for");
     let record = LayerRecord { archive, diff_id, digest: made.digest, size: made.size };
-    let (keys, state) = ([part, archive], State::Made(Arc::new(made.content)));
-    let is_known = workshop.known.layer(archive) == Some(record);
-    let mut unrecorded = vec![part];
-    unrecorded.extend((!is_known).then_some(archive));
-    unrecorded.extend(outline.filter(|_| !is_familiar));
-    let mut layer = layer(title, material, workshop, record, keys, state, unrecorded);
-    layer.is_known = is_known;
+    let mut layer =
+        layer(title, material, workshop, record, part, State::Made(Arc::new(made.content)));
+    layer.is_known = workshop.known.layer(archive) == Some(record);
+    layer.unrecorded.extend((!layer.is_known).then_some(archive));
+    layer.unrecorded.extend(outline.filter(|_| !is_familiar));
     Ok(layer)
 }
 
@@ -273,20 +283,21 @@ fn archive(passed: &Passed, material: &Material) -> Digest {
     key::archive(fingerprint, material.compression)
 }
 
+/// Returns a layer of which a record other than that of its part of the artifact tells.
 fn layer(
     title: String,
     material: &Material,
     workshop: &Workshop,
     record: LayerRecord,
-    keys: [Digest; 2],
+    part: key::Part,
     state: State,
-    unrecorded: Vec<Digest>,
 ) -> Layer {
     let source = Source {
         material: material.clone(),
         workshop: workshop.clone(),
         record,
-        keys,
+        part,
+        digest: material.digest.map(OnceLock::from).unwrap_or_default(),
         state: Mutex::new(state),
     };
     Layer {
@@ -296,7 +307,8 @@ fn layer(
         size: record.size,
         media_type: material.compression.media_type(),
         is_known: true,
-        unrecorded,
+        is_recorded: false,
+        unrecorded: Vec::new(),
         source: Arc::new(source),
     }
 }

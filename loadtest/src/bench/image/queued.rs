@@ -19,7 +19,7 @@ use super::place::{BASE, Place};
 use super::{Bench, POOL, write};
 use crate::bench::inputs::{BootJar, Key};
 use crate::bench::machine::settle;
-use crate::bench::memory::Reserve;
+use crate::bench::memory::{self, Reserve};
 use crate::bench::row::{Goal, Row, number};
 use crate::bench::samples::{float, median, milliseconds};
 
@@ -46,6 +46,7 @@ impl Bench {
         let alone = self.documents(&place, directory.path(), "alone", ALONE + 1).await?;
         let mut times = Vec::new();
         for document in &alone {
+            memory::at_hand().await?;
             settle(self.settle).await;
             let (wall, images) = self.all(std::slice::from_ref(document)).await?;
             times.push(wall);

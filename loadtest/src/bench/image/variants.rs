@@ -14,6 +14,7 @@ use super::floor;
 use super::measure::{self, Cost, Meter, memory_bytes};
 use super::place::{BASE, Place, line};
 use crate::bench::machine::settle;
+use crate::bench::memory;
 use crate::bench::samples::{Sample, float, milliseconds};
 
 /// Who does the work.
@@ -111,6 +112,7 @@ impl Bench {
         let name = variant.name();
         let what = || format!("{name}, {}, round {}", task.scenario, task.round);
         let prepared = self.prepare(variant, task).await.with_context(what)?;
+        memory::at_hand().await?;
         let busy = settle(self.settle).await;
         let (mark, sent) = (task.place.registry.mark().await, task.place.proxy.sent());
         let Built { cost, digest, stages } =

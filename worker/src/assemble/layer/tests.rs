@@ -6,7 +6,7 @@ use std::path::Path;
 use slipway_artifact::zip::Archive;
 
 use super::*;
-use crate::assemble::make_layers;
+use crate::assemble::{Progress, make_layers};
 
 /// A place to make layers in, which remembers.
 struct Fixture {
@@ -35,18 +35,37 @@ impl Fixture {
     }
 
     fn material(&self, bytes: &[u8], compression: Compression) -> Material {
-        Material { artifact: self.file(bytes), digest: Digest::of(bytes), compression }
+        Material { artifact: self.file(bytes), digest: Some(Digest::of(bytes)), compression }
     }
 
     fn layers(&self, material: &Material) -> Result<Vec<Arc<Layer>>, AssembleError> {
-        make_layers(plan(&material.artifact), material, &self.workshop, &|_| {})
+        make_layers(plan(&material.artifact), material, &self.workshop, &Told::default())
     }
 
     fn remembered_layers(&self, material: &Material) -> Vec<Arc<Layer>> {
         let layers = self.layers(material).expect("they are made");
-        layers.iter().for_each(|layer| layer.remember());
+        remember(&layers, material);
         layers
     }
+}
+
+/// What was told of the making.
+#[derive(Default)]
+struct Told(Mutex<Vec<String>>);
+
+impl Progress for Told {
+    fn made(&self, layer: &Arc<Layer>) {
+        self.0.lock().expect("alive").push(layer.title.clone());
+    }
+
+    fn leaves_a_processor(&self) {
+        self.0.lock().expect("alive").push("a processor".to_owned());
+    }
+}
+
+fn remember(layers: &[Arc<Layer>], material: &Material) {
+    let digest = material.digest.expect("it is known");
+    layers.iter().for_each(|layer| layer.remember(digest));
 }
 
 /// Two layers: what lies under `lib/`, and the rest.
@@ -134,7 +153,7 @@ fn a_layer_that_was_made_before_is_found_without_a_byte_of_content() {
         let first = fixture.layers(&material).expect("they are made");
         let again = fixture.layers(&material).expect("they are made");
         assert!(!again.iter().any(|layer| layer.is_known), "nothing was remembered");
-        first.iter().for_each(|layer| layer.remember());
+        remember(&first, &material);
         // The list of entries is whole, their content is gone.
         let mut hollow = bytes.clone();
         let end = bytes.len() - 200;
@@ -145,6 +164,24 @@ fn a_layer_that_was_made_before_is_found_without_a_byte_of_content() {
         assert_eq!(descriptors(&known), descriptors(&first));
         let error = known[0].content_blocking().expect_err("there are no bytes");
         assert!(matches!(error, AssembleError::Artifact(_)), "{error}");
+    }
+}
+
+#[test]
+fn a_layer_is_known_again_before_the_artifact_has_a_digest() {
+    let fixture = Fixture::new();
+    let bytes = archive(&[("lib/a.jar", &nested(3_000_000)), ("Main.class", &class(1000))]);
+    let material = fixture.material(&bytes, Compression::Gzip);
+    let nameless = Material { digest: None, ..material.clone() };
+    let first = fixture.layers(&nameless).expect("they are made");
+    assert!(!first.iter().any(|layer| layer.is_known));
+    remember(&first, &material);
+    for material in [material, nameless] {
+        let again = fixture.layers(&material).expect("they are known");
+        assert!(again.iter().all(|layer| layer.is_known));
+        let by_part = again.iter().all(|layer| layer.is_recorded);
+        assert_eq!(by_part, material.digest.is_some());
+        assert_eq!(descriptors(&again), descriptors(&first));
     }
 }
 
@@ -205,12 +242,11 @@ fn what_is_sent_longest_is_there_first() {
     let fixture = Fixture::new();
     let bytes = archive(&[("lib/a.class", &class(500_000)), ("a.jar", &nested(3_000_000))]);
     let material = fixture.material(&bytes, Compression::Gzip);
-    let ready = std::sync::Mutex::new(Vec::new());
-    let pass_on = |layer: &Arc<Layer>| ready.lock().expect("alive").push(layer.title.clone());
-    let layers = make_layers(plan(&material.artifact), &material, &fixture.workshop, &pass_on);
+    let told = Told::default();
+    let layers = make_layers(plan(&material.artifact), &material, &fixture.workshop, &told);
     let titles: Vec<_> = layers.expect("they are made").iter().map(|l| l.title.clone()).collect();
     assert_eq!(titles, ["libraries", "classes"]);
-    assert_eq!(*ready.lock().expect("alive"), ["classes", "libraries"]);
+    assert_eq!(*told.0.lock().expect("alive"), ["classes", "a processor", "libraries"]);
 }
 
 #[test]
@@ -265,10 +301,9 @@ async fn a_record_that_lies_is_noticed_and_forgotten() {
     let material = fixture.material(&bytes, Compression::Gzip);
     let [truth, _] =
         <[Arc<Layer>; 2]>::try_from(fixture.layers(&material).expect("made")).expect("two");
-    let [_, archive] = truth.source.keys;
-    let (diff_id, size) = (truth.diff_id, truth.size);
+    let (archive, diff_id, size) = (truth.source.record.archive, truth.diff_id, truth.size);
     let lie = LayerRecord { archive, diff_id, digest: Digest::of(b"something else"), size };
-    for key in truth.source.keys {
+    for key in truth.source.keys() {
         fixture.workshop.known.remember_layer(key, lie);
     }
     let layers = fixture.layers(&material).expect("they are made");
