@@ -7,8 +7,9 @@ pub const METHOD: &str = "\
 - **Fresh bytes**: every measurement has an input of its own, drawn from seed, scenario, variant and
   round, and a repository of its own. Only Spring Boot's loader is the same everywhere. *One class
   changed* and *nothing changed* follow on the build before, into its repository and tag.
-- **One shuffled run**: in each round the variants take turns in a drawn order, each after the disk was
-  synced and the machine was 90 % idle for 250 ms, or after ten seconds, which is marked as busy.
+- **One shuffled run**: in each round the variants take turns in a drawn order, each after 768 MiB of
+  memory were touched and let go, the disk was synced and the machine was 90 % idle for 250 ms, or
+  after ten seconds, which is marked as busy.
 - **Floor**: one `curl -T` of the artifact into an upload that was opened before, with the digest known;
   the POST that opens it has a row of its own.
 - **Slipway, queue**: resident dispatcher and worker (two slots); from sending the submission to the
@@ -18,10 +19,10 @@ pub const METHOD: &str = "\
 - **Slipway --local**: the whole process. Its cache holds the base image's manifest, as a worker's does,
   and the digest of a file that nobody touched since it was built before (*nothing changed*).
 - **Two slots**: as many builds as said, each with its own JAR into its own repository; and their JARs
-  sent by curl to the same registry, two at a time. Before both the JARs are read once, and memory is
-  touched and let go while they run: they begin where one alone begins. A virtual machine that gives
-  free memory back to its host has 1 GiB at hand, and pays 150 ms for every 46 MB that are written
-  beyond it.
+  sent by curl to the same registry, two at a time. Before both the JARs are read once, and more
+  memory is let go while they run: they begin where one alone begins. A virtual machine that gives
+  free memory back to its host has some at hand, here 1 GiB, and pays 150 ms for every 46 MB that are
+  written beyond it.
 - **umoci + skopeo**: `umoci insert`, `umoci config` and `skopeo copy`, on a layout that holds the base
   image already; the copy of that layout is not timed.
 - **buildah**: `from`, `copy`, `config`, `commit`, `push` on overlay storage that holds the base image.
