@@ -31,7 +31,7 @@ async fn owns(stack: &Stack, tag: &str, owner: &Value, older: &Value) {
 async fn an_older_build_whose_write_comes_last_gives_the_tag_back() {
     let mut stack = Stack::start().await;
     let registry = FaultyRegistry::before(&stack.registry.address, 1).await;
-    slow_once(&registry);
+    on_first_write(&registry, SLOW);
     stack.add_worker(worker("worker-1"));
     let image = format!("{}/raced/tool:1", registry.address());
     let older = stack.submit(&stack.tool("older", &image).await).await;
@@ -82,13 +82,7 @@ async fn a_worker_that_slept_past_its_lease_writes_no_tag() {
 async fn a_worker_that_slept_over_a_write_does_not_write_again() {
     let mut stack = Stack::start().await;
     let registry = FaultyRegistry::before(&stack.registry.address, 1).await;
-    registry.add_rule(Rule {
-        method: Some("PUT"),
-        path_contains: "/manifests/1".to_owned(),
-        misbehaviour: Misbehaviour::LoseAnswerLater,
-        times: Some(1),
-        probability: 1.0,
-    });
+    on_first_write(&registry, Misbehaviour::LoseAnswerLater);
     let sleeper = stack.add_worker(worker("worker-1"));
     let image = format!("{}/raced/tool:1", registry.address());
     let build = stack.submit(&stack.tool("only", &image).await).await;
@@ -134,12 +128,15 @@ async fn a_worker_killed_between_claim_and_tag_is_followed_by_one_that_tags() {
     assert_eq!(build["image"]["digest"], digest.to_string());
 }
 
-/// The first write of the tag takes three seconds.
-fn slow_once(registry: &FaultyRegistry) {
+/// The registry takes three seconds for a request.
+const SLOW: Misbehaviour = Misbehaviour::Slow { millis: 3000 };
+
+/// The registry misbehaves at the first write of the tag.
+fn on_first_write(registry: &FaultyRegistry, misbehaviour: Misbehaviour) {
     registry.add_rule(Rule {
         method: Some("PUT"),
         path_contains: "/manifests/1".to_owned(),
-        misbehaviour: Misbehaviour::Slow { millis: 3000 },
+        misbehaviour,
         times: Some(1),
         probability: 1.0,
     });
@@ -149,7 +146,7 @@ fn slow_once(registry: &FaultyRegistry) {
 async fn a_deadline_does_not_come_between_a_write_and_the_look_after_it() {
     let mut stack = Stack::start().await;
     let registry = FaultyRegistry::before(&stack.registry.address, 1).await;
-    slow_once(&registry);
+    on_first_write(&registry, SLOW);
     stack.add_worker(worker("worker-1"));
     let image = format!("{}/raced/tool:1", registry.address());
     let mut request = stack.tool("older", &image).await;
@@ -169,7 +166,7 @@ async fn a_deadline_does_not_come_between_a_write_and_the_look_after_it() {
 async fn a_build_that_fails_leaves_no_tag_that_a_later_one_owns() {
     let mut stack = Stack::start_with(&["--reconcile-every-s=1"]).await;
     let registry = FaultyRegistry::before(&stack.registry.address, 1).await;
-    slow_once(&registry);
+    on_first_write(&registry, SLOW);
     let victim = stack.add_worker(armed("worker-1", "tag.written=abort"));
     let image = format!("{}/raced/tool:1", registry.address());
     let mut request = stack.tool("older", &image).await;

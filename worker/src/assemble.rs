@@ -139,7 +139,8 @@ pub trait Progress: Sync {
     fn leaves_a_processor(&self);
 }
 
-/// Makes the layers of an artifact. Without the artifact's digest none is known by it. Blocks: it reads what it does not know of the artifact.
+/// Makes the layers of an artifact. Without the artifact's digest none is known by it. Blocks: it
+/// reads what it does not know of the artifact.
 ///
 /// # Errors
 ///

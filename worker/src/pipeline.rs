@@ -16,7 +16,7 @@ use futures::future::{BoxFuture, Shared};
 use slipway_artifact::FileSource;
 use slipway_proto::outcome::{StageTime, Transfer};
 use slipway_proto::request::Base;
-use slipway_proto::{BuildRequest, Digest, Failure, Reason, Reference, Stage};
+use slipway_proto::{ArtifactKind, BuildRequest, Digest, Failure, Reason, Reference, Stage};
 use tokio::sync::watch;
 
 use crate::assemble::layer::{Layer, Workshop};
@@ -355,13 +355,16 @@ impl Pipeline {
             epoch: self.epoch,
             pulse: observer.pulse(),
         };
+        let said = match request.artifact.kind {
+            // Without a directory, it is only by its digest that it is known again before it is
+            // compressed.
+            ArtifactKind::Binary => Some(digest.wait().await?),
+            _ => digest.now(),
+        };
         let parts = tokio::task::spawn_blocking({
             let (request, artifact) = (Arc::clone(request), Arc::clone(&input.artifact));
             let making = Making { layers: making.clone(), digest: digest.clone() };
-            move || {
-                let digest = making.digest.now();
-                assemble::make_parts(&request, &artifact, digest, &workshop, &making)
-            }
+            move || assemble::make_parts(&request, &artifact, said, &workshop, &making)
         });
         let base = self.resolve(request, observer).await?.map(Arc::new);
         making.send_modify(|making| making.base.clone_from(&base));
@@ -520,6 +523,31 @@ pub(crate) mod tests {
         let again = assemble(b"whole", Ok(())).await.expect("it is assembled");
         assert!(again.layers[0].is_known);
         assert_eq!(again.manifest_digest, image.manifest_digest);
+    }
+
+    #[tokio::test]
+    async fn a_binary_whose_digest_nobody_said_is_known_again_by_it() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let config = Config { cache_dir: directory.path().join("cache"), ..Config::default() };
+        let pipeline = Pipeline::new(&config).expect("it is made");
+        let path = directory.path().join("tool");
+        let observer = &crate::local::Lines(|_: &str| {});
+        // It names another digest, which is not looked at.
+        let request = &Arc::new(request(b"other"));
+        let whole = Digest::of(b"whole");
+        let mut images = Vec::new();
+        // Whoever knows the layer again does not look at its bytes.
+        for bytes in [b"whole", b"wrong"] {
+            std::fs::write(&path, bytes).expect("it can be written");
+            let artifact = Arc::new(FileSource::open(&path).expect("it opens"));
+            let digest = &ArtifactDigest::by(async move { Ok(whole) });
+            let verified = &Verified::by(std::future::ready(Ok(())));
+            let input = Input { request, artifact, digest, verified, observer };
+            let image = pipeline.assemble(&input, &mut Stages::default()).await;
+            images.push(image.expect("it is assembled"));
+        }
+        assert_eq!(images[0].layers[0].digest, images[1].layers[0].digest);
+        assert!(String::from_utf8_lossy(&images[0].config).contains(&whole.to_string()));
     }
 
     /// A build that is, or is no more, this worker's.

@@ -283,7 +283,7 @@ fn archive(passed: &Passed, material: &Material) -> Digest {
     key::archive(fingerprint, material.compression)
 }
 
-/// Returns a layer of which a record other than that of its part of the artifact tells.
+/// Returns a layer that is known, but not by its part of the artifact.
 fn layer(
     title: String,
     material: &Material,
