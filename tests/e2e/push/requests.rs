@@ -235,8 +235,10 @@ impl Scene {
     /// Starts a second worker on the cache of the first.
     fn add_neighbour(&mut self, slots: &str) {
         let cache = |worker: &str| self.stack.directory.path().join(format!("cache-{worker}"));
-        let linked = std::os::unix::fs::symlink(cache("worker-1"), cache("worker-2"));
-        linked.expect("one cache for both");
+        // The first may not have come so far, and nothing is made through a link that leads nowhere.
+        std::fs::create_dir_all(cache("worker-1")).expect("the cache of the first");
+        std::os::unix::fs::symlink(cache("worker-1"), cache("worker-2"))
+            .expect("one cache for both");
         let arguments = vec![slots.to_owned()];
         self.stack.add_worker(WorkerOptions {
             id: "worker-2",
