@@ -21,6 +21,7 @@ use slipway_proto::Timestamp;
 use slipway_proto::api::RepairsView;
 use slipway_queue::lease::Lease;
 use slipway_queue::read::ReadError;
+use slipway_queue::record::Changes;
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior};
 
@@ -41,8 +42,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// stopped when another takes over.
 const ACTS_FOR: Duration = Duration::from_secs(6);
 
-/// How long changes are left to gather when all were read. A record holds one state, so of a build
-/// that goes through several meanwhile only the last is read; each repair comes so much later.
+/// How long changes are left to gather when all were read. Of a build that goes through several
+/// meanwhile only the last is looked at; each repair comes so much later.
 const GATHERED: Duration = Duration::from_millis(500);
 
 /// How long giving the lease up may take at the end; it ends by itself otherwise.
@@ -156,16 +157,14 @@ async fn read(app: &App, memory: &Mutex<Memory>, backoff: &mut Backoff) -> Resul
     let mut reader = app.queue.read_states().await?;
     let mut old = reader.pending();
     loop {
-        let (seen, pending) = tokio::select! {
-            next = reader.next() => next?,
+        let changes = tokio::select! {
+            next = reader.next_batch() => next?,
             _ = connections.changed() => return Ok(()),
         };
-        // Those that were there before have stood still at least since then.
-        let since = if old > 0 { opened } else { Timestamp::now() };
-        old = old.saturating_sub(1);
-        memory.lock().unwrap_or_else(PoisonError::into_inner).note(seen, since);
+        let more = changes.more;
+        note(memory, changes, opened, &mut old);
         backoff.reset();
-        if pending == 0 {
+        if !more {
             tokio::select! {
                 () = tokio::time::sleep(GATHERED) => {}
                 _ = connections.changed() => return Ok(()),
@@ -226,14 +225,23 @@ async fn watch_records(app: &App, memory: &Mutex<Memory>) -> Result<(), ReadErro
     let mut reader = app.queue.read_states().await?;
     let mut old = reader.pending();
     loop {
-        let next = tokio::time::timeout_at(until, reader.next()).await;
-        let (seen, _pending) = match next {
+        let next = tokio::time::timeout_at(until, reader.next_batch()).await;
+        let changes = match next {
             Ok(next) => next?,
             Err(_elapsed) if reader.is_at_end().await? => return Ok(()),
-            Err(_elapsed) => reader.next().await?,
+            Err(_elapsed) => reader.next_batch().await?,
         };
-        let since = if old > 0 { opened } else { Timestamp::now() };
-        old = old.saturating_sub(1);
-        memory.lock().unwrap_or_else(PoisonError::into_inner).note(seen, since);
+        note(memory, changes, opened, &mut old);
+    }
+}
+
+/// Takes note of changes. `old` of them, with those to come, were there when the reader was `opened`,
+/// and have stood still at least since then.
+fn note(memory: &Mutex<Memory>, changes: Changes, opened: Timestamp, old: &mut u64) {
+    let since = if changes.read <= *old { opened } else { Timestamp::now() };
+    *old = old.saturating_sub(changes.read);
+    let mut memory = memory.lock().unwrap_or_else(PoisonError::into_inner);
+    for seen in changes.seen {
+        memory.note(seen, since);
     }
 }

@@ -9,6 +9,7 @@ use async_nats::jetstream::stream::{LastRawMessageError, LastRawMessageErrorKind
 use async_nats::jetstream::{self, ErrorCode};
 use futures::{FutureExt as _, Stream, StreamExt as _};
 use slipway_proto::Timestamp;
+use tokio::task::unconstrained;
 
 use crate::Queue;
 
@@ -150,8 +151,10 @@ impl Reader {
     /// When the server is lost; open a new reader behind the last message that was returned.
     pub async fn next_batch(&mut self, max: usize) -> Result<Vec<Message>, ReadError> {
         let mut batch = vec![self.next().await?];
+        // The runtime lets a task take no more than 128 things without a pause, and says that there
+        // is none when there are. This stops by itself.
         while batch.len() < max
-            && let Some(message) = self.next().now_or_never()
+            && let Some(message) = unconstrained(self.next()).now_or_never()
         {
             batch.push(message?);
         }

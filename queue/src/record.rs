@@ -2,6 +2,8 @@
 
 //! Live build records, changed by compare-and-set.
 
+use std::collections::HashMap;
+
 use async_nats::jetstream;
 use async_nats::jetstream::consumer::DeliverPolicy;
 use bytes::Bytes;
@@ -196,16 +198,38 @@ impl StateReader {
         self.reader.is_at_end().await
     }
 
-    /// Returns the next record, waiting for it as long as it takes, and how many follow now.
+    /// Returns the changes that have arrived, waiting for the first as long as it takes; of a record
+    /// that changed several times only the last. The server sends each as it comes, before it is
+    /// asked for, and each was the last when it was sent: who reads one and then pauses falls behind.
     ///
     /// # Errors
     ///
     /// When the server is lost; open a new reader.
-    pub async fn next(&mut self) -> Result<(Seen, u64), ReadError> {
-        let message = self.reader.next().await?;
-        let pending = message.pending;
-        Ok((seen(message), pending))
+    pub async fn next_batch(&mut self) -> Result<Changes, ReadError> {
+        let messages = self.reader.next_batch(MOST_TOGETHER).await?;
+        let read = messages.len();
+        let more = messages.last().is_some_and(|message| message.pending > 0);
+        let mut latest: HashMap<String, Message> = HashMap::with_capacity(read);
+        for message in messages {
+            latest.insert(message.subject.clone(), message);
+        }
+        let seen = latest.into_values().map(seen).collect();
+        Ok(Changes { seen, read: read as u64, more: more || read == MOST_TOGETHER })
     }
+}
+
+/// How many changes are returned at once, at most.
+const MOST_TOGETHER: usize = 1024;
+
+/// Changes of records, as [`StateReader`] reads them.
+#[derive(Debug)]
+pub struct Changes {
+    /// The last change of each record, in no order.
+    pub seen: Vec<Seen>,
+    /// How many changes there were.
+    pub read: u64,
+    /// Whether others follow that have not arrived, as far as the server has said.
+    pub more: bool,
 }
 
 fn seen(message: Message) -> Seen {

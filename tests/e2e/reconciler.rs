@@ -49,6 +49,31 @@ async fn a_build_whose_request_was_never_queued_is_queued_and_built() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_build_that_was_never_queued_is_found_behind_the_changes_of_many_others() {
+    let mut stack = Stack::start_with(&QUICK).await;
+    stack.add_worker(worker("worker-1"));
+    let mut others = Vec::new();
+    for number in 0..100 {
+        let tool = stack.tool("a", &stack.image(&format!("many/tool:{number}"))).await;
+        others.push(stack.submit(&tool).await);
+    }
+    // The first leads, and has seen each of some hundred changes as it came.
+    stack.dispatcher_environment = vec![("SLIPWAY_FAILPOINTS", "accept.created=abort")];
+    let (mut second, url) = stack.another_dispatcher("dispatcher-2").await;
+    let half = stack.tool("a", &stack.image("half/tool:1")).await;
+    let url = format!("{url}/v1/projects/team/builds");
+    let answer = stack.client.post(url).json(&half).send().await;
+    assert!(answer.is_err(), "the dispatcher died before it answered");
+    second.exit(wait::SOON).await;
+    let succeeded = "/v1/projects/team/builds?state=succeeded&limit=200";
+    wait::until("all builds to succeed", wait::SOON, || async {
+        let (_, list) = stack.get(succeeded).await;
+        (list["builds"].as_array()?.len() == others.len() + 1).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_build_that_was_never_announced_is_announced() {
     let mut stack = Stack::start_with(&QUICK).await;
     crash_in_accept(&mut stack, "accept.queued=abort").await;
