@@ -141,9 +141,12 @@ impl Dispatcher {
         let catalogue = catalogue(&config)?;
         let store = ArtifactStore::open(&config.store).await?;
         let queue = connect(&config).await?;
-        queue.ensure_topology(&config.limits()).await?;
         let readiness = Readiness::default();
-        readiness.learn_durability(&queue, config.nats_sync_always).await?;
+        let set_up = async || {
+            queue.ensure_topology(&config.limits()).await?;
+            readiness.learn_durability(&queue, config.nats_sync_always).await
+        };
+        queue.when_able(set_up).await?;
         let path = config.data_dir.join("projection.sqlite");
         let find = find_record(queue.clone(), Handle::current());
         let opened = tokio::task::spawn_blocking(move || Projection::open(&path, find)).await;

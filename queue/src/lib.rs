@@ -24,6 +24,7 @@ pub mod publish;
 pub mod read;
 pub mod record;
 pub mod requests;
+pub mod start;
 pub mod tag;
 pub mod topology;
 

@@ -23,6 +23,7 @@ mod model;
 mod processors;
 mod push;
 mod reconciler;
+mod starting;
 mod switched_off;
 mod tags;
 mod tokens;

@@ -62,15 +62,18 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("failed to listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("failed to listen for SIGINT")?;
     let stopping = stop.clone();
-    let signals = async move {
+    let signals = tokio::spawn(async move {
         tokio::select! { _ = terminate.recv() => {} _ = interrupt.recv() => {} }
         tracing::info!("stopping; a second signal stops at once");
         stopping.cancel();
         tokio::select! { _ = terminate.recv() => {} _ = interrupt.recv() => {} }
+    });
+    let worker = tokio::select! {
+        started = Worker::start(config) => started?,
+        () = stop.cancelled() => return Ok(()),
     };
-    let worker = Worker::start(config).await?;
     tokio::select! {
         () = worker.run(stop) => Ok(()),
-        () = signals => anyhow::bail!("stopped at once by a second signal"),
+        _ = signals => anyhow::bail!("stopped at once by a second signal"),
     }
 }

@@ -80,11 +80,14 @@ impl Worker {
             replicas: 1,
         })
         .await?;
-        if !queue.has_topology().await? {
-            // The dispatcher makes the streams; a worker that comes first makes them alike.
-            queue.ensure_topology(&Limits::default()).await?;
-        }
-        let puller = Puller::open(&queue, &config.pool).await?;
+        let open = async || {
+            if !queue.has_topology().await? {
+                // The dispatcher makes the streams; a worker that comes first makes them alike.
+                queue.ensure_topology(&Limits::default()).await?;
+            }
+            Puller::open(&queue, &config.pool).await
+        };
+        let puller = queue.when_able(open).await?;
         let attempts = Attempts {
             queue,
             stages,
