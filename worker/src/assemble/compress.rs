@@ -7,6 +7,7 @@
 //! formats that a request can ask for, or nothing but a digest.
 
 mod deflate;
+mod digester;
 mod gzip;
 mod intake;
 mod output;
@@ -23,8 +24,8 @@ use slipway_proto::request::Compression;
 
 use super::content::Content;
 use crate::pulse::Pulse;
-use intake::Intake;
 pub(super) use intake::read_up_to;
+use intake::{Intake, StoredDigest};
 
 /// Whether and where an archive is digested while it passes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,7 +34,7 @@ pub enum Digesting {
     No,
     /// On the thread that writes: for what is small.
     Here(Digests),
-    /// On a second thread, so that this one can compute those of the stored bytes.
+    /// On a second thread, beside the one that reads.
     Elsewhere(Digests),
 }
 
@@ -127,7 +128,11 @@ impl LayerWriter {
         digesting: Digesting,
         pulse: &Pulse,
     ) -> io::Result<Self> {
-        let intake = Intake::new(artifact, digesting, pulse);
+        let stored = match compression {
+            Compression::Gzip => StoredDigest::OfBlocks,
+            Compression::Zstd | Compression::None => StoredDigest::NotHere,
+        };
+        let intake = Intake::new(artifact, digesting, stored, pulse);
         Ok(match compression {
             Compression::Gzip => Self::Gzip(Box::new(gzip::GzipWriter::new(intake, scratch)?)),
             Compression::Zstd => Self::Zstd(Box::new(zstd::ZstdWriter::new(intake, scratch)?)),
@@ -165,7 +170,7 @@ impl DigestOnly {
     /// Starts an archive.
     #[must_use]
     pub fn new(artifact: &Arc<FileSource>, digesting: Digesting, pulse: &Pulse) -> Self {
-        Self(Intake::new(artifact, digesting, pulse))
+        Self(Intake::new(artifact, digesting, StoredDigest::NotHere, pulse))
     }
 
     /// Ends it.
@@ -174,7 +179,7 @@ impl DigestOnly {
     ///
     /// When the thread that digests broke down.
     pub fn finish(self) -> io::Result<Passed> {
-        self.0.finish()
+        self.0.finish().map(|(passed, _)| passed)
     }
 }
 
