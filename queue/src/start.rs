@@ -6,6 +6,7 @@
 //! leaders. A worker that gave up meanwhile would be back when its supervisor's pause is over, which
 //! grows to minutes. What does not pass by itself, as a server without JetStream, is not waited for.
 
+use std::error::Error as _;
 use std::time::{Duration, Instant};
 
 use async_nats::jetstream::context::{
@@ -44,7 +45,12 @@ impl Queue {
             };
             if !told {
                 let seconds = WITHIN.as_secs();
-                tracing::warn!(%error, "JetStream is not ready; waiting for it, {seconds} s at most");
+                let cause = error.source().map(ToString::to_string);
+                tracing::warn!(
+                    %error,
+                    cause,
+                    "JetStream is not ready; waiting for it, {seconds} s at most"
+                );
                 told = true;
             }
             tokio::time::sleep(PAUSE).await;
@@ -80,7 +86,6 @@ fn passes(error: &TopologyError) -> bool {
 }
 
 fn timed_out(error: &GetStreamError) -> bool {
-    use std::error::Error as _;
     let source = error.source().and_then(|source| source.downcast_ref::<RequestError>());
     source.is_some_and(|error| error.kind() == RequestErrorKind::TimedOut)
 }
