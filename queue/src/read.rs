@@ -21,6 +21,14 @@ const READ_TIMEOUT: Duration = Duration::from_secs(10);
 /// counts one too many behind a sequence.
 const DOUBT_AFTER: Duration = Duration::from_millis(300);
 
+/// After how long a silence a reader asks whether there is something to read. A server that dies
+/// takes its readers along, and a client that is connected to another of the cluster is told nothing:
+/// what came next lay unread for half a minute.
+const SILENCE: Duration = Duration::from_secs(2);
+
+/// How long a message that is there may be on its way.
+const ON_ITS_WAY: Duration = Duration::from_secs(1);
+
 /// Why a stream could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
@@ -58,7 +66,7 @@ pub struct Reader {
     stream: String,
     filter: String,
     pending: u64,
-    /// The sequence of the last message that was read.
+    /// The sequence of the last message that was read, or before the first that is to be.
     last: u64,
     messages: pull::Ordered,
 }
@@ -106,6 +114,10 @@ impl Reader {
             .create_consumer_on_stream(config, stream)
             .await
             .map_err(|error| unavailable(error.into()))?;
+        let last = match &consumer.cached_info().config.deliver_policy {
+            DeliverPolicy::ByStartSequence { start_sequence } => start_sequence.saturating_sub(1),
+            _ => 0,
+        };
         let pending = consumer.cached_info().num_pending;
         let messages = consumer.messages().await.map_err(|error| unavailable(error.into()))?;
         Ok(Self {
@@ -113,7 +125,7 @@ impl Reader {
             stream: stream.to_owned(),
             filter: filter.to_owned(),
             pending,
-            last: 0,
+            last,
             messages,
         })
     }
@@ -144,13 +156,13 @@ impl Reader {
     }
 
     /// Returns the messages that are there, `max` at most, waiting for the first as long as it takes:
-    /// who reads a long history is woken once for many.
+    /// who reads a long history is woken once for many. Notices when the server has lost the reader.
     ///
     /// # Errors
     ///
     /// When the server is lost; open a new reader behind the last message that was returned.
     pub async fn next_batch(&mut self, max: usize) -> Result<Vec<Message>, ReadError> {
-        let mut batch = vec![self.next().await?];
+        let mut batch = vec![self.next_watched().await?];
         // The runtime lets a task take no more than 128 things without a pause, and says that there
         // is none when there are. This stops by itself.
         while batch.len() < max
@@ -159,6 +171,21 @@ impl Reader {
             batch.push(message?);
         }
         Ok(batch)
+    }
+
+    /// Returns the next message, waiting for it as long as none is there.
+    async fn next_watched(&mut self) -> Result<Message, ReadError> {
+        loop {
+            if let Ok(next) = tokio::time::timeout(SILENCE, self.next()).await {
+                return next;
+            }
+            if !self.is_at_end().await? {
+                let next = tokio::time::timeout(ON_ITS_WAY, self.next()).await;
+                return next.unwrap_or_else(|_elapsed| {
+                    Err(ReadError::Stalled { stream: self.stream.clone() })
+                });
+            }
+        }
     }
 
     fn convert(&self, message: async_nats::jetstream::Message) -> Result<Message, ReadError> {

@@ -58,7 +58,8 @@ impl Queue {
     }
 }
 
-/// Returns whether an error says that nobody leads, or that nobody answered in time.
+/// Returns whether an error says that nobody leads, that nobody answered in time, or that somebody
+/// else was faster.
 fn passes(error: &TopologyError) -> bool {
     let TopologyError::Refused { source, .. } = error else { return false };
     if let Some(error) = source.downcast_ref::<GetStreamError>() {
@@ -71,7 +72,9 @@ fn passes(error: &TopologyError) -> bool {
     if let Some(error) = source.downcast_ref::<CreateStreamError>() {
         return match error.kind() {
             CreateStreamErrorKind::TimedOut => true,
-            CreateStreamErrorKind::JetStream(answer) => nobody_leads(&answer),
+            CreateStreamErrorKind::JetStream(answer) => {
+                nobody_leads(&answer) || was_made_meanwhile(&answer)
+            }
             _ => false,
         };
     }
@@ -88,6 +91,12 @@ fn passes(error: &TopologyError) -> bool {
 fn timed_out(error: &GetStreamError) -> bool {
     let source = error.source().and_then(|source| source.downcast_ref::<RequestError>());
     source.is_some_and(|error| error.kind() == RequestErrorKind::TimedOut)
+}
+
+/// Between a look for a stream and its making, another process made it, with other settings: a worker
+/// has not those of the dispatcher. Next time it is found.
+fn was_made_meanwhile(answer: &jetstream::Error) -> bool {
+    answer.error_code() == ErrorCode::STREAM_NAME_EXIST
 }
 
 /// A leader that was just elected does not know yet that there are others to put a stream on.

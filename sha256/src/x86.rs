@@ -2,6 +2,10 @@
 
 //! The compression function by the SHA extensions of x86 processors, of one stream or of several
 //! whose rounds alternate (Intel, "New Instructions Supporting the Secure Hash Algorithm", 2013).
+//!
+//! No function here may use AVX. The SHA instructions have only the old encoding, and wait 100 ns each
+//! where the upper half of any register was written since the last `vzeroupper`: with AVX enabled a
+//! debug build copied its arrays that way and took 150 times as long.
 
 use std::arch::x86_64::{
     __m128i, _mm_add_epi32, _mm_alignr_epi8, _mm_extract_epi32, _mm_set_epi32, _mm_set_epi64x,
@@ -36,7 +40,9 @@ type Lanes = [__m128i; 2];
 
 /// Returns whether this processor has the instructions, and those that move words about.
 pub(crate) fn is_there() -> bool {
-    is_x86_feature_detected!("sha") && is_x86_feature_detected!("avx")
+    is_x86_feature_detected!("sha")
+        && is_x86_feature_detected!("sse4.1")
+        && is_x86_feature_detected!("ssse3")
 }
 
 /// Takes as many blocks of each stream.
@@ -56,7 +62,7 @@ pub(crate) fn compress<const STREAMS: usize>(
     }
 }
 
-#[target_feature(enable = "sha,avx")]
+#[target_feature(enable = "sha,sse4.1,ssse3")]
 fn compress_here<const STREAMS: usize>(
     states: &mut [[u32; 8]; STREAMS],
     blocks: [&[[u8; BLOCK]]; STREAMS],
@@ -92,7 +98,7 @@ fn compress_here<const STREAMS: usize>(
 }
 
 /// Four rounds of each stream.
-#[target_feature(enable = "sha,avx")]
+#[target_feature(enable = "sha,sse4.1,ssse3")]
 #[inline]
 fn rounds<const STREAMS: usize>(
     lanes: &mut [Lanes; STREAMS],
@@ -114,7 +120,7 @@ fn rounds<const STREAMS: usize>(
 }
 
 /// Replaces four words of each stream's message by the four that are 16 behind them.
-#[target_feature(enable = "sha,avx")]
+#[target_feature(enable = "sha,sse4.1,ssse3")]
 #[inline]
 fn schedule<const STREAMS: usize>(words: &mut [[__m128i; 4]; STREAMS], word: usize) {
     for words in words {
@@ -126,7 +132,7 @@ fn schedule<const STREAMS: usize>(words: &mut [[__m128i; 4]; STREAMS], word: usi
 }
 
 /// Reads a block as sixteen words, the highest byte of each first.
-#[target_feature(enable = "sha,avx")]
+#[target_feature(enable = "sha,sse4.1,ssse3")]
 #[inline]
 fn message(block: &[u8; BLOCK]) -> [__m128i; 4] {
     let highest_first = _mm_set_epi64x(0x0c0d_0e0f_0809_0a0b, 0x0405_0607_0001_0203);
@@ -139,14 +145,14 @@ fn message(block: &[u8; BLOCK]) -> [__m128i; 4] {
     words
 }
 
-#[target_feature(enable = "sha,avx")]
+#[target_feature(enable = "sha,sse4.1,ssse3")]
 #[inline]
 fn load(state: [u32; 8]) -> Lanes {
     let [a, b, c, d, e, f, g, h] = state.map(u32::cast_signed);
     [_mm_set_epi32(a, b, e, f), _mm_set_epi32(c, d, g, h)]
 }
 
-#[target_feature(enable = "sha,avx")]
+#[target_feature(enable = "sha,sse4.1,ssse3")]
 #[inline]
 fn store([abef, cdgh]: Lanes) -> [u32; 8] {
     [
