@@ -22,6 +22,10 @@ pub(super) const REST: Duration = Duration::from_secs(120);
 /// How often it is looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
+/// How long what a worker said after the end of its build may take to come into the log: it is looked
+/// for a minute later.
+const LATE: Duration = Duration::from_secs(75);
+
 /// How many requests are under way at once.
 const AT_ONCE: usize = 8;
 
@@ -211,13 +215,34 @@ async fn views(world: &World, history: &History, builds: &BTreeMap<String, Strin
 }
 
 async fn logs(world: &World, history: &History, builds: BTreeMap<String, String>) {
+    // What stands in the stream is in the log now, or will be; what is not there any more was put
+    // into it before.
+    let mut said: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    let read = observer::read_all(Source::Logs, &world.nats_url, 0, |_, what| {
+        if let What::Chunk(chunk) = what {
+            said.entry(chunk.build).or_default().push(chunk.text);
+        }
+    });
+    let _without_them = read.await;
+    let said = &said;
     let read = builds.into_iter().enumerate().map(|(number, (build, project))| async move {
         let url = world.url(number % 2, &format!("/v1/projects/{project}/builds/{build}/logs"));
-        let text = match world.client.get(url).send().await {
-            Ok(answer) if answer.status().is_success() => answer.text().await.ok(),
-            _ => None,
+        let said = said.get(&build).map(Vec::as_slice).unwrap_or_default();
+        let begun = Instant::now();
+        let text = loop {
+            let text = log(world, &url).await;
+            let is_whole = |text: &String| said.iter().all(|chunk| text.contains(chunk.as_str()));
+            if text.as_ref().is_none_or(is_whole) || begun.elapsed() > LATE {
+                break text;
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
         };
         history.note(What::HttpLog { build, text });
     });
     futures::stream::iter(read).buffer_unordered(AT_ONCE).collect::<()>().await;
+}
+
+async fn log(world: &World, url: &str) -> Option<String> {
+    let answer = world.client.get(url).send().await.ok()?;
+    if answer.status().is_success() { answer.text().await.ok() } else { None }
 }
