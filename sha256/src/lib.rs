@@ -5,7 +5,7 @@
 //! A layer has two digests: of its archive, and of what that is stored as. The instructions of x86
 //! processors for SHA-256 leave a processor waiting: each needs what the one before it found, four
 //! cycles later. The rounds of another stream fit in between. On an Intel Xeon (family 6, model 207) two
-//! streams take 0.75 of the time that one after the other takes (2 MiB each: 2.15 and 2.87 ms).
+//! streams take 0.75 of the time that one after the other takes (2 MiB each: 2.17 and 2.87 ms).
 //!
 //! Everything else is the `sha2` crate's, also all of it where a processor lacks the instructions.
 

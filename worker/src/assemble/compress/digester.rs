@@ -3,7 +3,7 @@
 //! The digests of a layer: of its archive, and of the bytes that it is stored as.
 //!
 //! What is only stored needs two SHA-256 of nearly the same bytes, which are dearer than all else
-//! (46 MB: 32 ms each, the fingerprint 8, the CRC-32 1). They depend on nothing of each other, so a
+//! (2 MiB: 1.43 ms each, the fingerprint 0.35, the CRC-32 0.05). They depend on nothing of each other, so a
 //! layer is cut into tapes that hold the bytes of both streams once, and one thread takes both side
 //! by side (`slipway-sha256`), beside the one that reads. Where a processor does not gain by that,
 //! each thread takes one. Tapes go to the second thread through a bounded channel and come back
