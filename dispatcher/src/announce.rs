@@ -6,8 +6,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use slipway_proto::Build;
 use slipway_proto::event::Event;
-use slipway_proto::{Build, Timestamp};
 use slipway_queue::Queue;
 use slipway_queue::publish::Sent;
 use tokio_util::sync::CancellationToken;
@@ -87,9 +87,8 @@ pub(crate) async fn announce_outcome(app: &App, build: &Build) {
             announce(app, Event::queued(build)).await;
         }
         let told = folded.map_or(0, |folded| folded.state.epoch);
-        let worker = build.last_worker.as_ref().filter(|_| build.started_at.is_some());
-        if let Some(worker) = worker.filter(|_| told < build.state.epoch) {
-            announce(app, Event::started(build, worker, Timestamp::now())).await;
+        if let Some(started) = Event::started(build).filter(|_| told < build.state.epoch) {
+            announce(app, started).await;
         }
     }
     announce(app, event).await;

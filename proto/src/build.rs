@@ -35,6 +35,9 @@ pub struct Build {
     pub replayed_at: Option<Timestamp>,
     /// When the first attempt started.
     pub started_at: Option<Timestamp>,
+    /// When the last attempt started: the time of its `build.started`, whoever publishes it.
+    #[serde(default)]
+    pub attempt_started_at: Option<Timestamp>,
     /// When it got its outcome.
     pub finished_at: Option<Timestamp>,
     /// Whether an attempt has begun to write tags. If the build then ends without success, whoever
@@ -61,6 +64,7 @@ impl Build {
             replays: 0,
             replayed_at: None,
             started_at: None,
+            attempt_started_at: None,
             finished_at: None,
             tagging: false,
             last_worker: None,
@@ -117,11 +121,13 @@ impl Build {
                 self.replays += 1;
                 self.replayed_at = Some(now);
                 self.started_at = None;
+                self.attempt_started_at = None;
                 self.tagging = false;
             }
             Change::Publish { .. } => self.tagging = true,
             Change::Claim { worker, .. } => {
                 self.started_at = self.started_at.or(Some(now));
+                self.attempt_started_at = Some(now);
                 self.last_worker = Some(worker.clone());
             }
             Change::Retry { failure, .. } | Change::GiveBack { failure: Some(failure), .. } => {
@@ -245,6 +251,37 @@ mod tests {
     use super::*;
     use crate::codec::tests::request;
     use crate::state::Refusal;
+
+    #[test]
+    fn the_start_that_a_record_tells_is_that_of_its_last_attempt() {
+        let at = |second| Timestamp::from_second(second).expect("a time");
+        let claim = |epoch, worker: &str| Change::Claim {
+            epoch,
+            worker: worker.parse().expect("a worker id"),
+        };
+        let failure = Failure::new(Reason::PushImageFailed, "reset");
+        let retry = Change::Retry { epoch: 1, not_before: at(3), failure };
+        let replay = Change::Replay { epoch: 3 };
+        let failure = Failure::new(Reason::PushImageFailed, "reset");
+        let fail = Change::Fail { epoch: 2, failure, dead: true };
+        let told = |build: &Build| {
+            let event = Event::started(build)?;
+            let EventBody::Started(started) = event.body else { return None };
+            Some((event.time.as_second(), started.epoch, started.worker.to_string()))
+        };
+        let mut build = Build::accepted(request(), Digest::of(b"submission"), at(0));
+        let mut tell = |change: &Change, second| {
+            build = build.apply(change, at(second)).expect("it applies");
+            (told(&build), build.started_at.map(Timestamp::as_second))
+        };
+        let first = Some((1, 1, "w1".to_owned()));
+        let second = Some((5, 2, "w2".to_owned()));
+        assert_eq!(tell(&claim(1, "w1"), 1), (first.clone(), Some(1)));
+        assert_eq!(tell(&retry, 2), (first, Some(1)));
+        assert_eq!(tell(&claim(2, "w2"), 5), (second.clone(), Some(1)));
+        assert_eq!(tell(&fail, 9), (second, Some(1)));
+        assert_eq!(tell(&replay, 20), (None, None), "nothing has started since");
+    }
 
     #[test]
     fn a_build_that_has_begun_to_write_tags_is_not_cancelled_while_it_waits_to_try_again() {

@@ -249,10 +249,14 @@ impl Event {
         Self::new(&request.project, request.build, &discriminator, build.queued_since(), body)
     }
 
-    /// Returns the event that `worker` started the attempt that the record is at.
+    /// Returns the event that the record's last attempt started; `None` if none has since the build
+    /// was queued. It can be made again from the record alone and is then the same event.
     #[must_use]
-    pub fn started(build: &Build, worker: &WorkerId, now: Timestamp) -> Self {
+    pub fn started(build: &Build) -> Option<Self> {
         let request = &build.request;
+        let worker = build.last_worker.as_ref()?;
+        // A record written by an earlier version knows the first attempt's alone.
+        let time = build.attempt_started_at.or(build.started_at)?;
         let body = EventBody::Started(Started {
             project: request.project.clone(),
             image: request.image().clone(),
@@ -260,7 +264,8 @@ impl Event {
             attempt: build.state.attempt,
             worker: worker.clone(),
         });
-        Self::new(&request.project, request.build, &build.state.epoch.to_string(), now, body)
+        let epoch = build.state.epoch.to_string();
+        Some(Self::new(&request.project, request.build, &epoch, time, body))
     }
 
     /// Returns the event that the attempt entered `stage`.

@@ -138,7 +138,7 @@ mod tests {
         let fail = Change::Fail { epoch: 1, failure: failure.clone(), dead: true };
         let events = [
             Event::queued(&accepted),
-            Event::started(&running, &worker, now),
+            Event::started(&running).expect("it has started"),
             Event::stage(&running, &worker, Stage::Push, now),
             Event::retrying(&running, &worker, &failure, true, now, now),
             Event::published(&running, &image, now),

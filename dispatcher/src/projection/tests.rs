@@ -66,7 +66,7 @@ fn history(build: &Build) -> Vec<(Event, Build)> {
     let ended = failed(&pushing);
     vec![
         (Event::queued(build), build.clone()),
-        (Event::started(&running, &worker(), build.accepted_at), running),
+        (Event::started(&running).expect("it has started"), running),
         (Event::stage(&pushing, &worker(), Stage::Push, build.accepted_at), pushing),
         (Event::finished(&ended).expect("it is finished"), ended),
     ]
@@ -352,7 +352,7 @@ async fn a_replay_brings_a_finished_build_back() {
     let again = replayed(&ended);
     told.push((Event::queued(&again), again.clone()));
     let running = claimed(&again);
-    told.push((Event::started(&running, &worker(), build.accepted_at), running.clone()));
+    told.push((Event::started(&running).expect("it has started"), running.clone()));
     let failed = failed(&running);
     told.push((Event::finished(&failed).expect("it is finished"), failed.clone()));
 
@@ -423,7 +423,7 @@ async fn what_a_later_build_supersedes_is_unfinished_older_and_of_its_key() {
     accept("team", Some("main"), 7);
     accept("team", Some("main"), 8);
     let started = claimed(&running);
-    events.push(Event::started(&started, &worker(), running.accepted_at));
+    events.extend(Event::started(&started));
     events.push(history(&ended).pop().expect("there are some").0);
     let events: Vec<Stored> =
         (1..).zip(events).map(|(sequence, event)| stored(sequence, event)).collect();

@@ -239,10 +239,8 @@ impl<A: Fn() -> bool> Sweep<'_, A> {
             Repair::Requeue => queue.requeue(build).await?,
             Repair::QueuedEvent => queue.publish_event(&Event::queued(build)).await?,
             Repair::StartedEvent => {
-                let (Some(worker), Some(time)) = (&build.last_worker, build.started_at) else {
-                    return Ok(false);
-                };
-                queue.publish_event(&Event::started(build, worker, time)).await?;
+                let Some(event) = Event::started(build) else { return Ok(false) };
+                queue.publish_event(&event).await?;
             }
             Repair::FinishedEvent => {
                 let Some(event) = Event::finished(build) else { return Ok(false) };

@@ -86,7 +86,7 @@ impl Attempts {
                 }
                 Ok(claimed) => {
                     failpoint("claim.claimed");
-                    let event = Event::started(&claimed.build, &self.worker, Timestamp::now());
+                    let event = Event::started(&claimed.build).expect("the record is claimed");
                     // A worker that slept since its claim says nothing: another may have finished
                     // the build by now.
                     let started = match lease.holds() {

@@ -187,7 +187,7 @@ impl Attempt {
             let stored = match self.started.take() {
                 Some(started) => started.ensure(&shared.queue).await,
                 None => {
-                    let started = Event::started(build, &shared.worker, Timestamp::now());
+                    let started = Event::started(build).expect("the record is claimed");
                     shared.queue.publish_event(&started).await
                 }
             };
@@ -256,10 +256,9 @@ impl Attempts {
 /// before it was stored. As long as the server remembers it, a second copy is dropped. Of a build
 /// that was cancelled the outcome may be stored already, without a start.
 fn may_be_unannounced(build: &Build) -> Option<Event> {
-    let (worker, started) = (build.last_worker.as_ref()?, build.started_at?);
     let is_cancelled = matches!(build.state.phase, Phase::Cancelled { .. });
-    (!is_cancelled && is_younger(started, REMEMBERED))
-        .then(|| Event::started(build, worker, started))
+    let started = Event::started(build)?;
+    (!is_cancelled && is_younger(started.time, REMEMBERED)).then_some(started)
 }
 
 /// Returns whether a build has ended and that is not longer ago.
@@ -397,6 +396,9 @@ mod tests {
         let told = ended(earlier(1), &fail).expect("it is told");
         assert_eq!((told.body.short_type(), told.time), ("build.started", earlier(1)));
         assert!(ended(earlier(200), &fail).is_none(), "a copy would not be noticed");
+        let again = Change::Claim { epoch: 2, worker: "worker-2".parse().expect("a name") };
+        let told = ended(earlier(200), &again).expect("the second attempt has just started");
+        assert_eq!(told.time, now);
         let cancel = Change::Cancel { message: "no more".to_owned() };
         assert!(ended(earlier(1), &cancel).is_none(), "its outcome is out");
     }

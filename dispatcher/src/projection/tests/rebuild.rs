@@ -17,7 +17,7 @@ fn pool() -> Vec<Event> {
     let again = replayed(&failed(&claimed(&failing)));
     events.push(Event::queued(&again));
     let running = claimed(&again);
-    events.push(Event::started(&running, &worker(), failing.accepted_at));
+    events.extend(Event::started(&running));
     events.push(Event::finished(&failed(&running)).expect("it is finished"));
 
     let mut succeeding = testing::build("team", "r.example/app:2");
@@ -28,7 +28,7 @@ fn pool() -> Vec<Event> {
     let publishing = publishing.expect("it applies");
     let image = Box::new(testing::image());
     events.push(Event::queued(&succeeding));
-    events.push(Event::started(&running, &worker(), running.accepted_at));
+    events.extend(Event::started(&running));
     events.push(Event::published(&running, &image, running.accepted_at));
     let succeed = Change::Succeed { epoch: 1, image };
     let ended = publishing.apply(&succeed, running.accepted_at).expect("it applies");

@@ -57,7 +57,7 @@ pub(crate) fn of(number: u64, builds: u64) -> anyhow::Result<Vec<Event>> {
     for epoch in 1..=tries {
         now = now.checked_add(Duration::from_millis(3))?;
         build = build.apply(&Change::Claim { epoch, worker: worker.clone() }, now)?;
-        events.push(Event::started(&build, &worker, now));
+        events.extend(Event::started(&build));
         for stage in [Stage::Resolve, Stage::Assemble, Stage::Push] {
             now = now.checked_add(Duration::from_millis(9))?;
             build = build.apply(&Change::Enter { epoch, stage }, now)?;

@@ -6,7 +6,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use slipway_proto::event::{Event, EventBody, Queued};
-use slipway_proto::{Build, BuildId, Change, Digest, Phase, Timestamp, WorkerId};
+use slipway_proto::{Build, BuildId, Change, Digest, Phase, Timestamp};
 use slipway_queue::Record;
 
 use crate::model::scene::Scene;
@@ -230,12 +230,8 @@ impl<S: Server> Scene<S> {
             }
             Cancel::AnnounceBefore(record) => {
                 let build = &record.build;
-                let worker = build.last_worker.as_ref().filter(|_| build.started_at.is_some());
-                self.publish(match worker {
-                    Some(worker) => started(build, worker),
-                    None => Event::queued(build),
-                })
-                .await;
+                let before = Event::started(build).unwrap_or_else(|| Event::queued(build));
+                self.publish(before).await;
                 Some(Cancel::AnnounceOutcome(record))
             }
             Cancel::AnnounceOutcome(record) => {
@@ -345,12 +341,7 @@ impl<S: Server> Scene<S> {
         }
         if finished {
             let behind = stand.is_none_or(|stand| stand.epoch < build.state.epoch);
-            if let Some(worker) = build.last_worker.as_ref()
-                && build.started_at.is_some()
-                && behind
-            {
-                repairs.push_back(publish(started(build, worker)));
-            }
+            repairs.extend(Event::started(build).filter(|_| behind).map(publish));
             if known.is_none_or(|stand| !stand.finished) {
                 repairs.extend(Event::finished(build).map(publish));
             }
@@ -407,10 +398,6 @@ impl<S: Server> Scene<S> {
             }
         }
     }
-}
-
-fn started(build: &Build, worker: &WorkerId) -> Event {
-    Event::started(build, worker, build.started_at.unwrap_or(Timestamp::UNIX_EPOCH))
 }
 
 /// Whether a build stands as it was accepted.

@@ -223,7 +223,7 @@ impl<S: Server> Scene<S> {
             }
             Step::Claim(record) => self.claim(&record, worker).await,
             Step::AnnounceStarted(record) => {
-                let event = Event::started(&record.build, worker, self.now());
+                let event = Event::started(&record.build).expect("the record is claimed");
                 if self.is_overtaken(&record) {
                     self.history.late_events.insert(event.id.clone());
                 }
