@@ -47,9 +47,25 @@ pub struct QueueOptions {
     pub cancels: usize,
     /// Whether workers are killed, for which at least one lease passes.
     pub kills: bool,
-    /// The one group to measure: `submit`, `latency`, `drain`, `wake`, `fanout` or `stops`; all if
-    /// none is named.
-    pub only: Option<String>,
+    /// The one group to measure; all if none is named.
+    pub only: Option<Group>,
+}
+
+/// A part of the benchmark.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Group {
+    /// Submissions a second, single and in batches, beside a bare publisher
+    Submit,
+    /// How long a submission takes at 500 a second
+    Latency,
+    /// Builds a second with an empty image stage
+    Drain,
+    /// From acceptance to the first stage in an idle fleet
+    Wake,
+    /// From an event to its subscribers
+    Fanout,
+    /// From a cancellation to the end, from a worker's death to the next attempt
+    Stops,
 }
 
 impl QueueOptions {
@@ -78,8 +94,8 @@ impl QueueOptions {
         })
     }
 
-    fn includes(&self, group: &str) -> bool {
-        self.only.as_deref().is_none_or(|only| only == group)
+    fn includes(&self, group: Group) -> bool {
+        self.only.is_none_or(|only| only == group)
     }
 
     /// Returns the options of a run that shows in half a minute whether everything works.
@@ -110,32 +126,32 @@ impl QueueOptions {
 pub async fn run(options: &QueueOptions) -> anyhow::Result<Vec<Row>> {
     bed::allow_many_connections(options.subscribers)?;
     let mut rows = Vec::new();
-    if options.includes("submit") {
+    if options.includes(Group::Submit) {
         let bed = Bed::start(options).await?;
         let (ceiling, row) = publish::measure(&bed, options.submissions).await?;
         rows.push(row);
         rows.push(submit::one_by_one(&bed, options.submissions, ceiling).await?);
         rows.push(submit::in_batches(&bed, options.submissions, ceiling).await?);
     }
-    if options.includes("latency") {
+    if options.includes(Group::Latency) {
         let bed = Bed::start(options).await?;
         rows.push(submit::open_loop(&bed, options.open_loop_s).await?);
     }
-    if options.includes("drain") {
+    if options.includes(Group::Drain) {
         for shown in [drain::Shown::All, drain::Shown::First] {
             let bed = Bed::start(options).await?;
             rows.push(drain::measure(bed, options.drained, shown).await?);
         }
     }
-    if options.includes("wake") {
+    if options.includes(Group::Wake) {
         let mut bed = Bed::start(options).await?;
         rows.extend(wake::measure(&mut bed, options.wakes).await?);
     }
-    if options.includes("fanout") {
+    if options.includes(Group::Fanout) {
         let bed = Bed::start(options).await?;
         rows.push(fanout::measure(&bed, options.subscribers).await?);
     }
-    if options.includes("stops") {
+    if options.includes(Group::Stops) {
         let mut bed = Bed::start(options).await?;
         rows.push(stops::cancelled(&mut bed, options.cancels).await?);
         if options.kills {

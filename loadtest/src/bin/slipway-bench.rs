@@ -9,7 +9,7 @@ use anyhow::{Context as _, bail};
 use clap::{Args, Parser, Subcommand};
 use slipway_loadtest::bench::image::{self, ImageOptions, measure};
 use slipway_loadtest::bench::machine::{machine, versions};
-use slipway_loadtest::bench::queue::{self, QueueOptions, empty};
+use slipway_loadtest::bench::queue::{self, Group, QueueOptions, empty};
 use slipway_loadtest::bench::report::{Report, table};
 use slipway_loadtest::bench::row::Row;
 use tokio::signal::unix::{SignalKind, signal};
@@ -53,7 +53,7 @@ struct QueueArguments {
     quick: bool,
     /// Only this group of measurements
     #[arg(long, value_name = "GROUP")]
-    only: Option<String>,
+    only: Option<Group>,
     /// Where the programs are (default: beside this one)
     #[arg(long, value_name = "DIR")]
     programs: Option<PathBuf>,
@@ -66,7 +66,7 @@ impl QueueArguments {
         if let Some(programs) = &self.programs {
             options.programs.clone_from(programs);
         }
-        options.only.clone_from(&self.only);
+        options.only = self.only;
         Ok(options)
     }
 }
