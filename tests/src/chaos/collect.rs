@@ -16,7 +16,7 @@ use super::load::PROJECTS;
 use super::observer::{self, Source};
 use super::world::World;
 
-/// How long the system may take to come to rest after a run's faults are healed.
+/// How long nothing may end, of what is left to do when a run's faults are healed.
 pub(super) const REST: Duration = Duration::from_secs(120);
 
 /// How often it is looked at.
@@ -30,26 +30,35 @@ const LATE: Duration = Duration::from_secs(75);
 const AT_ONCE: usize = 8;
 
 /// Waits until the queue is empty, every record is finished, and every end was announced; or until
-/// it has taken too long.
+/// nothing of that has come nearer for `limit`. How much was left to do is the load's affair.
 pub(super) async fn rest(world: &World, history: &History, limit: Duration) {
-    let begun = Instant::now();
-    let mut in_time = false;
-    let mut announced = (0, BTreeSet::new());
-    while begun.elapsed() < limit && !in_time {
+    let mut moved = Instant::now();
+    let mut least = u64::MAX;
+    let mut announced = Announced::default();
+    while least > 0 && moved.elapsed() < limit {
         tokio::time::sleep(LOOK_EVERY).await;
-        in_time = is_at_rest(world, &mut announced).await.unwrap_or(false);
+        let Ok(left) = left(world, &mut announced).await else { continue };
+        if left < least {
+            (least, moved) = (left, Instant::now());
+        }
     }
-    history.note(What::Rested { in_time });
+    history.note(What::Rested { in_time: least == 0 });
 }
 
-/// `announced` holds how far the events were read, and the builds that finished in them.
-async fn is_at_rest(
-    world: &World,
-    announced: &mut (u64, BTreeSet<String>),
-) -> anyhow::Result<bool> {
+/// The builds whose ends stand in the events, and how far those were read.
+#[derive(Default)]
+struct Announced {
+    read: u64,
+    builds: BTreeSet<String>,
+}
+
+/// How many builds are left: those in the queue; if none is, those without an end; if all have
+/// theirs, those of which it was not announced.
+async fn left(world: &World, announced: &mut Announced) -> anyhow::Result<u64> {
     let url = &world.nats_url;
-    if !observer::queue(url).await?.is_empty() {
-        return Ok(false);
+    let queued = observer::queue(url).await?.left();
+    if queued > 0 {
+        return Ok(queued);
     }
     // Whether each build has its end; nothing for a record that was deleted.
     let mut ended: BTreeMap<String, Option<bool>> = BTreeMap::new();
@@ -59,11 +68,12 @@ async fn is_at_rest(
         ended.insert(seen.build, phase);
     })
     .await?;
-    if ended.values().any(|ended| *ended == Some(false)) {
-        return Ok(false);
+    let unfinished = ended.values().filter(|ended| **ended == Some(false)).count();
+    if unfinished > 0 {
+        return Ok(unfinished as u64);
     }
-    let (last, builds) = announced;
-    *last = observer::read_all(Source::Events, url, *last, |_, what| {
+    let Announced { read, builds } = announced;
+    *read = observer::read_all(Source::Events, url, *read, |_, what| {
         let What::Event(seen) = what else { return };
         if seen.event["type"] == "dev.slipway.build.finished.v1"
             && let Some(build) = seen.event["subject"].as_str()
@@ -72,7 +82,9 @@ async fn is_at_rest(
         }
     })
     .await?;
-    Ok(ended.iter().all(|(build, ended)| ended.is_none() || builds.contains(build)))
+    let told =
+        |(build, ended): &(&String, &Option<bool>)| ended.is_none() || builds.contains(*build);
+    Ok(ended.iter().filter(|build| !told(build)).count() as u64)
 }
 
 /// Writes down what stands in NATS, in the registry, in the logs of the workers and behind the API.

@@ -214,10 +214,10 @@ pub struct QueueState {
 }
 
 impl QueueState {
-    /// Returns whether nothing is left.
+    /// Returns how many messages are left: those in it, or those that a consumer still counts.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.messages == 0 && self.ack_pending.iter().all(|(_, count)| *count == 0)
+    pub fn left(&self) -> u64 {
+        self.messages.max(self.ack_pending.iter().map(|(_, count)| count).sum())
     }
 }
 

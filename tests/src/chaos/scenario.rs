@@ -28,7 +28,7 @@ const PROJECT: &str = "red";
 const SLEEPER: Target = Target::Worker(0);
 const OTHER: Target = Target::Worker(1);
 
-/// How long the system may take to come to rest: a lease and a few sweeps of the reconciler.
+/// How long nothing may end on the way to rest: a lease and a few sweeps of the reconciler.
 const REST: Duration = Duration::from_secs(30);
 
 /// What protects accepted builds and tags.
