@@ -154,7 +154,7 @@ async fn a_build_that_takes_too_long_is_ended() {
     let tool = stack.upload("tool", artifacts::elf(62, "")).await;
     let request = json!({
         "artifact": tool, "image": format!("{}/held/tool:1", proxy.address),
-        "environment": "scratch", "timeout_s": 1
+        "environment": "scratch", "timeout_s": 5
     });
     let id = stack.submit(&request).await;
     proxy.held().await;

@@ -146,11 +146,12 @@ fn on_first_write(registry: &FaultyRegistry, misbehaviour: Misbehaviour) {
 async fn a_deadline_does_not_come_between_a_write_and_the_look_after_it() {
     let mut stack = Stack::start().await;
     let registry = FaultyRegistry::before(&stack.registry.address, 1).await;
-    on_first_write(&registry, SLOW);
+    // The deadline is far enough that a busy machine comes to the write before it, and not past it.
+    on_first_write(&registry, Misbehaviour::Slow { millis: 8000 });
     stack.add_worker(worker("worker-1"));
     let image = format!("{}/raced/tool:1", registry.address());
     let mut request = stack.tool("older", &image).await;
-    request["timeout_s"] = json!(1);
+    request["timeout_s"] = json!(5);
     let older = stack.submit(&request).await;
     wait::until("the older build's write", wait::SOON, || async {
         (registry.faults() > 0).then_some(())
