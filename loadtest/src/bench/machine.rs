@@ -70,10 +70,30 @@ pub async fn settle(limit: Duration) -> bool {
     }
 }
 
+/// A span of time in which the host of a virtual machine may give its processors to others.
+#[derive(Debug)]
+pub struct Span(Times);
+
+impl Span {
+    /// Begins now.
+    #[must_use]
+    pub fn begin() -> Self {
+        Self(times())
+    }
+
+    /// Returns how much of the processor time that was wanted since then the host gave to others,
+    /// in percent. What is measured in seconds, or in builds a second, is worse by more than that.
+    #[must_use]
+    pub fn stolen_percent(&self) -> u64 {
+        stolen_percent(self.0, times())
+    }
+}
+
 /// Processor time since the machine started, in ticks.
 #[derive(Debug, Clone, Copy)]
 struct Times {
     idle: u64,
+    stolen: u64,
     all: u64,
 }
 
@@ -87,7 +107,11 @@ fn times() -> Times {
 fn parse_times(line: &str) -> Times {
     let fields = line.split_whitespace().skip(1).take(8);
     let ticks: Vec<u64> = fields.map(|field| field.parse().unwrap_or(0)).collect();
-    Times { idle: ticks.iter().skip(3).take(2).sum(), all: ticks.iter().sum() }
+    Times {
+        idle: ticks.iter().skip(3).take(2).sum(),
+        stolen: ticks.get(7).copied().unwrap_or(0),
+        all: ticks.iter().sum(),
+    }
 }
 
 fn is_idle(before: Times, after: Times) -> bool {
@@ -95,9 +119,24 @@ fn is_idle(before: Times, after: Times) -> bool {
     after.idle.saturating_sub(before.idle) * 100 >= all * IDLE_PERCENT
 }
 
+fn stolen_percent(before: Times, after: Times) -> u64 {
+    let idle = after.idle.saturating_sub(before.idle);
+    let wanted = after.all.saturating_sub(before.all).saturating_sub(idle);
+    let stolen = after.stolen.saturating_sub(before.stolen);
+    (stolen * 100 + wanted / 2).checked_div(wanted).unwrap_or(0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_host_takes_a_share_of_what_was_wanted() {
+        let before = parse_times("cpu  100 0 100 1000 50 0 0 40 30 0");
+        let after = parse_times("cpu  150 0 115 1900 90 0 10 65 60 0");
+        assert_eq!(stolen_percent(before, after), 25);
+        assert_eq!(stolen_percent(before, before), 0, "nothing was wanted");
+    }
 
     #[test]
     fn nine_tenths_idle_are_idle() {

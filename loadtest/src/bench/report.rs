@@ -26,6 +26,8 @@ pub struct Report {
     pub seed: u64,
     /// The machine, in one line.
     pub machine: String,
+    /// How much of its processors the machine's host gave to others, in one line.
+    pub stolen: String,
     /// What took part, in one line.
     pub versions: String,
     /// What was measured and held against goals.
@@ -63,7 +65,7 @@ impl Report {
         }
         let raw = json!({
             "date": self.date, "command": self.command, "seed": self.seed,
-            "machine": self.machine, "versions": self.versions,
+            "machine": self.machine, "stolen": self.stolen, "versions": self.versions,
             "rows": self.rows, "samples": self.samples,
         });
         std::fs::write(directory.join(format!("{}.json", self.name)), format!("{raw:#}\n"))?;
@@ -75,9 +77,9 @@ impl Report {
     /// Returns the report as Markdown.
     #[must_use]
     pub fn markdown(&self) -> String {
-        let Self { date, name, command, seed, machine, versions, .. } = self;
+        let Self { date, name, command, seed, machine, stolen, versions, .. } = self;
         let mut text = format!(
-            "# Benchmark of {date}\n\n- machine: {machine}\n- with: {versions}\n\
+            "# Benchmark of {date}\n\n- machine: {machine}\n- {stolen}\n- with: {versions}\n\
              - command: `{command}`\n- seed: {seed}\n"
         );
         if self.svg.is_some() {
@@ -159,6 +161,7 @@ mod tests {
             command: "slipway-bench image".into(),
             seed: 7,
             machine: "a machine".into(),
+            stolen: "its host took: nothing".into(),
             versions: "curl 8".into(),
             rows: vec![
                 row("jar", "floor", vec![("ms", "250".into())], Vec::new()),

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use anyhow::{Context as _, bail};
 use clap::{Args, Parser, Subcommand};
 use slipway_loadtest::bench::image::{self, ImageOptions, measure};
-use slipway_loadtest::bench::machine::{machine, versions};
+use slipway_loadtest::bench::machine::{Span, machine, versions};
 use slipway_loadtest::bench::queue::{self, Group, QueueOptions, empty};
 use slipway_loadtest::bench::report::{Report, table};
 use slipway_loadtest::bench::row::Row;
@@ -136,13 +136,18 @@ async fn run(command: Command) -> anyhow::Result<Report> {
     let machine = machine();
     let seed = images.as_ref().map_or(0, |options| options.seed);
     let (mut rows, mut samples) = (Vec::new(), Vec::new());
+    let mut stolen = Vec::new();
     if let Some(options) = &images {
+        let span = Span::begin();
         let measured = Box::pin(image::run(options)).await.context("images")?;
+        stolen.push(format!("{} % (images)", span.stolen_percent()));
         rows.extend(measured.rows);
         samples = measured.samples;
     }
     if let Some(options) = &queue {
+        let span = Span::begin();
         rows.extend(Box::pin(queue::run(options)).await.context("the queue")?);
+        stolen.push(format!("{} % (queue)", span.stolen_percent()));
     }
     let svg = image::drawing(&samples, &date, &machine);
     let method = if images.is_some() { image::METHOD } else { "" };
@@ -154,6 +159,7 @@ async fn run(command: Command) -> anyhow::Result<Report> {
         command: format!("slipway-bench {command}"),
         seed,
         machine,
+        stolen: format!("of the processor time wanted, its host took: {}", stolen.join(", ")),
         versions: versions(),
         rows,
         samples,
