@@ -4,8 +4,9 @@
 
 use serde_json::{Value, json};
 use slipway_tests::artifacts::{self, entry, zip};
+use slipway_tests::port::free_port;
 use slipway_tests::registry::Registry;
-use slipway_tests::{Stack, WorkerOptions, process, wait};
+use slipway_tests::{Stack, WorkerOptions, wait};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 /// Files of the artifact store, without the directories.
@@ -224,7 +225,7 @@ async fn credentials_of_the_worker_open_a_closed_registry() {
 async fn a_registry_that_is_not_there_fails_the_build_after_its_attempts() {
     let stack = Stack::with_worker().await;
     let tool = stack.upload("tool", artifacts::elf(62, "")).await;
-    let image = format!("127.0.0.1:{}/team/tool:1", process::free_port());
+    let image = format!("127.0.0.1:{}/team/tool:1", free_port());
     let request = json!({
         "artifact": tool, "image": image, "environment": "scratch", "max_attempts": 2
     });

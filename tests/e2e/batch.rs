@@ -68,7 +68,7 @@ async fn a_thousand_builds_are_accepted_once_each_and_all_are_built() {
     assert_eq!((counts(&again), ids(&again)), ([0, 1000, 0], accepted.clone()));
     let (_, queue) = stack.get("/v1/queue").await;
     assert_eq!(queue["queued"], 1000);
-    let client = async_nats::connect(stack.nats_url()).await.expect("NATS is there");
+    let client = async_nats::connect(stack.nats.url()).await.expect("NATS is there");
     let queued = async_nats::jetstream::new(client).get_stream("BUILDS").await.expect("a stream");
     for sequence in [1, 1000] {
         let request = queued.get_raw_message(sequence).await.expect("a request");
@@ -84,7 +84,7 @@ async fn a_thousand_builds_are_accepted_once_each_and_all_are_built() {
     }
     stack.queue_empty().await;
     assert_eq!(stack.registry.tags("batch/tool").await.len(), 1000);
-    let events = events::all(&stack.nats_url()).await;
+    let events = events::all(&stack.nats.url()).await;
     let mut told = std::collections::BTreeMap::new();
     for event in &events {
         let text = |name: &str| event[name].as_str().expect("a text");
@@ -175,7 +175,7 @@ async fn what_was_accepted_of_a_batch_is_built_though_nats_died_in_its_middle() 
         (queue["queued"].as_u64()? > 0).then_some(())
     })
     .await;
-    stack.nats.kill();
+    stack.nats.kill(0);
     stack.restart_nats().await;
     let answer = answer.await.expect("it does not panic");
     stack.dispatcher_ready().await;

@@ -132,7 +132,7 @@ async fn subscribers_see_that_a_build_started_before_they_see_that_it_was_cancel
     assert_eq!(cancel(&stack, &id).await.0, 200);
     stack.workers[sleeper].signal("CONT");
     stack.queue_empty().await;
-    let events = events::all(&stack.nats_url()).await;
+    let events = events::all(&stack.nats.url()).await;
     let mut told = events::of(&id, &events);
     told.retain(|word| *word != "stage");
     assert_eq!(told, ["queued", "started", "finished"]);

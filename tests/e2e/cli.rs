@@ -5,7 +5,8 @@
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
-use slipway_tests::process::{Process, command, free_port, program};
+use slipway_tests::port::free_port;
+use slipway_tests::process::{Process, command, program};
 use slipway_tests::{Stack, artifacts, wait};
 
 fn write_tool(stack: &Stack) -> PathBuf {

@@ -11,7 +11,8 @@ use futures::TryStreamExt as _;
 use serde_json::{Value, json};
 use slipway_proto::Digest;
 use slipway_tests::nats::{Nats, NatsOptions, nats_program};
-use slipway_tests::process::{Process, command, free_port, program};
+use slipway_tests::port::free_port;
+use slipway_tests::process::{Process, command, program};
 use slipway_tests::{artifacts, http, wait};
 
 /// Three servers, of which the programs know the first alone.

@@ -179,7 +179,7 @@ async fn a_worker_may_die_between_any_two_steps() {
 /// Waits until the outcomes of all builds are announced, and returns all events.
 async fn announced(stack: &Stack, builds: &[String]) -> Vec<Value> {
     wait::until("all outcomes to be announced", wait::LATER, || async {
-        let events = events::all(&stack.nats_url()).await;
+        let events = events::all(&stack.nats.url()).await;
         let told = builds.iter().all(|id| events::of(id, &events).contains(&"finished"));
         told.then_some(events)
     })

@@ -45,7 +45,7 @@ fn worker(id: &'static str) -> WorkerOptions {
 async fn nats_killed_and_started_while_builds_are_queued_loses_none() {
     let mut stack = Stack::start().await;
     let builds = submit_tools(&stack, 20).await;
-    stack.nats.kill();
+    stack.nats.kill(0);
     stack.restart_nats().await;
     stack.add_worker(worker("worker-1"));
     for build in &builds {
@@ -58,7 +58,7 @@ async fn nats_killed_and_started_while_builds_are_queued_loses_none() {
 async fn nats_killed_while_builds_run_loses_none() {
     let mut stack = Stack::with_worker().await;
     let builds = submit_tools(&stack, 30).await;
-    stack.nats.kill();
+    stack.nats.kill(0);
     stack.restart_nats().await;
     for build in &builds {
         let build = stack.finished(build).await;
@@ -201,7 +201,7 @@ async fn a_registry_that_asks_to_wait_is_given_its_time_and_costs_no_attempt() {
     let build = stack.finished(&id).await;
     assert_eq!(build["state"], "succeeded", "{build}");
     assert_eq!((&build["attempt"], &build["epoch"]), (&json!(1), &json!(2)), "{build}");
-    let events = events::all(&stack.nats_url()).await;
+    let events = events::all(&stack.nats.url()).await;
     assert!(events::of(&id, &events).contains(&"retrying"));
     let retrying = events.iter().find(|event| event["type"] == "dev.slipway.build.retrying.v1");
     let retrying = retrying.expect("a retry");

@@ -103,6 +103,6 @@ async fn a_build_that_was_cancelled_after_its_delivery_is_not_claimed() {
     assert_eq!(stack.finished(&next).await["state"], "succeeded");
     let build = stack.build(&id).await;
     assert_eq!((&build["state"], &build["epoch"]), (&json!("cancelled"), &json!(0)), "{build}");
-    let events = events::all(&stack.nats_url()).await;
+    let events = events::all(&stack.nats.url()).await;
     assert_eq!(events::of(&id, &events), ["queued", "finished"]);
 }

@@ -19,7 +19,7 @@ const FILLER: usize = 8000;
 
 /// Publishes `build.queued` of so many builds, in the likeness of a real one.
 async fn publish(stack: &Stack, model: &Value, count: u64) {
-    let client = async_nats::connect(stack.nats_url()).await.expect("NATS is there");
+    let client = async_nats::connect(stack.nats.url()).await.expect("NATS is there");
     let jetstream = jetstream::new(client);
     let mut unconfirmed = Vec::new();
     for _ in 0..count {
@@ -52,7 +52,7 @@ async fn model(stack: &Stack) -> (Value, u64) {
     let request = stack.tool("a", &stack.image("team/tool:1")).await;
     stack.submit(&request).await;
     let mut all = wait::until("the build to be announced", wait::SOON, || async {
-        Some(events::all(&stack.nats_url()).await).filter(|all| !all.is_empty())
+        Some(events::all(&stack.nats.url()).await).filter(|all| !all.is_empty())
     })
     .await;
     (all.remove(0), all.len() as u64 + 1)
@@ -225,7 +225,7 @@ async fn a_key_makes_no_second_build_while_the_projection_is_folded_anew() {
     .await;
     stack.dispatcher.kill();
     // As after 72 h.
-    let client = async_nats::connect(stack.nats_url()).await.expect("NATS is there");
+    let client = async_nats::connect(stack.nats.url()).await.expect("NATS is there");
     let records = jetstream::new(client).get_stream("KV_slipway-state").await.expect("a stream");
     let record = format!("$KV.slipway-state.team.{id}");
     let purged = records.purge().filter(record).await.expect("it is purged");

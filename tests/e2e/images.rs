@@ -6,7 +6,8 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use serde_json::{Value, json};
-use slipway_tests::process::{command, free_port, repository};
+use slipway_tests::port::free_port;
+use slipway_tests::process::{command, repository};
 use slipway_tests::registry::Registry;
 use slipway_tests::{Stack, WorkerOptions, artifacts, http, wait};
 

@@ -81,7 +81,7 @@ async fn a_full_disk_is_503_at_once_and_passes() {
     assert_eq!(response.status().as_u16(), 503);
     assert!(response.headers().contains_key("retry-after"));
     disk.free();
-    stack.nats.kill();
+    stack.nats.kill(0);
     stack.restart_nats().await;
     stack.dispatcher_ready().await;
     stack.add_worker(WorkerOptions { id: "worker-1", ..WorkerOptions::default() });

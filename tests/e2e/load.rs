@@ -57,7 +57,7 @@ async fn two_workers_and_200_builds_each_built_once() {
 /// Counts what a subscriber of NATS sees, by build and type.
 async fn count(stack: &Stack) -> BTreeMap<(String, String), u32> {
     let mut seen = BTreeMap::new();
-    for event in events::all(&stack.nats_url()).await {
+    for event in events::all(&stack.nats.url()).await {
         let text = |name: &str| event[name].as_str().expect("a text").to_owned();
         *seen.entry((text("subject"), text("type"))).or_default() += 1;
     }

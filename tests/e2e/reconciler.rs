@@ -86,7 +86,7 @@ async fn a_build_that_was_accepted_without_an_answer_is_the_same_for_the_same_ke
     let mut stack = Stack::start_with(&QUICK).await;
     crash_in_accept(&mut stack, "accept.announced=abort").await;
     let id = only_build(&stack).await["id"].clone();
-    stack.nats.kill();
+    stack.nats.kill(0);
     stack.restart_nats().await;
     stack.dispatcher_ready().await;
     let request = stack.tool("a", &stack.image("half/tool:1")).await;
@@ -152,7 +152,7 @@ async fn a_request_that_the_server_does_not_deliver_is_queued_anew() {
         builds.push(stack.submit(&stack.tool(marker, &image).await).await);
     }
     // After a purge by subject nats-server 2.9.10 passes over everything that stands in the queue.
-    let client = async_nats::connect(stack.nats_url()).await.expect("NATS is there");
+    let client = async_nats::connect(stack.nats.url()).await.expect("NATS is there");
     let queue = async_nats::jetstream::new(client).get_stream("BUILDS").await.expect("a stream");
     let subject = format!("slipway.build.default.normal.team.{}", builds[0]);
     queue.purge().filter(subject).await.expect("it is purged");

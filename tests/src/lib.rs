@@ -14,6 +14,7 @@ pub mod faulty_registry;
 pub mod http;
 pub mod link;
 pub mod nats;
+pub mod port;
 pub mod process;
 pub mod proxy;
 pub mod registry;

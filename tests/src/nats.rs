@@ -3,25 +3,20 @@
 //! A nats-server, or a cluster of three, whose servers can be killed, stopped and started again one
 //! by one.
 
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
 use async_nats::ConnectOptions;
-use rand::Rng as _;
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
 
+use crate::port::free_port;
 use crate::process::{Process, command, repository};
 use crate::wait;
 
 /// How long one server may take to connect or to answer before another is asked.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// Where the system takes the ports of outgoing connections from, unless it says otherwise.
-const FIRST_EPHEMERAL_PORT: u16 = 32_768;
-/// Below lie the ports of well-known services.
-const FIRST_PORT: u16 = 10_000;
 
 /// What is started.
 #[derive(Debug, Clone)]
@@ -39,11 +34,40 @@ pub struct NatsOptions {
     pub logs: PathBuf,
 }
 
+impl NatsOptions {
+    /// Returns those of one server of Debian's, with its data in `nats` below a directory and its
+    /// log beside that.
+    #[must_use]
+    pub fn one(directory: &Path) -> Self {
+        Self {
+            program: nats_program(None),
+            replicas: 1,
+            sync_always: false,
+            stores: vec![directory.join("nats")],
+            logs: directory.to_owned(),
+        }
+    }
+}
+
 /// Running servers.
 pub struct Nats {
     options: NatsOptions,
-    ports: Vec<u16>,
+    ports: Vec<Ports>,
     processes: Vec<Process>,
+}
+
+/// Where a server listens.
+#[derive(Debug, Clone, Copy)]
+struct Ports {
+    clients: u16,
+    monitor: u16,
+    routes: u16,
+}
+
+impl Ports {
+    fn free() -> Self {
+        Self { clients: free_port(), monitor: free_port(), routes: free_port() }
+    }
 }
 
 impl Nats {
@@ -56,11 +80,10 @@ impl Nats {
         let replicas = options.replicas;
         assert!(matches!(replicas, 1 | 3), "one server, or a cluster of three");
         assert_eq!(options.stores.len(), replicas, "one store for each server");
-        let mut ports = lasting_ports(2 * replicas);
-        let routes = ports.split_off(replicas);
+        let ports: Vec<Ports> = (0..replicas).map(|_| Ports::free()).collect();
         for node in 0..replicas {
             let path = configuration_path(&options.logs, node);
-            std::fs::write(path, configuration(&options, node, &ports, &routes))
+            std::fs::write(path, configuration(&options, node, &ports))
                 .expect("the configuration can be written");
         }
         let processes = (0..replicas).map(|node| spawn(&options, node)).collect();
@@ -69,14 +92,16 @@ impl Nats {
             nats.answers(node).await;
         }
         nats.ready().await;
-        nats.placeable().await;
+        if replicas > 1 {
+            nats.placeable().await;
+        }
         nats
     }
 
     /// Returns the address of each server, `127.0.0.1:<port>`. It stays the same.
     #[must_use]
     pub fn addresses(&self) -> Vec<String> {
-        self.ports.iter().map(|port| format!("127.0.0.1:{port}")).collect()
+        self.ports.iter().map(|ports| format!("127.0.0.1:{}", ports.clients)).collect()
     }
 
     /// Returns the URLs of all servers, as clients take them.
@@ -85,6 +110,12 @@ impl Nats {
         let urls: Vec<String> =
             self.addresses().iter().map(|address| format!("nats://{address}")).collect();
         urls.join(",")
+    }
+
+    /// Returns where a server tells about itself over HTTP, `127.0.0.1:<port>`.
+    #[must_use]
+    pub fn monitor(&self, node: usize) -> String {
+        format!("127.0.0.1:{}", self.ports[node].monitor)
     }
 
     /// Kills a server. One that is dead stays dead.
@@ -201,24 +232,26 @@ fn configuration_path(logs: &Path, node: usize) -> PathBuf {
 }
 
 /// Clients shall know only the addresses they were given, because those may be links: so no server
-/// tells them those of the others.
-fn configuration(options: &NatsOptions, node: usize, ports: &[u16], routes: &[u16]) -> String {
+/// tells them those of the others. Without its bound storage follows from the disk, and streams that
+/// reserve more than a small disk has could not be made.
+fn configuration(options: &NatsOptions, node: usize, ports: &[Ports]) -> String {
     let sync = if options.sync_always { ", sync_interval: always" } else { "" };
     let mut configuration = format!(
-        "server_name: {}\nlisten: \"127.0.0.1:{}\"\nping_interval: \"2s\"\n\
+        "server_name: {}\nlisten: \"127.0.0.1:{}\"\nhttp: \"127.0.0.1:{}\"\nping_interval: \"2s\"\n\
          jetstream {{ store_dir: {:?}, max_file_store: 64GB, max_memory_store: 1GB{sync} }}\n",
         name(node),
-        ports[node],
+        ports[node].clients,
+        ports[node].monitor,
         options.stores[node],
     );
     if options.replicas > 1 {
         let others = (0..options.replicas).filter(|other| *other != node);
         let urls: Vec<String> =
-            others.map(|other| format!("\"nats://127.0.0.1:{}\"", routes[other])).collect();
+            others.map(|other| format!("\"nats://127.0.0.1:{}\"", ports[other].routes)).collect();
         configuration += &format!(
             "cluster {{ name: slipway-tests, listen: \"127.0.0.1:{}\", no_advertise: true, \
              routes: [{}] }}\n",
-            routes[node],
+            ports[node].routes,
             urls.join(", "),
         );
     }
@@ -230,19 +263,4 @@ fn spawn(options: &NatsOptions, node: usize) -> Process {
     nats.arg("-c").arg(configuration_path(&options.logs, node));
     let name = name(node);
     Process::start(&name, nats, &options.logs.join(format!("{name}.log")))
-}
-
-/// Returns different ports that outgoing connections do not take while their server is down.
-fn lasting_ports(count: usize) -> Vec<u16> {
-    let range = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range");
-    let end = range.ok().and_then(|range| range.split_whitespace().next()?.parse().ok());
-    let end = end.filter(|end| *end > FIRST_PORT).unwrap_or(FIRST_EPHEMERAL_PORT);
-    let mut random = rand::rng();
-    let mut listeners = Vec::new();
-    // All are held until there are enough, so that none comes twice.
-    while listeners.len() < count {
-        listeners.extend(TcpListener::bind(("127.0.0.1", random.random_range(FIRST_PORT..end))));
-    }
-    let port = |listener: &TcpListener| listener.local_addr().expect("the port is known").port();
-    listeners.iter().map(port).collect()
 }

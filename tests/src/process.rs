@@ -170,17 +170,6 @@ pub fn repository() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the crate lies in the repository")
 }
 
-/// Returns a port of loopback that is free at this moment.
-///
-/// # Panics
-///
-/// When there is none.
-#[must_use]
-pub fn free_port() -> u16 {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
-    listener.local_addr().expect("the port is known").port()
-}
-
 /// Makes a command with the directories in its search path that Debian's servers lie in.
 #[must_use]
 pub fn command(program: impl AsRef<std::ffi::OsStr>) -> Command {

@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 use slipway_proto::Digest;
 
 use crate::http;
-use crate::process::{Process, command, free_port};
+use crate::port::free_port;
+use crate::process::{Process, command};
 use crate::{artifacts, wait};
 
 const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";

@@ -9,7 +9,9 @@ use serde_json::{Value, json};
 use slipway_proto::Digest;
 
 use crate::http;
-use crate::process::{Process, command, free_port, program};
+use crate::nats::{Nats, NatsOptions};
+use crate::port::free_port;
+use crate::process::{Process, command, program};
 use crate::registry::Registry;
 use crate::{artifacts, wait};
 
@@ -21,13 +23,12 @@ pub struct Stack {
     pub dispatcher: Process,
     /// The workers' processes.
     pub workers: Vec<Process>,
-    /// The NATS server's process.
-    pub nats: Process,
+    /// The NATS server.
+    pub nats: Nats,
     /// A client for the API.
     pub client: reqwest::Client,
     /// Where everything lies.
     pub directory: tempfile::TempDir,
-    nats_port: u16,
     listen: String,
     dispatcher_options: Vec<String>,
     /// Variables of the environment of dispatchers that are started from now on.
@@ -70,16 +71,14 @@ impl Stack {
     /// When something does not start in time.
     pub async fn start_in(directory: tempfile::TempDir, dispatcher_options: &[&str]) -> Self {
         let registry = Registry::start(&directory.path().join("registry")).await;
-        let nats_port = free_port();
-        let nats = spawn_nats(directory.path(), nats_port);
-        nats_ready(nats_port).await;
+        let nats = Nats::start(NatsOptions::one(directory.path())).await;
         let listen = format!("127.0.0.1:{}", free_port());
         let dispatcher_options: Vec<String> =
             dispatcher_options.iter().map(|option| (*option).to_owned()).collect();
         let dispatcher = DispatcherOptions {
             directory: directory.path(),
             name: "dispatcher",
-            nats_port,
+            nats_url: &nats.url(),
             listen: &listen,
             options: &dispatcher_options,
             environment: &[],
@@ -92,7 +91,6 @@ impl Stack {
             nats,
             client: http::client(),
             directory,
-            nats_port,
             listen,
             dispatcher_options,
             dispatcher_environment: Vec::new(),
@@ -115,7 +113,7 @@ impl Stack {
         let options = DispatcherOptions {
             directory: self.directory.path(),
             name,
-            nats_port: self.nats_port,
+            nats_url: &self.nats.url(),
             listen,
             options: &self.dispatcher_options,
             environment: &self.dispatcher_environment,
@@ -148,7 +146,7 @@ impl Stack {
         let directory = self.directory.path();
         let registry = &self.registry.address;
         let mut arguments = vec![
-            format!("--nats-url=nats://127.0.0.1:{}", self.nats_port),
+            format!("--nats-url={}", self.nats.url()),
             format!("--store={}", directory.join("store").display()),
             format!("--cache-dir={}", directory.join(format!("cache-{}", options.id)).display()),
             format!("--id={}", options.id),
@@ -172,8 +170,7 @@ impl Stack {
 
     /// Starts nats-server again after it was killed, with its data.
     pub async fn restart_nats(&mut self) {
-        self.nats = spawn_nats(self.directory.path(), self.nats_port);
-        nats_ready(self.nats_port).await;
+        self.nats.restart(0).await;
     }
 
     /// Starts the dispatcher again after it was killed.
@@ -204,12 +201,6 @@ impl Stack {
     #[must_use]
     pub fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.listen)
-    }
-
-    /// Returns the URL that NATS clients connect to.
-    #[must_use]
-    pub fn nats_url(&self) -> String {
-        format!("nats://127.0.0.1:{}", self.nats_port)
     }
 
     /// Returns a reference in the test's registry.
@@ -361,32 +352,11 @@ impl Stack {
     }
 }
 
-fn spawn_nats(directory: &Path, port: u16) -> Process {
-    let mut nats = command("nats-server");
-    // By a file, because its bound on storage has no flag: without one it follows from the disk,
-    // and streams that reserve more than a small disk has could not be made.
-    let store = directory.join("nats");
-    let config = format!(
-        "jetstream {{ store_dir: {store:?}, max_file_store: 64GB, max_memory_store: 1GB }}\n"
-    );
-    let path = directory.join("nats.conf");
-    std::fs::write(&path, config).expect("the configuration can be written");
-    nats.args(["-a", "127.0.0.1", "-p", &port.to_string(), "-c"]).arg(path);
-    Process::start("nats-server", nats, &directory.join("nats.log"))
-}
-
-async fn nats_ready(port: u16) {
-    wait::until("nats-server", wait::SOON, || async {
-        tokio::net::TcpStream::connect(("127.0.0.1", port)).await.ok().map(|_| ())
-    })
-    .await;
-}
-
 /// How a dispatcher is started.
 struct DispatcherOptions<'a> {
     directory: &'a Path,
     name: &'a str,
-    nats_port: u16,
+    nats_url: &'a str,
     listen: &'a str,
     options: &'a [String],
     environment: &'a [(&'static str, &'static str)],
@@ -394,11 +364,11 @@ struct DispatcherOptions<'a> {
 
 impl DispatcherOptions<'_> {
     fn spawn(&self) -> Process {
-        let Self { directory, name, nats_port, listen, options, environment } = self;
+        let Self { directory, name, nats_url, listen, options, environment } = self;
         let mut dispatcher = command(program("slipway-dispatcher"));
         dispatcher
             .arg(format!("--listen={listen}"))
-            .arg(format!("--nats-url=nats://127.0.0.1:{nats_port}"))
+            .arg(format!("--nats-url={nats_url}"))
             .arg(format!("--data-dir={}", directory.join(name).display()))
             .arg(format!("--store={}", directory.join("store").display()))
             .args(*options)

@@ -26,7 +26,8 @@ use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
 
-use crate::process::{Process, command, free_port};
+use crate::port::free_port;
+use crate::process::{Process, command};
 use crate::proxy::Acceptor;
 use crate::{http, wait};
 

@@ -21,10 +21,10 @@ use crate::disk::SmallDisk;
 use crate::faulty_registry::FaultyRegistry;
 use crate::link::Link;
 use crate::nats::{Nats, NatsOptions, nats_program};
+use crate::port::free_port;
 use crate::registry::Registry;
 use crate::{http, wait};
 pub(super) use program::Program;
-use program::lasting_port;
 
 /// The disk of NATS where it can be full. What a run of ten minutes writes fits many times.
 const DISK_MIB: u64 = 1024;
@@ -129,7 +129,7 @@ impl World {
 
     async fn add_dispatcher(&mut self, number: usize, options: &WorldOptions) {
         let target = Target::Dispatcher(number);
-        let listen = format!("127.0.0.1:{}", lasting_port());
+        let listen = format!("127.0.0.1:{}", free_port());
         let arguments = vec![
             format!("--listen={listen}"),
             format!("--nats-url={}", self.linked(target).await),

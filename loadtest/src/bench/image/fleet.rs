@@ -13,8 +13,9 @@ use slipway::client::{Client, ClientOptions, Events, Followed, Follower, Progres
 use slipway_proto::event::{Event, EventBody, Outcome};
 use slipway_proto::outcome::Image;
 use slipway_proto::{BuildId, Digest};
-use slipway_tests::nats::{Nats, NatsOptions, nats_program};
-use slipway_tests::process::{Process, command, free_port};
+use slipway_tests::nats::{Nats, NatsOptions};
+use slipway_tests::port::free_port;
+use slipway_tests::process::{Process, command};
 use slipway_tests::wait;
 
 use super::measure::memory_bytes;
@@ -58,15 +59,8 @@ pub(super) struct Ended {
 impl Fleet {
     /// Starts everything but workers, from the programs in a directory.
     pub(super) async fn start(programs: &Path, directory: &Path) -> anyhow::Result<Self> {
-        std::fs::create_dir_all(directory.join("nats")).context("failed to make a directory")?;
-        let nats = Nats::start(NatsOptions {
-            program: nats_program(None),
-            replicas: 1,
-            sync_always: false,
-            stores: vec![directory.join("nats")],
-            logs: directory.to_owned(),
-        })
-        .await;
+        std::fs::create_dir_all(directory).context("failed to make a directory")?;
+        let nats = Nats::start(NatsOptions::one(directory)).await;
         let listen = format!("127.0.0.1:{}", free_port());
         let mut dispatcher = command(programs.join("slipway-dispatcher"));
         dispatcher

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use slipway_tests::process::{Process, command, free_port};
+use slipway_tests::port::free_port;
+use slipway_tests::process::{Process, command};
 use slipway_tests::{http, wait};
 
 /// The log is complete when it has not grown for so long: a line is written after the answer.

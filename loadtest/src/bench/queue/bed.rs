@@ -12,15 +12,16 @@ use bytes::Bytes;
 use hyper::Method;
 use serde_json::{Value, json};
 use slipway_proto::Digest;
-use slipway_tests::process::{Process, command, free_port};
+use slipway_tests::nats::{Nats, NatsOptions};
+use slipway_tests::port::free_port;
+use slipway_tests::process::{Process, command};
+use slipway_tests::wait;
 
 use super::QueueOptions;
 use super::client::Connection;
 
 /// The path of the project's builds.
 pub(super) const BUILDS: &str = "/v1/projects/bench/builds";
-/// How long a program may take to start.
-const STARTS_WITHIN: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_millis(5);
 
 /// The running programs.
@@ -30,14 +31,11 @@ pub(super) struct Bed {
     /// The workers, in the order of their start.
     pub(super) workers: Vec<Process>,
     /// The nats-server.
-    pub(super) nats: Process,
+    pub(super) nats: Nats,
     /// Where the dispatcher listens, `127.0.0.1:<port>`.
     pub(super) address: String,
-    /// Where the nats-server does.
-    pub(super) nats_url: String,
     /// A build that can be submitted as it is, any number of times.
     pub(super) document: Bytes,
-    monitor: String,
     directory: tempfile::TempDir,
 }
 
@@ -56,16 +54,16 @@ impl Bed {
     /// Starts nats-server and dispatcher, and uploads an artifact.
     pub(super) async fn start(options: &QueueOptions) -> anyhow::Result<Self> {
         let directory = tempfile::tempdir().context("failed to make a temporary directory")?;
-        let (port, monitor) = (free_port(), free_port());
-        let nats = start_nats(&options.nats_server, directory.path(), port, monitor)?;
-        let nats_url = format!("nats://127.0.0.1:{port}");
+        let nats = NatsOptions {
+            program: options.nats_server.clone(),
+            ..NatsOptions::one(directory.path())
+        };
+        let nats = Nats::start(nats).await;
         let address = format!("127.0.0.1:{}", free_port());
-        until("nats-server", STARTS_WITHIN, async || async_nats::connect(&nats_url).await.ok())
-            .await?;
         let mut dispatcher = command(program(&options.programs, "slipway-dispatcher")?);
         dispatcher
             .arg(format!("--listen={address}"))
-            .arg(format!("--nats-url={nats_url}"))
+            .arg(format!("--nats-url={}", nats.url()))
             .arg(format!("--data-dir={}", directory.path().join("dispatcher").display()))
             .arg(format!("--store={}", directory.path().join("store").display()))
             .env("SLIPWAY_LOG", "warn");
@@ -75,17 +73,15 @@ impl Bed {
             workers: Vec::new(),
             nats,
             address,
-            nats_url,
             document: Bytes::new(),
-            monitor: format!("127.0.0.1:{monitor}"),
             directory,
         };
-        until("the dispatcher", STARTS_WITHIN, async || {
+        wait::until("the dispatcher", wait::SOON, || async {
             let mut connection = Connection::open(&bed.address).await.ok()?;
             let ready = connection.call(Method::GET, "/readyz", Bytes::new()).await.ok()?;
             (ready.0 == 200).then_some(())
         })
-        .await?;
+        .await;
         bed.document = bed.upload().await?;
         Ok(bed)
     }
@@ -112,7 +108,7 @@ impl Bed {
         let mut worker = command(std::env::current_exe()?);
         worker
             .arg(super::empty::COMMAND)
-            .arg(format!("--nats-url={}", self.nats_url))
+            .arg(format!("--nats-url={}", self.nats.url()))
             .arg(format!("--id={id}"))
             .arg(format!("--slots={}", kind.slots))
             .arg(format!("--stages={}", kind.stages));
@@ -144,8 +140,8 @@ impl Bed {
     }
 
     /// Connects to the nats-server.
-    pub(super) async fn nats(&self) -> anyhow::Result<async_nats::Client> {
-        Ok(async_nats::connect(&self.nats_url).await?)
+    pub(super) async fn nats_client(&self) -> anyhow::Result<async_nats::Client> {
+        Ok(async_nats::connect(self.nats.url()).await?)
     }
 
     /// Submits a build and returns its id.
@@ -157,7 +153,7 @@ impl Bed {
 
     /// Returns how many messages the nats-server has received from its clients so far.
     pub(super) async fn messages_received(&self) -> anyhow::Result<u64> {
-        let mut connection = Connection::open(&self.monitor).await?;
+        let mut connection = Connection::open(&self.nats.monitor(0)).await?;
         let (_, answer) = connection.call(Method::GET, "/varz", Bytes::new()).await?;
         let answer: Value = serde_json::from_slice(&answer)?;
         answer["in_msgs"].as_u64().context("the server counts its messages")
@@ -233,22 +229,4 @@ fn program(directory: &Path, name: &str) -> anyhow::Result<PathBuf> {
     let path = directory.join(name);
     ensure!(path.exists(), "{} is missing: build it first", path.display());
     Ok(path)
-}
-
-fn start_nats(
-    program: &Path,
-    directory: &Path,
-    port: u16,
-    monitor: u16,
-) -> anyhow::Result<Process> {
-    let store = directory.join("nats");
-    let configuration = format!(
-        "listen: \"127.0.0.1:{port}\"\nhttp: \"127.0.0.1:{monitor}\"\n\
-         jetstream {{ store_dir: {store:?}, max_file_store: 64GB, max_memory_store: 1GB }}\n"
-    );
-    let path = directory.join("nats.conf");
-    std::fs::write(&path, configuration).context("failed to write a configuration")?;
-    let mut nats = command(program);
-    nats.arg("-c").arg(&path);
-    Ok(Process::start("nats-server", nats, &directory.join("nats.log")))
 }

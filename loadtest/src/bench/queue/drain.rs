@@ -38,7 +38,7 @@ pub(super) enum Shown {
 /// Measures how many builds a second go from the first claim to the last confirmed acknowledgement.
 pub(super) async fn measure(mut bed: Bed, builds: usize, shown: Shown) -> anyhow::Result<Row> {
     fill(&bed, builds).await?;
-    let client = bed.nats().await?;
+    let client = bed.nats_client().await?;
     let mut claimed = client.subscribe("slipway.event.*.*.build.started").await?;
     claimed.unsubscribe_after(1).await?;
     client.flush().await?;
@@ -47,7 +47,8 @@ pub(super) async fn measure(mut bed: Bed, builds: usize, shown: Shown) -> anyhow
     for _ in 0..WORKERS {
         bed.add_worker(WorkerKind { slots: SLOTS, stages, hold: false })?;
     }
-    let mut processes = vec![("nats-server", bed.nats.id()), ("dispatcher", bed.dispatcher.id())];
+    let mut processes =
+        vec![("nats-server", bed.nats.process(0).id()), ("dispatcher", bed.dispatcher.id())];
     processes.extend(["worker 1", "worker 2"].into_iter().zip(bed.workers.iter().map(|w| w.id())));
     let cpu = Cpu::since_now(&processes);
     tokio::time::timeout(LIMIT, claimed.next()).await?.context("no build was claimed")?;

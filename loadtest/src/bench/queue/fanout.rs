@@ -32,7 +32,7 @@ const EVENTS_OF: &str = "/v1/projects/bench/events";
 
 /// Measures from publishing an event to each subscriber's having read it.
 pub(super) async fn measure(bed: &Bed, subscribers: usize) -> anyhow::Result<Row> {
-    let client = bed.nats().await?;
+    let client = bed.nats_client().await?;
     let (subject, headers, event) = stage_event(bed, &client).await?;
     let mut streams = Vec::with_capacity(subscribers);
     for _ in 0..subscribers {

@@ -22,7 +22,7 @@ const IN_FLIGHT: usize = 2048;
 /// Measures how many builds a second a bare publisher stores, each as the three messages that the
 /// dispatcher stores for it: record, request and event.
 pub(super) async fn measure(bed: &Bed, builds: usize) -> anyhow::Result<(f64, Row)> {
-    let client = bed.nats().await?;
+    let client = bed.nats_client().await?;
     let messages = messages_of_a_build(bed, &client).await?;
     let bytes: usize = messages.iter().map(|message| message.length).sum();
     let jetstream = jetstream::new(client);
@@ -33,7 +33,10 @@ pub(super) async fn measure(bed: &Bed, builds: usize) -> anyhow::Result<(f64, Ro
     };
     jetstream.create_stream(stream).await?;
 
-    let cpu = Cpu::since_now(&[("nats-server", bed.nats.id()), ("publisher", std::process::id())]);
+    let cpu = Cpu::since_now(&[
+        ("nats-server", bed.nats.process(0).id()),
+        ("publisher", std::process::id()),
+    ]);
     let begun = Instant::now();
     let mut pending: VecDeque<PublishAckFuture> = VecDeque::with_capacity(IN_FLIGHT);
     for build in 0..builds {

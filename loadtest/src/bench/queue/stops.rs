@@ -58,7 +58,7 @@ pub(super) async fn cancelled(bed: &mut Bed, builds: usize) -> anyhow::Result<Ro
 /// Measures from killing a worker to the event that another has started its build.
 pub(super) async fn killed(bed: &mut Bed) -> anyhow::Result<Row> {
     let held = run(bed, ORPHANS).await?;
-    let client = bed.nats().await?;
+    let client = bed.nats_client().await?;
     let mut started = client.subscribe("slipway.event.*.*.build.started").await?;
     client.flush().await?;
     bed.add_worker(HOLDING)?;
@@ -94,7 +94,7 @@ pub(super) async fn killed(bed: &mut Bed) -> anyhow::Result<Row> {
 
 /// Submits builds and returns their ids once the worker holds them in their last stage.
 async fn run(bed: &Bed, count: usize) -> anyhow::Result<Vec<String>> {
-    let client = bed.nats().await?;
+    let client = bed.nats_client().await?;
     let mut connection = bed.connect().await?;
     let mut builds = Vec::new();
     for _ in 0..count {

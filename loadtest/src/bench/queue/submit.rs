@@ -168,7 +168,7 @@ fn take(left: &AtomicUsize) -> bool {
 
 fn cpu(bed: &Bed) -> Cpu {
     Cpu::since_now(&[
-        ("nats-server", bed.nats.id()),
+        ("nats-server", bed.nats.process(0).id()),
         ("dispatcher", bed.dispatcher.id()),
         ("client", std::process::id()),
     ])

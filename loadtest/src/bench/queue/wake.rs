@@ -36,7 +36,7 @@ pub(super) async fn measure(bed: &mut Bed, builds: usize) -> anyhow::Result<Vec<
 }
 
 async fn bare(bed: &Bed, messages: usize) -> anyhow::Result<Times> {
-    let jetstream = jetstream::new(bed.nats().await?);
+    let jetstream = jetstream::new(bed.nats_client().await?);
     let config = stream::Config {
         name: "BARE".to_owned(),
         subjects: vec!["bare.>".to_owned()],
@@ -46,7 +46,7 @@ async fn bare(bed: &Bed, messages: usize) -> anyhow::Result<Times> {
     let stream = jetstream.create_stream(config).await?;
     let durable = pull::Config { durable_name: Some("bare".to_owned()), ..pull::Config::default() };
     let consumer = stream.create_consumer(durable).await?;
-    let publisher = jetstream::new(bed.nats().await?);
+    let publisher = jetstream::new(bed.nats_client().await?);
     let mut times = Vec::new();
     for number in 0..messages {
         let mut waiting = consumer.batch().max_messages(1).expires(LIMIT).messages().await?;
@@ -65,7 +65,7 @@ async fn bare(bed: &Bed, messages: usize) -> anyhow::Result<Times> {
 
 /// Submits builds one after the other, each to a fleet that has nothing to do.
 async fn fleet(bed: &Bed, builds: usize) -> anyhow::Result<Vec<Row>> {
-    let client = bed.nats().await?;
+    let client = bed.nats_client().await?;
     let mut events = client.subscribe("slipway.event.>").await?;
     client.flush().await?;
     let mut connection = bed.connect().await?;

@@ -3,7 +3,7 @@
 //! A nats-server and a dispatcher of this machine.
 
 use std::fs::File;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -12,6 +12,7 @@ use anyhow::Context as _;
 use async_nats::jetstream;
 use serde_json::{Value, json};
 use slipway_proto::subject::Subjects;
+use slipway_tests::port::free_port;
 use tokio::process::{Child, Command};
 
 use crate::Options;
@@ -41,7 +42,7 @@ impl System {
             None => std::env::current_exe()?.with_file_name("slipway-dispatcher"),
         };
         std::fs::create_dir_all(directory)?;
-        let nats_address = free_address()?;
+        let nats_address = free_address();
         let mut command = Command::new(&options.nats_server);
         command.args(["-a", "127.0.0.1", "-p", &nats_address.port().to_string(), "-js", "-sd"]);
         command.arg(directory.join("nats"));
@@ -53,7 +54,7 @@ impl System {
             nats,
             nats_address,
             dispatcher: None,
-            address: free_address()?,
+            address: free_address(),
         };
         let started = Instant::now();
         while system.jetstream().await.is_err() {
@@ -161,8 +162,8 @@ fn spawn(mut command: Command, log: &Path) -> anyhow::Result<Child> {
     Ok(command.spawn()?)
 }
 
-fn free_address() -> anyhow::Result<SocketAddr> {
-    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
+fn free_address() -> SocketAddr {
+    (Ipv4Addr::LOCALHOST, free_port()).into()
 }
 
 /// Reads the processor time of a process (proc(5)); its clock ticks are hundredths everywhere.

@@ -2,11 +2,8 @@
 
 //! A dispatcher or worker that is killed and started again.
 
-use std::net::TcpListener;
 use std::path::PathBuf;
 use std::time::Duration;
-
-use rand::Rng as _;
 
 use super::built;
 use crate::chaos::plan::Target;
@@ -87,16 +84,6 @@ impl Program {
         self.signal("CONT");
         if self.process.is_none() {
             self.start(None);
-        }
-    }
-}
-
-/// Returns a port that outgoing connections do not take while its program is dead.
-pub(super) fn lasting_port() -> u16 {
-    loop {
-        let port = rand::rng().random_range(10_000..32_768);
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            return port;
         }
     }
 }
