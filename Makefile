@@ -16,7 +16,8 @@ build: ## build every crate in release mode
 	cargo build --workspace --release --locked
 
 demo: setup ## take a JAR, a WAR and a binary through the queue and run the images
-	cargo build --package slipway --release --locked
+	@# Not in release mode, which compiles for longer and is of no use to the tests after it.
+	cargo build --package slipway --locked
 	@deploy/demo.sh
 
 test: setup ## run all tests, against a real nats-server and a real registry

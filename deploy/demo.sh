@@ -13,7 +13,7 @@ cd "$(dirname "$0")/.."
 export PATH=$PATH:/usr/sbin:/sbin
 
 readonly STATE=$PWD/.slipway
-readonly SLIPWAY=${SLIPWAY:-${CARGO_TARGET_DIR:-target}/release/slipway}
+readonly SLIPWAY=${SLIPWAY:-${CARGO_TARGET_DIR:-target}/debug/slipway}
 readonly VERSION=1.0.0
 # Longer than any of it takes on a slow machine; short enough that a person still waits.
 readonly READY_SECONDS=60
