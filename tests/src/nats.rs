@@ -232,8 +232,8 @@ fn configuration_path(logs: &Path, node: usize) -> PathBuf {
 }
 
 /// Clients shall know only the addresses they were given, because those may be links: so no server
-/// tells them those of the others. Without its bound storage follows from the disk, and streams that
-/// reserve more than a small disk has could not be made.
+/// tells them those of the others. Storage has a bound because it would follow from the disk
+/// otherwise, and streams that reserve more than a small disk has could not be made.
 fn configuration(options: &NatsOptions, node: usize, ports: &[Ports]) -> String {
     let sync = if options.sync_always { ", sync_interval: always" } else { "" };
     let mut configuration = format!(
