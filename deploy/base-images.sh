@@ -9,7 +9,7 @@
 #   base-images.sh --list                prints the names of the images
 #
 # Each image says with the label dev.slipway.stand-in what it really holds: it has the paths, user,
-# ports and environment variables of the original, not its files.
+# ports and environment variables of the public image, not its files.
 #
 # The images are kept between runs as one OCI layout:
 #   ${SLIPWAY_BASE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/slipway/base-images}
@@ -202,7 +202,7 @@ tomcat_home() {
   </Service>
 </Server>
 XML
-  # As in the original: any user can run it.
+  # As in the public image: any user can run it.
   chmod 0777 "$home"/{logs,temp,work}
 }
 

@@ -8,9 +8,9 @@ use serde::{Deserialize, Serialize};
 
 /// The stable code of a failure.
 ///
-/// Starts from the vocabulary of the original's `FailureReason` strings
-/// (s2irun `pkg/utils/status/build_status.go`); the codes are part of the API and never change
-/// their meaning.
+/// Starts from the `FailureReason` strings of KubeSphere's B2I (s2irun
+/// `pkg/utils/status/build_status.go`). The codes are part of the API and never change their
+/// meaning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Reason {
     /// The artifact could not be read from the artifact store.

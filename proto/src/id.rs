@@ -121,7 +121,7 @@ const IDEMPOTENCY_NAMESPACE: Uuid = Uuid::from_u128(0x6f0c_8a6d_0c0e_5d39_9d5f_2
 /// Identifies a build.
 ///
 /// A UUIDv7, so that ids sort by time, or a UUIDv5 of project and idempotency key, so that the
-/// same key always names the same build (design section 4, step 2).
+/// same key always names the same build (`docs/protocol.md`, "Accept").
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct BuildId(Uuid);

@@ -5,7 +5,7 @@
 //! The grammar is that of the distribution project's `reference` package
 //! (<https://github.com/distribution/reference>), with the short names that Docker users write
 //! (`nginx`, `team/app`) completed for base images. A build's *target* must name its registry: a
-//! short name there would silently mean Docker Hub, which is how users of the original lost
+//! short name there would silently mean Docker Hub, which is how users of KubeSphere's B2I lost
 //! images to `docker.io/library` (kubesphere#4958).
 
 use std::fmt;

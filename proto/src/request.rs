@@ -276,7 +276,7 @@ pub enum Priority {
 }
 
 impl Priority {
-    /// All classes with their names and their weight in a round of turns (design section 3).
+    /// All classes with their names and their weight in a round of turns.
     pub const ALL: [(Self, &'static str, u32); 3] =
         [(Self::High, "high", 16), (Self::Normal, "normal", 4), (Self::Low, "low", 1)];
 

@@ -4,8 +4,8 @@
 //! and publishing that knows what a failure means.
 //!
 //! Dispatcher and worker share this crate so that a rule learnt about the server (a timed-out
-//! publish may have been stored; error 10164 is not a lost race; 2.9.10 drops options without a
-//! word) is written down once. The rules and where they were measured are in `ARCHITECTURE.md`,
+//! publish may have been stored; error 10164 is not a lost race; 2.9.10 drops options without an
+//! error) is written down once. The rules and their measurements are in `docs/protocol.md`,
 //! "What JetStream taught us".
 
 mod bucket;

@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! Reads a history and says what in it must not be.
+//! Reads a history and reports every invariant that it breaks.
 //!
-//! Pure functions of the history: no clock, no network, so that each of them can be shown a
-//! history that breaks its invariant. The invariants' numbers are those of the study of how
-//! trusted systems test their queues; I9, fairness between projects, has its place when there is
-//! fairness.
+//! The checks are pure functions of the history, without clock or network, so that a test can show
+//! each of them a history that breaks its invariant. I9, fairness between projects, is reserved:
+//! there is no fairness yet.
 
 mod attempts;
 pub(crate) mod facts;
