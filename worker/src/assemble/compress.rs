@@ -7,7 +7,6 @@
 //! formats that a request can ask for, or nothing but a digest.
 
 mod deflate;
-mod digester;
 mod gzip;
 mod intake;
 mod output;
@@ -24,8 +23,8 @@ use slipway_proto::request::Compression;
 
 use super::content::Content;
 use crate::pulse::Pulse;
+use intake::Intake;
 pub(super) use intake::read_up_to;
-use intake::{Intake, StoredDigest};
 
 /// Whether and where an archive is digested while it passes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,7 +33,7 @@ pub enum Digesting {
     No,
     /// On the thread that writes: for what is small.
     Here(Digests),
-    /// On a second thread, beside the one that reads.
+    /// On a second thread, so that this one can compute those of the stored bytes.
     Elsewhere(Digests),
 }
 
@@ -128,11 +127,7 @@ impl LayerWriter {
         digesting: Digesting,
         pulse: &Pulse,
     ) -> io::Result<Self> {
-        let stored = match compression {
-            Compression::Gzip => StoredDigest::OfBlocks,
-            Compression::Zstd | Compression::None => StoredDigest::NotHere,
-        };
-        let intake = Intake::new(artifact, digesting, stored, pulse);
+        let intake = Intake::new(artifact, digesting, pulse);
         Ok(match compression {
             Compression::Gzip => Self::Gzip(Box::new(gzip::GzipWriter::new(intake, scratch)?)),
             Compression::Zstd => Self::Zstd(Box::new(zstd::ZstdWriter::new(intake, scratch)?)),
@@ -170,7 +165,7 @@ impl DigestOnly {
     /// Starts an archive.
     #[must_use]
     pub fn new(artifact: &Arc<FileSource>, digesting: Digesting, pulse: &Pulse) -> Self {
-        Self(Intake::new(artifact, digesting, StoredDigest::NotHere, pulse))
+        Self(Intake::new(artifact, digesting, pulse))
     }
 
     /// Ends it.
@@ -179,7 +174,7 @@ impl DigestOnly {
     ///
     /// When the thread that digests broke down.
     pub fn finish(self) -> io::Result<Passed> {
-        self.0.finish().map(|(passed, _)| passed)
+        self.0.finish()
     }
 }
 

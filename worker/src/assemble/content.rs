@@ -50,7 +50,7 @@ pub(super) enum Piece {
 
 impl Piece {
     /// Returns the number of bytes it makes.
-    pub(super) fn size(self) -> u64 {
+    fn size(self) -> u64 {
         match self {
             Self::Scratch { length, .. } | Self::Range { length, .. } => length,
             Self::Stored { length, .. } => {

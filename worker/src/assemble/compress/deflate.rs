@@ -230,14 +230,12 @@ mod tests {
     use slipway_artifact::FileSource;
     use slipway_proto::Digest;
 
-    use super::super::output::Told;
     use super::*;
 
     /// Deflates bytes that come in pieces, with an alignment in the middle.
     fn deflated(threads: usize, bytes: &[u8], piece: usize) -> (Digest, u64) {
         let directory = tempfile::tempdir().expect("a directory");
-        let told = Told::Digested(Box::new(Sha256::new()));
-        let mut output = Output::new(directory.path(), told).expect("it starts");
+        let mut output = Output::new(directory.path(), Some(Sha256::new())).expect("it starts");
         let mut deflate = Deflate::on(threads);
         for half in [&bytes[..bytes.len() / 2], &bytes[bytes.len() / 2..]] {
             for piece in half.chunks(piece) {

@@ -14,9 +14,11 @@
 use std::io::{self, Read};
 use std::path::Path;
 
+use sha2::{Digest as _, Sha256};
+
 use super::deflate::Deflate;
 use super::intake::Intake;
-use super::output::{Output, Told};
+use super::output::Output;
 use super::{Compressed, TarSink};
 use crate::assemble::content::{Piece, stored_header};
 
@@ -34,66 +36,53 @@ pub struct GzipWriter {
 }
 
 impl GzipWriter {
-    /// Starts a member. The intake digests what is stored.
     pub(super) fn new(intake: Intake, scratch: &Path) -> io::Result<Self> {
-        let mut output = Output::new(scratch, Told::Kept(Vec::new()))?;
+        let mut output = Output::new(scratch, Some(Sha256::new()))?;
         output.emit(&GZIP_HEADER)?;
         Ok(Self { intake, output, deflate: Deflate::new() })
     }
 
     pub(super) fn finish(mut self) -> io::Result<Compressed> {
-        self.align()?;
-        let (crc32, length) = self.intake.so_far();
-        self.output.emit(&LAST_BLOCK)?;
-        self.output.emit(&crc32.to_le_bytes())?;
-        // The length modulo 2^32 (RFC 1952, ISIZE).
-        let [a, b, c, d, ..] = length.to_le_bytes();
-        self.output.emit(&[a, b, c, d])?;
-        self.tell_intake()?;
-        let artifact = std::sync::Arc::clone(&self.intake.artifact);
-        let (passed, digest) = self.intake.finish()?;
-        let (content, size, _) = self.output.finish(artifact)?;
-        let digest = digest.expect("the intake digests what is stored");
-        Ok(Compressed { content, digest, size, passed })
-    }
-
-    /// Brings the stream to a byte boundary.
-    fn align(&mut self) -> io::Result<()> {
         self.deflate.align(&mut self.output)?;
-        self.tell_intake()
-    }
-
-    /// Has what was deflated digested.
-    fn tell_intake(&mut self) -> io::Result<()> {
-        let kept = self.output.kept().expect("it keeps them");
-        self.intake.stored(kept)?;
-        kept.clear();
-        Ok(())
+        self.output.emit(&LAST_BLOCK)?;
+        let artifact = std::sync::Arc::clone(&self.intake.artifact);
+        let passed = self.intake.finish()?;
+        self.output.emit(&passed.crc32.to_le_bytes())?;
+        // The length modulo 2^32 (RFC 1952, ISIZE).
+        let [a, b, c, d, ..] = passed.length.to_le_bytes();
+        self.output.emit(&[a, b, c, d])?;
+        let (content, size, digest) = self.output.finish(artifact)?;
+        let digest = digest.expect("the output digests");
+        Ok(Compressed { content, digest, size, passed })
     }
 }
 
 impl TarSink for GzipWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.intake.take(bytes)?;
-        self.deflate.write(bytes, &mut self.output)?;
-        self.tell_intake()
+        self.deflate.write(bytes, &mut self.output)
     }
 
     fn range(&mut self, offset: u64, length: u64) -> io::Result<u32> {
-        self.align()?;
-        let checksum = self.intake.range(offset, length, |_| Ok(()))?;
+        let output = &mut self.output;
+        self.deflate.align(output)?;
+        let checksum = self.intake.range(offset, length, |block| {
+            output.digest(&stored_header(block.len()));
+            output.digest(block);
+            Ok(())
+        })?;
         if length > 0 {
-            self.output.push(Piece::Stored { offset, length });
+            output.push(Piece::Stored { offset, length });
         }
         Ok(checksum)
     }
 
     fn reader(&mut self, reader: &mut dyn Read) -> io::Result<()> {
-        self.align()?;
         let output = &mut self.output;
+        self.deflate.align(output)?;
         self.intake.reader(reader, |block| {
-            output.emit_digested(&stored_header(block.len()))?;
-            output.emit_digested(block)
+            output.emit(&stored_header(block.len()))?;
+            output.emit(block)
         })
     }
 }

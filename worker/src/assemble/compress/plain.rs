@@ -9,7 +9,7 @@ use std::io::{self, Read};
 use std::path::Path;
 
 use super::intake::Intake;
-use super::output::{Output, Told};
+use super::output::Output;
 use super::{Compressed, TarSink};
 use crate::assemble::content::Piece;
 
@@ -21,12 +21,12 @@ pub struct PlainWriter {
 
 impl PlainWriter {
     pub(super) fn new(intake: Intake, scratch: &Path) -> io::Result<Self> {
-        Ok(Self { intake, output: Output::new(scratch, Told::Nobody)? })
+        Ok(Self { intake, output: Output::new(scratch, None)? })
     }
 
     pub(super) fn finish(self) -> io::Result<Compressed> {
         let artifact = std::sync::Arc::clone(&self.intake.artifact);
-        let (passed, _) = self.intake.finish()?;
+        let passed = self.intake.finish()?;
         let (content, size, _) = self.output.finish(artifact)?;
         let digest = passed.diff_id.expect("the digest of a plain layer is its diff id");
         Ok(Compressed { content, digest, size, passed })
@@ -40,9 +40,13 @@ impl TarSink for PlainWriter {
     }
 
     fn range(&mut self, offset: u64, length: u64) -> io::Result<u32> {
-        let checksum = self.intake.range(offset, length, |_| Ok(()))?;
+        let output = &mut self.output;
+        let checksum = self.intake.range(offset, length, |block| {
+            output.digest(block);
+            Ok(())
+        })?;
         if length > 0 {
-            self.output.push(Piece::Range { offset, length });
+            output.push(Piece::Range { offset, length });
         }
         Ok(checksum)
     }

@@ -14,7 +14,7 @@ use sha2::{Digest as _, Sha256};
 use zstd::stream::write::Encoder;
 
 use super::intake::Intake;
-use super::output::{Output, Told};
+use super::output::Output;
 use super::{Compressed, TarSink};
 
 /// The effort.
@@ -28,13 +28,13 @@ pub struct ZstdWriter {
 
 impl ZstdWriter {
     pub(super) fn new(intake: Intake, scratch: &Path) -> io::Result<Self> {
-        let output = Output::new(scratch, Told::Digested(Box::new(Sha256::new())))?;
+        let output = Output::new(scratch, Some(Sha256::new()))?;
         Ok(Self { intake, encoder: Encoder::new(output, LEVEL)? })
     }
 
     pub(super) fn finish(self) -> io::Result<Compressed> {
         let artifact = std::sync::Arc::clone(&self.intake.artifact);
-        let (passed, _) = self.intake.finish()?;
+        let passed = self.intake.finish()?;
         let (content, size, digest) = self.encoder.finish()?.finish(artifact)?;
         let digest = digest.expect("the output digests");
         Ok(Compressed { content, digest, size, passed })
