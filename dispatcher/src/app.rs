@@ -11,13 +11,13 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::artifacts::Artifacts;
-use crate::builds::Builds;
-use crate::feed::Feed;
-use crate::known::Known;
+use crate::builds::existence::Known;
+use crate::builds::find::Builds;
+use crate::events::feed::Feed;
+use crate::events::projection::Projection;
+use crate::intake::artifacts::Artifacts;
 use crate::metrics::Metrics;
 use crate::pools::Pools;
-use crate::projection::Projection;
 use crate::readiness::Readiness;
 use crate::reconcile::Reconciler;
 

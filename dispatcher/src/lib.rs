@@ -3,39 +3,25 @@
 //! The dispatcher: HTTP API, artifact intake, publishing of build requests and the projection of
 //! events.
 //!
-//! It accepts a build by the protocol of `accept` and holds no state that it cannot rebuild: live
+//! It accepts a build by the protocol of `builds::accept` and holds no state that it cannot rebuild: live
 //! records stand in the key-value bucket, history in the stream `EVENTS`, artifacts and old logs in
 //! the artifact store; its SQLite file is folded from the events. So any number of dispatchers
 //! serve side by side, and one that was killed loses nothing.
 //!
 //! The library holds the behaviour, so that `slipway dev` can run it inside its own process.
 
-mod accept;
-mod announce;
 mod app;
-mod archive;
-mod artifacts;
 mod backoff;
 mod builds;
-mod cancel;
 pub mod config;
-mod content_digest;
-mod dead;
-mod extract;
-mod feed;
-mod follow;
-mod known;
+mod events;
+mod http;
+mod intake;
 mod metrics;
-mod patience;
 mod pools;
-mod problem;
-mod projection;
 mod readiness;
 mod reconcile;
-mod routes;
 pub mod server;
-mod sse;
-mod supersede;
 #[cfg(test)]
 mod testing;
 

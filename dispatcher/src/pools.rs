@@ -60,7 +60,10 @@ impl Pools {
                 Some(known)
             }
             Err(error) => {
-                tracing::warn!(error = crate::problem::chain(&error), "failed to list the pools");
+                tracing::warn!(
+                    error = crate::http::problem::chain(&error),
+                    "failed to list the pools"
+                );
                 None
             }
         }

@@ -16,8 +16,8 @@ use slipway_queue::durability::{Durability, at_least};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::feed::Feed;
-use crate::problem::chain;
+use crate::events::feed::Feed;
+use crate::http::problem::chain;
 
 /// How long the write may take. Longer than a slow disk's flush, shorter than a probe's patience.
 const WRITE_DEADLINE: Duration = Duration::from_secs(2);

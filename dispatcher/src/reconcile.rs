@@ -27,7 +27,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::app::App;
 use crate::backoff::Backoff;
-use crate::problem::chain;
+use crate::http::problem::chain;
 use memory::Memory;
 use sweep::Sweep;
 pub(crate) use sweep::SweepError;

@@ -25,21 +25,23 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::app::{App, MAX_BATCH_BYTES, MAX_BATCHES_READ};
-use crate::archive::Archiver;
-use crate::artifacts::Artifacts;
 use crate::backoff::Backoff;
-use crate::builds::Builds;
+use crate::builds::existence::Known;
+use crate::builds::find::Builds;
 use crate::config::{Config, ConfigError};
-use crate::feed::{self, Feed};
-use crate::known::Known;
+use crate::events::archive::Archiver;
+use crate::events::feed::{self, Feed};
+use crate::events::projection::{
+    self, FindRecord, Folder, Projection, ProjectionError, RecordUnavailable,
+};
+use crate::http::problem::chain;
+use crate::http::routes;
+use crate::http::write_timeout::{Impatient, STUCK};
+use crate::intake::artifacts::Artifacts;
 use crate::metrics::Metrics;
-use crate::patience::{Impatient, STUCK};
 use crate::pools::Pools;
-use crate::problem::chain;
-use crate::projection::{self, FindRecord, Folder, Projection, ProjectionError, RecordUnavailable};
 use crate::readiness::Readiness;
 use crate::reconcile::{self, Reconciler};
-use crate::routes;
 
 /// How long requests in flight may take after the stop: less than the 30 s after which Kubernetes
 /// kills.

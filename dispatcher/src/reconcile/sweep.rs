@@ -19,13 +19,13 @@ use tokio::time::Instant;
 
 use super::memory::{Classes, Due, Memory};
 use super::view::{Facts, Repair, decide};
-use crate::announce::announce_outcome;
 use crate::app::App;
-use crate::cancel::CancelError;
+use crate::builds::announce::announce_outcome;
+use crate::builds::cancel::CancelError;
+use crate::builds::supersede::supersede;
+use crate::events::projection::{ProjectionError, Stand};
+use crate::http::problem::chain;
 use crate::metrics;
-use crate::problem::chain;
-use crate::projection::{ProjectionError, Stand};
-use crate::supersede::supersede;
 
 /// How long the projection may take to catch up with the events that were there at the start.
 const FOLDED_WITHIN: Duration = Duration::from_secs(2);

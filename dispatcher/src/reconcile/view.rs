@@ -15,7 +15,7 @@ use slipway_proto::state::Epoch;
 use slipway_proto::{BuildId, PoolName, Priority, ProjectName, Timestamp};
 use slipway_queue::record::Stored;
 
-use crate::projection::Stand;
+use crate::events::projection::Stand;
 
 /// How long a record must have stood still. Longer than a step takes on a server that flushes each
 /// message; every second of it is one that a half accepted build waits longer.

@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! Whether the projection knows a build, asked of many at once.
+//!
+//! Each submission with a key asks. A question to the projection goes to a thread that may block,
+//! and handing it there and back costs several times what the answer does. So the questions that
+//! come while one is under way go together in the next.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use slipway_proto::{BuildId, ProjectName};
+use tokio::sync::oneshot;
+
+use crate::app::App;
+use crate::http::problem::chain;
+
+/// How many questions go together at most: a batch's window.
+const MAX_TOGETHER: usize = 256;
+
+/// Collects questions.
+#[derive(Debug, Default)]
+pub(crate) struct Known {
+    waiting: Mutex<Waiting>,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    questions: Vec<Question>,
+    /// Whether somebody asks them.
+    asked: bool,
+}
+
+#[derive(Debug)]
+struct Question {
+    build: (ProjectName, BuildId),
+    answer: oneshot::Sender<bool>,
+}
+
+impl Known {
+    /// Returns whether the projection knows a build; `None` when it could not be asked.
+    pub(crate) async fn is(app: &Arc<App>, project: &ProjectName, build: BuildId) -> Option<bool> {
+        let (answer, answered) = oneshot::channel();
+        let question = Question { build: (project.clone(), build), answer };
+        if app.known.add(question) {
+            let asking = Arc::clone(app);
+            app.tasks.spawn(async move { ask(&asking).await });
+        }
+        answered.await.ok()
+    }
+
+    /// Adds a question, and returns whether the caller has to see to its being asked.
+    fn add(&self, question: Question) -> bool {
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        waiting.questions.push(question);
+        !std::mem::replace(&mut waiting.asked, true)
+    }
+
+    /// Takes the questions that go together next; whoever gets none has asked them all.
+    fn next(&self) -> Vec<Question> {
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let together = waiting.questions.len().min(MAX_TOGETHER);
+        waiting.asked = together > 0;
+        waiting.questions.drain(..together).collect()
+    }
+}
+
+/// Asks until nobody waits.
+async fn ask(app: &App) {
+    loop {
+        let questions = app.known.next();
+        if questions.is_empty() {
+            return;
+        }
+        let builds = questions.iter().map(|question| question.build.clone()).collect();
+        match app.projection.stands(builds).await {
+            Ok(stands) => {
+                for (question, stand) in questions.into_iter().zip(stands) {
+                    // Nobody waits any more where a client has gone.
+                    let _gone = question.answer.send(stand.is_some());
+                }
+            }
+            // Who waits finds out by the dropped questions.
+            Err(error) => tracing::warn!(error = chain(&error), "the projection is not readable"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn questions_go_together_and_one_asks_them() {
+        let known = Known::default();
+        let ask = || {
+            let (answer, answered) = oneshot::channel();
+            let build = ("team".parse().expect("a name"), BuildId::fresh());
+            (known.add(Question { build, answer }), answered)
+        };
+        assert!(ask().0, "the first sees to it");
+        assert!((0..MAX_TOGETHER).all(|_| !ask().0), "the others rely on it");
+        assert_eq!(known.next().len(), MAX_TOGETHER);
+        assert!(!ask().0, "while it asks");
+        assert_eq!(known.next().len(), 2);
+        assert_eq!(known.next().len(), 0);
+        assert!(ask().0, "it has ended");
+    }
+}

@@ -1,0 +1,476 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! The one reader of `EVENTS` of this dispatcher. What it reads goes to the projection and then,
+//! through a bounded broadcast, to every subscriber.
+//!
+//! One reader for all: a consumer for each of a thousand dashboards would cost the server more than
+//! the events themselves. Each project has a broadcast of its own, and so has each build that is
+//! followed alone, so that nobody is woken for what it will not pass on. A subscriber that is too
+//! slow loses its place in the broadcast and is dropped; it comes back with the last id it saw and
+//! reads what it missed from the stream.
+
+mod pace;
+mod reader;
+
+use std::collections::{HashMap, HashSet};
+use std::hash::Hash;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use bytes::Bytes;
+use slipway_proto::{BuildId, ProjectName, Timestamp};
+use slipway_queue::read::Message;
+use slipway_queue::topology::RECORD_AGE;
+use tokio::sync::{broadcast, watch};
+
+use crate::events::projection::{self, Stored};
+use crate::http::sse;
+pub(crate) use pace::Pace;
+pub(crate) use reader::read;
+
+/// How many events of a project a subscriber may fall behind, beside what the connection holds. At
+/// five thousand events a second this is 0.4 s; each place costs 32 bytes, and the events that are
+/// in them some KiB each.
+const MAX_LAG: usize = 2048;
+
+/// How many events of its build a subscriber to one build may fall behind: more than a build has.
+const MAX_LAG_OF_BUILD: usize = 64;
+
+/// How young the last event that was folded must be for all events of builds whose live record is
+/// over to be folded. An hour less than records are kept: for clocks that differ, and events that
+/// were told late.
+const PAST: Duration = RECORD_AGE.saturating_sub(Duration::from_secs(60 * 60));
+
+/// How many broadcasts are kept before those that nobody listens to any more are looked for.
+const MIN_PRUNED: usize = 64;
+
+/// A message of the stream as it arrived.
+#[derive(Debug, Clone)]
+pub(crate) struct Arrived {
+    pub(crate) sequence: u64,
+    /// How many messages follow it at this time.
+    pub(crate) pending: u64,
+    /// When it was stored.
+    pub(crate) time: Timestamp,
+    project: Option<ProjectName>,
+    build: Option<BuildId>,
+    /// The short type, from the subject.
+    kind: String,
+    payload: Bytes,
+}
+
+impl Arrived {
+    /// Reads what subject and headers say; the payload is parsed by who needs it.
+    pub(crate) fn of(message: Message) -> Self {
+        // `<prefix>.event.<project>.<shard>.<type>`, where a type has dots of its own.
+        let mut tokens = message.subject.splitn(5, '.').skip(2);
+        let project = tokens.next().and_then(|project| project.parse().ok());
+        let kind = tokens.nth(1).unwrap_or_default().to_owned();
+        let header = message.headers.as_ref();
+        let build = header
+            .and_then(|headers| headers.get(slipway_queue::publish::header::BUILD_ID))
+            .and_then(|value| value.as_str().parse().ok());
+        Self {
+            sequence: message.sequence,
+            pending: message.pending,
+            time: message.time,
+            project,
+            build,
+            kind,
+            payload: message.payload,
+        }
+    }
+
+    /// Returns how many bytes its payload has.
+    pub(crate) fn size(&self) -> usize {
+        self.payload.len()
+    }
+
+    /// Parses the payload, if a row holds what it says: an `artifact.published` says nothing that
+    /// the `build.finished` behind it does not.
+    pub(crate) fn stored(&self) -> Stored {
+        if self.kind == "artifact.published" {
+            return Stored { sequence: self.sequence, event: None };
+        }
+        let event = match projection::event(&self.kind, &self.payload) {
+            Ok(event) => Some(event),
+            Err(error) => {
+                let sequence = self.sequence;
+                tracing::warn!(%error, sequence, kind = self.kind, "skipped an event that does not parse");
+                None
+            }
+        };
+        Stored { sequence: self.sequence, event }
+    }
+
+    /// Makes what subscribers are told; `None` for what is no event.
+    pub(crate) fn notice(&self) -> Option<Notice> {
+        let text = str::from_utf8(&self.payload).ok()?;
+        Some(Notice {
+            sequence: self.sequence,
+            project: self.project.clone()?,
+            build: self.build?,
+            finished: self.kind == "build.finished",
+            frame: sse::frame(self.sequence, &self.kind, text),
+        })
+    }
+}
+
+/// An event as subscribers get it.
+#[derive(Debug)]
+pub(crate) struct Notice {
+    /// Its sequence in the stream.
+    pub(crate) sequence: u64,
+    /// The project it belongs to.
+    pub(crate) project: ProjectName,
+    /// The build it is about.
+    pub(crate) build: BuildId,
+    /// Whether it is the build's outcome.
+    pub(crate) finished: bool,
+    /// The bytes of its `text/event-stream` frame, the same for all.
+    pub(crate) frame: Bytes,
+}
+
+/// What comes out of the broadcast.
+#[derive(Debug, Clone)]
+pub(crate) enum Told {
+    /// An event.
+    Event(Arc<Notice>),
+    /// The stream was made anew: sequences start over, and nobody can go on from here.
+    Anew,
+}
+
+/// Whom events are handed to.
+#[derive(Debug, Default)]
+struct Topics {
+    projects: Broadcasts<ProjectName>,
+    builds: Broadcasts<BuildId>,
+    /// Whether nothing is handed out any more.
+    closed: bool,
+}
+
+/// Broadcasts by what they are about.
+#[derive(Debug)]
+struct Broadcasts<K> {
+    senders: HashMap<K, broadcast::Sender<Told>>,
+    /// How many there may be before those that nobody listens to are removed.
+    pruned_at: usize,
+}
+
+impl<K> Default for Broadcasts<K> {
+    fn default() -> Self {
+        Self { senders: HashMap::new(), pruned_at: MIN_PRUNED }
+    }
+}
+
+impl<K: Eq + Hash> Broadcasts<K> {
+    fn subscribe(&mut self, key: K, capacity: usize) -> broadcast::Receiver<Told> {
+        if self.senders.len() >= self.pruned_at {
+            self.senders.retain(|_, sender| sender.receiver_count() > 0);
+            self.pruned_at = MIN_PRUNED.max(self.senders.len() * 2);
+        }
+        let sender = self.senders.entry(key).or_insert_with(|| broadcast::channel(capacity).0);
+        sender.subscribe()
+    }
+
+    /// Returns the broadcast of a key, if anybody listens.
+    fn of(&self, key: &K) -> Option<&broadcast::Sender<Told>> {
+        self.senders.get(key).filter(|sender| sender.receiver_count() > 0)
+    }
+
+    fn receivers(&self) -> usize {
+        self.senders.values().map(broadcast::Sender::receiver_count).sum()
+    }
+}
+
+/// Hands events out.
+#[derive(Debug)]
+pub(crate) struct Feed {
+    topics: RwLock<Topics>,
+    /// The sequence of the last event that was, or is about to be, handed out.
+    position: AtomicU64,
+    /// The sequence of the stream's last event when it was last opened.
+    head: AtomicU64,
+    /// Whether `position` and `head` say anything yet.
+    aligned: watch::Sender<bool>,
+    /// The sequence of the last event that the projection has folded.
+    folded: watch::Sender<u64>,
+    /// Whether the projection knows every build whose live record is over.
+    knows_past: watch::Sender<bool>,
+    caught_up: AtomicBool,
+}
+
+/// A place in a broadcast.
+pub(crate) struct Subscription {
+    /// Gets every event behind `position`.
+    pub(crate) receiver: broadcast::Receiver<Told>,
+    /// Where the events stood: everything up to here must be read from the stream.
+    pub(crate) position: u64,
+    /// The end of the stream as far as is known: what happens now comes behind it.
+    pub(crate) head: u64,
+}
+
+impl Default for Feed {
+    fn default() -> Self {
+        Self {
+            topics: RwLock::default(),
+            position: AtomicU64::new(0),
+            head: AtomicU64::new(0),
+            aligned: watch::Sender::new(false),
+            folded: watch::Sender::new(0),
+            knows_past: watch::Sender::new(false),
+            caught_up: AtomicBool::new(false),
+        }
+    }
+}
+
+impl Feed {
+    /// Waits until it is known, for the first time, where the events stand. Who subscribes before
+    /// would not be told what was before, nor learn that something was.
+    pub(crate) async fn aligned_once(&self) {
+        let mut aligned = self.aligned.subscribe();
+        let _sender_is_ours = aligned.wait_for(|aligned| *aligned).await;
+    }
+
+    /// Takes a place in the broadcast of a project's events.
+    pub(crate) fn subscribe(&self, project: &ProjectName) -> Subscription {
+        self.place(|topics| topics.projects.subscribe(project.clone(), MAX_LAG))
+    }
+
+    /// Takes a place in the broadcast of the events of one build, of whatever project.
+    pub(crate) fn subscribe_to_build(&self, build: BuildId) -> Subscription {
+        self.place(|topics| topics.builds.subscribe(build, MAX_LAG_OF_BUILD))
+    }
+
+    fn place(
+        &self,
+        subscribe: impl FnOnce(&mut Topics) -> broadcast::Receiver<Told>,
+    ) -> Subscription {
+        // In this order: `tell` moves the position before it sends, so an event behind the position
+        // read here is sent after the subscription and is received.
+        let receiver = {
+            let mut topics = self.topics.write().unwrap_or_else(PoisonError::into_inner);
+            // A broadcast without a sender is at its end.
+            if topics.closed { broadcast::channel(1).1 } else { subscribe(&mut topics) }
+        };
+        let position = self.position.load(Ordering::SeqCst);
+        let head = self.head.load(Ordering::SeqCst).max(position);
+        Subscription { receiver, position, head }
+    }
+
+    fn topics(&self) -> std::sync::RwLockReadGuard<'_, Topics> {
+        self.topics.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns how many subscribers there are.
+    pub(crate) fn subscribers(&self) -> usize {
+        let topics = self.topics();
+        topics.projects.receivers() + topics.builds.receivers()
+    }
+
+    /// Returns how many events somebody has still to read, of those who follow a project that one
+    /// of these events belongs to.
+    fn max_unread(&self, arrived: &[Arrived]) -> usize {
+        let topics = self.topics();
+        let projects: HashSet<&ProjectName> =
+            arrived.iter().filter_map(|arrived| arrived.project.as_ref()).collect();
+        let followed = projects.into_iter().filter_map(|project| topics.projects.of(project));
+        followed.map(broadcast::Sender::len).max().unwrap_or(0)
+    }
+
+    /// Hands an event to all who follow its project or its build.
+    pub(crate) fn tell(&self, arrived: &Arrived) {
+        self.position.fetch_max(arrived.sequence, Ordering::SeqCst);
+        let topics = self.topics();
+        let project = arrived.project.as_ref().and_then(|project| topics.projects.of(project));
+        let build = arrived.build.as_ref().and_then(|build| topics.builds.of(build));
+        if project.is_none() && build.is_none() {
+            return;
+        }
+        let Some(notice) = arrived.notice().map(Arc::new) else { return };
+        for sender in [project, build].into_iter().flatten() {
+            // The last subscriber may have left just now.
+            let _unheard = sender.send(Told::Event(Arc::clone(&notice)));
+        }
+    }
+
+    /// Ends every broadcast, when the dispatcher stops. Subscribers are not told by a token each
+    /// asks: one lock that a thousand connections take with each event.
+    pub(crate) fn close(&self) {
+        let mut topics = self.topics.write().unwrap_or_else(PoisonError::into_inner);
+        *topics = Topics { closed: true, ..Topics::default() };
+    }
+
+    /// Notes where reading goes on, and where the stream ends.
+    pub(crate) fn aligned(&self, position: u64, head: u64, anew: bool) {
+        self.head.store(head, Ordering::SeqCst);
+        self.position.store(position, Ordering::SeqCst);
+        self.aligned.send_replace(true);
+        if !anew {
+            return;
+        }
+        self.knows_past.send_replace(false);
+        let topics = self.topics();
+        let senders = topics.projects.senders.values().chain(topics.builds.senders.values());
+        for sender in senders {
+            let _unheard = sender.send(Told::Anew);
+        }
+    }
+
+    /// Notes what the projection has folded.
+    pub(crate) fn set_folded(&self, sequence: u64) {
+        self.folded.send_replace(sequence);
+    }
+
+    /// Notes when the last event was stored that the projection has folded. Those behind it are of
+    /// builds that have a live record, or of builds that were folded, once it is young enough.
+    pub(crate) fn set_folded_until(&self, time: Timestamp) {
+        if !self.knows_past() && time > Timestamp::now() - PAST {
+            self.knows_past.send_replace(true);
+        }
+    }
+
+    /// Returns whether a build that has no live record, and that the projection does not know,
+    /// never was. It is not so while the projection is made anew, until the last 72 h are reached.
+    pub(crate) fn knows_past(&self) -> bool {
+        *self.knows_past.borrow()
+    }
+
+    /// Waits until it is so.
+    pub(crate) async fn past_known(&self) {
+        let mut knows_past = self.knows_past.subscribe();
+        let _sender_is_ours = knows_past.wait_for(|knows| *knows).await;
+    }
+
+    /// Waits until the projection has folded an event.
+    pub(crate) async fn folded(&self, sequence: u64) {
+        let mut folded = self.folded.subscribe();
+        let _sender_is_ours = folded.wait_for(|folded| *folded >= sequence).await;
+    }
+
+    /// Returns whether an event is the last there is. The server counts what is pending behind it,
+    /// and 2.9.10 sometimes counts one too many; the end that the stream had when it was opened is
+    /// as good.
+    pub(crate) fn is_at_end(&self, arrived: &Arrived) -> bool {
+        arrived.pending == 0 || arrived.sequence >= self.head.load(Ordering::SeqCst)
+    }
+
+    /// Returns whether the projection has been at the end of the stream since the start. A latch:
+    /// falling behind later is load, and no reason to take this dispatcher out of service.
+    pub(crate) fn is_caught_up(&self) -> bool {
+        self.caught_up.load(Ordering::Relaxed)
+    }
+
+    /// Notes that the projection has folded everything there is.
+    pub(crate) fn set_caught_up(&self) {
+        self.knows_past.send_replace(true);
+        if !self.caught_up.swap(true, Ordering::Relaxed) {
+            tracing::info!("the projection has caught up with the events");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    pub(super) fn message(sequence: u64) -> Message {
+        let build = BuildId::fresh();
+        let mut headers = async_nats::HeaderMap::new();
+        headers.insert(slipway_queue::publish::header::BUILD_ID, build.to_string());
+        Message {
+            sequence,
+            pending: 0,
+            time: slipway_proto::Timestamp::UNIX_EPOCH,
+            subject: "slipway.event.team.7.build.finished".into(),
+            headers: Some(headers),
+            payload: Bytes::from_static(b"{}"),
+        }
+    }
+
+    #[test]
+    fn what_is_told_comes_from_subject_and_headers() {
+        let arrived = Arrived::of(message(7));
+        let notice = arrived.notice().expect("it is an event");
+        assert_eq!(notice.project.as_str(), "team");
+        assert!(notice.finished);
+        assert_eq!(notice.frame, "id: 7\nevent: build.finished\ndata: {}\n\n");
+        assert!(arrived.stored().event.is_none(), "the payload is no event");
+        let headless = Message { headers: None, ..message(8) };
+        assert!(Arrived::of(headless).notice().is_none());
+    }
+
+    #[test]
+    fn a_subscription_knows_what_it_will_not_receive() {
+        let feed = Feed::default();
+        feed.tell(&Arrived::of(message(3)));
+        let mut subscription = feed.subscribe(&"team".parse().expect("a name"));
+        feed.tell(&Arrived::of(message(4)));
+        assert_eq!(subscription.position, 3);
+        let Ok(Told::Event(notice)) = subscription.receiver.try_recv() else { panic!("nothing") };
+        assert_eq!(notice.sequence, 4);
+        assert!(subscription.receiver.try_recv().is_err());
+    }
+
+    #[test]
+    fn nobody_is_woken_for_the_events_of_others() {
+        let feed = Feed::default();
+        let arrived = Arrived::of(message(1));
+        let build = arrived.build.expect("it is about one");
+        let mut team = feed.subscribe(&"team".parse().expect("a name"));
+        let other = feed.subscribe(&"other".parse().expect("a name"));
+        let mut this = feed.subscribe_to_build(build);
+        let another = feed.subscribe_to_build(BuildId::fresh());
+        feed.tell(&arrived);
+        assert!(matches!(team.receiver.try_recv(), Ok(Told::Event(_))));
+        assert!(matches!(this.receiver.try_recv(), Ok(Told::Event(_))));
+        assert!(other.receiver.is_empty() && another.receiver.is_empty());
+        feed.aligned(0, 0, true);
+        for mut subscription in [team, other, this, another] {
+            assert!(matches!(subscription.receiver.try_recv(), Ok(Told::Anew)), "all are told");
+        }
+    }
+
+    #[test]
+    fn the_past_is_known_when_an_event_of_the_last_days_or_the_end_was_folded() {
+        let feed = Feed::default();
+        let now = Timestamp::now();
+        feed.set_folded_until(now - RECORD_AGE);
+        assert!(!feed.knows_past(), "the records of builds behind it may be over");
+        feed.set_folded_until(now);
+        assert!(feed.knows_past());
+        feed.aligned(5, 9, false);
+        assert!(feed.knows_past(), "a connection that broke changes nothing");
+        feed.aligned(0, 9, true);
+        assert!(!feed.knows_past());
+        feed.set_caught_up();
+        assert!(feed.knows_past());
+    }
+
+    #[test]
+    fn nobody_waits_for_a_feed_that_is_closed() {
+        let feed = Feed::default();
+        let mut before = feed.subscribe(&"team".parse().expect("a name"));
+        feed.tell(&Arrived::of(message(1)));
+        feed.close();
+        let mut after = feed.subscribe(&"team".parse().expect("a name"));
+        assert!(before.receiver.try_recv().is_ok(), "what was told comes first");
+        for subscription in [&mut before, &mut after] {
+            let closed = broadcast::error::TryRecvError::Closed;
+            assert_eq!(subscription.receiver.try_recv().err(), Some(closed));
+        }
+    }
+
+    #[test]
+    fn broadcasts_that_nobody_listens_to_do_not_pile_up() {
+        let feed = Feed::default();
+        let kept = feed.subscribe_to_build(BuildId::fresh());
+        for _ in 0..10 * MIN_PRUNED {
+            drop(feed.subscribe_to_build(BuildId::fresh()));
+        }
+        assert_eq!(feed.subscribers(), 1);
+        assert!(feed.topics().builds.senders.len() <= 2 * MIN_PRUNED);
+        drop(kept);
+    }
+}

@@ -1,0 +1,325 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! Reading the log of a build: whole, or as it grows until the build is finished.
+//!
+//! A log is in the stream `LOGS` while its build runs and for a minute after, and in the artifact
+//! store from its end on (see `archive`). Positions in it are byte offsets, which mean the same in
+//! both, so a reader can change over in the middle and a client can resume in either.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::{StreamExt as _, TryStreamExt as _};
+use slipway_proto::api::StateName;
+use slipway_proto::{Build, BuildId, ProjectName};
+use slipway_queue::read::{ReadError, Reader};
+use tokio::sync::{broadcast, mpsc};
+use tokio::time::Instant;
+
+use crate::app::App;
+use crate::backoff::Backoff;
+use crate::events::archive;
+use crate::events::feed::{Subscription, Told};
+use crate::http::problem::chain;
+
+/// How often a follower asks for the build's state by itself, should the event of its outcome not
+/// reach it; and how long a chunk that the stream is known to hold may take.
+const CHECK: Duration = Duration::from_secs(10);
+
+/// How long the server may take to open a reader.
+const DEADLINE: Duration = Duration::from_secs(10);
+
+/// A piece of what a reader of the log is sent.
+#[derive(Debug)]
+pub(crate) enum Piece {
+    /// Bytes of the log.
+    Text {
+        /// The bytes.
+        text: Bytes,
+        /// The offset behind them.
+        end: u64,
+    },
+    /// Everything was sent.
+    End(StateName),
+    /// The log could not be read to its end; the client may resume.
+    Broken,
+}
+
+/// What to read.
+#[derive(Debug, Clone)]
+pub(crate) struct LogRequest {
+    pub(crate) project: ProjectName,
+    pub(crate) build: BuildId,
+    /// Whether to go on until the build is finished.
+    pub(crate) follow: bool,
+    /// How many bytes the client has already.
+    pub(crate) skip: u64,
+}
+
+/// Sends a log into `sink`, ending with [`Piece::End`] or [`Piece::Broken`]. The subscription to
+/// its build is older than what was `found`.
+pub(crate) async fn send(
+    app: Arc<App>,
+    request: LogRequest,
+    found: Build,
+    subscription: Subscription,
+    sink: mpsc::Sender<Piece>,
+) {
+    let gone = sink.clone();
+    let mut log = Log { app: &app, request, position: 0, sink };
+    let sent = async {
+        tokio::select! {
+            outcome = log.send(found, subscription) => outcome,
+            () = gone.closed() => Err(Stop::Gone),
+            () = app.stop.cancelled() => Err(Stop::Broken),
+        }
+    };
+    if let Err(Stop::Broken) = sent.await {
+        let _unheard = gone.send(Piece::Broken).await;
+    }
+}
+
+/// Why a log was not sent to its end.
+enum Stop {
+    /// The client left.
+    Gone,
+    /// NATS or the store failed, or the dispatcher stops.
+    Broken,
+}
+
+struct Log<'a> {
+    app: &'a App,
+    request: LogRequest,
+    /// How many bytes of the log were read.
+    position: u64,
+    sink: mpsc::Sender<Piece>,
+}
+
+impl Log<'_> {
+    async fn send(&mut self, found: Build, subscription: Subscription) -> Result<(), Stop> {
+        if found.state.is_finished() {
+            if found.replays > 0 && self.send_both().await? {
+                return self.end(&found).await;
+            }
+            if self.send_archive().await? {
+                return self.end(&found).await;
+            }
+        }
+        if !self.request.follow {
+            self.send_what_is_there().await?;
+            return self.end(&found).await;
+        }
+        let last = self.follow(found, subscription).await?;
+        self.end(&last).await
+    }
+
+    async fn end(&self, build: &Build) -> Result<(), Stop> {
+        let state = StateName::from(&build.state.phase);
+        self.sink.send(Piece::End(state)).await.map_err(|_| Stop::Gone)
+    }
+
+    /// Sends the archive of a replayed build and what the stream holds behind it: what was archived
+    /// after its first end lacks the replay until the archiver comes to it. Returns whether there is
+    /// an archive. Whole, in memory: replays are few, and logs are small.
+    async fn send_both(&mut self) -> Result<bool, Stop> {
+        let LogRequest { project, build, .. } = &self.request;
+        let kept = match self.app.store.get_log(project, *build).await {
+            Ok(Some(kept)) => archive::whole(kept).await.map_err(|error| broken(&error))?,
+            Ok(None) => return Ok(false),
+            Err(error) => return Err(broken(&error)),
+        };
+        let log = tokio::time::timeout(DEADLINE, self.app.queue.whole_log(project, *build));
+        let log = log.await.map_err(|elapsed| broken(&elapsed))?;
+        let log = log.map_err(|error| broken(&error))?.map_ok(|chunk| chunk.payload);
+        let log = archive::whole(log).await.map_err(|error| broken(&error))?;
+        self.text(archive::both(&kept, &log).unwrap_or(kept)).await?;
+        Ok(true)
+    }
+
+    /// Sends what is behind `position` from the archive; returns whether there is one.
+    async fn send_archive(&mut self) -> Result<bool, Stop> {
+        let LogRequest { project, build, .. } = &self.request;
+        let mut archive = match self.app.store.get_log(project, *build).await {
+            Ok(Some(archive)) => archive,
+            Ok(None) => return Ok(false),
+            Err(error) => return Err(broken(&error)),
+        };
+        let mut start = 0;
+        while let Some(chunk) = archive.next().await {
+            let mut chunk = chunk.map_err(|error| broken(&error))?;
+            let end = start + chunk.len() as u64;
+            if end > self.position {
+                let known = usize::try_from(self.position.saturating_sub(start));
+                let text = chunk.split_off(known.unwrap_or(chunk.len()).min(chunk.len()));
+                self.text(text).await?;
+            }
+            start = end;
+        }
+        Ok(true)
+    }
+
+    /// Sends what the stream holds now.
+    async fn send_what_is_there(&mut self) -> Result<(), Stop> {
+        let LogRequest { project, build, .. } = &self.request;
+        let log = tokio::time::timeout(DEADLINE, self.app.queue.whole_log(project, *build));
+        let log = log.await.map_err(|elapsed| broken(&elapsed))?;
+        let mut chunks = log.map_err(|error| broken(&error))?;
+        while let Some(chunk) = chunks.next().await {
+            self.text(chunk.map_err(|error| broken(&error))?.payload).await?;
+        }
+        Ok(())
+    }
+
+    /// Sends chunks as they are stored, until the build is finished and its last one was sent;
+    /// returns the build as it was then.
+    async fn follow(
+        &mut self,
+        mut build: Build,
+        subscription: Subscription,
+    ) -> Result<Build, Stop> {
+        let mut told = Some(subscription.receiver);
+        let mut backoff = Backoff::default();
+        let mut last = None;
+        // Whether a check has passed since the build was finished.
+        let mut waited = false;
+        let mut check = tokio::time::interval_at(Instant::now() + CHECK, CHECK);
+        let mut connections = self.app.queue.connections();
+        'open: loop {
+            connections.mark_unchanged();
+            let mut reader = match self.open(last).await {
+                Ok(reader) => reader,
+                Err(error) => {
+                    tracing::debug!(error = chain(&error), "following a log: opening it again");
+                    if backoff.pause(&self.app.stop).await {
+                        continue;
+                    }
+                    return Err(Stop::Broken);
+                }
+            };
+            loop {
+                if build.state.is_finished() && self.is_complete(last, waited, &mut backoff).await?
+                {
+                    return Ok(build);
+                }
+                tokio::select! {
+                    chunk = reader.next() => match chunk {
+                        Ok(chunk) => {
+                            last = Some(chunk.sequence);
+                            self.text(chunk.payload).await?;
+                            backoff.reset();
+                            check.reset();
+                        }
+                        Err(error) => {
+                            tracing::debug!(error = chain(&error), "following a log: lost it");
+                            if backoff.pause(&self.app.stop).await {
+                                continue 'open;
+                            }
+                            return Err(Stop::Broken);
+                        }
+                    },
+                    // A server that restarted has forgotten the reader.
+                    _ = connections.changed() => continue 'open,
+                    finished = outcome(&mut told, self.request.build),
+                        if !build.state.is_finished() =>
+                    {
+                        if finished {
+                            build = self.look_again(build).await;
+                        }
+                    }
+                    _ = check.tick() => {
+                        if build.state.is_finished() {
+                            waited = true;
+                            // What is missing was removed from the stream meanwhile.
+                            if self.send_archive().await? {
+                                return Ok(build);
+                            }
+                        }
+                        build = self.look_again(build).await;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Returns whether everything of a finished build's log was sent. A worker whose build was
+    /// ended by others writes its last line after that; it is `waited` for, unless it died.
+    async fn is_complete(
+        &mut self,
+        last: Option<u64>,
+        waited: bool,
+        backoff: &mut Backoff,
+    ) -> Result<bool, Stop> {
+        let LogRequest { project, build, .. } = &self.request;
+        loop {
+            let end = tokio::time::timeout(DEADLINE, self.app.queue.end_of_log(project, *build));
+            match end.await {
+                Ok(Ok(Some(end))) => {
+                    return Ok(last >= Some(end.sequence) && (end.is_closed || waited));
+                }
+                // Nothing was ever logged, or it was removed: then it is in the archive.
+                Ok(Ok(None)) => {
+                    self.send_archive().await?;
+                    return Ok(true);
+                }
+                Ok(Err(error)) => {
+                    tracing::debug!(%error, "following a log: its end is not known");
+                }
+                Err(_elapsed) => tracing::debug!("following a log: its end is not known"),
+            }
+            if !backoff.pause(&self.app.stop).await {
+                return Err(Stop::Broken);
+            }
+        }
+    }
+
+    async fn look_again(&self, build: Build) -> Build {
+        let LogRequest { project, build: id, .. } = &self.request;
+        match self.app.builds.find(project, *id).await {
+            Ok(Some(found)) => found,
+            // Asked again at the next check.
+            Ok(None) | Err(_) => build,
+        }
+    }
+
+    async fn open(&self, after: Option<u64>) -> Result<Reader, ReadError> {
+        let LogRequest { project, build, .. } = &self.request;
+        let open = self.app.queue.read_log(project, *build, after);
+        tokio::time::timeout(DEADLINE, open).await.unwrap_or_else(|elapsed| {
+            let stream = self.app.queue.subjects().logs_stream();
+            Err(ReadError::Unavailable { stream, source: elapsed.into() })
+        })
+    }
+
+    /// Sends the next bytes, less what the client has already.
+    async fn text(&mut self, mut text: Bytes) -> Result<(), Stop> {
+        let start = self.position;
+        self.position += text.len() as u64;
+        let known = self.request.skip.saturating_sub(start);
+        let known = usize::try_from(known).unwrap_or(usize::MAX).min(text.len());
+        let text = text.split_off(known);
+        if text.is_empty() {
+            return Ok(());
+        }
+        let end = self.position;
+        self.sink.send(Piece::Text { text, end }).await.map_err(|_| Stop::Gone)
+    }
+}
+
+fn broken(error: &(dyn std::error::Error + 'static)) -> Stop {
+    tracing::warn!(error = chain(error), "failed to send a log");
+    Stop::Broken
+}
+
+/// Waits for a sign that the build may be finished: its outcome, or that signs were missed.
+async fn outcome(told: &mut Option<broadcast::Receiver<Told>>, build: BuildId) -> bool {
+    let Some(receiver) = told else { return std::future::pending().await };
+    match receiver.recv().await {
+        Ok(Told::Event(notice)) => notice.finished && notice.build == build,
+        Ok(Told::Anew) | Err(broadcast::error::RecvError::Lagged(_)) => true,
+        Err(broadcast::error::RecvError::Closed) => {
+            *told = None;
+            false
+        }
+    }
+}

@@ -1,0 +1,348 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! Errors as RFC 9457 `application/problem+json`: the one place that knows what an error of the
+//! domain is in HTTP.
+//!
+//! An error has two messages: `detail`, for the client, says what to do; the chain of sources, for
+//! the operator, goes to the log, once, when it is answered.
+
+mod code;
+
+use axum::response::{IntoResponse, Response};
+use http::header::{CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use slipway_artifact::{ReceiveError, StoreError};
+use slipway_proto::api::Problem;
+use slipway_proto::{BuildId, FieldError};
+use slipway_queue::read::ReadError;
+use slipway_queue::topology::TopologyError;
+use slipway_queue::{PublishError, RecordError};
+
+use crate::builds::accept::AcceptError;
+use crate::builds::cancel::CancelError;
+use crate::builds::dead::DeadError;
+use crate::builds::find::FindError;
+use crate::events::projection::ProjectionError;
+use crate::intake::content_digest::ContentDigestError;
+use crate::reconcile::SweepError;
+
+pub(crate) use code::Code;
+
+/// An answer that is an error.
+#[derive(Debug)]
+pub(crate) struct ApiError {
+    code: Code,
+    detail: String,
+    errors: Vec<FieldError>,
+    closes: bool,
+    for_operator: Option<Box<ForOperator>>,
+}
+
+/// What an error says to the operator.
+#[derive(Debug)]
+struct ForOperator {
+    /// Whether it is the dispatcher's own fault.
+    is_ours: bool,
+    what: String,
+    cause: String,
+}
+
+impl ApiError {
+    pub(crate) fn new(code: Code, detail: impl Into<String>) -> Self {
+        Self { code, detail: detail.into(), errors: Vec::new(), closes: false, for_operator: None }
+    }
+
+    /// An error with mistakes by field.
+    pub(crate) fn fields(code: Code, errors: Vec<FieldError>) -> Self {
+        let detail = match errors.as_slice() {
+            [only] => only.to_string(),
+            several => format!("{} mistakes: see `errors`", several.len()),
+        };
+        Self { errors, ..Self::new(code, detail) }
+    }
+
+    /// An error of ours, of which the client learns nothing but that it happened.
+    pub(crate) fn internal(error: &(dyn std::error::Error + 'static), doing: &str) -> Self {
+        let what = format!("failed to {doing}");
+        let detail = format!("{what}: the dispatcher's log says why; try again later");
+        let cause = chain(error);
+        let for_operator = Some(Box::new(ForOperator { is_ours: true, what, cause }));
+        Self { for_operator, ..Self::new(Code::Internal, detail) }
+    }
+
+    /// The answer about a build that is not there.
+    pub(crate) fn build_not_found(build: BuildId) -> Self {
+        let detail = format!("the project has no build {build}: check the id and the project");
+        Self::new(Code::BuildNotFound, detail)
+    }
+
+    /// Says that the connection is closed after the answer, as it must be where the rest of the
+    /// request is not read.
+    pub(crate) fn closing(self) -> Self {
+        Self { closes: true, ..self }
+    }
+
+    /// Adds what the operator is to know: what happened, and the error that was its cause.
+    fn because(self, what: &str, error: &(dyn std::error::Error + 'static)) -> Self {
+        let (what, cause) = (what.to_owned(), chain(error));
+        let for_operator = Some(Box::new(ForOperator { is_ours: false, what, cause }));
+        Self { for_operator, ..self }
+    }
+
+    /// Tells the operator, of `times` such errors.
+    pub(crate) fn log(&self, times: usize) {
+        let Some(ForOperator { is_ours, what, cause }) = self.for_operator.as_deref() else {
+            return;
+        };
+        match is_ours {
+            true => tracing::error!(error = cause, times, "{what}"),
+            false => tracing::warn!(error = cause, times, "{what}"),
+        }
+    }
+
+    /// Returns the code.
+    pub(crate) fn code(&self) -> Code {
+        self.code
+    }
+
+    /// Returns the document.
+    pub(crate) fn problem(&self) -> Problem {
+        let (status, code, title) = self.code.describe();
+        Problem {
+            r#type: format!("/problems/{code}"),
+            title: title.to_owned(),
+            status: status.as_u16(),
+            detail: self.detail.clone(),
+            code: code.to_owned(),
+            errors: self.errors.clone(),
+        }
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        self.log(1);
+        let (status, ..) = self.code.describe();
+        let body = serde_json::to_vec(&self.problem()).expect("a problem is always valid JSON");
+        let mut response = (status, body).into_response();
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        if let Some(seconds) = self.code.retry_after() {
+            headers.insert(RETRY_AFTER, seconds.into());
+        }
+        if self.closes {
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        response
+    }
+}
+
+/// Writes an error with its sources in one line.
+pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
+
+fn queue_unavailable(error: &(dyn std::error::Error + 'static)) -> ApiError {
+    ApiError::new(
+        Code::QueueUnavailable,
+        "NATS does not answer: try again, with the same Idempotency-Key if you sent one",
+    )
+    .because("NATS does not serve a request", error)
+}
+
+impl From<AcceptError> for ApiError {
+    fn from(error: AcceptError) -> Self {
+        match error {
+            AcceptError::Invalid(errors) => Self::fields(Code::InvalidRequest, errors),
+            AcceptError::KeyReused(build) => Self::new(
+                Code::IdempotencyKeyReused,
+                format!(
+                    "the key was sent before with another request, which became the build {build}: use a new key for a new request"
+                ),
+            ),
+            AcceptError::Full(source) => Self::new(
+                Code::QueueFull,
+                "as many builds wait as the queue may hold; nothing was accepted: try again later",
+            )
+            .because("refused a build", &source),
+            AcceptError::Unavailable(source) => queue_unavailable(source.as_ref()),
+            AcceptError::Store(source) => source.into(),
+            AcceptError::Refused(source) => Self::internal(&source, "queue the build"),
+            AcceptError::Find(source) => source.into(),
+            AcceptError::Folding => Self::new(
+                Code::NotReady,
+                "old events are being folded anew, and until then nobody knows whether the Idempotency-Key was used; nothing was accepted: try again with the same key",
+            ),
+            AcceptError::Unwritable => Self::new(
+                Code::QueueUnavailable,
+                "NATS does not store messages, its disk may be full; nothing was accepted: try again later",
+            ),
+            AcceptError::NotFound(build) => Self::build_not_found(build),
+            AcceptError::NotFinished(state) => Self::new(
+                Code::BuildNotFinished,
+                format!("the build is {}: wait until it is finished, or cancel it", state.as_str()),
+            ),
+        }
+    }
+}
+
+impl From<CancelError> for ApiError {
+    fn from(error: CancelError) -> Self {
+        match error {
+            CancelError::NotFound(build) => Self::build_not_found(build),
+            CancelError::Finished(state) => Self::new(
+                Code::BuildFinished,
+                format!("the build has {} already: there is nothing to cancel", state.as_str()),
+            ),
+            CancelError::Publishing => Self::new(
+                Code::BuildPublishing,
+                "the tags of the build are being written: it is too late to cancel it",
+            ),
+            CancelError::NotWaiting => {
+                Self::new(Code::BuildFinished, "the build does not wait any more")
+            }
+            CancelError::Find(source) => source.into(),
+            CancelError::Record(source) => queue_unavailable(&source),
+            CancelError::Topology(source) => source.into(),
+        }
+    }
+}
+
+impl From<DeadError> for ApiError {
+    fn from(error: DeadError) -> Self {
+        match error {
+            DeadError::NotFound => Self::new(
+                Code::DeadLetterNotFound,
+                "the project has no dead letter of that build: it was replayed, dropped or never there",
+            ),
+            DeadError::Unreadable => Self::new(
+                Code::LetterUnreadable,
+                "the letter's bytes are no request and the build's record is gone: drop the letter, and submit the build again",
+            ),
+            DeadError::Finished(state) => Self::new(
+                Code::BuildFinished,
+                format!(
+                    "the build has {} already: drop the letter if it is of no use",
+                    state.as_str()
+                ),
+            ),
+            DeadError::Publish(PublishError::Full(source)) => Self::new(
+                Code::QueueFull,
+                "as many builds wait as the queue may hold; the replay is recorded and follows when there is room: replay it again to be sure",
+            )
+            .because("a replay waits for room in the queue", &*source),
+            DeadError::Publish(PublishError::Refused(source)) => {
+                Self::internal(&*source, "queue the build")
+            }
+            DeadError::Read(source) => queue_unavailable(&source),
+            DeadError::Record(source) => queue_unavailable(&source),
+            DeadError::Publish(source) => queue_unavailable(&source),
+            DeadError::Drop(source) => queue_unavailable(&*source),
+        }
+    }
+}
+
+impl From<SweepError> for ApiError {
+    fn from(error: SweepError) -> Self {
+        match error {
+            SweepError::Read(source) => queue_unavailable(&source),
+            SweepError::Topology(source) => queue_unavailable(&source),
+            SweepError::Projection(source) => source.into(),
+        }
+    }
+}
+
+impl From<RecordError> for ApiError {
+    fn from(error: RecordError) -> Self {
+        queue_unavailable(&error)
+    }
+}
+
+impl From<FindError> for ApiError {
+    fn from(error: FindError) -> Self {
+        match error {
+            FindError::Record(source) => queue_unavailable(&source),
+            FindError::Projection(source) => source.into(),
+        }
+    }
+}
+
+impl From<ReadError> for ApiError {
+    fn from(error: ReadError) -> Self {
+        queue_unavailable(&error)
+    }
+}
+
+impl From<TopologyError> for ApiError {
+    fn from(error: TopologyError) -> Self {
+        queue_unavailable(&error)
+    }
+}
+
+impl From<ProjectionError> for ApiError {
+    fn from(error: ProjectionError) -> Self {
+        if let ProjectionError::Rebuilding = error {
+            let detail = "all events are being folded anew, and lists wait for it: try again later";
+            return Self::new(Code::NotReady, detail);
+        }
+        Self::internal(&error, "read the projection")
+    }
+}
+
+impl From<ContentDigestError> for ApiError {
+    fn from(error: ContentDigestError) -> Self {
+        Self::new(Code::InvalidContentDigest, error.to_string())
+    }
+}
+
+impl From<StoreError> for ApiError {
+    fn from(error: StoreError) -> Self {
+        if error.is_transient() {
+            return Self::new(
+                Code::StoreUnavailable,
+                "the artifact store does not answer: try again",
+            )
+            .because("the artifact store does not serve a request", &error);
+        }
+        Self::internal(&error, "use the artifact store")
+    }
+}
+
+impl From<ReceiveError> for ApiError {
+    fn from(error: ReceiveError) -> Self {
+        match error {
+            ReceiveError::Invalid(invalid) => {
+                Self::new(Code::InvalidArtifact(invalid.code.as_str()), invalid.message)
+            }
+            ReceiveError::DigestMismatch { expected, actual } => Self::new(
+                Code::DigestMismatch,
+                format!(
+                    "Content-Digest announces {expected}, and the bytes received are {actual}: the file changed on its way, upload it again"
+                ),
+            ),
+            ReceiveError::Store(source) => source.into(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_only_mistake_is_also_the_detail() {
+        let mistake = FieldError {
+            field: "image".into(),
+            code: "missing".into(),
+            detail: "is required".into(),
+        };
+        let error = ApiError::fields(Code::InvalidRequest, vec![mistake]);
+        assert_eq!(error.detail, "image: is required");
+    }
+}
