@@ -10,7 +10,7 @@ help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1	/p' $(MAKEFILE_LIST) | expand -t 14
 
 setup: ## install with apt what is missing on Debian 12
-	@deploy/setup.sh
+	@dev/setup.sh
 
 build: ## build every crate in release mode
 	cargo build --workspace --release --locked
@@ -18,10 +18,10 @@ build: ## build every crate in release mode
 demo: setup ## take a JAR, a WAR and a binary through the queue and run the images
 	@# Not in release mode, which compiles for longer and is of no use to the tests after it.
 	cargo build --package slipway --locked
-	@deploy/demo.sh
+	@dev/demo.sh
 
 test: setup ## run all tests, against a real nats-server and a real registry
-	@deploy/base-images.sh --prepare
+	@dev/base-images.sh --prepare
 	@# With all targets, so that programs and tests share one build of every dependency.
 	cargo build --workspace --all-targets --locked
 	cargo test --workspace --locked
@@ -35,7 +35,7 @@ REPLICAS ?= 1
 
 chaos: setup ## break everything for SECONDS_=600, from SEED=, with SERVER=2.15.1, REPLICAS=3
 	cargo build --package slipway-dispatcher --package slipway-worker --package slipway-tests --bins --locked
-	@if [ -n "$(SERVER)" ]; then deploy/nats-server.sh $(SERVER) >/dev/null; fi
+	@if [ -n "$(SERVER)" ]; then dev/nats-server.sh $(SERVER) >/dev/null; fi
 	target/debug/slipway-chaos --seconds $(SECONDS_) --replicas $(REPLICAS) \
 	  $(if $(SEED),--seed $(SEED)) $(if $(SERVER),--server $(SERVER))
 	@if [ -n "$(SERVER)" ]; then \
@@ -74,7 +74,7 @@ lint: ## check formatting, lints, documentation and shell scripts
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	RUSTDOCFLAGS=-Dwarnings cargo doc --workspace --no-deps --locked
 	@if command -v shellcheck >/dev/null; then \
-	  shellcheck .ci/run deploy/*.sh deploy/demo/*.sh; \
+	  shellcheck .ci/run dev/*.sh dev/demo/*.sh; \
 	else \
 	  echo "shellcheck is not installed: shell scripts not checked"; \
 	fi

@@ -17,10 +17,10 @@ mod workers;
 use slipway_proto::api::BuildView;
 
 use crate::args::{Arguments, BuildArgs, Command, GlobalArgs};
-use crate::client::{Client, ClientError, ClientOptions};
 use crate::exit::{Error, Exit, chain};
 use crate::output::Output;
 use crate::{dev, local, telemetry};
+use slipway_client::{Client, ClientError, ClientOptions};
 
 pub use batch::BatchError;
 pub(crate) use signal::Signals;

@@ -2,10 +2,10 @@
 
 //! How a command ends: the exit codes that scripts rely on, decided in one place.
 
-use crate::client::ClientError;
 use crate::commands::BatchError;
 use crate::dev::DevError;
 use crate::local::LocalError;
+use slipway_client::ClientError;
 
 /// How a command ended that did what it was asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

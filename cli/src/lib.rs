@@ -8,19 +8,15 @@
 //! nothing itself: that is the worker's.
 
 pub mod args;
-pub mod client;
 mod commands;
 pub mod dev;
-mod digest;
 mod exit;
 pub mod local;
 pub mod output;
 mod progress;
 pub mod render;
-pub mod sse;
 mod telemetry;
 
 pub use args::Arguments;
 pub use commands::{BatchError, run};
-pub use digest::digest_file;
 pub use exit::{Error, Exit};

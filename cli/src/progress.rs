@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use crate::client::Progress;
 use crate::output::note;
 use crate::render;
+use slipway_client::Progress;
 
 /// Where there is no terminal, an upload that takes long is reported this often.
 const REPORT_INTERVAL: Duration = Duration::from_secs(10);

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use serde_json::{Value, json};
-use slipway::client::{Client, ClientOptions, Progress, Upload};
+use slipway_client::{Client, ClientOptions, Progress, Upload};
 use slipway_proto::{BuildId, Digest, ProjectName};
 use tokio::task::JoinSet;
 use url::Url;
@@ -109,8 +109,8 @@ pub async fn run(options: &Options) -> anyhow::Result<Report> {
 }
 
 async fn upload(client: &Client, path: &Path) -> anyhow::Result<Digest> {
-    let (digest, size_bytes) =
-        slipway::digest_file(path).with_context(|| format!("failed to read {}", path.display()))?;
+    let (digest, size_bytes) = slipway_artifact::digest_file(path)
+        .with_context(|| format!("failed to read {}", path.display()))?;
     let filename = path.file_name().context("the artifact has no name")?.to_string_lossy();
     let upload = Upload { path, filename: &filename, digest, size_bytes };
     let silent: Arc<dyn Progress> = Arc::new(());

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use slipway::client::{Client, Events, Followed, Follower};
+use slipway_client::{Client, Events, Followed, Follower};
 use slipway_proto::BuildId;
 use slipway_proto::api::StateName;
 use slipway_proto::event::{Event, EventBody, Outcome};

@@ -13,6 +13,9 @@ use crate::{
     PoolName, ProjectName, Reference, Stage, Timestamp, WorkerId,
 };
 
+/// The document of a build that succeeded, as an example. Clients are tested with it.
+pub const EXAMPLE_BUILD: &str = include_str!("api/build.json");
+
 /// An error, as RFC 9457 `application/problem+json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Problem {

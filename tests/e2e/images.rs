@@ -82,13 +82,13 @@ async fn get(url: &str) -> String {
 async fn a_jar_a_war_and_a_binary_become_running_images() {
     let stack = Stack::with_worker().await;
     let directory = stack.directory.path();
-    let mut bases = command(repository().join("deploy/base-images.sh"));
+    let mut bases = command(repository().join("dev/base-images.sh"));
     bases.arg(&stack.registry.address).args([
         "docker.io/library/eclipse-temurin:17-jre",
         "docker.io/library/tomcat:10.1-jre17-temurin",
         "gcr.io/distroless/static-debian12:nonroot",
     ]);
-    let mut compile = command(repository().join("deploy/demo/build.sh"));
+    let mut compile = command(repository().join("dev/demo/build.sh"));
     compile.arg(directory.join("artifacts"));
     tokio::join!(succeed(bases), succeed(compile));
 

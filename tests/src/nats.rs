@@ -209,7 +209,7 @@ impl Nats {
 #[must_use]
 pub fn nats_program(version: Option<&str>) -> PathBuf {
     let Some(version) = version else { return PathBuf::from("nats-server") };
-    let script = repository().join("deploy/nats-server.sh");
+    let script = repository().join("dev/nats-server.sh");
     let output = Command::new(script).arg(version).output().expect("the script can be run");
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "nats-server {version} cannot be had: {errors}");

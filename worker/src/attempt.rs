@@ -28,10 +28,10 @@ use crate::failure::StageError;
 use crate::lease::{EXTEND_EVERY, Lease};
 use crate::log::BuildLog;
 use crate::pipeline::{self, Observer};
-use crate::pulse::Pulse;
 use crate::running::Running;
 use crate::stages::{ImageStages, Made};
 use claim::Claim;
+use slipway_registry::Liveness;
 
 /// What attempts share.
 #[derive(Clone)]
@@ -98,7 +98,7 @@ impl Attempts {
                     log,
                     started,
                     notice: registered.notice(),
-                    pulse: Pulse::default(),
+                    liveness: Liveness::default(),
                 };
                 Box::pin(attempt.run()).await;
             }
@@ -122,7 +122,7 @@ struct Attempt {
     started: Option<Sent>,
     /// Says when to look whether the build was called off.
     notice: Arc<Notify>,
-    pulse: Pulse,
+    liveness: Liveness,
 }
 
 /// An image that stands in the registry by digest, under a record that says publishing.
@@ -139,18 +139,18 @@ struct Reporter<'a> {
 
 impl Observer for Reporter<'_> {
     fn stage(&self, stage: Stage) {
-        let _over = self.attempt.pulse.beat();
+        let _over = self.attempt.liveness.touch();
         // Four at most in an attempt, so the channel is bounded by its use.
         let _receiver_gone = self.stages.send(stage);
     }
 
     fn line(&self, line: &str) {
-        let _over = self.attempt.pulse.beat();
+        let _over = self.attempt.liveness.touch();
         self.attempt.log.line(line);
     }
 
-    fn pulse(&self) -> Pulse {
-        self.attempt.pulse.clone()
+    fn liveness(&self) -> Liveness {
+        self.attempt.liveness.clone()
     }
 
     fn holds(&self) -> bool {
@@ -171,13 +171,13 @@ impl Attempt {
         let outcome = tokio::select! {
             outcome = self.work() => outcome,
             () = tokio::time::sleep(limit) => Err(End::Failed(self.too_long())),
-            () = self.pulse.stalled(stall) => Err(End::Failed(self.stalled())),
+            () = self.liveness.stalled(stall) => Err(End::Failed(self.stalled())),
             record = self.called_off() => Err(End::CalledOff(record)),
             () = self.lease.lost() => Err(End::Lost),
             () = hand_back.cancelled() => Err(End::HandedBack),
         };
         // What still works on it in a thread of its own ends now.
-        self.pulse.stop();
+        self.liveness.stop();
         let end = match outcome {
             Ok(pushed) => Box::pin(self.publish(*pushed)).await,
             Err(end) => end,

@@ -16,7 +16,7 @@ use serde::Deserialize;
 use slipway_proto::{Digest, Failure, Platform, Reason, Reference};
 
 use crate::cache::{Cache, CacheError, Wanted};
-use crate::registry::{ErrorKind, MAX_MANIFEST, Registry, RegistryError, Repository};
+use slipway_registry::{ErrorKind, MAX_MANIFEST, Registry, RegistryError, Repository};
 
 /// The largest config that is read, in bytes.
 const MAX_CONFIG: u64 = 16 * 1024 * 1024;

@@ -31,7 +31,7 @@ use blob::{Followed, Source};
 use disk::Disk;
 use download::Download;
 
-use crate::registry::RegistryError;
+use slipway_registry::RegistryError;
 
 /// How much is read at a time.
 const CHUNK: usize = 256 * 1024;

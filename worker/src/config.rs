@@ -11,7 +11,7 @@ use slipway_proto::{PoolName, WorkerId};
 use slipway_queue::connection::redact;
 
 use crate::base::Mirror;
-use crate::registry::RegistryOptions;
+use slipway_registry::RegistryOptions;
 
 /// The settings of a worker.
 #[derive(Debug, Clone)]

@@ -55,7 +55,7 @@ impl From<BaseError> for StageError {
     fn from(error: BaseError) -> Self {
         let (limited, retry_after) = match &error {
             BaseError::Registry { source, .. } => {
-                (source.kind() == crate::registry::ErrorKind::RateLimited, source.retry_after())
+                (source.kind() == slipway_registry::ErrorKind::RateLimited, source.retry_after())
             }
             _ => (false, None),
         };

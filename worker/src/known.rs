@@ -27,8 +27,8 @@ use slipway_artifact::source::Stamp;
 use slipway_proto::Digest;
 use tokio::time::Instant;
 
-use crate::registry::Repository;
 use shelf::{Bounds, Shelf};
+use slipway_registry::Repository;
 
 /// So many records of each kind are kept on disk, in a block of the file system each: some
 /// thousand builds' worth in 64 MiB.

@@ -19,12 +19,9 @@ pub mod local;
 mod log;
 pub mod pipeline;
 mod pull;
-pub mod pulse;
 pub mod push;
-pub mod registry;
 mod running;
 pub mod stages;
-mod turns;
 mod worker;
 
 pub use base::Mirror;

@@ -16,8 +16,8 @@ use crate::export;
 use crate::failure::StageError;
 use crate::known::Known;
 use crate::pipeline::{ArtifactDigest, Input, Observer, Pipeline, Stages, Verified, outcome};
-use crate::pulse::Pulse;
 use crate::push::Pushed;
+use slipway_registry::Liveness;
 
 /// Where a local build puts its image.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,8 +40,8 @@ impl<F: Fn(&str) + Send + Sync> Observer for Lines<F> {
         (self.0)(line);
     }
 
-    fn pulse(&self) -> Pulse {
-        Pulse::default()
+    fn liveness(&self) -> Liveness {
+        Liveness::default()
     }
 }
 

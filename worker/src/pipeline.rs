@@ -26,9 +26,9 @@ use crate::cache::Cache;
 use crate::config::Config;
 use crate::failure::StageError;
 use crate::known::Known;
-use crate::pulse::Pulse;
 use crate::push::{InTheMaking, PushError, Pushed, Pusher, Uploads};
-use crate::registry::{Registry, RegistryError};
+use slipway_registry::Liveness;
+use slipway_registry::{Registry, RegistryError};
 
 pub use report::{bytes, outcome};
 
@@ -56,7 +56,7 @@ pub trait Observer: Send + Sync {
     /// Something a person should read.
     fn line(&self, line: &str);
     /// What shows that the build goes on.
-    fn pulse(&self) -> Pulse;
+    fn liveness(&self) -> Liveness;
     /// Returns whether the build may still be worked on. Asked before what cannot be taken back;
     /// what is returned after a `false` is not looked at.
     fn holds(&self) -> bool {
@@ -272,7 +272,7 @@ impl Pipeline {
         let Input { request, verified, observer, .. } = *input;
         let making = watch::Sender::new(InTheMaking::default());
         let receiver = making.subscribe();
-        let pusher = self.pusher(request, observer.pulse());
+        let pusher = self.pusher(request, observer.liveness());
         let make = async {
             let image = self.assemble_into(&making, input, stages).await?;
             stages.enter(Stage::Push, observer);
@@ -353,7 +353,7 @@ impl Pipeline {
             scratch: self.scratch.clone(),
             known: self.known.clone(),
             epoch: self.epoch,
-            pulse: observer.pulse(),
+            liveness: observer.liveness(),
         };
         let said = match request.artifact.kind {
             // Without a directory, it is only by its digest that it is known again before it is
@@ -420,7 +420,7 @@ impl Pipeline {
         image: &Assembled,
         writer: &str,
     ) -> Result<(), StageError> {
-        Ok(self.pusher(request, Pulse::default()).tag(reference, image, writer).await?)
+        Ok(self.pusher(request, Liveness::default()).tag(reference, image, writer).await?)
     }
 
     /// Points a reference at a manifest that stands in its repository, with the credentials of the
@@ -436,17 +436,17 @@ impl Pipeline {
         digest: Digest,
         writer: &str,
     ) -> Result<bool, StageError> {
-        Ok(self.pusher(request, Pulse::default()).point(reference, digest, writer).await?)
+        Ok(self.pusher(request, Liveness::default()).point(reference, digest, writer).await?)
     }
 
-    fn pusher<'a>(&'a self, request: &'a BuildRequest, pulse: Pulse) -> Pusher<'a> {
+    fn pusher<'a>(&'a self, request: &'a BuildRequest, liveness: Liveness) -> Pusher<'a> {
         Pusher {
             registry: &self.registry,
             cache: &self.cache,
             known: &self.known,
             uploads: &self.uploads,
             request,
-            pulse,
+            liveness,
         }
     }
 
@@ -556,8 +556,8 @@ pub(crate) mod tests {
     impl Observer for Held {
         fn stage(&self, _stage: Stage) {}
         fn line(&self, _line: &str) {}
-        fn pulse(&self) -> Pulse {
-            Pulse::default()
+        fn liveness(&self) -> Liveness {
+            Liveness::default()
         }
         fn holds(&self) -> bool {
             self.0

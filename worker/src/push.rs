@@ -31,10 +31,10 @@ use crate::base::ResolvedBase;
 use crate::cache::{Cache, CacheError};
 use crate::known::Known;
 use crate::pipeline::Gate;
-use crate::pulse::Pulse;
-use crate::registry::{ErrorKind, Registry, RegistryError, Repository};
-use crate::turns::Turns;
 use place::{Blob, Source};
+use slipway_registry::Liveness;
+use slipway_registry::SingleFlight;
+use slipway_registry::{ErrorKind, Registry, RegistryError, Repository};
 
 /// So many blobs are brought into a repository at the same time.
 const AT_ONCE: usize = 8;
@@ -159,11 +159,11 @@ pub struct Uploads(Arc<UnderWay>);
 #[derive(Default)]
 struct UnderWay {
     /// A blob is brought into a repository.
-    placing: Turns<(Place, Digest), ()>,
+    placing: SingleFlight<(Place, Digest), ()>,
     /// A blob is sent to a registry, as the credentials of a name see it.
-    sending: Turns<(String, Option<SecretName>, Digest), ()>,
-    /// Changes with each piece of any upload: who waits for another's is not idle.
-    life: watch::Sender<()>,
+    sending: SingleFlight<(String, Option<SecretName>, Digest), ()>,
+    /// Changes with each piece of any upload, so that a push that waits for another is not idle.
+    progress: watch::Sender<()>,
 }
 
 /// A repository, by name, and the credentials for it.
@@ -182,7 +182,7 @@ pub struct Pusher<'a> {
     /// The request that the image was assembled for.
     pub request: &'a BuildRequest,
     /// Beats with every piece that is sent.
-    pub pulse: Pulse,
+    pub liveness: Liveness,
 }
 
 impl Pusher<'_> {

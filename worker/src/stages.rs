@@ -91,11 +91,11 @@ impl PipelineStages {
         let mut stages = Stages::default();
         stages.enter(Stage::Fetch, observer);
         let artifact = &request.artifact;
-        let pulse = observer.pulse();
+        let liveness = observer.liveness();
         let fetched = self
             .store
             .fetch(artifact.digest, artifact.size_bytes, pipeline.scratch(), &|| {
-                let _over = pulse.beat();
+                let _over = liveness.touch();
             })
             .await?;
         observer.line(&format!(

@@ -13,9 +13,9 @@ use slipway_proto::BuildId;
 use slipway_proto::api::BatchResult;
 
 use super::build;
-use crate::client::{Client, ClientError, describe};
 use crate::exit::{Error, Exit};
 use crate::output::Output;
+use slipway_client::{Client, ClientError, describe};
 
 /// Why the builds of a file cannot be submitted. None of them was.
 #[derive(Debug, thiserror::Error)]

@@ -9,10 +9,10 @@ use slipway_proto::api::BuildView;
 use slipway_proto::{BuildId, Digest};
 
 use crate::args::{RequestArgs, RetryArgs};
-use crate::client::{Client, ClientError, Progress, Upload};
-use crate::digest_file;
 use crate::output::Output;
 use crate::progress::UploadProgress;
+use slipway_artifact::digest_file;
+use slipway_client::{Client, ClientError, Progress, Upload};
 
 /// Uploads the artifact if the project does not have it, and submits the build.
 pub(super) async fn submit(

@@ -4,10 +4,10 @@
 
 use super::{several, show};
 use crate::args::CancelArgs;
-use crate::client::{Client, ClientError};
 use crate::exit::Exit;
 use crate::output::Output;
 use crate::render;
+use slipway_client::{Client, ClientError};
 
 /// Runs `slipway cancel`.
 pub(super) async fn run(

@@ -7,10 +7,10 @@ use slipway_proto::api::DeadLetterList;
 
 use super::{several, show};
 use crate::args::{DeadCommand, PageArgs};
-use crate::client::{Client, ClientError};
 use crate::exit::Exit;
 use crate::output::Output;
 use crate::render;
+use slipway_client::{Client, ClientError};
 
 /// Runs `slipway dead`.
 pub(super) async fn run(

@@ -5,10 +5,10 @@
 use serde_json::Value;
 
 use crate::args::EventsArgs;
-use crate::client::{Client, ClientError, Events, Followed};
 use crate::exit::{Exit, chain};
 use crate::output::Output;
 use crate::render;
+use slipway_client::{Client, ClientError, Events, Followed};
 
 /// Runs `slipway events`.
 pub(super) async fn print(

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use slipway_proto::BuildId;
 
-use crate::client::{Client, ClientError};
 use crate::exit::Exit;
 use crate::output::Output;
+use slipway_client::{Client, ClientError};
 
 /// How long the server may be silent in the middle of a log that it has.
 const SILENCE_DEADLINE: Duration = Duration::from_secs(30);

@@ -7,9 +7,9 @@ use std::fmt::Display;
 use serde::Serialize;
 use slipway_proto::api::Problem;
 
-use crate::client::{ClientError, describe};
 use crate::exit::Exit;
 use crate::output::Output;
+use slipway_client::{ClientError, describe};
 
 /// What became of one of them.
 #[derive(Debug, Serialize)]

@@ -7,10 +7,10 @@ use slipway_proto::Timestamp;
 use slipway_proto::api::{BuildList, BuildView, StateName};
 
 use crate::args::{ListArgs, PageArgs};
-use crate::client::{Client, ClientError, ListQuery};
 use crate::exit::Exit;
 use crate::output::Output;
 use crate::render;
+use slipway_client::{Client, ClientError, ListQuery};
 
 /// How many builds are asked for at once.
 const PAGE: u32 = 100;

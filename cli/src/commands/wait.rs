@@ -16,12 +16,12 @@ use tokio::time::{Instant, sleep_until, timeout};
 use super::log::Lines;
 use super::show::exit_of;
 use super::signal::Signals;
-use crate::client::{Client, ClientError, Events, Followed, Follower};
 use crate::exit::{Exit, chain};
 use crate::output::Output;
 use crate::progress::StageProgress;
 use crate::render;
-use crate::sse::SseEvent;
+use slipway_client::sse::SseEvent;
+use slipway_client::{Client, ClientError, Events, Followed, Follower};
 
 /// How often the build is asked for while the stream works.
 const POLL_INTERVAL: Duration = Duration::from_secs(3);

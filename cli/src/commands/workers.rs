@@ -6,10 +6,10 @@ use slipway_proto::Timestamp;
 
 use super::{several, show};
 use crate::args::WorkersCommand;
-use crate::client::{Client, ClientError};
 use crate::exit::Exit;
 use crate::output::Output;
 use crate::render;
+use slipway_client::{Client, ClientError};
 
 /// Runs `slipway workers`.
 pub(super) async fn run(

@@ -11,8 +11,8 @@ use tokio::time::{Instant, sleep};
 use url::Url;
 
 use super::{DEFAULT_LISTEN, DevError, nats};
-use crate::client::{Client, ClientError, ClientOptions};
 use crate::output::Output;
+use slipway_client::{Client, ClientError, ClientOptions};
 
 /// How long the dispatcher may take to get ready: it folds the events that its projection lacks.
 const READY_DEADLINE: Duration = Duration::from_secs(60);

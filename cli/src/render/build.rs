@@ -214,50 +214,10 @@ fn add_stages(facts: &mut Facts, image: &Image) {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use serde_json::json;
-
     use super::*;
 
     pub(crate) fn build() -> BuildView {
-        let digest = slipway_proto::Digest::of(b"x");
-        let layer = |base: bool, transfer: &str| {
-            json!({"digest": digest, "diff_id": digest, "size_bytes": 1, "media_type": "x",
-                   "base": base, "transfer": transfer})
-        };
-        let view = json!({
-            "id": "01890a5d-ac96-774b-bcce-b302099a8057", "project": "team", "state": "succeeded",
-            "stage": null, "attempt": 1, "epoch": 1, "worker": "w-1",
-            "target": "r.example/team/app:1",
-            "request": {
-                "build": "01890a5d-ac96-774b-bcce-b302099a8057", "project": "team",
-                "artifact": {"digest": digest, "size_bytes": 46_200_000, "kind": "jar",
-                             "filename": "app.jar"},
-                "references": ["r.example/team/app:1", "r.example/team/app:latest"],
-                "recipe": {
-                    "environment": "java-17", "base": "docker.io/library/eclipse-temurin:17-jre",
-                    "layering": "jar", "destination": "/app", "entrypoint": null, "command": null,
-                    "user": null, "working_dir": null, "ports": [], "env": {}, "env_aliases": {},
-                    "labels": {}, "file_mode": 420, "owner": [0, 0]
-                },
-                "env": {}, "labels": {}, "annotations": {}, "ports": [], "args": [], "user": null,
-                "platform": "linux/amd64", "priority": "normal", "pool": "default",
-                "registry_secret": null, "timeout_s": 600, "max_attempts": 5
-            },
-            "submitted_at": "2026-01-01T00:00:00Z", "started_at": "2026-01-01T00:00:00.002Z",
-            "finished_at": "2026-01-01T00:00:00.412Z", "not_before": null,
-            "image": {
-                "digest": digest, "pull": format!("r.example/team/app@{digest}"),
-                "references": ["r.example/team/app:1", "r.example/team/app:latest"],
-                "platform": "linux/amd64", "config_digest": digest,
-                "base": {"reference": "docker.io/library/eclipse-temurin:17-jre", "digest": digest},
-                "layers": [layer(true, "mounted"), layer(true, "found"), layer(false, "uploaded")],
-                "size_bytes": 130_000_000, "sent_bytes": 46_300_000, "assembly_version": 1,
-                "stages": [{"stage": "fetch", "duration_us": 1_200},
-                           {"stage": "push", "duration_us": 399_000}]
-            },
-            "failure": null
-        });
-        serde_json::from_value(view).expect("a view")
+        serde_json::from_str(slipway_proto::api::EXAMPLE_BUILD).expect("a build's document")
     }
 
     fn failed() -> BuildView {

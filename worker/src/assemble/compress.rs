@@ -22,9 +22,9 @@ use slipway_proto::Digest;
 use slipway_proto::request::Compression;
 
 use super::content::Content;
-use crate::pulse::Pulse;
 use intake::Intake;
 pub(super) use intake::read_up_to;
+use slipway_registry::Liveness;
 
 /// Whether and where an archive is digested while it passes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -125,9 +125,9 @@ impl LayerWriter {
         artifact: &Arc<FileSource>,
         scratch: &Path,
         digesting: Digesting,
-        pulse: &Pulse,
+        liveness: &Liveness,
     ) -> io::Result<Self> {
-        let intake = Intake::new(artifact, digesting, pulse);
+        let intake = Intake::new(artifact, digesting, liveness);
         Ok(match compression {
             Compression::Gzip => Self::Gzip(Box::new(gzip::GzipWriter::new(intake, scratch)?)),
             Compression::Zstd => Self::Zstd(Box::new(zstd::ZstdWriter::new(intake, scratch)?)),
@@ -164,8 +164,8 @@ pub struct DigestOnly(Intake);
 impl DigestOnly {
     /// Starts an archive.
     #[must_use]
-    pub fn new(artifact: &Arc<FileSource>, digesting: Digesting, pulse: &Pulse) -> Self {
-        Self(Intake::new(artifact, digesting, pulse))
+    pub fn new(artifact: &Arc<FileSource>, digesting: Digesting, liveness: &Liveness) -> Self {
+        Self(Intake::new(artifact, digesting, liveness))
     }
 
     /// Ends it.

@@ -33,7 +33,7 @@ const KEPT: [&str; 11] = [
 /// The members of a base's config, beside `config`, that are kept.
 const KEPT_OUTSIDE: [&str; 4] = ["variant", "os.version", "os.features", "author"];
 
-/// Docker's limit for all labels of an image in the original, in bytes (s2irun
+/// The limit of KubeSphere's B2I for all labels of an image, in bytes (s2irun
 /// `postexecutorstep.go`); kept, because node agents choke on more.
 const MAX_LABELS: usize = 10_240;
 

@@ -21,7 +21,7 @@ use super::layout::{Data, Node, PlannedLayer};
 use super::walk::{seems_compressed, walk};
 use super::{AssembleError, key};
 use crate::known::{Known, LayerRecord};
-use crate::pulse::Pulse;
+use slipway_registry::Liveness;
 
 /// A layer smaller than so many bytes is digested before a second thread would have started.
 const SMALL: u64 = 2 << 20;
@@ -36,7 +36,7 @@ pub struct Workshop {
     /// The time of files, in seconds since the epoch.
     pub epoch: i64,
     /// Shows that it goes on, and stops it when the build is over.
-    pub pulse: Pulse,
+    pub liveness: Liveness,
 }
 
 /// What layers are made of.
@@ -258,7 +258,7 @@ pub(super) fn make(
     let Unknown { planned, part, outline, is_familiar, .. } = unknown;
     let title = planned.title.clone();
     if let Some(digesting) = first_look {
-        let mut sink = DigestOnly::new(&material.artifact, digesting, &workshop.pulse);
+        let mut sink = DigestOnly::new(&material.artifact, digesting, &workshop.liveness);
         walk(&planned, &material.artifact, workshop.epoch, &mut sink)?;
         let passed = sink.finish().map_err(AssembleError::disk("digest a layer"))?;
         let archive = archive(&passed, material);
@@ -346,7 +346,7 @@ fn write(
     };
     let (artifact, scratch) = (&material.artifact, &workshop.scratch);
     let mut writer =
-        LayerWriter::new(material.compression, artifact, scratch, digesting, &workshop.pulse)
+        LayerWriter::new(material.compression, artifact, scratch, digesting, &workshop.liveness)
             .map_err(disk())?;
     walk(planned, artifact, workshop.epoch, writer.sink())?;
     writer.finish().map_err(disk())

@@ -24,7 +24,7 @@ use super::blob::{Followed, Progress};
 use super::disk::Disk;
 use super::part::{Followable, Part, Taken};
 use super::{CacheError, Wanted};
-use crate::registry::RegistryError;
+use slipway_registry::RegistryError;
 
 /// The least that must come of a download, in bytes, within [`LEAST_WITHIN`].
 const LEAST: u64 = 64 * 1024;

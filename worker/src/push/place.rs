@@ -15,7 +15,7 @@ use super::{Push, PushError, Pusher, failed};
 use crate::assemble::layer::Layer;
 use crate::base::{self, BaseLayer, ResolvedBase};
 use crate::cache::CacheError;
-use crate::registry::{
+use slipway_registry::{
     ErrorKind, Mounted, Pieces, Posted, RegistryError, Repository, Upload, UploadError,
     UploadSession,
 };
@@ -69,13 +69,14 @@ impl Push<'_> {
         }
         let uploads = &self.pusher.uploads.0;
         let key = ((target.reference.name(), target.secret.clone()), blob.digest);
-        let turn = uploads.placing.take(key, &uploads.life, &self.pusher.pulse).await;
-        if turn.done().is_some() {
+        let flight =
+            uploads.placing.join_alive(key, &uploads.progress, &self.pusher.liveness).await;
+        if flight.result().is_some() {
             return Ok(Transfer::Found);
         }
         let transfer = Box::pin(self.bring(target, blob)).await?;
         known.remember(target, blob.digest);
-        turn.finish(());
+        flight.complete(());
         Ok(transfer)
     }
 
@@ -144,9 +145,10 @@ impl Push<'_> {
         let uploads = &self.pusher.uploads.0;
         let registry = target.reference.registry().to_owned();
         let key = (registry, target.secret.clone(), blob.digest);
-        let turn = uploads.sending.take(key, &uploads.life, &self.pusher.pulse).await;
+        let flight =
+            uploads.sending.join_alive(key, &uploads.progress, &self.pusher.liveness).await;
         // Another build may have sent it since it was looked up what is known, also before this
-        // one asked for its turn.
+        // one joined the flight.
         let known = self.pusher.known.repositories(target, blob.digest);
         let here = target.reference.repository();
         let other = known.iter().find(|holder| *holder != here && Some(holder.as_str()) != refused);
@@ -173,7 +175,7 @@ impl Push<'_> {
         }
         self.sent.fetch_add(blob.size, Ordering::Relaxed);
         self.pusher.known.remember(target, blob.digest);
-        turn.finish(());
+        flight.complete(());
         Ok(Transfer::Uploaded)
     }
 
@@ -235,12 +237,12 @@ impl Push<'_> {
         content: &(dyn Fn(u64) -> Pieces + Send + Sync),
     ) -> Result<(), PushError> {
         let alive = |offset| {
-            let (pulse, uploads) = (self.pusher.pulse.clone(), self.pusher.uploads.clone());
+            let (liveness, uploads) = (self.pusher.liveness.clone(), self.pusher.uploads.clone());
             let pieces = content(offset);
             pieces
                 .map(move |piece| {
-                    uploads.0.life.send_replace(());
-                    pulse.beat().and(piece)
+                    uploads.0.progress.send_replace(());
+                    liveness.touch().and(piece)
                 })
                 .boxed()
         };

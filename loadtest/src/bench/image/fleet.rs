@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use serde_json::Value;
-use slipway::client::{Client, ClientOptions, Events, Followed, Follower, Progress, Upload};
+use slipway_client::{Client, ClientOptions, Events, Followed, Follower, Progress, Upload};
 use slipway_proto::event::{Event, EventBody, Outcome};
 use slipway_proto::outcome::Image;
 use slipway_proto::{BuildId, Digest};
@@ -143,7 +143,7 @@ impl Fleet {
 
     /// Uploads an artifact and returns its digest and how long that took.
     pub(super) async fn upload(&self, path: &Path) -> anyhow::Result<(Digest, Duration)> {
-        let (digest, size_bytes) = slipway::digest_file(path)
+        let (digest, size_bytes) = slipway_artifact::digest_file(path)
             .with_context(|| format!("failed to read {}", path.display()))?;
         let filename = path.file_name().context("the artifact has no name")?.to_string_lossy();
         let upload = Upload { path, filename: &filename, digest, size_bytes };

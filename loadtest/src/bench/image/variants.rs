@@ -145,7 +145,7 @@ impl Bench {
     async fn prepare(&mut self, variant: Variant, task: Task<'_>) -> anyhow::Result<Prepared> {
         match variant {
             Variant::Floor => {
-                let (digest, _) = slipway::digest_file(task.file)?;
+                let (digest, _) = slipway_artifact::digest_file(task.file)?;
                 let opened = floor::open(&self.directory, task.host(), task.repository, digest);
                 let (cost, location) = opened.await?;
                 self.note(task, "POST before the floor", cost);

@@ -4,9 +4,9 @@
 //! the digest that becomes the diff id, and the one that is the archive's fingerprint.
 //!
 //! The diff id is the dearest of them (26 to 36 ms for 46 MB, the fingerprint 10), and a layer that
-//! is only stored needs two digests of that kind: the second thread takes those of the archive. It is fed with whole buffers through a bounded channel and gives
-//! them back through another, so nothing is allocated on the way, and what is read from the
-//! artifact is read straight into such a buffer.
+//! is only stored needs two digests of that kind: a second thread computes those of the archive. It
+//! receives whole buffers through a bounded channel and returns them through another, so nothing is
+//! allocated on the way. What is read from the artifact is read straight into such a buffer.
 
 use std::io::{self, Read};
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use slipway_proto::Digest;
 
 use super::{Digesting, Digests, Passed};
 use crate::assemble::content::MAX_STORED;
-use crate::pulse::Pulse;
+use slipway_registry::Liveness;
 
 /// Bytes of a buffer: four of the largest stored blocks.
 const BUFFER: usize = 4 * MAX_STORED;
@@ -30,7 +30,7 @@ const BUFFERS: usize = 4;
 /// The way in of a layer's bytes.
 pub(super) struct Intake {
     pub(super) artifact: Arc<FileSource>,
-    pulse: Pulse,
+    liveness: Liveness,
     checksum: crc32fast::Hasher,
     length: u64,
     digester: Digester,
@@ -113,7 +113,11 @@ fn broke_down() -> io::Error {
 }
 
 impl Intake {
-    pub(super) fn new(artifact: &Arc<FileSource>, digesting: Digesting, pulse: &Pulse) -> Self {
+    pub(super) fn new(
+        artifact: &Arc<FileSource>,
+        digesting: Digesting,
+        liveness: &Liveness,
+    ) -> Self {
         let here = |digests| Digester::Here(Box::new(Hashers::new(digests)));
         let digester = match digesting {
             Digesting::No => Digester::No,
@@ -126,7 +130,7 @@ impl Intake {
         };
         Self {
             artifact: Arc::clone(artifact),
-            pulse: pulse.clone(),
+            liveness: liveness.clone(),
             checksum: crc32fast::Hasher::new(),
             length: 0,
             digester,
@@ -137,7 +141,7 @@ impl Intake {
 
     /// Takes bytes from memory.
     pub(super) fn take(&mut self, mut bytes: &[u8]) -> io::Result<()> {
-        self.pulse.beat()?;
+        self.liveness.touch()?;
         self.checksum.update(bytes);
         self.length += bytes.len() as u64;
         match &mut self.digester {
@@ -227,7 +231,7 @@ impl Intake {
         most: usize,
         fill: impl FnOnce(&mut [u8]) -> io::Result<usize>,
     ) -> io::Result<&[u8]> {
-        self.pulse.beat()?;
+        self.liveness.touch()?;
         self.room(most)?;
         let start = self.filled;
         let length = fill(&mut self.buffer[start..start + most])?;

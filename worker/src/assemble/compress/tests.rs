@@ -55,8 +55,8 @@ fn write(
     split: usize,
 ) -> (Compressed, Vec<u8>) {
     let (directory, source) = artifact(bytes);
-    let pulse = Pulse::default();
-    let mut writer = LayerWriter::new(compression, &source, directory.path(), digesting, &pulse)
+    let liveness = Liveness::default();
+    let mut writer = LayerWriter::new(compression, &source, directory.path(), digesting, &liveness)
         .expect("it starts");
     let expected = pass(writer.sink(), parts, bytes, split);
     (writer.finish().expect("it finishes"), expected)
@@ -144,7 +144,7 @@ proptest! {
             (Digesting::Here(Digests::Fingerprint), short),
             (Digesting::Elsewhere(Digests::Fingerprint), short),
         ] {
-            let mut thin = DigestOnly::new(&source, digesting, &Pulse::default());
+            let mut thin = DigestOnly::new(&source, digesting, &Liveness::default());
             pass(&mut thin, &parts, &bytes, split);
             prop_assert_eq!(thin.finish().expect("it finishes"), passed);
         }
@@ -195,12 +195,12 @@ fn a_build_that_is_over_stops_whatever_is_written() {
     let bytes = vec![7; 1000];
     let (directory, source) = artifact(&bytes);
     for (compression, _) in Compression::ALL {
-        let pulse = Pulse::default();
+        let liveness = Liveness::default();
         let mut writer =
-            LayerWriter::new(compression, &source, directory.path(), ELSEWHERE, &pulse)
+            LayerWriter::new(compression, &source, directory.path(), ELSEWHERE, &liveness)
                 .expect("it starts");
         writer.sink().range(0, 1000).expect("it goes on");
-        pulse.stop();
+        liveness.stop();
         assert!(writer.sink().range(0, 1000).is_err());
         assert!(writer.sink().write(b"x").is_err());
         assert!(writer.sink().reader(&mut &b"x"[..]).is_err());

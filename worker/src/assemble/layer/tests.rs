@@ -21,7 +21,7 @@ impl Fixture {
             scratch: directory.path().to_owned(),
             known: Known::open(directory.path()).expect("it opens"),
             epoch: 1,
-            pulse: Pulse::default(),
+            liveness: Liveness::default(),
         };
         Self { directory, workshop }
     }
@@ -341,7 +341,7 @@ fn a_corrupt_entry_is_the_failure_however_the_layer_is_made() {
 fn a_build_that_is_over_makes_no_layers() {
     let fixture = Fixture::new();
     let bytes = archive(&[("lib/a.jar", &nested(3_000_000)), ("Main.class", &class(2_000_000))]);
-    fixture.workshop.pulse.stop();
+    fixture.workshop.liveness.stop();
     for (compression, _) in Compression::ALL {
         let error = fixture.layers(&fixture.material(&bytes, compression)).expect_err("it is over");
         assert!(error.is_transient(), "{error}");

@@ -16,7 +16,7 @@ use super::credentials::Credentials;
 use super::error::RegistryError;
 use super::tokens::Tokens;
 use super::{ErrorKind, Reading, Repository};
-use crate::turns::Turns;
+use crate::single_flight::SingleFlight;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// The longest silence of a registry. Some take long to commit a large blob.
@@ -50,7 +50,7 @@ pub(super) struct Shared {
     /// Registries that do not take a blob in one POST.
     refuse_whole: Mutex<HashSet<String>>,
     /// Tags that are read at this moment.
-    readings: Turns<(Repository, String), Reading>,
+    readings: SingleFlight<(Repository, String), Reading>,
 }
 
 /// A request's body; made anew for each try.
@@ -76,7 +76,7 @@ impl Registry {
             credentials,
             tokens: Tokens::default(),
             refuse_whole: Mutex::default(),
-            readings: Turns::default(),
+            readings: SingleFlight::default(),
         };
         Ok(Self { http, shared: Arc::new(shared) })
     }
@@ -152,7 +152,7 @@ impl Registry {
     }
 
     /// Returns the tags that are read at this moment.
-    pub(super) fn readings(&self) -> &Turns<(Repository, String), Reading> {
+    pub(super) fn readings(&self) -> &SingleFlight<(Repository, String), Reading> {
         &self.shared.readings
     }
 

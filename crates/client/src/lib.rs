@@ -15,6 +15,7 @@ mod follow;
 mod retry;
 #[cfg(test)]
 mod scripted;
+pub mod sse;
 mod upload;
 
 use std::time::Duration;
@@ -28,7 +29,7 @@ use url::Url;
 
 pub use builds::{Events, ListQuery};
 pub use error::ClientError;
-pub(crate) use error::describe;
+pub use error::describe;
 pub use follow::{Followed, Follower};
 pub use upload::{Progress, Upload};
 

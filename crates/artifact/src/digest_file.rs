@@ -4,7 +4,7 @@
 
 use std::path::Path;
 
-use slipway_artifact::{FileSource, Source as _, source};
+use crate::source::{self, FileSource, Source as _};
 use slipway_proto::Digest;
 
 /// Returns the digest and the size of a file. Blocks.

@@ -202,9 +202,9 @@ trap 'exit 143' TERM HUP
 # What a killed demonstration left.
 remove_containers
 
-deploy/demo/build.sh "$STATE/demo"
+dev/demo/build.sh "$STATE/demo"
 start_registry
-deploy/base-images.sh "$registry"
+dev/base-images.sh "$registry"
 start_slipway
 
 names=(hello-jar hello-war hello-binary)

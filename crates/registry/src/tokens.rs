@@ -6,14 +6,11 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::watch;
-
 use super::RegistryError;
 use super::access::Access;
 use super::challenge::Scheme;
 use super::token::Token;
-use crate::pulse::Pulse;
-use crate::turns::Turns;
+use crate::single_flight::SingleFlight;
 
 /// So many tokens are kept, of some KiB each, and so many registries remembered.
 const MOST: usize = 1024;
@@ -25,7 +22,7 @@ pub(super) struct Tokens {
     /// How registries want to be asked, so that a token can be had before they answer 401.
     schemes: Mutex<HashMap<String, Scheme>>,
     /// Tokens that are asked for at this moment, and why the last ones could not be had.
-    asking: Turns<Access, RegistryError>,
+    asking: SingleFlight<Access, RegistryError>,
 }
 
 impl Tokens {
@@ -43,14 +40,13 @@ impl Tokens {
         refused: Option<&Arc<Token>>,
         ask: impl Future<Output = Result<Token, RegistryError>>,
     ) -> Result<Arc<Token>, RegistryError> {
-        let nobody = watch::Sender::new(());
-        let turn = self.asking.take(access.clone(), &nobody, &Pulse::default()).await;
+        let flight = self.asking.join(access.clone()).await;
         let kept = self.kept(access);
         let is_refused = |token: &Arc<Token>| refused.is_some_and(|old| Arc::ptr_eq(old, token));
         if let Some(token) = kept.filter(|token| !is_refused(token)) {
             return Ok(token);
         }
-        if let Some(failure) = turn.done() {
+        if let Some(failure) = flight.result() {
             return Err(failure.again());
         }
         match ask.await {
@@ -62,7 +58,7 @@ impl Tokens {
                 Ok(token)
             }
             Err(failure) => {
-                turn.finish(failure.again());
+                flight.complete(failure.again());
                 Err(failure)
             }
         }

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 /// Shared by everything that works on one build. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Pulse(Arc<Inner>);
+pub struct Liveness(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
@@ -21,7 +21,7 @@ struct Inner {
     stopped: AtomicBool,
 }
 
-impl Default for Pulse {
+impl Default for Liveness {
     fn default() -> Self {
         let inner = Inner {
             born: Instant::now(),
@@ -32,13 +32,13 @@ impl Default for Pulse {
     }
 }
 
-impl Pulse {
+impl Liveness {
     /// Gives a sign of life.
     ///
     /// # Errors
     ///
     /// When the build is over, so that a thread that cannot be dropped ends too.
-    pub fn beat(&self) -> io::Result<()> {
+    pub fn touch(&self) -> io::Result<()> {
         let age = u64::try_from(self.0.born.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.0.last.fetch_max(age, Relaxed);
         if self.0.stopped.load(Relaxed) {
@@ -77,16 +77,16 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_build_stalls_when_it_gives_no_sign_of_life_for_the_whole_limit() {
-        let pulse = Pulse::default();
+        let liveness = Liveness::default();
         let limit = Duration::from_secs(10);
         let begun = Instant::now();
         for _ in 0..2 {
             tokio::time::advance(Duration::from_secs(9)).await;
-            pulse.beat().expect("it lives");
+            liveness.touch().expect("it lives");
         }
-        pulse.stalled(limit).await;
+        liveness.stalled(limit).await;
         assert_eq!(begun.elapsed().as_secs(), 28);
-        pulse.stop();
-        assert!(pulse.beat().is_err());
+        liveness.stop();
+        assert!(liveness.touch().is_err());
     }
 }

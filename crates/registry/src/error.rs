@@ -76,17 +76,20 @@ impl RegistryError {
     }
 
     /// An answer outside the protocol.
-    pub(crate) fn malformed(message: String) -> Self {
+    #[must_use]
+    pub fn malformed(message: String) -> Self {
         Self { kind: ErrorKind::Malformed, message, retry_after: None, source: None }
     }
 
     /// The credentials do not suffice.
-    pub(crate) fn denied(message: String) -> Self {
+    #[must_use]
+    pub fn denied(message: String) -> Self {
         Self { kind: ErrorKind::Denied, message, retry_after: None, source: None }
     }
 
     /// A fault of this side while sending, such as an unreadable file.
-    pub(crate) fn unavailable(message: String) -> Self {
+    #[must_use]
+    pub fn unavailable(message: String) -> Self {
         Self { kind: ErrorKind::Unavailable, message, retry_after: None, source: None }
     }
 

@@ -7,6 +7,7 @@
 //! itself (counts, sizes, offsets, names) is bounded or checked before it is believed, since the
 //! people who upload are not the people who run the service.
 
+mod digest_file;
 pub mod elf;
 pub mod inspect;
 pub mod invalid;
@@ -18,6 +19,7 @@ pub mod store;
 mod testing;
 pub mod zip;
 
+pub use digest_file::digest_file;
 pub use inspect::inspect;
 pub use invalid::{Code, InspectError, InvalidArtifact};
 pub use manifest::Manifest;

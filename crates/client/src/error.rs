@@ -115,7 +115,8 @@ fn is_busy(status: u16) -> bool {
 }
 
 /// Title and detail on one line, then each mistake on a line of its own.
-pub(crate) fn describe(problem: &Problem) -> String {
+#[must_use]
+pub fn describe(problem: &Problem) -> String {
     let mut text = match (problem.title.as_str(), problem.detail.as_str()) {
         (title, "") => title.to_owned(),
         ("", detail) => detail.to_owned(),

@@ -12,7 +12,9 @@ mod challenge;
 pub mod credentials;
 mod download;
 pub mod error;
+mod liveness;
 mod resume;
+mod single_flight;
 mod token;
 mod tokens;
 mod transport;
@@ -25,21 +27,20 @@ use futures::StreamExt as _;
 use http::{Method, StatusCode};
 use slipway_proto::id::SecretName;
 use slipway_proto::{Digest, Reference};
-use tokio::sync::watch;
 use tokio::time::Instant;
-
-use crate::pulse::Pulse;
 
 use access::Access;
 pub use error::{ErrorKind, RegistryError};
+pub use liveness::Liveness;
 pub use resume::{Pieces, Upload, UploadError};
+pub use single_flight::{Flight, SingleFlight};
 use transport::Body;
 pub use transport::{Registry, RegistryOptions};
 pub use upload::{Mounted, Posted, UploadSession};
 
 /// The largest manifest or index that is read, in bytes; the limit that registries themselves
 /// have (distribution specification, "Pushing Manifests").
-pub(crate) const MAX_MANIFEST: usize = 4 * 1024 * 1024;
+pub const MAX_MANIFEST: usize = 4 * 1024 * 1024;
 
 /// The media types of manifests and indexes that can be read.
 const MANIFEST_TYPES: &str = "application/vnd.oci.image.manifest.v1+json, \
@@ -135,9 +136,9 @@ impl Registry {
         version: &str,
     ) -> Result<Manifest, RegistryError> {
         let key = (repository.clone(), version.to_owned());
-        let turn = self.readings().take(key, &watch::Sender::new(()), &Pulse::default()).await;
+        let flight = self.readings().join(key).await;
         let again = |read: &Reading| read.as_ref().cloned().map_err(RegistryError::again);
-        if let Some(read) = turn.done() {
+        if let Some(read) = flight.result() {
             return again(read);
         }
         let begun = Instant::now();
@@ -146,7 +147,7 @@ impl Registry {
             Err(failure) if failure.is_transient() => Instant::now(),
             _ => begun,
         };
-        turn.finish_as_of(as_of, again(&read));
+        flight.complete_as_of(as_of, again(&read));
         read
     }
 
@@ -262,6 +263,8 @@ async fn read_bounded(
 
 #[cfg(test)]
 mod tests {
+    use tokio::sync::watch;
+
     use super::*;
 
     #[tokio::test]
