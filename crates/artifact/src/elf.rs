@@ -2,9 +2,9 @@
 
 //! An ELF executable: the processor it is for and the interpreter it needs.
 //!
-//! By hand because so little is needed, of files in both widths and both byte orders that may be
-//! hostile: the header, the program headers, and two of the dynamic section's tags. Everything else
-//! is the kernel's to judge when it runs.
+//! Written by hand because so little is needed, of files in both widths and both byte orders that
+//! may be hostile: the header, the program headers, and two tags of the dynamic section. The kernel
+//! judges everything else when it runs the file.
 
 #[cfg(test)]
 pub(crate) mod testing;
@@ -24,7 +24,7 @@ pub const MAGIC: &[u8; 4] = b"\x7fELF";
 const MOST_HEADERS: u16 = 256;
 /// The longest path of an interpreter (`PATH_MAX`).
 const LONGEST_INTERPRETER: u64 = 4096;
-/// So many entries of a dynamic section are read; linkers write some thirty.
+/// How many entries of a dynamic section are read; linkers write some thirty.
 const MOST_DYNAMIC: u64 = 4096;
 
 const PT_LOAD: u64 = 1;
@@ -81,7 +81,7 @@ pub fn inspect(source: &dyn Source) -> Result<ElfFacts, InspectError> {
             _ => {}
         }
     }
-    // Old linkers gave shared libraries an entry point, too; and some libraries can be run.
+    // Old linkers gave shared libraries an entry point, and some libraries can be run.
     if interpreter.is_none() && header.file_type == 3 && (header.entry == 0 || shared_library) {
         return Err(unsupported(
             "this is a shared library (.so): upload the executable that uses it",
@@ -112,7 +112,7 @@ fn read_interpreter(source: &dyn Source, segment: &Segment) -> Result<String, In
     })
 }
 
-/// What the file header says, in the two widths alike.
+/// What the file header says, for both widths.
 struct Header {
     wide: bool,
     big: bool,
@@ -169,11 +169,12 @@ impl Header {
         let word = header.word();
         header.entry = header.number(&bytes, 24, word);
         header.headers_offset = header.number(&bytes, 24 + word, word);
-        // Behind the two offsets of tables: flags, then the header's own size.
+        // After the two offsets of tables come flags, then the header's own size.
         let sizes = 24 + 3 * word + 6;
         header.header_size = header.number(&bytes, sizes, 2);
         header.header_count = u16::try_from(header.number(&bytes, sizes + 2, 2)).expect("16 bits");
-        // A linker puts the section headers last, so they show best that the end is missing.
+        // A linker writes the section headers last, so they are the best sign that the end is
+        // missing.
         let sections_offset = header.number(&bytes, 24 + 2 * word, word);
         let sections = header.number(&bytes, sizes + 4, 2) * header.number(&bytes, sizes + 6, 2);
         if sections_offset.checked_add(sections).is_none_or(|end| end > source.len()) {
@@ -193,7 +194,7 @@ impl Header {
         if self.big { digits.fold(0, fold) } else { digits.rev().fold(0, fold) }
     }
 
-    /// Numbers of machines are those of the ELF specification's `e_machine`.
+    /// Machine numbers are those of `e_machine` in the ELF specification.
     fn architecture(&self) -> Result<Architecture, InspectError> {
         Ok(match (self.machine, self.wide, self.big) {
             (3, false, false) => Architecture::I386,
@@ -206,7 +207,8 @@ impl Header {
             (machine, wide, big) => {
                 let known: Vec<&str> = Architecture::ALL.iter().map(|(_, name)| *name).collect();
                 return Err(unsupported(format!(
-                    "the executable is for machine {machine} ({} bits, {}-endian), and images are built for {}: compile it for one of them",
+                    "the executable is for machine {machine} ({} bits, {}-endian), and images are \
+                    built for {}: compile it for one of them",
                     if wide { 64 } else { 32 },
                     if big { "big" } else { "little" },
                     known.join(", ")
@@ -246,7 +248,7 @@ impl Header {
         Ok(table.chunks_exact(size).map(segment).collect())
     }
 
-    /// Returns whether the dynamic section is that of a library: it names itself for those that
+    /// Returns whether the dynamic section is that of a library: it has a name for programs that
     /// link with it, and is not marked as an executable.
     fn is_library(&self, source: &dyn Source, segment: &Segment) -> Result<bool, InspectError> {
         if segment.end().is_none_or(|end| end > source.len()) {

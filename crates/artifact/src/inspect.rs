@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! What an artifact is and needs, told from its bytes and never from its name.
+//! What an artifact is and needs, from its bytes and never from its name.
 //!
-//! The name is only held against the bytes: who uploads a WAR as `app.jar` means something that
-//! will not happen.
+//! The name is only compared with the bytes: a client that uploads a WAR as `app.jar` expects
+//! something that will not happen.
 
 mod java;
 mod servlet;
@@ -27,7 +27,7 @@ const BOOT_CLASSES: &str = "BOOT-INF/classes/";
 /// Reads what an artifact is and what it needs of a base image. `filename` is the name it was
 /// uploaded under.
 ///
-/// Blocks while it reads: call it where that is allowed.
+/// Blocks while it reads, so call it on a thread that may block.
 ///
 /// # Errors
 ///
@@ -86,7 +86,8 @@ fn check_name(filename: &str, kind: ArtifactKind) -> Result<(), InspectError> {
             "{name} is a WAR (it has `WEB-INF/`): upload it under a name that ends in `.war`"
         ),
         ArtifactKind::Jar => format!(
-            "{name} is a JAR (it has no `WEB-INF/`): upload it under a name that ends in `.jar`, or upload the WAR"
+            "{name} is a JAR (it has no `WEB-INF/`): upload it under a name that ends in `.jar`, \
+            or upload the WAR"
         ),
         ArtifactKind::Binary => format!(
             "{name} is a native executable (ELF): upload it under a name without `.{promised}`"
@@ -107,7 +108,7 @@ fn jar(archive: &Archive, source: &dyn Source) -> Result<JarFacts, InspectError>
         });
         let classes = manifest.get("Spring-Boot-Classes").unwrap_or(BOOT_CLASSES);
         let release = java::newest_release(archive, source, |name| name.starts_with(classes))?;
-        // Not the loader's classes: they run on older releases than the framework does.
+        // The loader's classes do not count: they run on older releases than the framework does.
         facts.java_release = release.or_else(|| java::manifest_release(&manifest));
     } else {
         let own = |name: &str| !name.starts_with("META-INF/versions/");

@@ -2,8 +2,8 @@
 
 //! Why an artifact is refused: a stable code and a sentence for the person who uploaded it.
 //!
-//! What is wrong with the bytes is kept apart from what is wrong with the storage they are read
-//! from: the first is for whoever uploaded them and stays wrong, the second may pass.
+//! A fault of the bytes is kept apart from a fault of the storage they are read from: the first
+//! concerns the person who uploaded them and stays, the second may pass.
 
 use std::{fmt, io};
 
@@ -18,22 +18,22 @@ pub enum Code {
     UnsafePath,
     /// Two entries of the archive are the same path, or one is the other's directory.
     DuplicateEntry,
-    /// The archive would inflate to far more than it can be meant to.
+    /// The archive would inflate to far more than any real application.
     ArchiveBomb,
     /// An entry is encrypted, compressed by an unknown method, or neither file nor directory.
     UnsupportedEntry,
     /// The archive contradicts itself.
     CorruptArchive,
-    /// The file's name says another kind than its bytes.
+    /// The file's name promises another kind than its bytes are.
     KindMismatch,
-    /// An ELF file that is not an executable for a processor we know.
+    /// An ELF file that is not an executable for a supported processor.
     UnsupportedExecutable,
-    /// The archive has more entries than are read.
+    /// The archive has too many entries.
     TooManyEntries,
 }
 
 impl Code {
-    /// Returns the code as it stands in documents.
+    /// Returns the code as it is written in documents.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -94,8 +94,8 @@ impl InspectError {
     }
 }
 
-/// Writes a name out of an archive so that it can stand in a sentence: in backticks, with control
-/// characters escaped, and not longer than a line.
+/// Quotes a name from an archive for a message: in backticks, with control characters escaped, and
+/// no longer than a line.
 pub(crate) fn quoted(name: &str) -> String {
     const LONGEST: usize = 120;
     let mut characters = name.chars();

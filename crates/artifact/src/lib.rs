@@ -3,9 +3,9 @@
 //! What an uploaded artifact is, read defensively from its bytes, and the store that keeps it.
 //!
 //! Everything here reads through [`Source`], by position: an artifact is never held in memory and
-//! never unpacked to disk, so memory does not depend on its size. Whatever an archive claims about
-//! itself (counts, sizes, offsets, names) is bounded or checked before it is believed, since the
-//! people who upload are not the people who run the service.
+//! never unpacked to disk, so memory does not depend on its size. Everything an archive claims
+//! about itself (counts, sizes, offsets, names) is bounded or checked before it is used, because
+//! the people who upload are not the people who run the service.
 
 mod digest_file;
 pub mod elf;

@@ -2,8 +2,8 @@
 
 //! The main attributes of a JAR's manifest.
 //!
-//! Read as leniently as the JDK does (JAR File Specification, "JAR Manifest"): what is odd about a
-//! manifest is the JVM's to judge, and nothing here depends on its being right.
+//! Read as leniently as the JDK does (JAR File Specification, "JAR Manifest"). The JVM judges an
+//! odd manifest; nothing here depends on its being right.
 
 use crate::invalid::InspectError;
 use crate::source::Source;
@@ -12,8 +12,8 @@ use crate::zip::Archive;
 /// Where a JAR has its manifest.
 pub const PATH: &str = "META-INF/MANIFEST.MF";
 
-/// So much of a manifest is read. Main sections have a few kilobytes; what follows them, in signed
-/// archives some 200 bytes a class, is not needed.
+/// How much of a manifest is read. Main sections have a few kilobytes. The sections after them,
+/// some 200 bytes for each class of a signed archive, are not needed.
 const LONGEST: usize = 1 << 20;
 
 /// The main attributes of a manifest.
@@ -25,8 +25,8 @@ pub struct Manifest {
 impl Manifest {
     /// Reads the main section: the lines up to the first empty one.
     ///
-    /// A line that starts with a space continues the one before it. Lines are folded at 72 bytes
-    /// whatever stands there, so they are joined before they are read as UTF-8.
+    /// A line that starts with a space continues the one before it. Lines are folded at 72 bytes,
+    /// even within a character, so they are joined before they are read as UTF-8.
     #[must_use]
     pub fn parse(bytes: &[u8]) -> Self {
         let mut lines: Vec<Vec<u8>> = Vec::new();
@@ -51,7 +51,7 @@ impl Manifest {
     ///
     /// When its entry cannot be read.
     pub fn read(archive: &Archive, source: &dyn Source) -> Result<Self, InspectError> {
-        // The JDK finds it in any case of letters.
+        // The JDK ignores the case of the name.
         let entry = archive.find(PATH).or_else(|| {
             archive.entries().iter().find(|entry| entry.name.eq_ignore_ascii_case(PATH))
         });
@@ -64,8 +64,8 @@ impl Manifest {
         Ok(Self::parse(&start))
     }
 
-    /// Returns an attribute's value. Names are told apart without regard to case; of two
-    /// attributes of one name the last counts.
+    /// Returns an attribute's value. The case of a name does not matter, and the last of two
+    /// attributes of one name counts.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&str> {
         let mut matching = self.attributes.iter().rev();
@@ -96,7 +96,8 @@ mod tests {
     #[test]
     fn main_attributes_are_read_with_every_line_end() {
         for end in ["\r\n", "\n", "\r"] {
-            let text = "Manifest-Version: 1.0\nMain-Class:  com.example.Main \n\nName: x\nMain-Class: no\n";
+            let text = "Manifest-Version: 1.0\nMain-Class:  com.example.Main \n\nName: \
+                x\nMain-Class: no\n";
             let manifest = Manifest::parse(text.replace('\n', end).as_bytes());
             assert_eq!(manifest.get("main-class"), Some("com.example.Main"), "{end:?}");
             assert_eq!(manifest.get("Name"), None, "{end:?}");

@@ -2,9 +2,9 @@
 
 //! Bytes that can be read from any position.
 //!
-//! Not a memory map: its pages count as resident memory of the process, which must stay bounded
-//! however large the artifact is, and a file that is cut short under a map kills the process
-//! instead of giving an error. Not `Read + Seek`: a position shared by readers would need a lock.
+//! Not a memory map: its pages count as resident memory of the process, which must stay bounded for
+//! artifacts of any size, and truncating a mapped file kills the process instead of giving an
+//! error. Not `Read + Seek`: a position shared by readers would need a lock.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
@@ -37,8 +37,8 @@ pub trait Source: Send + Sync {
     ///
     /// # Errors
     ///
-    /// [`io::ErrorKind::UnexpectedEof`] when the source has not so many bytes there, or what the
-    /// storage reports.
+    /// [`io::ErrorKind::UnexpectedEof`] when the source has too few bytes there, or the storage's
+    /// error.
     fn read_exact_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()>;
 }
 
@@ -50,22 +50,22 @@ pub struct FileSource {
     is_settled: bool,
 }
 
-/// What a file system says of a file. As long as it says the same, the file has the same bytes.
+/// What the file system reports about a file. As long as that stays the same, so do the bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 pub struct Stamp {
-    /// Not kept: the machines that share a store number it differently.
+    /// Not stored: machines that share a store number their devices differently.
     #[serde(skip_serializing)]
     device: u64,
     inode: u64,
     length: u64,
-    /// Seconds and nanoseconds since the epoch; set by whoever writes.
+    /// Seconds and nanoseconds since the epoch. A program that writes can set it.
     modified: (i64, i64),
-    /// The same; set by the system alone.
+    /// The same. Only the system sets it.
     changed: (i64, i64),
 }
 
 impl Stamp {
-    /// Returns what the file system says of a file now.
+    /// Returns what the file system reports about a file now.
     ///
     /// # Errors
     ///
@@ -81,7 +81,7 @@ impl Stamp {
         })
     }
 
-    /// Returns the numbers that tell this file in this state from all others of this machine.
+    /// Returns numbers that identify this file in this state among all files of this machine.
     #[must_use]
     pub fn numbers(&self) -> [u64; 7] {
         let [modified, changed] = [self.modified, self.changed]
@@ -109,7 +109,7 @@ impl FileSource {
     ///
     /// When it cannot be opened, or is not a regular file.
     pub fn open(path: &Path) -> io::Result<Self> {
-        // Asked before it is opened, which for a pipe lasts until somebody writes to it.
+        // Checked before it is opened: opening a pipe blocks until somebody writes to it.
         if !std::fs::metadata(path)?.is_file() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a file"));
         }
@@ -124,26 +124,26 @@ impl FileSource {
     pub fn new(file: File) -> io::Result<Self> {
         let now = SystemTime::now();
         let stamp = Stamp::of(&file)?;
-        // A time in the future is no proof of anything.
+        // A time in the future proves nothing.
         let is_settled = now.duration_since(stamp.changed()).is_ok_and(|age| age >= STEP);
         Ok(Self { file, stamp, is_settled })
     }
 
-    /// Returns what the file system said of the file when it was opened.
+    /// Returns what the file system reported about the file when it was opened.
     #[must_use]
     pub fn stamp(&self) -> Stamp {
         self.stamp
     }
 
-    /// Returns whether the file had not been changed so recently when it was opened that another
-    /// change right after would have left the same stamp.
+    /// Returns whether the file's last change was old enough when it was opened. After a very
+    /// recent one, another change could leave the same stamp.
     #[must_use]
     pub fn is_settled(&self) -> bool {
         self.is_settled
     }
 
-    /// Returns whether the file system still says the same, so that what was read since the file
-    /// was opened is what it held then.
+    /// Returns whether the file system still reports the same. Then everything read since the file
+    /// was opened is what it held at that moment.
     ///
     /// # Errors
     ///
@@ -218,8 +218,8 @@ pub struct SourceReader<'a> {
 }
 
 impl<'a> SourceReader<'a> {
-    /// Makes a reader of the `length` bytes at `offset`. A range that reaches behind the source's
-    /// end is shortened to it.
+    /// Makes a reader of the `length` bytes at `offset`. A range that reaches past the end of the
+    /// source is shortened.
     #[must_use]
     pub fn new(source: &'a dyn Source, offset: u64, length: u64) -> Self {
         let start = offset.min(source.len());

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! Spring Boot's executable archives: how they are told, and the layers their build divided them
-//! into.
+//! Spring Boot's executable archives: how to recognise them, and the layers their build divided
+//! them into.
 
 use std::collections::HashMap;
 
@@ -50,17 +50,17 @@ pub enum ParseLayersError {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Layers {
     layers: Vec<(String, Vec<String>)>,
-    /// The paths as a tree, so that finding an entry's layer costs its name's length and not the
-    /// product of two lists that an uploader wrote.
+    /// The paths as a tree. Finding an entry's layer costs the length of its name, not the product
+    /// of two lists that an uploader wrote.
     tree: Vec<Node>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Node {
     children: HashMap<String, usize>,
-    /// Set if this very path is in the index: its line's place and layer.
+    /// Set if the index has exactly this path: its line's position and layer.
     exact: Option<(usize, usize)>,
-    /// Set if the index has this path with `/` at its end, which stands for all below it.
+    /// Set if the index has this path with a `/` at the end, which means everything below it.
     below: Option<(usize, usize)>,
 }
 
@@ -212,7 +212,7 @@ mod tests {
     }
 
     proptest! {
-        /// The same as comparing with one line after the other, as Spring Boot does.
+        /// The result is the same as comparing with one line after the other, as Spring Boot does.
         #[test]
         fn the_tree_follows_spring_boots_rule(
             lines in proptest::collection::vec(("[ab]", "[ab/]{0,5}"), 0..12),

@@ -10,9 +10,9 @@
 //! corrupt/<hex>                           a blob that was found damaged, for an operator to see
 //! ```
 //!
-//! A blob is shared by projects, but a project sees only what has its own record: knowing a digest
-//! is no right to the bytes. Nothing is under its final name before it is whole, verified and, in a
-//! directory, on the disk.
+//! Projects share blobs, but a project sees only a blob that has a record of its own: knowing a
+//! digest gives no right to the bytes. An object gets its final name only when it is complete,
+//! verified and, in a directory, on the disk.
 
 mod digesting;
 mod error;
@@ -40,30 +40,29 @@ use self::local::Directory;
 use self::location::Location;
 pub use self::upload::Upload;
 
-/// An upload that was not written to for so long was left by a process that died.
+/// An upload that was not written to for this long was left by a process that died.
 const STALE_UPLOAD: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// So many uploads are inspected at once. One takes milliseconds, so a higher number speeds nothing
-/// up; but an archive may have a list of entries that takes some 50 MiB, and a hostile client may
-/// send many.
+/// How many uploads are inspected at once. One takes milliseconds, so a higher number gains
+/// nothing. An archive's list of entries may take some 50 MiB, and a hostile client may send many.
 const INSPECTIONS: usize = 4;
 
-/// Keeps artifacts and logs. Clones are of the same store.
+/// Keeps artifacts and logs. Clones share one store.
 #[derive(Clone, Debug)]
 pub struct ArtifactStore {
     objects: Arc<dyn ObjectStore>,
-    /// Set for a store in a directory, whose files are written and read without the detour.
+    /// Set for a store in a directory, whose files are written and read directly.
     directory: Option<Directory>,
     inspections: Arc<Semaphore>,
 }
 
 impl ArtifactStore {
-    /// Opens the store at a path, a `file://` URL or a cloud's URL, and makes it if it is a
-    /// directory that does not exist. What uploads of dead processes left there is removed.
+    /// Opens the store at a path, a `file://` URL or a cloud's URL. A directory that does not exist
+    /// is made, and uploads left by dead processes are removed.
     ///
     /// # Errors
     ///
-    /// When the URL is not one, its scheme was not built in, or the directory cannot be made.
+    /// When the URL is malformed, its scheme was not built in, or the directory cannot be made.
     pub async fn open(url: &str) -> Result<Self, StoreError> {
         let store = match Location::parse(url)? {
             Location::Directory(path) => {
@@ -72,7 +71,8 @@ impl ArtifactStore {
             }
             Location::Cloud(url) => Self::of_objects(location::open_cloud(&url)?),
         };
-        // A store that cannot be swept, perhaps because this process may only read, still serves.
+        // A store that cannot be swept, perhaps because this process may only read it, is still
+        // usable.
         if let Err(error) = store.sweep(SystemTime::now()).await {
             tracing::warn!(%error, "cannot remove stale uploads from the artifact store");
         }
@@ -94,7 +94,8 @@ impl ArtifactStore {
         Upload::begin(self.clone()).await
     }
 
-    /// Returns what a project uploaded under a digest, if it did and the bytes are still there.
+    /// Returns the artifact that a project uploaded under a digest, if it did and the bytes are
+    /// still there.
     ///
     /// # Errors
     ///

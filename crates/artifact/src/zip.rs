@@ -2,9 +2,9 @@
 
 //! A ZIP archive that may be hostile, read by position.
 //!
-//! Written by hand because the readers at hand are made to be lenient: they take the first of two
-//! answers where an archive can be understood in two ways. Here such an archive is refused, so
-//! that what was checked is what runs. Only the central directory is held in memory.
+//! Written by hand because existing readers are lenient by design: where an archive can be
+//! understood in two ways, they choose one. Here such an archive is refused, so that the archive
+//! that was checked is the archive that runs. Only the central directory is held in memory.
 
 mod directory;
 mod end;
@@ -30,7 +30,7 @@ pub enum Method {
     Deflated,
 }
 
-/// One entry of an archive, as its central directory has it.
+/// One entry of an archive, as its central directory describes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
     /// Its name: a relative path with `/` between the components, and one at the end if it is a
@@ -60,7 +60,7 @@ impl Entry {
     }
 }
 
-/// The entries of an archive, checked as far as that is possible without reading their content.
+/// The entries of an archive, checked as far as possible without reading their content.
 ///
 /// No two entries are the same path, none is the directory of another without being one, all names
 /// stay below the directory they are put into, no two share bytes, and together they inflate to
@@ -107,20 +107,20 @@ impl Archive {
         found.ok().map(|found| &self.entries[position(self.by_path[found])])
     }
 
-    /// Returns where the entry's compressed bytes start in the source, after holding its local
-    /// header against the central directory: a reader that goes by local headers must see the
-    /// same entry.
+    /// Returns where the entry's compressed bytes start in the source, after comparing its local
+    /// header with the central directory: a reader that uses local headers must see the same entry.
     ///
     /// # Errors
     ///
-    /// [`Code::CorruptArchive`] when the local header says another thing.
+    /// [`Code::CorruptArchive`] when the local header disagrees.
     pub fn data_offset(&self, source: &dyn Source, entry: &Entry) -> Result<u64, InspectError> {
         let name_start = entry.offset.saturating_add(LOCAL_LENGTH);
         let name_end = name_start.saturating_add(u64::from(entry.raw_name_length));
         if name_end > entry.end {
             return Err(corrupt(entry, "has no room for its local header"));
         }
-        // In one read with the name, which must be as long as the central directory has it.
+        // One read covers header and name, which must have the length that the central directory
+        // says.
         let mut header = vec![0; usize::try_from(name_end - entry.offset).expect("17 bits")];
         source.read_exact_at(entry.offset, &mut header)?;
         if !header.starts_with(LOCAL) {
@@ -164,8 +164,8 @@ impl Archive {
     ///
     /// # Errors
     ///
-    /// [`Code::ArchiveBomb`] when it has more, [`Code::CorruptArchive`] when it is not what the
-    /// archive says.
+    /// [`Code::ArchiveBomb`] when it has more, [`Code::CorruptArchive`] when it does not match its
+    /// record.
     pub fn read_to_vec(
         &self,
         source: &dyn Source,
@@ -177,7 +177,8 @@ impl Archive {
             return Err(InspectError::invalid(
                 Code::ArchiveBomb,
                 format!(
-                    "the entry {} has {} bytes, and at most {limit} are read of it: make it smaller",
+                    "the entry {} has {} bytes, and at most {limit} of it are read: make it \
+                    smaller",
                     quoted(&entry.name),
                     entry.size
                 ),
@@ -188,7 +189,7 @@ impl Archive {
         Ok(content)
     }
 
-    /// Reads as many of an entry's first bytes as `buffer` holds, and returns how many that were.
+    /// Fills `buffer` with the first bytes of an entry, and returns how many there were.
     pub(crate) fn read_start(
         &self,
         source: &dyn Source,

@@ -12,9 +12,9 @@ const MAJOR_OF_RELEASE_0: u16 = 44;
 
 /// Returns the newest Java release among the classes whose names are wanted.
 ///
-/// Only the first 8 bytes of each are read: magic, minor and major version. Module descriptors
-/// are passed over: they are often compiled for a newer release than the classes, and an older
-/// JVM passes over them too.
+/// Only the first 8 bytes of each are read: magic, minor and major version. Module descriptors are
+/// skipped: they are often compiled for a newer release than the classes, and an older JVM skips
+/// them too.
 pub(super) fn newest_release(
     archive: &Archive,
     source: &dyn Source,

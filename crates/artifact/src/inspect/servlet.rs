@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! The servlet API a WAR was written for: its deployment descriptor says so, or else its classes.
+//! The servlet API a WAR was written for, from its deployment descriptor or else from its classes.
 
 use std::io::{self, Read};
 
@@ -14,17 +14,17 @@ use crate::zip::Archive;
 pub(super) const CLASSES: &str = "WEB-INF/classes/";
 
 const DESCRIPTOR: &str = "WEB-INF/web.xml";
-/// The root element is within so many bytes of a descriptor, or nothing is told from it.
+/// How much of a descriptor is read. A root element after that is not found.
 const DESCRIPTOR_START: usize = 256 << 10;
 
-/// So many bytes of classes are inflated in the search for a package name. The first servlet,
-/// filter or controller ends it; only an archive without any is read so far.
+/// How many bytes of classes are inflated in the search for a package name. The first servlet,
+/// filter or controller ends the search; only an archive without any reaches the limit.
 const MOST_SEARCHED: u64 = 16 << 20;
 
 const JAKARTA: &[u8] = b"jakarta/servlet";
 const JAVAX: &[u8] = b"javax/servlet";
 
-/// Returns the servlet API of a WAR, if it can be told.
+/// Returns the servlet API of a WAR, if it can be found.
 pub(super) fn api(
     archive: &Archive,
     source: &dyn Source,
@@ -39,8 +39,8 @@ pub(super) fn api(
     of_classes(archive, source)
 }
 
-/// Reads the root element of `web.xml`, and the document type in front of it that descriptors
-/// before Servlet 2.4 have instead of a namespace.
+/// Reads the root element of `web.xml`. Descriptors before Servlet 2.4 have a document type in
+/// front of it instead of a namespace.
 fn of_descriptor(text: &str) -> Option<ServletApi> {
     let mut rest = text;
     let mut document_type = "";
@@ -84,7 +84,7 @@ fn version(tag: &str) -> Option<(u16, u16)> {
     Some((major.parse().ok()?, minor.parse().ok()?))
 }
 
-/// Searches the classes for the name of either package, as constant pools have it.
+/// Searches the classes for the name of either package, in the form that constant pools use.
 fn of_classes(archive: &Archive, source: &dyn Source) -> Result<Option<ServletApi>, InspectError> {
     let mut left = MOST_SEARCHED;
     for entry in archive.entries() {
@@ -148,11 +148,13 @@ mod tests {
     }
 
     #[test]
-    fn the_descriptor_tells_the_api() {
-        let schema = r#"xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance" xsi:schemaLocation="x web-app_6_1.xsd""#;
+    fn the_descriptor_names_the_api() {
+        let schema = r#"xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance""#.to_owned()
+            + r#" xsi:schemaLocation="x web-app_6_1.xsd""#;
         let jakarta = |version: &str| {
             format!(
-                "<?xml version=\"1.0\"?>\n<!-- <web-app version=\"2.3\"> -->\n<web-app {schema}\n xmlns='https://jakarta.ee/xml/ns/jakartaee' {version}>"
+                "<?xml version=\"1.0\"?>\n<!-- <web-app version=\"2.3\"> -->\n<web-app {schema}\n \
+                xmlns='https://jakarta.ee/xml/ns/jakartaee' {version}>"
             )
         };
         let cases = [
@@ -162,9 +164,20 @@ mod tests {
             (jakarta("version=\"7.0\""), Some(ServletApi::Jakarta61)),
             (jakarta("version=\"10\""), Some(ServletApi::Jakarta61)),
             (jakarta(""), Some(ServletApi::Jakarta)),
-            ("<web-app xmlns=\"http://xmlns.jcp.org/xml/ns/javaee\" version=\"4.0\"/>".into(), Some(ServletApi::Javax)),
-            ("<j:web-app xmlns:j=\"http://java.sun.com/xml/ns/j2ee\"/>".into(), Some(ServletApi::Javax)),
-            ("<!DOCTYPE web-app PUBLIC \"x\" \"http://java.sun.com/dtd/web-app_2_3.dtd\"><web-app>".into(), Some(ServletApi::Javax)),
+            (
+                "<web-app xmlns=\"http://xmlns.jcp.org/xml/ns/javaee\" version=\"4.0\"/>".into(),
+                Some(ServletApi::Javax),
+            ),
+            (
+                "<j:web-app xmlns:j=\"http://java.sun.com/xml/ns/j2ee\"/>".into(),
+                Some(ServletApi::Javax),
+            ),
+            (
+                "<!DOCTYPE web-app PUBLIC \"x\" \
+                \"http://java.sun.com/dtd/web-app_2_3.dtd\"><web-app>"
+                    .into(),
+                Some(ServletApi::Javax),
+            ),
             ("<web-app/>".into(), None),
             ("<web-apps xmlns=\"http://java.sun.com/xml/ns/j2ee\"/>".into(), None),
             ("<!-- <web-app xmlns=\"http://java.sun.com/xml/ns/j2ee\"/>".into(), None),
@@ -181,7 +194,7 @@ mod tests {
     fn without_a_descriptor_the_classes_tell_it() {
         let padding = vec![b'x'; 20_000];
         for (name, expected) in [(JAKARTA, ServletApi::Jakarta), (JAVAX, ServletApi::Javax)] {
-            // Wherever the name stands to the edges of what is read at once.
+            // At any position relative to the edges of the pieces that are read.
             for at in [0, 5, 16_375, 16_384, 19_990] {
                 let class = [&padding[..at], name, &padding[at..]].concat();
                 let entry = deflated("WEB-INF/classes/a/A.class", &class);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! What is told of whole artifacts, and that no bytes make it panic.
+//! Whole artifacts are recognised, and no bytes make the inspection panic.
 
 use proptest::prelude::*;
 use proptest::sample::Index;
@@ -172,10 +172,12 @@ fn damage() -> impl Strategy<Value = Damage> {
     let byte = prop_oneof![Just(0), Just(1), Just(0x7f), Just(0x80), Just(0xff), any::<u8>()];
     prop_oneof![
         8 => (any::<Index>(), byte.clone()).prop_map(|(at, byte)| Damage::Set(at, byte)),
-        4 => (any::<Index>(), 1..9usize, byte).prop_map(|(at, count, byte)| Damage::Fill(at, count, byte)),
+        4 => (any::<Index>(), 1..9usize, byte)
+            .prop_map(|(at, count, byte)| Damage::Fill(at, count, byte)),
         1 => (any::<Index>(), 1..64usize).prop_map(|(at, count)| Damage::Remove(at, count)),
         1 => (any::<Index>(), any::<Vec<u8>>()).prop_map(|(at, bytes)| Damage::Insert(at, bytes)),
-        1 => (any::<Index>(), any::<Index>(), 1..64usize).prop_map(|(from, to, count)| Damage::Copy(from, to, count)),
+        1 => (any::<Index>(), any::<Index>(), 1..64usize)
+            .prop_map(|(from, to, count)| Damage::Copy(from, to, count)),
         1 => any::<Index>().prop_map(Damage::Cut),
     ]
 }

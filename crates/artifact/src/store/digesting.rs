@@ -12,24 +12,24 @@ use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::StoreError;
 
-/// Bytes that are handed over at once. Smaller blocks spend their time in the hand-over, larger
-/// ones only take memory: a digester holds two of them, one that fills and one that is worked on.
+/// How many bytes pass to the thread at once. Smaller blocks spend their time in passing, larger
+/// ones only take memory: a digester holds two blocks, one that fills and one that is digested.
 const BLOCK: usize = 1 << 20;
 
-/// Digests what it is given, and writes it to a file if it has one, while more arrives.
+/// Digests bytes, and writes them to a file if it has one, while more bytes arrive.
 ///
-/// Pieces are copied, at a small part of what digesting them costs: kept as they are, a client
-/// that sends one byte at a time would have each hold a buffer.
+/// Pieces are copied, which costs little beside digesting them. If they were kept, each piece of a
+/// client that sends one byte at a time would hold a whole buffer.
 pub(super) struct Digester {
     work: Work,
     block: Vec<u8>,
 }
 
-/// What is passed between the async side and the thread that works.
+/// What passes between the async side and the working thread.
 struct Progress {
     hasher: Sha256,
     file: Option<File>,
-    /// The block that was worked on last, to be filled again.
+    /// The block that was digested last, to be filled again.
     spare: Vec<u8>,
 }
 
@@ -61,7 +61,7 @@ impl Digester {
         }
     }
 
-    /// Waits until all is written, and returns the digest and the file.
+    /// Waits until everything is written, and returns the digest and the file.
     pub(super) async fn finish(mut self) -> Result<(Digest, Option<File>), StoreError> {
         self.hand_over().await?;
         let Progress { hasher, file, .. } = self.settle().await?;
@@ -83,7 +83,7 @@ impl Digester {
         Ok(())
     }
 
-    /// Waits for the block at work. Leaves [`Work::Failed`], which the caller replaces.
+    /// Waits for the block in progress. Leaves [`Work::Failed`], which the caller replaces.
     async fn settle(&mut self) -> Result<Progress, StoreError> {
         if let Work::Busy(handle) = &mut self.work {
             // Awaited in place, so that a caller that gives up here loses nothing.

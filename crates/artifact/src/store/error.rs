@@ -10,17 +10,18 @@ use crate::invalid::InvalidArtifact;
 
 type Source = Box<dyn std::error::Error + Send + Sync>;
 
-/// The artifact store could not do what it was asked.
+/// An operation of the artifact store failed.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// The scheme is known, but its feature was not built in.
     #[error(
-        "this slipway was built without support for {scheme}:// artifact stores: use a directory, or build it with the feature `{feature}` of slipway-artifact"
+        "this slipway was built without support for {scheme}:// artifact stores: use a directory, \
+        or build it with the feature `{feature}` of slipway-artifact"
     )]
     Unsupported {
         /// The URL's scheme.
         scheme: String,
-        /// The feature that brings it.
+        /// The feature that adds it.
         feature: &'static str,
     },
     /// The text names no store.
@@ -34,7 +35,8 @@ pub enum StoreError {
     },
     /// The stored bytes are not those that were uploaded.
     #[error(
-        "the artifact {expected} is damaged in the store (its bytes have the digest {actual}): upload it again"
+        "the artifact {expected} is damaged in the store (its bytes have the digest {actual}): \
+        upload it again"
     )]
     Corrupt {
         /// The artifact.
@@ -69,8 +71,7 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    /// Returns whether the same may succeed later without anybody changing anything but the
-    /// storage.
+    /// Returns whether the same operation may succeed later, once the storage has recovered.
     #[must_use]
     pub fn is_transient(&self) -> bool {
         matches!(self, Self::Unavailable { .. })
@@ -99,22 +100,22 @@ impl StoreError {
         }
     }
 
-    /// A task that was to work off the async threads ended without a result: the process is
-    /// shutting down, or there is a bug.
+    /// A blocking task ended without a result: the process is shutting down, or there is a bug.
     pub(super) fn of_task(error: tokio::task::JoinError) -> Self {
         Self::unavailable("finish a piece of work", error)
     }
 }
 
-/// Why an upload was not taken.
+/// Why an upload was refused.
 #[derive(Debug, thiserror::Error)]
 pub enum ReceiveError {
-    /// The bytes are no artifact that can be built.
+    /// The bytes are not an artifact that can be built.
     #[error(transparent)]
     Invalid(#[from] InvalidArtifact),
     /// The bytes are not those that the client meant to send.
     #[error(
-        "the upload has the digest {actual} and should have {expected}: it was damaged on its way, send it again"
+        "the upload has the digest {actual} and should have {expected}: it was damaged on its \
+        way, send it again"
     )]
     DigestMismatch {
         /// What the client said.

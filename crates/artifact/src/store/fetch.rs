@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! An artifact taken out of the store, and the check that it is the one that was asked for.
+//! An artifact taken out of the store, and the check that its bytes are the right ones.
 //!
 //! A download is digested as it arrives. A file of a directory's store is there at once, and
-//! digesting it takes 26 ms for 46 MB: it is handed out before that is done, with a
-//! [`Verification`] to wait for before anything made of it is shown to anybody. A file that was
-//! digested before, as a rule while it was uploaded, and that was not touched since, is not
-//! digested again (`stamps`).
+//! digesting 46 MB of it takes 26 ms. It is therefore returned undigested, with a [`Verification`]
+//! that the caller must wait for before anything made of it becomes visible. A file that was
+//! digested before, usually while it was uploaded, and was not touched since, is not digested again
+//! (`stamps`).
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -28,9 +28,8 @@ const ACTION: &str = "read an artifact";
 
 /// An artifact out of the store.
 ///
-/// It is an open file without a name of its own: in a directory's store it stays readable even if
-/// the blob is replaced, and a download disappears with the last use of it, however the process
-/// ends.
+/// It is an open file without a name of its own. In a directory's store it stays readable even if
+/// the blob is replaced. A download disappears with its last use, however the process ends.
 #[derive(Debug)]
 pub struct Fetched {
     /// The artifact's bytes, if [`Verification::wait`] does not say otherwise.
@@ -39,7 +38,7 @@ pub struct Fetched {
     pub verification: Verification,
 }
 
-/// The check that an artifact has its digest. Dropped, it is given up.
+/// The check that an artifact has its digest. Dropping it abandons the check.
 #[derive(Debug)]
 #[must_use = "bytes that were not verified may be anybody's"]
 pub struct Verification(Option<Check>);
@@ -51,11 +50,11 @@ struct Check {
     directory: Directory,
     digest: Digest,
     source: Arc<FileSource>,
-    /// Whether the file is what was digested before, as long as nobody touches it.
+    /// Whether the file was digested before. Holds as long as nobody touches the file.
     vouched_for: bool,
 }
 
-/// Says, dropped, that nobody waits any more.
+/// Stops the digest when it is dropped, because nobody waits any more.
 #[derive(Debug, Default)]
 struct Waiting(Arc<AtomicBool>);
 
@@ -66,14 +65,14 @@ impl Drop for Waiting {
 }
 
 impl Verification {
-    /// Returns whether the bytes are to be digested: they were not before.
+    /// Returns whether the bytes still have to be digested.
     #[must_use]
     pub fn is_needed(&self) -> bool {
         self.0.as_ref().is_some_and(|check| !check.vouched_for)
     }
 
-    /// Digests the artifact, in a thread of its own, unless it is known to be right. Its reader can
-    /// so choose the time: the bytes may be read before.
+    /// Digests the artifact on a thread of its own, unless it is known to be right. The caller
+    /// chooses the time, and may read the bytes before.
     ///
     /// # Errors
     ///
@@ -102,7 +101,7 @@ impl Verification {
             digesting.await.map_err(StoreError::of_task)?.map_err(failed)?;
         store.expect_digest(digest, actual).await?;
         if !is_untouched {
-            // It is right now. What was read before may have been anything.
+            // The bytes are right now. What was read before may have been anything.
             return Err(StoreError::unavailable(ACTION, "it was written to meanwhile"));
         }
         Ok(())
@@ -114,8 +113,8 @@ impl ArtifactStore {
     /// from a cloud. `size` is what the artifact should have, and bounds the download; `moved` is
     /// called for each piece of it.
     ///
-    /// What is downloaded has been verified; what lies in a directory may be read at once, and is
-    /// verified when [`Verification::wait`] says so.
+    /// A download has been verified. A file in a directory may be read at once, and is verified by
+    /// [`Verification::wait`].
     ///
     /// # Errors
     ///
@@ -135,12 +134,13 @@ impl ArtifactStore {
         Ok(Fetched { source: Arc::new(source), verification: Verification(None) })
     }
 
-    /// Moves a blob aside that has another digest than its name says.
+    /// Moves a blob aside if its digest is not the one in its name.
     async fn expect_digest(&self, expected: Digest, actual: Digest) -> Result<(), StoreError> {
         if actual == expected {
             return Ok(());
         }
-        tracing::error!(digest = %expected, %actual, "a stored artifact is damaged, moving it aside");
+        tracing::error!(digest = %expected, %actual, "a stored artifact is damaged, moving it \
+            aside");
         let moved = self.objects.rename(&blob_path(expected), &corrupt_path(expected)).await;
         if let Err(error) = moved {
             tracing::warn!(%error, digest = %expected, "cannot move a damaged artifact aside");
@@ -198,8 +198,8 @@ impl ArtifactStore {
             received += piece.len() as u64;
             moved();
             digester.write(&piece).await?;
-            // The digest cannot be right any more, and a disk need not be filled to learn which
-            // one it is.
+            // The digest can no longer be right, and there is no need to fill the disk to compute
+            // it.
             if received > size {
                 break;
             }
@@ -210,7 +210,7 @@ impl ArtifactStore {
     }
 }
 
-/// Digests a file, until nobody waits for it any more.
+/// Digests a file. Stops when nobody waits for the result any more.
 fn digest_of(source: &FileSource, stop: &AtomicBool) -> io::Result<Digest> {
     let goes_on = || match stop.load(Relaxed) {
         true => Err(io::Error::other("nobody waits for it any more")),
@@ -219,7 +219,7 @@ fn digest_of(source: &FileSource, stop: &AtomicBool) -> io::Result<Digest> {
     crate::source::digest(source, &goes_on)
 }
 
-/// Makes a file that is gone when it is closed.
+/// Makes a file that disappears when it is closed.
 fn nameless_file(scratch: &Path) -> io::Result<File> {
     fs::create_dir_all(scratch)?;
     let path = scratch.join(uuid::Uuid::now_v7().to_string());

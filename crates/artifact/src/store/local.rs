@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! A store in a directory: what the object store's own local backend lacks.
+//! A store in a directory: the parts that the object store's own local backend lacks.
 //!
 //! Records and logs go through that backend, with its `fsync`. Blobs do not: they are written
 //! while they arrive, must be inspected before they get their name, and are opened in place to be
@@ -19,8 +19,8 @@ use super::stamps::Stamps;
 use super::{StoreError, blob_path, fresh_upload_path};
 use crate::source::{FileSource, Stamp};
 
-/// How long before a blob got its name it says that it was modified: no later write leaves such a
-/// time, however coarse the clock of the file system is.
+/// A blob's time of modification is set back by this much before it gets its name. No later write
+/// leaves such a time, even with a coarse file system clock.
 const BEFORE: Duration = Duration::from_secs(60);
 
 /// The directory of a store.
@@ -55,7 +55,7 @@ impl Drop for Partial {
 }
 
 impl Directory {
-    /// Opens the directory, and makes it durably if it is not there.
+    /// Opens the directory, and makes it durably if it is missing.
     pub(super) async fn open(root: PathBuf) -> Result<(Self, LocalFileSystem), StoreError> {
         let open = move || -> Result<_, StoreError> {
             let failed = |error| StoreError::of_io("make the store's directory", error);
@@ -68,7 +68,7 @@ impl Directory {
             let objects = LocalFileSystem::new_with_prefix(&root)
                 .map_err(|error| StoreError::of_object("open the store's directory", error))?;
             let root = fs::canonicalize(root).map_err(failed)?;
-            // Not ours, and perhaps not readable; then whoever made it has to see to it.
+            // The parent is not ours and perhaps not readable. Then syncing it is up to its owner.
             root.parent().map(sync_directory).transpose().ok();
             let stamps = Stamps::open(&root);
             Ok((Self { root, stamps }, objects.with_fsync(true)))
@@ -111,7 +111,8 @@ impl Directory {
                 partial.rename(&blob)?;
                 stamps.keep(digest, Stamp::of(&file)?);
             }
-            // Also for a blob that was there: whoever is placing it may not have come so far.
+            // Also for a blob that was already there: the process that is placing it may not have
+            // come this far.
             sync_directory(blob.parent().expect("a blob is in a directory"))
         };
         let placed = spawn_blocking(place).await.map_err(StoreError::of_task)?;
@@ -123,7 +124,7 @@ impl Directory {
         &self.stamps
     }
 
-    /// Opens a blob; none if there is none.
+    /// Opens a blob, if there is one.
     pub(super) fn open_blob(&self, digest: Digest) -> io::Result<Option<FileSource>> {
         match FileSource::open(&self.path_of(&blob_path(digest))) {
             Ok(source) => Ok(Some(source)),

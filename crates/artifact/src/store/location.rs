@@ -31,8 +31,8 @@ pub(super) enum Location {
 }
 
 impl Location {
-    /// Reads a path or a URL. Messages hold no more of a URL than its scheme, because the rest
-    /// may hold a password.
+    /// Reads a path or a URL. Messages show only the scheme of a URL, because the rest may hold a
+    /// password.
     pub(super) fn parse(text: &str) -> Result<Self, StoreError> {
         let Some((scheme, _)) = text.split_once("://") else {
             return match text {
@@ -59,11 +59,11 @@ impl Location {
 /// the cloud's own tools use.
 pub(super) fn open_cloud(url: &Url) -> Result<Arc<dyn ObjectStore>, StoreError> {
     #[cfg(feature = "cloud")]
-    // Whoever installed a provider before decides; without any, the HTTP client cannot start.
+    // A provider that was installed before stays. Without one, the HTTP client cannot start.
     drop(rustls::crypto::ring::default_provider().install_default());
     let variables = std::env::vars_os().filter_map(|(name, value)| {
         let (name, value) = (name.into_string().ok()?, value.into_string().ok()?);
-        // Without this bound `ENDPOINT` or `TOKEN` of anything else would configure the store.
+        // Without this filter, an unrelated `ENDPOINT` or `TOKEN` would configure the store.
         let known = ["AWS_", "GOOGLE_", "AZURE_"];
         known.iter().any(|prefix| name.starts_with(prefix)).then_some((name, value))
     });

@@ -15,7 +15,8 @@ use tokio::io::AsyncWriteExt as _;
 
 use super::{ArtifactStore, StoreError};
 
-/// A log up to this size is written at once, a longer one in parts of it: the least a cloud takes.
+/// A log up to this size is written at once, a longer one in parts of this size, the smallest that
+/// clouds accept.
 const PART: usize = 5 << 20;
 
 fn log_path(project: &ProjectName, build: BuildId) -> Path {
@@ -23,7 +24,7 @@ fn log_path(project: &ProjectName, build: BuildId) -> Path {
 }
 
 impl ArtifactStore {
-    /// Keeps the whole log of a build. Put again, it replaces the old one.
+    /// Keeps the whole log of a build. It replaces an older one.
     ///
     /// # Errors
     ///

@@ -20,7 +20,7 @@ use crate::source::Source;
 const PART: usize = 8 << 20;
 const PARTS_UNDER_WAY: usize = 2;
 
-/// What an upload has made in the cloud so far. Removed unless it is placed.
+/// The objects of an upload in the cloud so far. They are removed unless the upload is placed.
 pub(super) struct RemoteUpload {
     objects: Arc<dyn ObjectStore>,
     path: Path,
@@ -77,7 +77,7 @@ impl RemoteUpload {
         Ok(())
     }
 
-    /// Removes what there is of the upload under its first name.
+    /// Removes the upload under its first name.
     pub(super) async fn discard(&mut self) {
         let state = std::mem::replace(&mut self.state, State::Gone);
         remove(&self.objects, &self.path, state).await;
@@ -90,8 +90,8 @@ impl Drop for RemoteUpload {
         if matches!(state, State::Gone) {
             return;
         }
-        // A client that hung up: nobody is left to wait for this. If the process ends first, the
-        // sweep removes what was written, and a lifecycle rule of the bucket the loose parts.
+        // The client hung up, and nobody is left to wait for this. If the process ends first, the
+        // sweep removes the object, and a lifecycle rule of the bucket removes loose parts.
         if let Ok(runtime) = Handle::try_current() {
             let (objects, path) = (Arc::clone(&self.objects), self.path.clone());
             runtime.spawn(async move { remove(&objects, &path, state).await });
@@ -113,7 +113,7 @@ async fn remove(objects: &Arc<dyn ObjectStore>, path: &Path, state: State) {
 
 /// Bytes read at once, ahead of what is asked for.
 const AHEAD: u64 = 2 << 20;
-/// Blocks that are kept: the place that is read through, and the one it returns to.
+/// How many blocks are kept: for the place that is being read, and for the one it returns to.
 const KEPT_BLOCKS: usize = 3;
 
 /// An object of a cloud, read by ranges. It blocks, and therefore must be used on a thread that
@@ -134,7 +134,7 @@ impl RemoteSource {
     }
 
     fn block(&self, index: u64) -> io::Result<Bytes> {
-        // Two readers wait for each other here; there is one.
+        // The lock serialises readers; there is only one.
         let mut blocks = self.blocks.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(at) = blocks.iter().position(|(known, _)| *known == index) {
             let found = blocks.remove(at).expect("the position is in range");
@@ -223,7 +223,7 @@ mod tests {
         let list = || async { objects.list(None).try_collect::<Vec<_>>().await.expect("a list") };
         assert_eq!(list().await.len(), 1);
         drop(upload);
-        // By a task of its own, which has its turn when this one waits.
+        // A task of its own removes it, and runs when this one waits.
         for _ in 0..100 {
             tokio::task::yield_now().await;
         }

@@ -188,7 +188,7 @@ async fn an_upload_that_is_given_up_leaves_nothing() {
         for _ in 0..20 {
             upload.write(vec![7; 1 << 20].into()).await.expect("it is written");
         }
-        // What is written to a cloud shows there only when it is whole.
+        // An object in a cloud is visible only when it is complete.
         let shown = usize::from(fixture.store.directory.is_some());
         assert_eq!(fixture.objects().await.len(), shown);
         drop(upload);
@@ -258,7 +258,7 @@ async fn a_file_that_was_digested_is_digested_again_only_when_it_was_touched() {
         fs::write(&stamp, useless).expect("written");
         assert!(fetch().await.verification.is_needed(), "{useless}");
     }
-    // Right after the upload a reader gives no stamp yet.
+    // Right after the upload, a reader does not leave a stamp yet.
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
     while fetch().await.verification.is_needed() {
         fetch().await.verification.wait().await.expect("it is whole");
@@ -288,7 +288,7 @@ async fn a_file_that_was_digested_is_digested_again_only_when_it_was_touched() {
     assert!(matches!(gone, Err(StoreError::NotFound { .. })), "it was moved aside");
 }
 
-/// Clocks of file systems go in steps: a write in the same step as the upload would leave the same
+/// File system clocks move in steps: a write in the same step as the upload would leave the same
 /// time.
 #[tokio::test]
 async fn the_time_of_a_blob_is_one_that_no_later_write_leaves() {

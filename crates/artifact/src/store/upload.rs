@@ -17,8 +17,8 @@ use super::{ArtifactStore, ReceiveError, StoreError, record_path};
 use crate::invalid::InspectError;
 use crate::source::{FileSource, Source};
 
-/// An artifact that is being received. Dropped before it is finished, or when that fails, it
-/// leaves nothing behind.
+/// An artifact that is being received. If it is dropped before it is finished, or finishing fails,
+/// nothing is left.
 pub struct Upload {
     store: ArtifactStore,
     digester: Digester,
@@ -27,7 +27,7 @@ pub struct Upload {
 }
 
 enum Target {
-    /// The open file itself is with the digester, which writes to it.
+    /// The digester has the open file and writes to it.
     Local(Directory, Partial),
     Remote(RemoteUpload),
 }
@@ -53,7 +53,7 @@ impl Upload {
         Ok(Self { store, digester: Digester::new(file), target, received: 0 })
     }
 
-    /// Takes the next bytes of the artifact. Waits while what came before is still being written.
+    /// Takes the next bytes of the artifact. Waits while earlier bytes are still being written.
     ///
     /// # Errors
     ///
@@ -77,7 +77,7 @@ impl Upload {
     ///
     /// # Errors
     ///
-    /// When the bytes are refused or other than expected, or the store fails.
+    /// When the bytes are refused or have another digest than expected, or the store fails.
     pub async fn finish(
         self,
         project: &ProjectName,
@@ -136,7 +136,7 @@ async fn keep_remote(
     Ok(facts)
 }
 
-/// Inspects a source on a thread that may block, when it is its turn.
+/// Inspects a source on a blocking thread, when its turn comes.
 async fn inspect(
     store: &ArtifactStore,
     source: impl Source + 'static,
@@ -147,7 +147,7 @@ async fn inspect(
     let filename = filename.to_owned();
     let work = move || {
         let inspected = crate::inspect(&source, &filename);
-        // Kept until here and not by the future: a client that hangs up does not end the work.
+        // Held until here and not by the future: a client that hangs up does not end the work.
         drop(turn);
         inspected
     };

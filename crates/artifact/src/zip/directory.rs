@@ -14,8 +14,8 @@ use crate::source::{Source, SourceReader};
 /// 100 bytes an entry.
 pub(super) const MOST_ENTRIES: u64 = 200_000;
 
-/// A longer central directory is refused: the names in it are what an archive costs in memory.
-/// It leaves 160 bytes for each of [`MOST_ENTRIES`], of which 46 are not the name.
+/// A longer central directory is refused, because its names are what an archive costs in memory. It
+/// leaves 160 bytes for each of [`MOST_ENTRIES`], of which 46 are not the name.
 pub(super) const LONGEST_DIRECTORY: u64 = 32 << 20;
 
 const RECORD: &[u8] = b"PK\x01\x02";
@@ -39,7 +39,8 @@ fn too_many(directory: &Directory) -> InspectError {
     InspectError::invalid(
         Code::TooManyEntries,
         format!(
-            "the archive's list of entries is {} bytes long; at most {MOST_ENTRIES} entries and {} MiB are read",
+            "the archive's list of entries is {} bytes long; at most {MOST_ENTRIES} entries and \
+            {} MiB are read",
             directory.size,
             LONGEST_DIRECTORY >> 20
         ),
@@ -55,7 +56,7 @@ pub(super) fn read(source: &dyn Source, directory: &Directory) -> Result<Vec<Ent
     if directory.size > LONGEST_DIRECTORY {
         return Err(too_many(directory));
     }
-    // A claim is believed only as far as there is room for it.
+    // A claimed count is believed only as far as there is room for it.
     let room = (directory.size / RECORD_LENGTH as u64).min(MOST_ENTRIES);
     let expected = directory.count.claimed().min(room);
     let mut entries = Vec::with_capacity(usize::try_from(expected).unwrap_or(0));
@@ -82,7 +83,7 @@ pub(super) fn read(source: &dyn Source, directory: &Directory) -> Result<Vec<Ent
 struct Records<'a> {
     reader: BufReader<SourceReader<'a>>,
     remaining: u64,
-    /// Name, extra fields and comment of the record at hand.
+    /// Name, extra fields and comment of the current record.
     variable: Vec<u8>,
 }
 
@@ -112,7 +113,7 @@ impl Records<'_> {
     }
 }
 
-/// Makes an entry of its record, or says why it is refused.
+/// Makes an entry from its record, or says why it is refused.
 fn entry(
     record: &[u8; RECORD_LENGTH],
     raw_name: &[u8],
@@ -142,7 +143,8 @@ fn entry(
             return Err(unsupported(&what));
         }
     };
-    // Whatever system the record names: some writers set a Unix mode and another system.
+    // The system that the record names is ignored: some writers set a Unix mode with another
+    // system.
     let file_type = (u32_at(record, 38) >> 16) & 0o170_000;
     if let Some((_, what)) = SPECIAL_FILES.iter().find(|(special, _)| *special == file_type) {
         return Err(unsupported(&format!("is {what}, and only files and directories are read")));
@@ -167,8 +169,8 @@ fn entry(
     Ok(entry)
 }
 
-/// Returns size, compressed size and offset: from the record, or where it is full from the ZIP64
-/// extra field, which holds exactly those that are full, in this order (APPNOTE 4.5.3).
+/// Returns size, compressed size and offset. A value that is full in the record is in the ZIP64
+/// extra field, which holds exactly the full ones, in this order (APPNOTE 4.5.3).
 fn sizes(
     record: &[u8; RECORD_LENGTH],
     extra: &[u8],
@@ -198,8 +200,8 @@ fn sizes(
     Ok((wide[0], wide[1], wide[2]))
 }
 
-/// Returns the content of the ZIP64 extra field. Other fields are stepped over; padding that is no
-/// field (Android's zipalign writes it) ends the walk.
+/// Returns the content of the ZIP64 extra field. Other fields are skipped. Padding that is not a
+/// field (Android's zipalign writes it) ends the search.
 fn zip64_field(mut extra: &[u8]) -> Option<&[u8]> {
     while let Some((header, rest)) = extra.split_at_checked(4) {
         let (content, rest) = rest.split_at_checked(usize::from(u16_at(header, 2)))?;

@@ -2,9 +2,9 @@
 
 //! Where an archive's central directory is: the end record, plain or ZIP64.
 //!
-//! A ZIP archive is read from its end. Bytes in front of it are allowed (a Spring Boot "executable"
-//! JAR starts with a shell script), bytes behind it are not, and neither is a record that can be
-//! understood in two ways: the reader that runs the archive later might take the other one.
+//! A ZIP archive is read from its end. Bytes before it are allowed, because a Spring Boot
+//! "executable" JAR starts with a shell script. Bytes after it are refused, and so is a record that
+//! can be understood in two ways: the program that runs the archive later might choose the other.
 
 use std::io;
 
@@ -29,23 +29,23 @@ pub(super) struct Directory {
     pub(super) size: u64,
     /// The number of entries it claims.
     pub(super) count: Count,
-    /// What is to be added to an offset in the archive to make it one in the source: the length
-    /// of what stands in front, unless whoever put it there adjusted the offsets.
+    /// The number to add to an offset in the archive to get one in the source: the length of the
+    /// bytes before the archive, or 0 if the writer of those bytes adjusted the offsets.
     pub(super) base: u64,
 }
 
 /// The number of entries that an end record claims.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Count {
-    /// Exactly so many.
+    /// Exactly this number.
     Exact(u64),
-    /// The low 16 bits of it: old writers put more than 65,535 entries into an archive without
-    /// ZIP64, and the JDK reads those.
+    /// The low 16 bits: old writers put more than 65,535 entries into an archive without ZIP64, and
+    /// the JDK reads them.
     Low16(u16),
 }
 
 impl Count {
-    /// Returns the number that stands in the record.
+    /// Returns the number in the record.
     pub(super) fn claimed(self) -> u64 {
         match self {
             Self::Exact(exact) => exact,
@@ -81,7 +81,8 @@ fn corrupt(message: &str) -> InspectError {
 fn truncated() -> InspectError {
     InspectError::invalid(
         Code::Truncated,
-        "the file starts as a ZIP archive, but its end, which says what is in it, is missing: it was cut short, upload it again",
+        "the file starts as a ZIP archive, but its end, which says what is in it, is missing: it \
+        was cut short, upload it again",
     )
 }
 
@@ -103,10 +104,10 @@ pub(super) fn locate(source: &dyn Source) -> Result<Directory, InspectError> {
     };
     let rest = |at: usize| tail.len() - at - END_LENGTH;
     let comment = |at: usize| usize::from(u16_at(&tail, at + 20));
-    // The last record whose comment ends with the file is the one that the JDK takes.
+    // The JDK takes the last record whose comment ends with the file.
     if let Some(at) = candidates().find(|at| comment(*at) == rest(*at)) {
         let directory = read(source, &tail[at..], tail_start + at as u64)?;
-        // Cut behind an archive that is stored inside, the file ends with that one's end record.
+        // A file that was cut off after an archive stored inside it ends with the inner end record.
         if starts_as_zip && directory.base > 0 {
             return Err(truncated());
         }
@@ -118,7 +119,8 @@ pub(super) fn locate(source: &dyn Source) -> Result<Directory, InspectError> {
     });
     Err(match (followed, starts_as_zip) {
         (true, _) => corrupt(
-            "bytes follow the end of the archive: upload the file as it is, as the body of the request and not as a form",
+            "bytes follow the end of the archive: upload the file as it is, as the body of the \
+            request and not as a form",
         ),
         (false, true) => truncated(),
         (false, false) => InspectError::invalid(
@@ -128,10 +130,10 @@ pub(super) fn locate(source: &dyn Source) -> Result<Directory, InspectError> {
     })
 }
 
-/// Reads the end record `end`, which stands at `end_offset` in the source.
+/// Reads the end record `end`, which is at `end_offset` in the source.
 fn read(source: &dyn Source, end: &[u8], end_offset: u64) -> Result<Directory, InspectError> {
     if u16_at(end, 4) != 0 || u16_at(end, 6) != 0 {
-        // Except where ZIP64 took the field over.
+        // Unless the ZIP64 record replaces the field.
         if (u16_at(end, 4), u16_at(end, 6)) != (0xffff, 0xffff) {
             return Err(spread());
         }
@@ -177,14 +179,16 @@ impl Claims {
         let base = offset.and_then(|offset| offset.checked_sub(self.offset));
         let (Some(offset), Some(base)) = (offset, base) else {
             return Err(corrupt(
-                "the archive's list of entries is not where its end record says: part of the file is missing, upload it again",
+                "the archive's list of entries is not where its end record says: part of the file \
+                is missing, upload it again",
             ));
         };
         Ok(Directory { offset, size: self.size, count, base })
     }
 }
 
-/// Reads the ZIP64 end record and where it stands, if a locator before the plain one names it.
+/// Reads the ZIP64 end record, if a locator before the plain record names one, and returns its
+/// position too.
 fn zip64(source: &dyn Source, end: u64) -> Result<Option<(u64, Claims)>, InspectError> {
     let Some(locator_offset) = end.checked_sub(LOCATOR64_LENGTH) else { return Ok(None) };
     let mut locator = [0; 20];
@@ -192,7 +196,8 @@ fn zip64(source: &dyn Source, end: u64) -> Result<Option<(u64, Claims)>, Inspect
     if !locator.starts_with(LOCATOR64) {
         return Ok(None);
     }
-    // With bytes in front the recorded offset is too small; the record then has its usual length.
+    // With bytes before the archive the recorded offset is too small. Then the record is assumed to
+    // have its usual length.
     let places = [Some(u64_at(&locator, 8)), locator_offset.checked_sub(END64_LENGTH)];
     for offset in places.into_iter().flatten() {
         if let Some(record) = record64(source, offset, locator_offset)? {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! What the entries of an archive claim together: where each ends, and how much they inflate to.
+//! What the entries of an archive claim together: where each one ends, and how much they inflate
+//! to.
 
 use std::cmp::Reverse;
 
@@ -12,14 +13,14 @@ use crate::invalid::{Code, InspectError, quoted};
 /// a worker for minutes and fill the registry's disk.
 const MOST_INFLATED: u64 = 8 << 30;
 
-/// So much is never a bomb: a second of one processor.
+/// An archive up to this size is never a bomb: inflating it takes a second of one processor.
 const ALWAYS_INFLATED: u64 = 256 << 20;
 
-/// Above [`ALWAYS_INFLATED`] an archive may inflate to so many times its own size.
+/// Above [`ALWAYS_INFLATED`], an archive inflates to at most this many times its own size.
 ///
-/// Deflate reaches 1032:1 on zeros. Applications are far from it: classes 2:1, text and XML 5:1
-/// to 20:1, and the nested JARs that fill a large one are compressed already. The rule counts the
-/// archive and not its entries, because one file of zeros, say an empty database, is honest.
+/// Deflate reaches 1032:1 on zeros. Applications are far from it: classes 2:1, text and XML 5:1 to
+/// 20:1, and the nested JARs that fill a large one are compressed already. The rule applies to the
+/// archive and not to its entries, because a file of zeros, such as an empty database, is honest.
 const MOST_RATIO: u64 = 100;
 
 /// The most that one byte of deflated data inflates to: a code of two bits for a length of 258.
@@ -34,8 +35,8 @@ fn corrupt(entry: &Entry, what: &str) -> InspectError {
     InspectError::invalid(Code::CorruptArchive, message)
 }
 
-/// Refuses an archive whose entries together claim more than it can be meant to hold.
-/// `length` is that of the whole file.
+/// Refuses an archive whose entries together claim more than a real one would hold. `length` is
+/// that of the whole file.
 pub(super) fn check_sizes(entries: &[Entry], length: u64) -> Result<(), InspectError> {
     let mut total: u64 = 0;
     for entry in entries {
@@ -45,7 +46,8 @@ pub(super) fn check_sizes(entries: &[Entry], length: u64) -> Result<(), InspectE
             }
             Method::Deflated if entry.size / DEFLATE_RATIO > entry.compressed_size => {
                 return Err(bomb(format!(
-                    "the entry {} claims to inflate from {} to {} bytes, which deflate cannot do: build the archive again",
+                    "the entry {} claims to inflate from {} to {} bytes, which deflate cannot do: \
+                    build the archive again",
                     quoted(&entry.name),
                     entry.compressed_size,
                     entry.size
@@ -62,7 +64,8 @@ pub(super) fn check_sizes(entries: &[Entry], length: u64) -> Result<(), InspectE
     }
     if total > ALWAYS_INFLATED && total / MOST_RATIO > length {
         return Err(bomb(format!(
-            "the archive inflates from {length} to {total} bytes, more than {MOST_RATIO} times its size: leave out the files that are almost empty"
+            "the archive inflates from {length} to {total} bytes, more than {MOST_RATIO} times \
+            its size: leave out the files that are almost empty"
         )));
     }
     Ok(())
@@ -72,9 +75,9 @@ pub(super) fn check_sizes(entries: &[Entry], length: u64) -> Result<(), InspectE
 /// overlap: the same bytes inflated under many names are a bomb that no ratio of an entry shows
 /// (Fifield, "A better zip bomb", 2019). `directory` is where the central directory starts.
 ///
-/// Only what the central directory says is looked at, without the extra fields of local headers:
-/// reading all of those would touch the whole of a large file. They are held against `end` when
-/// the entry is opened.
+/// Only the central directory is used, without the extra fields of local headers: reading all of
+/// those would touch the whole of a large file. They are compared with `end` when the entry is
+/// opened.
 pub(super) fn place(entries: &mut [Entry], directory: u64) -> Result<(), InspectError> {
     let mut order: Vec<usize> = (0..entries.len()).collect();
     order.sort_unstable_by_key(|index| Reverse(entries[*index].offset));
@@ -121,7 +124,7 @@ mod tests {
         }
     }
 
-    /// The code for entries of an archive that has nothing beside them.
+    /// The code for the entries of an archive that holds nothing else.
     fn sizes(entries: &[Entry]) -> Option<Code> {
         let length = entries.iter().map(|entry| entry.compressed_size).sum();
         match check_sizes(entries, length) {

@@ -2,17 +2,17 @@
 
 //! Names of entries: how their bytes are read, which ones are refused, and how they are ordered.
 //!
-//! A name becomes a path in an image, so only names that mean one path, below the directory they
-//! are put into, are let in. They are refused and not repaired: two readers that repair a name in
-//! different ways see two archives.
+//! A name becomes a path in an image. Only a name that means one path, below the directory it is
+//! put into, is accepted. Others are refused and not repaired, because two readers that repair a
+//! name in different ways see two archives.
 
 use std::cmp::Ordering;
 use std::iter;
 
 use crate::invalid::{Code, InspectError, quoted};
 
-/// Linux opens no longer path (`PATH_MAX`), so a longer name could never be used; it also bounds
-/// what comparing two names costs.
+/// Linux opens no longer path (`PATH_MAX`), so a longer name could never be used. The limit also
+/// bounds the cost of comparing two names.
 const LONGEST_NAME: usize = 4096;
 
 /// Bit 11 of an entry's flags: the name is UTF-8 (APPNOTE 4.4.4).
@@ -25,8 +25,8 @@ const CODE_PAGE_437: &str = "ÇüéâäàåçêëèïîìÄÅÉæÆôöòûùÿ�
 
 /// Reads a name.
 ///
-/// Without the UTF-8 flag it is still read as UTF-8 where it is valid as such, because the JDK
-/// does so whatever the flag says, and the archive is meant for a JVM.
+/// A name that is valid UTF-8 is read as UTF-8 even without the flag, because the JDK does so and
+/// the archive is meant for a JVM.
 pub(super) fn decode(bytes: &[u8], flags: u16) -> Result<String, InspectError> {
     match std::str::from_utf8(bytes) {
         Ok(name) => Ok(name.to_owned()),
@@ -34,7 +34,8 @@ pub(super) fn decode(bytes: &[u8], flags: u16) -> Result<String, InspectError> {
         Err(_) => Err(InspectError::invalid(
             Code::UnsafePath,
             format!(
-                "the name of the entry {} says it is UTF-8 and is not: rename it and build the archive again",
+                "the name of the entry {} says it is UTF-8 and is not: rename it and build the \
+                archive again",
                 quoted(&String::from_utf8_lossy(bytes))
             ),
         )),
@@ -94,7 +95,7 @@ pub(super) fn directory_of(name: &str) -> &str {
 pub(super) fn by_path(one: &str, other: &str) -> Ordering {
     let differing = iter::zip(one.bytes(), other.bytes()).find(|(one, other)| one != other);
     match differing {
-        // No name holds a NUL, which makes room for the separator below all the others.
+        // No name holds a NUL, so the separator can take its place below all other characters.
         Some((one, other)) => {
             let rank = |byte: u8| if byte == b'/' { 0 } else { byte };
             rank(one).cmp(&rank(other))
@@ -103,7 +104,7 @@ pub(super) fn by_path(one: &str, other: &str) -> Ordering {
     }
 }
 
-/// Refuses names of which two are one path, or one is a file and also a directory of another.
+/// Refuses names if two of them are one path, or one is a file and also a directory of another.
 /// `names` come in the order of [`by_path`].
 pub(super) fn check_distinct<'a>(names: impl Iterator<Item = &'a str>) -> Result<(), InspectError> {
     let mut previous: Option<&str> = None;
@@ -122,7 +123,8 @@ pub(super) fn check_distinct<'a>(names: impl Iterator<Item = &'a str>) -> Result
             continue;
         };
         let message = format!(
-            "{wrong}, and programs disagree about which one counts: build the archive again with one of them"
+            "{wrong}, and programs disagree about which one counts: build the archive again with \
+            one of them"
         );
         return Err(InspectError::invalid(Code::DuplicateEntry, message));
     }

@@ -19,12 +19,11 @@ const START_INPUT: usize = 512;
 /// Reads the content of one entry.
 ///
 /// It never yields more than the entry's size. Size and CRC-32 are verified before the last bytes
-/// are handed out, so that a caller that stops there has verified content too. What is wrong with
-/// the entry is an error of the kind [`io::ErrorKind::InvalidData`]; other kinds come from the
-/// source.
+/// are returned, so a caller that stops there has verified content too. A fault of the entry is an
+/// error of the kind [`io::ErrorKind::InvalidData`]; other kinds come from the source.
 pub struct EntryReader<'a> {
     body: Body<'a>,
-    /// Bytes of content that are still to come.
+    /// Bytes of content that are still to be read.
     remaining: u64,
     /// None when only the start is read.
     checksum: Option<crc32fast::Hasher>,
@@ -53,7 +52,7 @@ impl<'a> EntryReader<'a> {
         Self::with_input(source, entry, offset, INPUT, Some(crc32fast::Hasher::new()))
     }
 
-    /// Makes a reader that is to read only the start of `entry`, and verifies nothing.
+    /// Makes a reader of the start of `entry`, which verifies nothing.
     pub(super) fn for_start(source: &'a dyn Source, entry: &Entry, offset: u64) -> Self {
         Self::with_input(source, entry, offset, START_INPUT, None)
     }
@@ -84,7 +83,7 @@ impl<'a> EntryReader<'a> {
     pub(super) fn fill(mut self, buffer: &mut [u8]) -> Result<(), InspectError> {
         let whole = self.checksum.is_some() && buffer.len() as u64 == self.remaining;
         let result = self.read_exact(buffer).and_then(|()| match whole {
-            // An empty entry has no last bytes that verify it.
+            // An empty entry has no last bytes that would verify it.
             true => self.verify(),
             false => Ok(()),
         });
@@ -159,7 +158,7 @@ impl Read for EntryReader<'_> {
     }
 }
 
-/// A raw deflate stream. By hand because `flate2`'s readers take a stream that is cut short for
+/// A raw deflate stream. Written by hand because `flate2`'s readers mistake a truncated stream for
 /// one that ended.
 struct Inflate<'a> {
     input: SourceReader<'a>,
@@ -204,7 +203,7 @@ impl Read for Inflate<'_> {
             if produced > 0 {
                 return Ok(usize::try_from(produced).expect("not more than the output"));
             }
-            // Without input and without output nothing will ever come.
+            // With neither input nor output, there will never be progress.
             if consumed == 0 && !self.ended {
                 return Err(invalid("ends in the middle of its compressed data"));
             }
@@ -291,7 +290,7 @@ mod tests {
         let mut entry = deflated("a", &text());
         entry.data.truncate(entry.data.len() / 2);
         refused(&TestEntry { compressed_size: entry.data.len() as u64, ..entry }, "in the middle");
-        // Also where all content is there and only the end of the stream is not.
+        // Also when all content is there and only the end of the stream is missing.
         let mut entry = deflated("a", b"");
         entry.data.clear();
         refused(&TestEntry { compressed_size: 0, ..entry }, "in the middle");
