@@ -62,7 +62,7 @@ pub struct GlobalArgs {
         default_value = "default"
     )]
     pub project: ProjectName,
-    /// The API token; better given by the environment than where `ps` shows it
+    /// The API token; set it in the environment, because `ps` shows options
     #[arg(long, global = true, env = "SLIPWAY_TOKEN", hide_env_values = true)]
     pub token: Option<String>,
     /// How results are written to stdout
@@ -87,10 +87,10 @@ pub enum Command {
     Build(Box<BuildArgs>),
     /// Upload an artifact and submit its build without waiting; prints the build's id
     Submit(Box<SubmitArgs>),
-    /// Submit many builds: a file with one build request a line, in JSON; prints their ids
+    /// Submit the builds of a file, one JSON request on each line; prints their ids
     Batch {
-        /// The file, or - for standard input. A request has the fields of the API, and `file`, the
-        /// path of the artifact, where it is to be uploaded
+        /// The file, or - for standard input. A request has the fields of the API; `file`, the path
+        /// of an artifact to upload, may take the place of `artifact`
         file: std::path::PathBuf,
     },
     /// Show one build
@@ -100,32 +100,32 @@ pub enum Command {
     },
     /// List builds, newest first
     List(ListArgs),
-    /// Print the log of a build, as text whatever --output says
+    /// Print the log of a build, always as text
     Logs {
         /// The build
         id: BuildId,
-        /// Go on until the build has ended; the exit code is then the build's
+        /// Follow the log until the build has ended; the exit code is then the build's
         #[arg(short, long)]
         follow: bool,
     },
-    /// Call builds off: those that wait never start, those that run stop without pushing a tag
+    /// Cancel builds: those that wait never start, those that run stop without pushing a tag
     Cancel(CancelArgs),
-    /// Build once more what a finished build was made from; prints the new build's id
+    /// Submit the request of a finished build as a new build; prints the new build's id
     Retry(RetryArgs),
     /// Look after dead letters: requests that used up their attempts or cannot be read
     #[command(subcommand)]
     Dead(DeadCommand),
     /// Print the project's events, oldest first
     Events(EventsArgs),
-    /// List the workers, or tell some of them to drain
+    /// List the workers, or drain some of them
     Workers {
-        /// What to do with them; without it they are listed.
+        /// What to do with them. Without it they are listed.
         #[command(subcommand)]
         command: Option<WorkersCommand>,
     },
-    /// Show how much waits in the queue
+    /// Show the depth of the queue
     Queue,
-    /// Have the server look now for builds that a crash left half done, and show what it repaired
+    /// Repair builds that a crash left half done now, and show what was repaired
     Reconcile,
     /// List the environments that a build can name
     Environments,
@@ -172,7 +172,7 @@ pub struct RetryArgs {
 /// What to do with workers.
 #[derive(Debug, Clone, Subcommand)]
 pub enum WorkersCommand {
-    /// Tell workers to take no more builds, finish what they hold and exit
+    /// Let workers take no more builds, finish what they hold, and exit
     Drain {
         /// The workers
         #[arg(value_name = "ID", required = true)]
@@ -183,10 +183,10 @@ pub enum WorkersCommand {
 /// The options of `slipway events`.
 #[derive(Debug, Clone, Args)]
 pub struct EventsArgs {
-    /// Print what happens from now on, until Ctrl-C, in place of what has happened
+    /// Print new events until Ctrl-C, instead of past ones
     #[arg(short, long)]
     pub follow: bool,
-    /// Only events of this build; with --follow also those it had
+    /// Only events of this build; with --follow also its past ones
     #[arg(long, value_name = "ID")]
     pub build: Option<BuildId>,
 }

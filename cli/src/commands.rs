@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! The commands: what each asks of the dispatcher and prints.
+//! The commands: the requests that each sends, and what it prints.
 
 mod batch;
 mod build;
@@ -25,7 +25,7 @@ use slipway_client::{Client, ClientError, ClientOptions};
 pub use batch::BatchError;
 pub(crate) use signal::Signals;
 
-/// Runs a command and returns the exit code of the process. Errors are told on stderr.
+/// Runs a command and returns the exit code of the process. Errors are written to stderr.
 pub async fn run(arguments: Arguments) -> u8 {
     let output = Output::new(arguments.global.output);
     match Box::pin(run_command(arguments, &output)).await {
@@ -108,7 +108,7 @@ async fn build_command(
         return outcome(&client, accepted, watch, output).await;
     }
     telemetry::start("warn");
-    // Listened to, so that an interrupted build removes what it has begun to write.
+    // Signals are handled so that an interrupted build removes what it has begun to write.
     let mut signals = Signals::listen();
     let build = tokio::select! {
         build = local::build(&args, &global.project, output) => build?,

@@ -3,8 +3,8 @@
 //! `slipway dev`: all of Slipway on this machine, in one command.
 //!
 //! nats-server runs as a child process, dispatcher and worker inside this one: the same code as in
-//! production, on loopback and in a directory that is kept between runs. Not a container, because
-//! whoever tries Slipway on a CI machine may have nothing to run one with.
+//! production, on loopback and in a directory that is kept between runs. Not a container, because a
+//! CI machine may have nothing to run one with.
 
 mod data_dir;
 mod error;
@@ -29,27 +29,28 @@ use nats::NatsServer;
 
 pub use error::{DevError, PartError};
 
-/// Where the dispatcher listens, and where clients look for it, unless told otherwise.
+/// Where the dispatcher listens, and where clients look for it, by default.
 const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 7070);
 
-/// How long the worker may go on with what it holds. Short: what it hands back is not lost, and
-/// somebody waits for the prompt.
+/// How long the worker may continue with what it holds. Short, because what it gives back is not
+/// lost, and somebody waits for the prompt.
 const DRAIN_GRACE: Duration = Duration::from_secs(3);
 
-/// How long the worker may take to stop: its grace, and the 10 s within which it hands back what is
-/// left, which takes that long only if NATS does not answer.
+/// How long the worker may take to stop: its grace, and the 10 s for giving back the rest, which it
+/// needs only if NATS does not answer.
 const WORKER_STOP_DEADLINE: Duration = Duration::from_secs(15);
 
 /// How long the dispatcher may take to stop.
-const STOP_DEADLINE: Duration = Duration::from_secs(5);
+const DISPATCHER_STOP_DEADLINE: Duration = Duration::from_secs(5);
 
-/// How long each may take when a part ended by itself: what the others would wait for is gone.
-const LOST_DEADLINE: Duration = Duration::from_secs(1);
+/// How long each part may take when another ended by itself, because what it would wait for is
+/// gone.
+const ORPHANED_STOP_DEADLINE: Duration = Duration::from_secs(1);
 
-/// The bound of the cache of base images, in bytes.
+/// The limit of the cache of base images, in bytes.
 const CACHE_BYTES: u64 = 10 << 30;
 
-/// Runs until a signal says to stop, or a part ends by itself.
+/// Runs until a signal or until a part ends by itself.
 ///
 /// Must be called from the main thread; see [`NatsServer::start`].
 ///
@@ -75,7 +76,7 @@ pub(crate) async fn run(args: DevArgs, output: &Output) -> Result<Exit, DevError
         }
         tokio::select! {
             () = stack.stop(ended.is_some()) => {}
-            // Dropped: nats-server is killed, the rest ends with this process.
+            // Dropping the parts kills nats-server; the rest ends with this process.
             exit = signals.next() => return Ok(exit),
         }
         output.note("stopped");
@@ -109,7 +110,7 @@ impl Part {
         Self { stop, task }
     }
 
-    /// Returns when the task has ended, with its panic if that was why.
+    /// Returns when the task has ended, with its panic if it had one.
     async fn ended(&mut self) -> Option<PartError> {
         (&mut self.task).await.err().map(PartError::from)
     }
@@ -138,7 +139,7 @@ impl Stack {
             Some(program) => return Err(DevError::NotAProgram(program.clone())),
             None => nats::find("nats-server").ok_or(DevError::NoNats)?,
         };
-        // Before anything else starts: the likeliest reason is another `slipway dev`.
+        // Checked before anything starts: the likeliest reason is another `slipway dev`.
         check_free(listen, args.listen.is_some())?;
         let nats_listen = SocketAddr::from((Ipv4Addr::LOCALHOST, args.nats_port));
         check_free(nats_listen, true)?;
@@ -187,11 +188,11 @@ impl Stack {
         Ok(Self { address, dispatcher, worker, nats, data })
     }
 
-    /// Returns when a part has ended although nobody told it to.
+    /// Returns when a part has ended by itself.
     async fn ended_by_itself(&mut self) -> DevError {
         const WHAT: &str = "ended by itself";
-        // The only thing that ends a healthy one from outside.
-        const WORKER: &str = "ended by itself: was it told to drain?";
+        // Only a drain ends a healthy worker from outside.
+        const WORKER: &str = "ended by itself: was it drained?";
         tokio::select! {
             error = self.nats.ended_by_itself() => error,
             source = self.dispatcher.ended() => DevError::Dispatcher { what: WHAT, source },
@@ -199,19 +200,19 @@ impl Stack {
         }
     }
 
-    /// Stops the parts in the order in which they need each other: the worker hands back what it
-    /// holds, through a queue that is there, while whoever follows a build is still connected.
+    /// Stops the parts in the order in which they need each other. The worker gives back what it
+    /// holds while the queue is there and clients are still connected.
     async fn stop(self, lost: bool) {
-        let at_most = |deadline: Duration| if lost { LOST_DEADLINE } else { deadline };
+        let at_most = |deadline: Duration| if lost { ORPHANED_STOP_DEADLINE } else { deadline };
         self.worker.stop(at_most(WORKER_STOP_DEADLINE), "the worker").await;
-        self.dispatcher.stop(at_most(STOP_DEADLINE), "the dispatcher").await;
+        self.dispatcher.stop(at_most(DISPATCHER_STOP_DEADLINE), "the dispatcher").await;
         self.nats.stop().await;
         drop(self.data);
     }
 }
 
-/// Returns an error if somebody listens on the address. They may still come between this and our
-/// own listening; it is here for the better message.
+/// Returns an error if the address is taken. Another process may still take it after this check,
+/// which exists for the better message.
 fn check_free(address: SocketAddr, chosen: bool) -> Result<(), DevError> {
     match TcpListener::bind(address) {
         Ok(_) => Ok(()),
@@ -219,7 +220,8 @@ fn check_free(address: SocketAddr, chosen: bool) -> Result<(), DevError> {
             let hint = if chosen {
                 "choose another port, or 0 for a free one"
             } else {
-                "is slipway running already? Stop it, or choose another port with --listen 127.0.0.1:0"
+                "is slipway running already? Stop it, or choose another port with --listen \
+                127.0.0.1:0"
             };
             Err(DevError::Taken { address, hint })
         }
@@ -227,7 +229,7 @@ fn check_free(address: SocketAddr, chosen: bool) -> Result<(), DevError> {
     }
 }
 
-/// Returns where data is kept by the XDG Base Directory Specification.
+/// Returns the data directory of the XDG Base Directory Specification.
 fn default_data_dir() -> Option<PathBuf> {
     let absolute = |path: PathBuf| path.is_absolute().then_some(path);
     std::env::var_os("XDG_DATA_HOME")

@@ -7,18 +7,18 @@ use crate::dev::DevError;
 use crate::local::LocalError;
 use slipway_client::ClientError;
 
-/// How a command ended that did what it was asked for.
+/// How a command ended without an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
-    /// It is done; a build it waited for succeeded.
+    /// Success, also of a build it waited for.
     Success,
     /// The build it waited for did not succeed.
     BuildFailed,
-    /// The server refused it for some of what it was asked for.
+    /// The server refused a part of the request.
     Refused,
-    /// Somebody ended it while it waited: Ctrl-C.
+    /// Interrupted while it waited: Ctrl-C.
     Interrupted,
-    /// Somebody ended it while it waited: SIGTERM.
+    /// Terminated while it waited: SIGTERM.
     Terminated,
 }
 
@@ -35,7 +35,7 @@ impl Exit {
     }
 }
 
-/// Why a command could not do what it was asked for.
+/// Why a command failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The dispatcher refuses or cannot be reached.
@@ -44,7 +44,7 @@ pub enum Error {
     /// A build without a server cannot be started.
     #[error(transparent)]
     Local(#[from] LocalError),
-    /// The file of a batch is none.
+    /// The file of a batch cannot be used.
     #[error(transparent)]
     Batch(#[from] BatchError),
     /// `slipway dev` cannot run.

@@ -2,10 +2,10 @@
 
 //! The command line client, `slipway dev` and `slipway build --local`.
 //!
-//! A library, so that the load generator and the tests speak to a dispatcher by the same client as
-//! people do. Responsible for the HTTP client ([`client`]), for what the commands print
-//! ([`render`], [`output`]) and for running the whole of Slipway on one machine ([`dev`]). Builds
-//! nothing itself: that is the worker's.
+//! A library, so that the benchmark and the tests use the same client as people do. Responsible for
+//! the HTTP client ([`client`]), for what the commands print ([`render`], [`output`]) and for
+//! running all of Slipway on one machine ([`dev`]). It builds no image itself; the worker's
+//! pipeline does.
 
 pub mod args;
 mod commands;

@@ -2,9 +2,8 @@
 
 //! `slipway build --local` and `--to`: a build without a server, queue or worker process.
 //!
-//! The artifact is inspected, the request checked against the catalogue and the image made by the
-//! very code that dispatcher and worker use, so that the image has the same digest as one that was
-//! built through the queue.
+//! The artifact is inspected, the request checked and the image made by the same code as in
+//! dispatcher and worker, so the image has the same digest as one that was built through the queue.
 
 use std::path::{Path, PathBuf};
 
@@ -24,7 +23,7 @@ use slipway_worker::pipeline::{Pipeline, PipelineError};
 use crate::args::{BuildArgs, LocalArgs, Target};
 use crate::output::Output;
 
-/// The bound of the cache of base images, in bytes.
+/// The limit of the cache of base images, in bytes.
 const CACHE_BYTES: u64 = 10 << 30;
 
 /// Why a build without a server cannot be started.
@@ -39,7 +38,7 @@ pub enum LocalError {
         #[source]
         source: std::io::Error,
     },
-    /// The artifact is not one.
+    /// The file is not an artifact.
     #[error("{} cannot become an image", path.display())]
     Inspect {
         /// The file.
@@ -69,7 +68,7 @@ pub enum LocalError {
     /// The request has mistakes.
     #[error("the build request has mistakes:{}", lines(.0))]
     Refused(Vec<FieldError>),
-    /// There is nowhere to keep layers of base images.
+    /// There is no home directory to keep layers of base images in.
     #[error("there is no home directory to keep a cache in: name a directory with --cache-dir")]
     NoHome,
     /// The cache directory or the credentials cannot be used.
@@ -89,7 +88,7 @@ pub enum LocalError {
 }
 
 impl LocalError {
-    /// Returns the exit code: 1 where a server would have refused, else 2.
+    /// Returns the exit code: 1 if a server would have refused the request, else 2.
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
@@ -120,7 +119,7 @@ pub(crate) async fn build(
     let file = args.file.clone();
     let filename = args.request.filename(&file);
     let cache_dir = config.cache_dir.clone();
-    // At the same time: the one reads the artifact's directory, the other certificate authorities.
+    // At the same time: one reads the artifact's directory, the other the certificate authorities.
     let inspecting = tokio::task::spawn_blocking(move || inspect(&file, &filename, &cache_dir));
     let pipeline = Pipeline::new(&config);
     let (artifact, uploaded) = inspecting.await.unwrap_or_else(|panic| {
@@ -128,7 +127,7 @@ pub(crate) async fn build(
     })?;
     let pipeline = pipeline?;
     let submission = |digest| Submission::read(&args.request.document(digest, &args.file));
-    // Nothing of a request depends on what the digest is: it is found out while the image is made.
+    // No check of the request depends on the digest, which is computed while the image is made.
     let some_digest = artifact.digest.now().unwrap_or_else(|| Digest::of(b""));
     let mut request = submission(some_digest)
         .accept(BuildId::fresh(), project.clone(), Some(&uploaded), &catalogue)
@@ -149,7 +148,7 @@ pub(crate) async fn build(
     Ok(view(request, submission(digest).digest(), accepted, built))
 }
 
-/// Returns the build as it looks at its end.
+/// Returns the finished build.
 fn view(
     request: BuildRequest,
     submission: Digest,
@@ -175,7 +174,7 @@ fn view(
     BuildView::from(&build)
 }
 
-/// The artifact, open, and what a dispatcher would know of it.
+/// The open artifact, and what a dispatcher would know of it.
 type Inspected = (Artifact, Uploaded);
 
 fn inspect(path: &Path, filename: &str, cache_dir: &Path) -> Result<Inspected, LocalError> {
@@ -214,8 +213,7 @@ fn config(args: &LocalArgs) -> Result<slipway_worker::Config, LocalError> {
     })
 }
 
-/// Returns the credentials files to use: those that were named, else where the tools of this
-/// machine keep theirs.
+/// Returns the credentials files to use: those that were given, else those of this machine's tools.
 pub(crate) fn docker_configs(named: &[PathBuf]) -> Vec<PathBuf> {
     if !named.is_empty() {
         return named.to_vec();
@@ -229,7 +227,7 @@ pub(crate) fn docker_configs(named: &[PathBuf]) -> Vec<PathBuf> {
     docker.into_iter().chain(podman).filter(|path| path.is_file()).collect()
 }
 
-/// Returns where caches are kept by the XDG Base Directory Specification.
+/// Returns the cache directory of the XDG Base Directory Specification.
 fn default_cache_dir() -> Option<PathBuf> {
     let absolute = |path: PathBuf| path.is_absolute().then_some(path);
     std::env::var_os("XDG_CACHE_HOME")

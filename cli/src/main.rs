@@ -16,7 +16,7 @@ fn main() -> ExitCode {
         }
     };
     let code = runtime.block_on(slipway::run(arguments));
-    // Without waiting for what still runs: a second Ctrl-C must end `slipway dev` at once.
+    // Without waiting for running tasks: a second Ctrl-C must end `slipway dev` at once.
     runtime.shutdown_background();
     ExitCode::from(code)
 }

@@ -3,7 +3,7 @@
 //! Where a command writes: results to stdout, everything else to stderr.
 //!
 //! Not `println!`, which panics when the reader of a pipe has gone (`slipway list | head`), and
-//! which would hand control characters of a log to the terminal.
+//! would pass control characters of a log to the terminal.
 
 use std::io::{IsTerminal as _, Write as _};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,7 +16,7 @@ pub enum Format {
     /// Tables and sentences, for people.
     #[default]
     Text,
-    /// JSON on stdout and nothing else there.
+    /// Only JSON on stdout.
     Json,
 }
 
@@ -87,7 +87,7 @@ impl Output {
         self.result(&text.expect("documents of the API have only texts as keys"));
     }
 
-    /// Writes a line of a log: to stdout for people, beside the result for programs.
+    /// Writes a line of a log: to stdout for people, to stderr for programs.
     pub fn log(&self, line: &str) {
         match self.format {
             Format::Text => self.result(line),
@@ -95,7 +95,7 @@ impl Output {
         }
     }
 
-    /// Writes a line about what is going on to stderr.
+    /// Writes a line about the progress to stderr.
     pub fn note(&self, line: &str) {
         note(&if self.notes_on_terminal { printable(line) } else { line.to_owned() });
     }
@@ -103,11 +103,11 @@ impl Output {
 
 /// Writes a line to stderr; `eprintln!` would panic when that is closed.
 pub(crate) fn note(line: &str) {
-    // Nobody could be told.
+    // There is nobody left to report it to.
     let _ = writeln!(std::io::stderr().lock(), "{line}");
 }
 
-/// Makes control characters visible instead of effective; a log may hold what an artifact brought.
+/// Makes control characters visible instead of effective: a log may hold text from an artifact.
 fn printable(text: &str) -> String {
     let effective = |c: char| c.is_control() && !matches!(c, '\n' | '\t');
     text.chars().map(|c| if effective(c) { '\u{fffd}' } else { c }).collect()

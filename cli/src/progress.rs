@@ -12,11 +12,11 @@ use crate::output::note;
 use crate::render;
 use slipway_client::Progress;
 
-/// Where there is no terminal, an upload that takes long is reported this often.
+/// How often a long upload is reported without a terminal.
 const REPORT_INTERVAL: Duration = Duration::from_secs(10);
 
 /// How often the spinner moves.
-const TICK: Duration = Duration::from_millis(100);
+const SPINNER_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Shows the upload of one file.
 #[derive(Debug)]
@@ -38,7 +38,8 @@ impl UploadProgress {
     pub(crate) fn new(name: &str, size_bytes: u64, on_terminal: bool) -> Self {
         let bar = on_terminal.then(|| {
             let bar = ProgressBar::with_draw_target(Some(size_bytes), ProgressDrawTarget::hidden());
-            let template = "{msg} [{bar:32}] {decimal_bytes}/{decimal_total_bytes} {decimal_bytes_per_sec} {eta}";
+            let template = "{msg} [{bar:32}] {decimal_bytes}/{decimal_total_bytes} \
+                {decimal_bytes_per_sec} {eta}";
             let style = ProgressStyle::with_template(template).expect("the template is constant");
             bar.set_style(style.progress_chars("=> "));
             bar.set_message(format!("uploading {name}"));
@@ -98,7 +99,7 @@ impl Progress for UploadProgress {
     }
 }
 
-/// Shows where a build is.
+/// Shows the state of a build.
 #[derive(Debug)]
 pub(crate) struct StageProgress {
     spinner: Option<ProgressBar>,
@@ -117,7 +118,7 @@ impl StageProgress {
         Self { spinner, last: String::new() }
     }
 
-    /// Shows where the build is now.
+    /// Shows the current state of the build.
     pub(crate) fn show(&mut self, state: &str) {
         if self.last == state {
             return;
@@ -126,7 +127,7 @@ impl StageProgress {
         match &self.spinner {
             Some(spinner) => {
                 spinner.set_message(self.last.clone());
-                spinner.enable_steady_tick(TICK);
+                spinner.enable_steady_tick(SPINNER_INTERVAL);
             }
             None => note(state),
         }

@@ -14,7 +14,7 @@ pub(crate) fn start(level: &str) {
              slipway_queue={level},slipway_artifact={level}"
         ))
     });
-    // It fails when somebody in this process started another, which is as good.
+    // It fails if this process has started logging already, which serves as well.
     let _ = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

@@ -2,8 +2,8 @@
 
 //! The options of `slipway build` and `slipway submit`, and the build request they make.
 //!
-//! Values are passed on as they were written: the dispatcher checks them all at once and says
-//! what is wrong by field, and a client of another version must not know better.
+//! Values are passed on unchanged. The dispatcher checks them all at once and reports mistakes by
+//! field, and a client of another version must not overrule it.
 
 use std::path::{Path, PathBuf};
 
@@ -21,13 +21,13 @@ pub struct BuildArgs {
     /// What to build.
     #[command(flatten)]
     pub request: RequestArgs,
-    /// Show the build's log while it runs; without it only its stages are shown
+    /// Show the build's log while it runs, instead of only its stages
     #[arg(short, long)]
     pub follow: bool,
     /// Build and push from this process, without a server
     #[arg(long, conflicts_with_all = ["idempotency_key", "supersede_key"])]
     pub local: bool,
-    /// Build without a server and write the image to a file in place of the registry
+    /// Build without a server and write the image to a file instead of a registry
     #[arg(
         long,
         value_name = "oci:DIR|docker-archive:FILE",
@@ -60,7 +60,7 @@ pub enum Target {
 }
 
 impl std::fmt::Display for Target {
-    /// Writes the target as it is given, which is also how skopeo and podman take it.
+    /// Writes the target in the form of the option, which skopeo and podman also take.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::OciLayout(path) => write!(f, "oci:{}", path.display()),
@@ -76,7 +76,7 @@ pub struct LocalArgs {
     /// How registries are reached.
     #[command(flatten)]
     pub registries: RegistryArgs,
-    /// A TOML file with further environments
+    /// A TOML file with more environments
     #[arg(long, value_name = "FILE", env = "SLIPWAY_ENVIRONMENTS")]
     pub environments: Option<PathBuf>,
     /// Where layers of base images are kept (default: $XDG_CACHE_HOME/slipway or ~/.cache/slipway)
@@ -91,16 +91,16 @@ pub struct RequestArgs {
     /// Where to push the image: REGISTRY/REPOSITORY:TAG, or without a tag for `latest`
     #[arg(long, value_name = "REFERENCE")]
     pub image: String,
-    /// Tag the image also with this, in the same repository
+    /// Also tag the image with this, in the same repository
     #[arg(long = "tag", value_name = "TAG")]
     pub tags: Vec<String>,
-    /// Push the image also to this reference
+    /// Also push the image to this reference
     #[arg(long = "additional-image", value_name = "REFERENCE")]
     pub additional_images: Vec<String>,
     /// The environment; `slipway environments` lists them (default: auto)
     #[arg(long, value_name = "NAME")]
     pub environment: Option<String>,
-    /// Another base image than the environment's, or `scratch`
+    /// A base image instead of the environment's, or `scratch`
     #[arg(long, value_name = "REFERENCE")]
     pub base: Option<String>,
     /// Set an environment variable in the image
@@ -121,13 +121,13 @@ pub struct RequestArgs {
     /// The user to run as, as 1000:1000 or a name
     #[arg(long, value_name = "USER:GROUP")]
     pub user: Option<String>,
-    /// What the image runs on, as linux/arm64 (default: what the artifact says)
+    /// The platform of the image, as linux/arm64 (default: the artifact's)
     #[arg(long, value_name = "OS/ARCH")]
     pub platform: Option<String>,
     /// How urgent the build is: high, normal or low
     #[arg(long)]
     pub priority: Option<String>,
-    /// The pool of workers that builds it
+    /// The pool of workers that may take the build
     #[arg(long, value_name = "NAME")]
     pub pool: Option<String>,
     /// The name of the registry credentials
@@ -139,13 +139,13 @@ pub struct RequestArgs {
     /// The longest time the build may wait for a worker, in the same form (default: 24h)
     #[arg(long, value_name = "TIME", value_parser = value::seconds)]
     pub queue_timeout: Option<u64>,
-    /// The longest time a stage may go without any progress, in the same form (default: 2m)
+    /// The longest time an attempt may make no progress, in the same form (default: 2m)
     #[arg(long, value_name = "TIME", value_parser = value::seconds)]
     pub stall_timeout: Option<u64>,
-    /// How often the build is tried (default: 5)
+    /// The largest number of attempts (default: 5)
     #[arg(long, value_name = "N")]
     pub max_attempts: Option<u64>,
-    /// Cancel unfinished builds that the project submitted earlier with this key, say a branch
+    /// Cancel the project's earlier unfinished builds with this key, such as a branch
     #[arg(long, value_name = "KEY")]
     pub supersede_key: Option<String>,
     /// How layers are stored: gzip, zstd or none (default: gzip)
@@ -168,7 +168,7 @@ impl RequestArgs {
         })
     }
 
-    /// Returns the build request as the API takes it; what was not given is left out.
+    /// Returns the build request for the API, without the options that were not given.
     #[must_use]
     pub fn document(&self, artifact: Digest, file: &Path) -> Value {
         let mut fields = Map::new();

@@ -17,13 +17,13 @@ pub enum DeadCommand {
         #[arg(value_name = "ID", value_parser = value::letter)]
         build: String,
     },
-    /// Put requests back into the queue: the same builds, with all their attempts
+    /// Run dead builds again: the same builds, with all their attempts
     Replay {
         /// The builds they were for
         #[arg(value_name = "ID", required = true, value_parser = value::letter)]
         builds: Vec<String>,
     },
-    /// Remove dead letters; their builds stay failed
+    /// Remove dead letters; their builds remain failed
     Drop {
         /// The builds they were for
         #[arg(value_name = "ID", required = true, value_parser = value::letter)]

@@ -28,7 +28,7 @@ pub struct DevArgs {
     /// How registries are reached.
     #[command(flatten)]
     pub registries: RegistryArgs,
-    /// A TOML file with further environments
+    /// A TOML file with more environments
     #[arg(long, value_name = "FILE", env = "SLIPWAY_ENVIRONMENTS")]
     pub environments: Option<PathBuf>,
     /// How many builds run at once

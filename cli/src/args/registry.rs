@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! How registries are reached: the options of whatever pushes from this process.
+//! How registries are reached: options of the commands that push from this process.
 
 use std::path::PathBuf;
 
@@ -18,7 +18,7 @@ pub struct RegistryArgs {
         value_delimiter = ','
     )]
     pub mirrors: Vec<Mirror>,
-    /// Speak plain HTTP with this registry; loopback ones need no such option
+    /// Use plain HTTP with this registry; registries on loopback do not need it
     #[arg(
         long = "insecure-registry",
         value_name = "HOST:PORT",
@@ -26,7 +26,7 @@ pub struct RegistryArgs {
         value_delimiter = ','
     )]
     pub insecure_registries: Vec<String>,
-    /// A Docker config.json with registry credentials, in place of ~/.docker/config.json
+    /// A Docker config.json with registry credentials, instead of ~/.docker/config.json
     #[arg(
         long = "docker-config",
         value_name = "FILE",

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! Values of options that are more than a text.
+//! Values of options that have a form of their own.
 
 use std::path::PathBuf;
 
@@ -50,11 +50,11 @@ pub(super) fn seconds(text: &str) -> Result<u64, String> {
         .ok()
         .zip(unit)
         .and_then(|(number, unit)| number.checked_mul(unit))
-        .ok_or_else(|| "write seconds, or a number with s, m or h behind it".to_owned())
+        .ok_or_else(|| "write seconds, or a number followed by s, m or h".to_owned())
 }
 
-/// Reads the build of a dead letter. Mostly an id, but what stands there need not be a request of
-/// ours; it is one token of a subject.
+/// Reads the build of a dead letter: one token of a subject. It is usually an id, but the message
+/// need not be a request of ours.
 pub(super) fn letter(text: &str) -> Result<String, String> {
     let ends_token = |c: char| matches!(c, '.' | '*' | '>') || c.is_whitespace() || c.is_control();
     if text.is_empty() || text.contains(ends_token) {

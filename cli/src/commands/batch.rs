@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! Submits the builds of a file, one request a line (JSON Lines): what a CI job that fans out
-//! writes, and what `jq -c` prints.
+//! Submits the builds of a file, one request on each line (JSON Lines): the format that a CI job
+//! that fans out writes, and that `jq -c` prints.
 
 use std::collections::HashMap;
 use std::io::Read as _;
@@ -17,7 +17,7 @@ use crate::exit::{Error, Exit};
 use crate::output::Output;
 use slipway_client::{Client, ClientError, describe};
 
-/// Why the builds of a file cannot be submitted. None of them was.
+/// Why the builds of a file cannot be submitted. None of them has been.
 #[derive(Debug, thiserror::Error)]
 pub enum BatchError {
     /// The file cannot be read.
@@ -30,34 +30,37 @@ pub enum BatchError {
         source: std::io::Error,
     },
     /// A line is not JSON.
-    #[error("line {line} is not JSON: {source}; write one build request a line, as {EXAMPLE}")]
+    #[error(
+        "line {line} is not JSON: {source}; write one build request on each line, as \
+        {EXAMPLE}"
+    )]
     Line {
         /// Which, counted from 1.
         line: usize,
         /// Why not.
         source: serde_json::Error,
     },
-    /// A line holds something else than a request.
-    #[error("line {0} is no JSON object: write one build request a line, as {EXAMPLE}")]
+    /// A line is JSON, but not a request.
+    #[error("line {0} is not a JSON object: write one build request on each line, as {EXAMPLE}")]
     NoObject(usize),
-    /// A line names its artifact twice, or its file not by a text.
+    /// A line names its artifact twice, or `file` is not a text.
     #[error("line {0}: `file` is the path of the artifact, in place of `artifact`")]
     File(usize),
     /// There is nothing to submit.
-    #[error("there is no build in the file: write one build request a line, as {EXAMPLE}")]
+    #[error("there is no build in the file: write one build request on each line, as {EXAMPLE}")]
     Empty,
 }
 
 const EXAMPLE: &str = r#"{"file": "app.jar", "image": "registry.example/team/app:1"}"#;
 
-/// A request with the line that it stands in.
+/// A request with the number of its line.
 #[derive(Debug)]
 struct Line {
     number: usize,
     fields: Map<String, Value>,
 }
 
-/// What became of a line.
+/// The result of a line.
 #[derive(Debug, Serialize)]
 struct Answer<'a> {
     line: usize,
@@ -98,7 +101,7 @@ fn read_text(path: &Path) -> std::io::Result<String> {
     Ok(text)
 }
 
-/// Reads the requests, and gives those a key that have none, so that each is one build however
+/// Reads the requests, and gives a key to those without one, so that each becomes one build however
 /// often it is sent.
 fn parse(text: &str) -> Result<Vec<Line>, BatchError> {
     let mut lines = Vec::new();
@@ -125,7 +128,7 @@ fn parse(text: &str) -> Result<Vec<Line>, BatchError> {
     Ok(lines)
 }
 
-/// Uploads the files that lines name, each once, and names their digests instead.
+/// Uploads each file that the lines name once, and puts its digest in its place.
 async fn upload(client: &Client, lines: &mut [Line], output: &Output) -> Result<(), ClientError> {
     let mut uploaded: HashMap<String, Value> = HashMap::new();
     for Line { fields, .. } in lines {
@@ -143,7 +146,7 @@ async fn upload(client: &Client, lines: &mut [Line], output: &Output) -> Result<
     Ok(())
 }
 
-/// Prints the builds; what was refused goes to stderr, with its line.
+/// Prints the builds. Refused ones go to stderr with their lines.
 fn tell(numbers: &[usize], results: &[BatchResult], output: &Output) {
     let answers: Vec<Answer<'_>> =
         numbers.iter().zip(results).map(|(line, result)| Answer { line: *line, result }).collect();
@@ -180,7 +183,7 @@ mod tests {
     fn a_line_that_is_no_request_is_named() {
         let told = |text: &str| parse(text).expect_err("it is refused").to_string();
         assert!(told("{}\n{").starts_with("line 2 is not JSON"));
-        assert!(told("[]").starts_with("line 1 is no JSON object"));
+        assert!(told("[]").starts_with("line 1 is not a JSON object"));
         assert!(told("{\"file\":\"a\",\"artifact\":\"b\"}").starts_with("line 1: `file`"));
         assert!(told("\n").starts_with("there is no build"));
     }

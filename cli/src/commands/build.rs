@@ -40,12 +40,12 @@ pub(super) async fn upload(
         Arc::new(UploadProgress::new(filename, size_bytes, output.notes_on_terminal()));
     let upload = Upload { path: file, filename, digest, size_bytes };
     if client.upload(upload, &progress).await?.is_none() {
-        output.note(&format!("{filename} is there already ({digest})"));
+        output.note(&format!("{filename} is already there ({digest})"));
     }
     Ok(digest)
 }
 
-/// Submits once more what a finished build was made from.
+/// Submits the request of a finished build again.
 pub(super) async fn retry(
     client: &Client,
     args: &RetryArgs,
@@ -56,8 +56,8 @@ pub(super) async fn retry(
     Ok(build)
 }
 
-/// Returns the key to submit under: a fresh one unless it was named, so that the build is one build
-/// however often its submission is sent.
+/// Returns the key to submit under, a fresh one unless it was given. It makes the submission one
+/// build however often it is sent.
 fn key(named: Option<&str>) -> String {
     named.map_or_else(|| BuildId::fresh().to_string(), str::to_owned)
 }

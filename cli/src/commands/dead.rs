@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! `slipway dead` and what stands below it.
+//! `slipway dead` and the commands below it.
 
 use slipway_proto::Timestamp;
 use slipway_proto::api::DeadLetterList;

@@ -11,7 +11,7 @@ use crate::output::Output;
 use slipway_client::{Client, ClientError};
 
 /// How long the server may be silent in the middle of a log that it has.
-const SILENCE_DEADLINE: Duration = Duration::from_secs(30);
+const LOG_SILENCE_DEADLINE: Duration = Duration::from_secs(30);
 
 /// Runs `slipway logs ID`.
 pub(super) async fn print(
@@ -21,7 +21,7 @@ pub(super) async fn print(
 ) -> Result<Exit, ClientError> {
     let mut response = client.log(id).await?;
     let mut lines = Lines::default();
-    while let Some(bytes) = client.next_piece(&mut response, SILENCE_DEADLINE).await? {
+    while let Some(bytes) = client.next_piece(&mut response, LOG_SILENCE_DEADLINE).await? {
         for line in lines.push(&bytes) {
             output.result(&line);
         }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! Does the same for each of several things: what is refused for one is told, and the rest done.
+//! Does the same for each of several things. A refusal of one is reported, and the rest are done.
 
 use std::fmt::Display;
 
@@ -11,7 +11,7 @@ use crate::exit::Exit;
 use crate::output::Output;
 use slipway_client::{ClientError, describe};
 
-/// What became of one of them.
+/// The result for one of them.
 #[derive(Debug, Serialize)]
 struct Answer<T> {
     id: String,
@@ -19,7 +19,7 @@ struct Answer<T> {
     verdict: Verdict<T>,
 }
 
-/// What the server said to it.
+/// The server's answer.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "lowercase")]
 enum Verdict<T> {
@@ -27,8 +27,8 @@ enum Verdict<T> {
     Problem(Box<Problem>),
 }
 
-/// Asks for each in turn. As text, each is told as it is done; for programs all stand in one list
-/// at the end, also when the end is that the server went away.
+/// Asks for each in turn. For people, each is reported as it is done. For programs, all are in one
+/// list at the end, even if the server went away.
 pub(super) async fn each<I: Display, T: Serialize>(
     output: &Output,
     things: &[I],
@@ -49,7 +49,7 @@ pub(super) async fn each<I: Display, T: Serialize>(
     gone.map_or(Ok(exit_of(&answers)), Err)
 }
 
-/// Asks until all have answered, or an error that is not about one of them.
+/// Asks until all have answered, or an error concerns more than one of them.
 async fn collect<I: Display, T>(
     things: &[I],
     ask: impl AsyncFn(&I) -> Result<T, ClientError>,
@@ -72,7 +72,7 @@ fn exit_of<T>(answers: &[Answer<T>]) -> Exit {
     if refused { Exit::Refused } else { Exit::Success }
 }
 
-/// Tells what the server says of one of them from what would be the same for the next.
+/// Separates the server's verdict on one of them from an error that the next would also get.
 fn verdict<T>(answer: Result<T, ClientError>) -> Result<Verdict<T>, ClientError> {
     match answer {
         Ok(result) => Ok(Verdict::Result(result)),

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! What commands that only read have in common, and `slipway list`.
+//! Code shared by commands that only read, and `slipway list`.
 
 use serde::Serialize;
 use slipway_proto::Timestamp;
@@ -12,10 +12,10 @@ use crate::output::Output;
 use crate::render;
 use slipway_client::{Client, ClientError, ListQuery};
 
-/// How many builds are asked for at once.
+/// The size of a page.
 const PAGE: u32 = 100;
 
-/// Prints a document: as it is for programs, as text for people.
+/// Prints a document: as JSON for programs, as text for people.
 pub(super) fn document<T: Serialize>(
     output: &Output,
     document: &T,
@@ -30,7 +30,7 @@ pub(super) fn document<T: Serialize>(
     }
 }
 
-/// Returns how a command ends that waited for this build.
+/// Returns the exit of a command that waited for this build.
 pub(super) fn exit_of(build: &BuildView) -> Exit {
     match build.state {
         StateName::Succeeded => Exit::Success,
@@ -38,7 +38,7 @@ pub(super) fn exit_of(build: &BuildView) -> Exit {
     }
 }
 
-/// Prints a build that was accepted and is not waited for: its id alone, for scripts.
+/// Prints a build that was accepted and is not waited for: only its id, for scripts.
 pub(super) fn accepted(output: &Output, build: &BuildView) {
     document(output, build, || vec![build.id.to_string()]);
 }
@@ -66,8 +66,8 @@ pub(super) async fn list(
     Ok(Exit::Success)
 }
 
-/// Reads a list page by page, until there is as much as wanted or no more, and returns it with
-/// where it goes on.
+/// Reads a list page by page, up to the wanted number, and returns it with the cursor of the next
+/// page.
 pub(super) async fn pages<T>(
     wanted: &PageArgs,
     read: impl AsyncFn(u32, Option<String>) -> Result<(Vec<T>, Option<String>), ClientError>,
@@ -88,7 +88,7 @@ pub(super) async fn pages<T>(
     }
 }
 
-/// Says to people that a list goes on.
+/// Tells people that a list has more entries.
 pub(super) fn tell_of_more(output: &Output, next_cursor: Option<&str>) {
     if next_cursor.is_some() && !output.is_json() {
         output.note("there are more: use --limit N or --all");

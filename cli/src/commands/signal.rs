@@ -6,7 +6,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::exit::Exit;
 
-/// Listens for SIGINT and SIGTERM, which from then on do not end the process by themselves.
+/// Listens for SIGINT and SIGTERM, which then no longer end the process by themselves.
 #[derive(Debug)]
 pub(crate) struct Signals {
     interrupt: Option<Signal>,
@@ -16,7 +16,7 @@ pub(crate) struct Signals {
 impl Signals {
     /// Starts to listen.
     pub(crate) fn listen() -> Self {
-        // Without a handler the signal ends the process, which is what it asks for.
+        // Without a handler the signal ends the process, as intended.
         Self {
             interrupt: signal(SignalKind::interrupt()).ok(),
             terminate: signal(SignalKind::terminate()).ok(),

@@ -2,9 +2,8 @@
 
 //! Waits for the outcome of a build.
 //!
-//! The stream of its log or events tells of the end at once; the build itself, asked for now and
-//! then, tells of it also when the stream is broken. The build is the truth: what this returns is
-//! always what the dispatcher says of it.
+//! The stream of its log or events shows the end at once. The build itself is read now and then, in
+//! case the stream is broken. The result always comes from the build.
 
 use std::time::Duration;
 
@@ -23,13 +22,13 @@ use crate::render;
 use slipway_client::sse::SseEvent;
 use slipway_client::{Client, ClientError, Events, Followed, Follower};
 
-/// How often the build is asked for while the stream works.
+/// How often the build is read while the stream works.
 const POLL_INTERVAL: Duration = Duration::from_secs(3);
 
-/// How soon it is asked for again when the stream said that it ended.
+/// How soon the build is read again after the stream said that it ended.
 const SETTLE_INTERVAL: Duration = Duration::from_millis(50);
 
-/// How long the rest of a log may take when the build has ended.
+/// How long the rest of a log may take after the build has ended.
 const LOG_GRACE: Duration = Duration::from_secs(3);
 
 /// What is shown while a build is waited for.
@@ -67,8 +66,8 @@ pub(super) async fn wait(
         }
         exit = signals.next() => {
             output.note(&format!(
-                "no longer waiting; build {id} goes on. To look at it:\n  \
-                 slipway get {id}\n  slipway logs {id} -f\nTo call it off:\n  \
+                "no longer waiting; build {id} continues. To look at it:\n  \
+                 slipway get {id}\n  slipway logs {id} -f\nTo cancel it:\n  \
                  slipway cancel {id}"
             ));
             Ok(Waited::Signalled(exit))
@@ -82,7 +81,7 @@ pub(super) async fn follow_log(
     id: BuildId,
     output: &Output,
 ) -> Result<Exit, ClientError> {
-    // First of all, so that an unknown build is an error and nothing to wait for.
+    // Read first, so that an unknown build is an error.
     let build = client.build(id).await?;
     let show_log = |line: &str| output.result(line);
     let watcher = Watcher::start(client, id, Watch::Log, output, &show_log);
@@ -98,7 +97,7 @@ struct Watcher<'a> {
     show_log: &'a dyn Fn(&str),
     follower: Follower,
     progress: Option<StageProgress>,
-    /// Of a log whose pieces end anywhere; what is cut goes on in the next piece.
+    /// Lines of the log. A piece may end within a line, which continues in the next piece.
     lines: Lines,
     lost: bool,
 }
@@ -106,9 +105,9 @@ struct Watcher<'a> {
 /// What to do next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Next {
-    /// Go on listening.
+    /// Keep listening.
     Listen,
-    /// Ask for the build now.
+    /// Read the build now.
     Ask,
 }
 
@@ -167,24 +166,25 @@ impl<'a> Watcher<'a> {
                     return Ok(build);
                 }
                 Ok(build) => self.show_state(&build),
-                // The stream tells that the server is away, and gives up on it in the end.
+                // The stream reports that the server is away, and gives up in the end.
                 Err(error) if error.is_transient() => {}
                 Err(error) => return Err(error),
             }
-            // The build's end may reach the stream first; ask again soon, but not for ever.
+            // The stream may show the end before the build does. Read it again soon, but not for
+            // ever.
             ask_at = Instant::now() + if ended { SETTLE_INTERVAL } else { POLL_INTERVAL };
             ended = false;
         }
     }
 
-    /// Shows what came from the stream and decides whether to ask for the build.
+    /// Shows what came from the stream, and decides whether to read the build.
     fn handle(&mut self, followed: Result<Followed, ClientError>) -> Result<Next, ClientError> {
         match followed {
             Ok(Followed::Opened) => {
                 if std::mem::take(&mut self.lost) {
                     self.note("connected again");
                 }
-                // What happened before the stream was open is not told by the events.
+                // The events do not show what happened before the stream was open.
                 Ok(if self.watch == Watch::Stages { Next::Ask } else { Next::Listen })
             }
             Ok(Followed::Event(event)) => Ok(self.show(&event)),
@@ -192,7 +192,7 @@ impl<'a> Watcher<'a> {
             Ok(Followed::Lost(error)) => {
                 if !std::mem::replace(&mut self.lost, true) {
                     let error = chain(&error);
-                    self.note(&format!("{error}; build {} goes on, trying again", self.id));
+                    self.note(&format!("{error}; build {} continues, trying again", self.id));
                 }
                 Ok(Next::Listen)
             }
@@ -225,7 +225,7 @@ impl<'a> Watcher<'a> {
     }
 
     fn show_state(&mut self, build: &BuildView) {
-        // A stage of a running build is told by its event; here it would only be told again.
+        // The event of a stage has already shown it.
         if build.state != StateName::Running || self.output.notes_on_terminal() {
             self.show_text(&render::state(build));
         }
@@ -244,7 +244,7 @@ impl<'a> Watcher<'a> {
         }
     }
 
-    /// Shows what is left of the log of a build that has ended.
+    /// Shows the rest of the log of a build that has ended.
     async fn drain_log(&mut self) {
         let deadline = Instant::now() + LOG_GRACE;
         loop {
@@ -266,7 +266,7 @@ enum Seen {
     Finished,
 }
 
-/// Reads from an event where the build is; `None` for events of others.
+/// Reads the state of the build from an event; `None` for events of other builds.
 fn stage_of(event: &SseEvent, id: BuildId) -> Option<Seen> {
     let event: Event = serde_json::from_str(&event.data).ok()?;
     if event.subject != id {

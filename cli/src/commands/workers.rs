@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! `slipway workers` and what stands below it.
+//! `slipway workers` and the commands below it.
 
 use slipway_proto::Timestamp;
 

@@ -2,9 +2,9 @@
 
 //! The directory in which `slipway dev` keeps everything, and the lock on it.
 //!
-//! The lock is one of the open file, not the file's existence, so nothing is left of it after a
-//! crash. nats-server holds it too (its standard input is the lock file): a second server on the
-//! same streams would ruin them, even if it is only the first one's orphan.
+//! The lock belongs to the open file, so it is gone after a crash. nats-server holds it too,
+//! because its standard input is the lock file: a second server on the same streams would ruin
+//! them, even if the first one is only an orphan.
 
 use std::fs::{File, TryLockError};
 use std::io::{Read as _, Seek as _, Write as _};
@@ -15,14 +15,14 @@ use tokio::time::{Instant, sleep};
 
 use super::DevError;
 
-/// How long to wait for the nats-server of a `slipway dev` that was killed; it ends with it.
+/// How long to wait for the nats-server of a killed `slipway dev`, which ends soon after it.
 const ORPHAN_GRACE: Duration = Duration::from_secs(5);
 
-/// How long to wait for one that still runs: it may be about to end.
+/// How long to wait for a `slipway dev` that still runs, which may be about to end.
 const HOLDER_GRACE: Duration = Duration::from_secs(1);
 
 /// How often to look.
-const LOOK_INTERVAL: Duration = Duration::from_millis(50);
+const LOCK_RETRY_INTERVAL: Duration = Duration::from_millis(50);
 
 /// The locked directory.
 #[derive(Debug)]
@@ -32,11 +32,11 @@ pub(super) struct DataDir {
 }
 
 impl DataDir {
-    /// Makes the directory if it is not there, and locks it.
+    /// Makes the directory if it is missing, and locks it.
     pub(super) async fn open(path: PathBuf) -> Result<Self, DevError> {
         let failed = |source| DevError::DataDir { path: path.clone(), source };
         std::fs::create_dir_all(&path).map_err(failed)?;
-        // Absolute, since it is handed to another process and shown to people.
+        // Absolute, because another process gets it and people see it.
         let path = path.canonicalize().map_err(failed)?;
         let failed = |source| DevError::DataDir { path: path.clone(), source };
         let mut lock = File::options()
@@ -60,7 +60,7 @@ impl DataDir {
             if since.elapsed() > grace {
                 return Err(DevError::Locked { path, holder });
             }
-            sleep(LOOK_INTERVAL).await;
+            sleep(LOCK_RETRY_INTERVAL).await;
         }
         lock.set_len(0)
             .and_then(|()| lock.rewind())
@@ -74,7 +74,7 @@ impl DataDir {
         &self.path
     }
 
-    /// Returns the path of something in it.
+    /// Returns a path in it.
     pub(super) fn join(&self, name: &str) -> PathBuf {
         self.path.join(name)
     }
@@ -87,10 +87,10 @@ impl DataDir {
     }
 }
 
-/// Returns whether a process of that id runs; where that cannot be told, that it does not.
+/// Returns whether a process of that id runs; `false` if that cannot be found out.
 fn is_running(pid: &str) -> bool {
     let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else { return false };
-    // proc(5): the state stands behind the name, which is in parentheses and may hold some.
+    // proc(5): the state follows the name, which is in parentheses and may hold parentheses.
     let state = stat.rsplit_once(") ").map(|(_, rest)| rest);
     !state.is_none_or(|state| state.starts_with(['Z', 'X']))
 }

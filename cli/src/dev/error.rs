@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! Why `slipway dev` does not run.
+//! Why `slipway dev` cannot run.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitStatus;
 
-/// What a part of Slipway ran into.
+/// The error of a part of Slipway.
 pub type PartError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Why `slipway dev` cannot start or had to end.
@@ -14,21 +14,23 @@ pub type PartError = Box<dyn std::error::Error + Send + Sync>;
 pub enum DevError {
     /// nats-server is missing.
     #[error(
-        "nats-server is not installed: apt-get install nats-server (or get it from https://github.com/nats-io/nats-server/releases)"
+        "nats-server is not installed: apt-get install nats-server (or get it from \
+        https://github.com/nats-io/nats-server/releases)"
     )]
     NoNats,
-    /// The named nats-server is not one.
+    /// The given nats-server is not a program.
     #[error("{} is not a program: name a nats-server with --nats-server", .0.display())]
     NotAProgram(PathBuf),
-    /// There is nowhere to keep data.
+    /// There is no home directory to keep data in.
     #[error("there is no home directory to keep data in: name a directory with --data-dir")]
     NoHome,
-    /// The address is not one of this machine alone.
+    /// Other machines can reach the address.
     #[error(
-        "{0} can be reached by other machines, and nothing would ask them who they are: `slipway dev` listens on loopback only"
+        "other machines can reach {0}, and there is no authentication: `slipway dev` listens on \
+        loopback only"
     )]
     NotLoopback(SocketAddr),
-    /// Somebody else listens there.
+    /// Another process listens there.
     #[error("{address} is taken: {hint}")]
     Taken {
         /// The address.
@@ -54,7 +56,7 @@ pub enum DevError {
         #[source]
         source: std::io::Error,
     },
-    /// Another one uses the data directory.
+    /// Another `slipway dev` uses the data directory.
     #[error(
         "another slipway dev (process {holder}) uses {}: stop it, or choose another directory with --data-dir", path.display()
     )]
@@ -74,34 +76,34 @@ pub enum DevError {
         source: std::io::Error,
     },
     /// nats-server starts, but does not listen.
-    #[error("nats-server does not get ready; its log is {}", log.display())]
+    #[error("nats-server does not become ready; its log is {}", log.display())]
     NatsSilent {
         /// Its log.
         log: PathBuf,
     },
-    /// nats-server ended although nobody told it to.
+    /// nats-server ended by itself.
     #[error("nats-server ended ({status}); its log is {}{last_lines}", log.display())]
     NatsEnded {
         /// How it ended.
         status: ExitStatus,
         /// Its log.
         log: PathBuf,
-        /// The end of that.
+        /// The last lines of the log.
         last_lines: String,
     },
-    /// The dispatcher does not start, or ended although nobody told it to.
+    /// The dispatcher does not start, or ended by itself.
     #[error("the dispatcher {what}")]
     Dispatcher {
-        /// What it did.
+        /// What happened to it.
         what: &'static str,
         /// Why.
         #[source]
         source: Option<PartError>,
     },
-    /// The worker does not start, or ended although nobody told it to.
+    /// The worker does not start, or ended by itself.
     #[error("the worker {what}")]
     Worker {
-        /// What it did.
+        /// What happened to it.
         what: &'static str,
         /// Why.
         #[source]
@@ -110,7 +112,7 @@ pub enum DevError {
 }
 
 impl DevError {
-    /// Returns the exit code: 2 for what the command line or the machine lacks, else 1.
+    /// Returns the exit code: 2 if the command line or the machine lacks something, else 1.
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {

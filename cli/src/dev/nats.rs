@@ -2,9 +2,9 @@
 
 //! nats-server as a child process.
 //!
-//! It gets a process group of its own, so that the terminal's Ctrl-C reaches only us: the worker
-//! must be able to hand back what it holds before the queue goes. Where `setpriv` is installed
-//! (util-linux, always there on Debian) the kernel stops it when we die without a word.
+//! It gets a process group of its own, so that the terminal's Ctrl-C reaches only this process: the
+//! worker must give back what it holds before the queue goes. If `setpriv` is installed
+//! (util-linux, always there on Debian), the kernel stops nats-server when this process is killed.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -18,20 +18,20 @@ use tokio::time::{Instant, sleep, timeout};
 use super::DevError;
 use super::data_dir::DataDir;
 
-/// Debian installs it where only root's PATH looks.
+/// Debian installs nats-server in a directory that only root's PATH holds.
 const SYSTEM_DIRECTORIES: [&str; 3] = ["/usr/local/sbin", "/usr/sbin", "/sbin"];
 
-/// How long it may take to start; it reads its streams before it listens.
-const START_DEADLINE: Duration = Duration::from_secs(60);
+/// How long it may take to start. It reads its streams before it listens.
+const NATS_START_DEADLINE: Duration = Duration::from_secs(60);
 
-/// How long it may take to stop before it is killed, which it survives as well.
-const STOP_DEADLINE: Duration = Duration::from_secs(5);
+/// How long it may take to stop before it is killed. Its data survives either.
+const NATS_STOP_DEADLINE: Duration = Duration::from_secs(5);
 
 /// How often to look whether it listens.
-const LOOK_INTERVAL: Duration = Duration::from_millis(10);
+const NATS_LISTEN_INTERVAL: Duration = Duration::from_millis(10);
 
 /// How much of its log is shown when it does not start.
-const LAST_LINES: usize = 5;
+const SHOWN_LOG_LINES: usize = 5;
 
 /// A running nats-server.
 #[derive(Debug)]
@@ -49,15 +49,15 @@ struct Ports {
 }
 
 impl NatsServer {
-    /// Starts the server and waits until it listens. Must be called from the main thread: the
-    /// kernel takes the end of the calling thread for the end of its parent.
+    /// Starts the server and waits until it listens. Must be called from the main thread: for the
+    /// kernel, the end of the calling thread is the end of the parent.
     pub(super) async fn start(
         program: PathBuf,
         data: &DataDir,
         port: u16,
     ) -> Result<Self, DevError> {
         let failed = |what: &'static str| move |source| DevError::StartNats { what, source };
-        // A new directory each time: the file of a server that was killed is not removed.
+        // A new directory each time, because a killed server leaves its file behind.
         let ports = data.join("run");
         let _ = std::fs::remove_dir_all(&ports);
         std::fs::create_dir_all(&ports).map_err(failed("make its run directory"))?;
@@ -72,8 +72,8 @@ impl NatsServer {
             }
             None => Command::new(&program),
         };
-        // -1 lets it choose a free port and tell which, where a port chosen by us could be taken
-        // by somebody else before it listens.
+        // -1 lets the server choose a free port and report it. Another process could take a port
+        // that we chose before the server listens.
         let port = if port == 0 { "-1".to_owned() } else { port.to_string() };
         command
             .args(["-js", "-a", "127.0.0.1", "-p", &port])
@@ -88,7 +88,7 @@ impl NatsServer {
             .kill_on_drop(true);
         let child = command.spawn().map_err(failed("run it"))?;
         let mut server = Self { child, program, url: String::new(), log };
-        let deadline = Instant::now() + START_DEADLINE;
+        let deadline = Instant::now() + NATS_START_DEADLINE;
         loop {
             if let Some(url) = read_ports(&ports) {
                 server.url = url;
@@ -100,11 +100,11 @@ impl NatsServer {
             if Instant::now() > deadline {
                 return Err(DevError::NatsSilent { log: server.log.clone() });
             }
-            sleep(LOOK_INTERVAL).await;
+            sleep(NATS_LISTEN_INTERVAL).await;
         }
     }
 
-    /// Returns where it listens.
+    /// Returns the URL it listens on.
     pub(super) fn url(&self) -> &str {
         &self.url
     }
@@ -125,7 +125,8 @@ impl NatsServer {
     /// Stops the server.
     pub(super) async fn stop(mut self) {
         if let Some(pid) = self.child.id() {
-            // Its own option for that, since this crate forbids the unsafe code of a system call.
+            // By the server's own option, because this crate forbids the unsafe code of a system
+            // call.
             let asked = Command::new(&self.program)
                 .arg("--signal")
                 .arg(format!("term={pid}"))
@@ -134,9 +135,9 @@ impl NatsServer {
                 .stderr(Stdio::null())
                 .kill_on_drop(true)
                 .status();
-            if let Ok(Ok(status)) = timeout(STOP_DEADLINE, asked).await
+            if let Ok(Ok(status)) = timeout(NATS_STOP_DEADLINE, asked).await
                 && status.success()
-                && timeout(STOP_DEADLINE, self.child.wait()).await.is_ok()
+                && timeout(NATS_STOP_DEADLINE, self.child.wait()).await.is_ok()
             {
                 return;
             }
@@ -150,7 +151,7 @@ fn read_ports(directory: &Path) -> Option<String> {
     let entries = std::fs::read_dir(directory).ok()?;
     entries
         .filter_map(Result::ok)
-        // It may be read while it is being written: then it does not parse yet.
+        // A file that is still being written does not parse yet.
         .filter_map(|entry| std::fs::read(entry.path()).ok())
         .filter_map(|bytes| serde_json::from_slice::<Ports>(&bytes).ok())
         .find_map(|ports| ports.nats.into_iter().next())
@@ -158,11 +159,11 @@ fn read_ports(directory: &Path) -> Option<String> {
 
 fn last_lines(text: &str) -> String {
     let lines: Vec<&str> = text.lines().collect();
-    let shown = &lines[lines.len().saturating_sub(LAST_LINES)..];
+    let shown = &lines[lines.len().saturating_sub(SHOWN_LOG_LINES)..];
     shown.iter().map(|line| format!("\n  {line}")).collect()
 }
 
-/// Finds a program in PATH or where administrators' programs are.
+/// Finds a program in PATH or in the directories for administrators.
 pub(super) fn find(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)
@@ -171,7 +172,7 @@ pub(super) fn find(name: &str) -> Option<PathBuf> {
         .find(|candidate| is_program(candidate))
 }
 
-/// Returns whether there is a file that can be executed.
+/// Returns whether the path is an executable file.
 pub(super) fn is_program(path: &Path) -> bool {
     use std::os::unix::fs::PermissionsExt as _;
     path.metadata().is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)

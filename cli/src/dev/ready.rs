@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! When `slipway dev` is ready, and what it says then: where it is and what to try.
+//! When `slipway dev` is ready, and what it prints then: its address and what to try.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -14,32 +14,32 @@ use super::{DEFAULT_LISTEN, DevError, nats};
 use crate::output::Output;
 use slipway_client::{Client, ClientError, ClientOptions};
 
-/// How long the dispatcher may take to get ready: it folds the events that its projection lacks.
-const READY_DEADLINE: Duration = Duration::from_secs(60);
+/// How long the dispatcher may take to become ready. It folds the events that its projection lacks.
+const DISPATCHER_READY_DEADLINE: Duration = Duration::from_secs(60);
 
 /// How often to ask.
-const ASK_INTERVAL: Duration = Duration::from_millis(20);
+const READY_CHECK_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Waits until the dispatcher serves.
 pub(super) async fn wait(address: SocketAddr) -> Result<(), DevError> {
     let failed = |error: ClientError| DevError::Dispatcher {
-        what: "does not get ready",
+        what: "does not become ready",
         source: Some(error.into()),
     };
     let server = Url::parse(&format!("http://{address}")).expect("an address is part of a URL");
     let project = "default".parse().expect("it is a name");
     let client = Client::new(ClientOptions { server, project, token: None }).map_err(failed)?;
-    let deadline = Instant::now() + READY_DEADLINE;
+    let deadline = Instant::now() + DISPATCHER_READY_DEADLINE;
     loop {
         match client.ready().await {
             Ok(()) => return Ok(()),
             Err(error) if Instant::now() > deadline => return Err(failed(error)),
-            Err(_) => sleep(ASK_INTERVAL).await,
+            Err(_) => sleep(READY_CHECK_INTERVAL).await,
         }
     }
 }
 
-/// Says that everything runs.
+/// Reports that everything runs.
 pub(super) fn tell(output: &Output, address: SocketAddr, nats: &str, data: &Path) {
     if output.is_json() {
         let server = format!("http://{address}");
@@ -70,7 +70,7 @@ fn lines(address: SocketAddr, nats: &str, data: &Path, program: &str) -> Vec<Str
     ]
 }
 
-/// Returns how to call this program: by its name if that finds it, else by its path.
+/// Returns how to call this program: by name if PATH finds it, else by path.
 fn program() -> String {
     let this = std::env::current_exe().and_then(|path| path.canonicalize());
     let found = nats::find("slipway").map(|path| path.canonicalize());

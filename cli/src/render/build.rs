@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! Builds: a list of them, one of them, and the end of one.
+//! Builds as text: a list, one build, and an outcome.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use super::facts::Facts;
 use super::units::between;
 use super::{Table, age, duration, size};
 
-/// Writes where a build is, with what people ask next: the stage, or why.
+/// Writes the state of a build, with the stage or the reason.
 #[must_use]
 pub fn state(build: &BuildView) -> String {
     let word = build.state.as_str();
@@ -24,13 +24,13 @@ pub fn state(build: &BuildView) -> String {
     }
 }
 
-/// Writes a build on one line: which, where it is, and what it makes.
+/// Writes a build on one line: id, state and target.
 #[must_use]
 pub fn build_line(build: &BuildView) -> String {
     format!("build {} {}: {}", build.id, state(build), build.target)
 }
 
-/// Writes which builds were cancelled at once.
+/// Writes the builds that one request cancelled.
 #[must_use]
 pub fn cancelled(view: &CancelledView) -> Vec<String> {
     if view.cancelled.is_empty() {
@@ -61,7 +61,7 @@ pub fn build_list(builds: &[BuildView], now: Timestamp) -> Vec<String> {
     table.lines()
 }
 
-/// Writes all that is known of one build.
+/// Writes everything about one build.
 #[must_use]
 pub fn build_details(build: &BuildView, now: Timestamp) -> Vec<String> {
     let request = &build.request;
@@ -125,8 +125,8 @@ pub fn build_details(build: &BuildView, now: Timestamp) -> Vec<String> {
     facts.lines()
 }
 
-/// Writes how a build ended: a sentence, and for an image what to do with it. `written` says where
-/// the image is if it is not in a registry.
+/// Writes the outcome of a build, and for an image what to do with it. `written` names the file of
+/// an image that is not in a registry.
 #[must_use]
 pub fn outcome(build: &BuildView, written: Option<&str>) -> Vec<String> {
     let took = build.finished_at.map(|end| duration(between(build.submitted_at, end)));
@@ -181,7 +181,7 @@ fn add_image(facts: &mut Facts, image: &Image) {
     add_stages(facts, image);
 }
 
-/// What there is to say of an image that went to no registry.
+/// The facts of an image that went to no registry.
 fn add_written(facts: &mut Facts, image: &Image, place: &str) {
     facts.add("image", place);
     facts.add("digest", image.digest.to_string());

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! Dead letters: a list of them, and one of them.
+//! Dead letters as text: a list, and one letter.
 
 use slipway_proto::Timestamp;
 use slipway_proto::api::DeadLetterView;
@@ -8,7 +8,7 @@ use slipway_proto::api::DeadLetterView;
 use super::facts::Facts;
 use super::{Table, age, size};
 
-/// How much of a reason stands in a list.
+/// How much of a reason a list shows.
 const REASON_WIDTH: usize = 72;
 
 /// Writes a list of dead letters.
@@ -30,7 +30,7 @@ pub fn dead_letters(letters: &[DeadLetterView], now: Timestamp) -> Vec<String> {
     table.lines()
 }
 
-/// Writes all that is known of one dead letter, and what can be done about it.
+/// Writes everything about one dead letter, and what can be done about it.
 #[must_use]
 pub fn dead_letter_details(letter: &DeadLetterView, now: Timestamp) -> Vec<String> {
     let mut facts = Facts::default();
@@ -57,7 +57,7 @@ pub fn dead_letter_details(letter: &DeadLetterView, now: Timestamp) -> Vec<Strin
         None => facts.add("request", "cannot be read"),
     }
     let mut lines = facts.lines();
-    lines.push("To have it tried again, or to be rid of it:".to_owned());
+    lines.push("To run it again, or to remove it:".to_owned());
     lines.push(format!("  slipway dead replay {}", letter.build));
     lines.push(format!("  slipway dead drop {}", letter.build));
     lines

@@ -7,12 +7,12 @@ use slipway_proto::event::{Event, EventBody, Outcome};
 
 use super::size;
 
-/// Writes an event on one line. Of one that this version does not know, its type is shown.
+/// Writes an event on one line. An unknown one is shown by its type.
 #[must_use]
 pub fn event_line(document: &Value) -> String {
     let text = |name: &str| document.get(name).and_then(Value::as_str).unwrap_or("?");
     let (time, build) = (text("time"), text("subject"));
-    // Seconds and milliseconds; the finer digits only widen the column.
+    // Milliseconds are enough; finer digits only widen the column.
     let time = match time.strip_suffix('Z').and_then(|time| time.split_once('.')) {
         Some((seconds, fraction)) => format!("{seconds}.{fraction:0<3.3}Z"),
         None => time.to_owned(),

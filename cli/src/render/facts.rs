@@ -12,7 +12,7 @@ pub(super) struct Facts {
 }
 
 impl Facts {
-    /// Adds a fact; one of the same name as the last one is written below it.
+    /// Adds a fact. If it has the name of the last one, only its value is written, below the other.
     pub(super) fn add(&mut self, name: &'static str, value: impl Into<String>) {
         let shown = if self.last == name { "" } else { name };
         self.last = name;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! Workers, the queue, what was repaired there, and the environments.
+//! Workers, the queue, repairs, and environments as text.
 
 use slipway_proto::Timestamp;
 use slipway_proto::api::{EnvironmentView, QueueView, RepairsView, WorkerView};
@@ -29,7 +29,7 @@ pub fn workers(workers: &[WorkerView], now: Timestamp) -> Vec<String> {
     table.lines()
 }
 
-/// Writes that a worker was told to drain.
+/// Writes that a worker drains.
 #[must_use]
 pub fn draining(worker: &WorkerView) -> String {
     let held = match worker.running.len() {
@@ -53,9 +53,9 @@ pub fn repairs(repairs: &RepairsView) -> Vec<String> {
         (repairs.queued_events, "missing queued events published"),
         (repairs.started_events, "missing started events published"),
         (repairs.finished_events, "missing finished events published"),
-        (repairs.dead_letters, "requests put among the dead letters"),
+        (repairs.dead_letters, "requests moved to the dead letters"),
         (repairs.messages_removed, "requests of finished builds taken out of the queue"),
-        (repairs.timed_out, "builds ended that waited longer than they may"),
+        (repairs.timed_out, "builds ended that waited too long"),
         (repairs.superseded, "builds cancelled because a later one supersedes them"),
     ] {
         if count > 0 {
@@ -69,7 +69,7 @@ pub fn repairs(repairs: &RepairsView) -> Vec<String> {
     std::iter::once(format!("{looked_at}, repaired:")).chain(repaired).collect()
 }
 
-/// Writes what waits in the queue.
+/// Writes the depth of the queue.
 #[must_use]
 pub fn queue(queue: &QueueView) -> Vec<String> {
     let mut table = Table::with_headings(&["POOL", "PRIORITY", "QUEUED", "RUNNING"]);
@@ -153,7 +153,7 @@ mod tests {
             [
                 "1 unfinished build looked at, repaired:",
                 "  10  requests put back into the queue",
-                "  1   requests put among the dead letters",
+                "  1   requests moved to the dead letters",
             ]
         );
     }

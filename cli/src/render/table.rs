@@ -23,7 +23,7 @@ impl Table {
         self.rows.push(cells.into());
     }
 
-    /// Returns the lines. The last column is not filled up, so that no line ends in spaces.
+    /// Returns the lines. The last column is not padded, so that no line ends in spaces.
     #[must_use]
     pub fn lines(&self) -> Vec<String> {
         let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);

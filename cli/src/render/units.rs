@@ -15,7 +15,7 @@ pub fn size(bytes: u64) -> String {
     }
     let mut value = bytes as f64 / 1000.0;
     let mut unit = 0;
-    // What would be rounded up to 1000 belongs to the next unit.
+    // A value that would be rounded up to 1000 belongs to the next unit.
     while value >= 999.5 && unit + 1 < UNITS.len() {
         value /= 1000.0;
         unit += 1;
@@ -52,8 +52,8 @@ pub fn duration(time: Duration) -> String {
     }
 }
 
-/// Writes how long ago something was, in one unit. What lies ahead, by clocks that disagree, is
-/// now.
+/// Writes how long ago something was, in one unit. A time in the future, by a clock that disagrees,
+/// is now.
 #[must_use]
 pub fn age(then: Timestamp, now: Timestamp) -> String {
     let seconds = now.duration_since(then).as_secs().max(0);
@@ -66,7 +66,7 @@ pub fn age(then: Timestamp, now: Timestamp) -> String {
     }
 }
 
-/// Returns the time between two instants; nothing if they are the wrong way round.
+/// Returns the time between two instants; zero if the second is before the first.
 pub(super) fn between(from: Timestamp, to: Timestamp) -> Duration {
     Duration::try_from(to.duration_since(from)).unwrap_or_default()
 }
