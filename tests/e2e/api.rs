@@ -113,7 +113,7 @@ async fn events_resume_behind_the_last_one_seen() {
     assert_eq!(resumed, all[2..]);
 }
 
-/// Reads server-sent events behind an id until a build has finished.
+/// Reads server-sent events after an id until a build has finished.
 async fn events_until_finished(stack: &Stack, last_event_id: &str) -> Vec<(String, Value)> {
     let request = stack.client.get(stack.url("/v1/projects/team/events"));
     let request = request.header("last-event-id", last_event_id);

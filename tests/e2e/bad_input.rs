@@ -67,8 +67,8 @@ async fn archives_with_a_name_twice_are_refused() {
     refused(&stack, "app.jar", twice, "duplicate_entry", "").await;
 }
 
-/// Twelve gigabytes of nothing deflate to twelve megabytes, which is too slow to make here: an
-/// archive that claims as much is refused by its claim.
+/// Deflating twelve gigabytes of zeros to twelve megabytes would be too slow here. An archive that
+/// claims this much is refused for its claim.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bomb_is_refused() {
     let stack = Stack::start().await;
@@ -101,7 +101,8 @@ async fn an_upload_that_breaks_off_leaves_nothing() {
     let address = stack.url("").replace("http://", "");
     let mut connection = tokio::net::TcpStream::connect(&address).await.expect("it listens");
     let head = format!(
-        "PUT /v1/projects/team/artifacts?filename=app.jar HTTP/1.1\r\nHost: {address}\r\nContent-Length: 1000000\r\n\r\n"
+        "PUT /v1/projects/team/artifacts?filename=app.jar HTTP/1.1\r\n\
+        Host: {address}\r\nContent-Length: 1000000\r\n\r\n"
     );
     connection.write_all(head.as_bytes()).await.expect("it is sent");
     connection.write_all(&[0x50; 100_000]).await.expect("it is sent");
@@ -122,7 +123,7 @@ async fn an_artifact_that_is_too_large_is_refused_with_the_limit() {
     let (status, problem) = stack.try_upload("app.jar", vec![0x50; 2000]).await;
     assert_eq!((status, &problem["code"]), (413, &json!("artifact_too_large")), "{problem}");
     assert!(problem["detail"].as_str().is_some_and(|detail| detail.contains("1000")), "{problem}");
-    // Without a length said before: refused when the limit is passed.
+    // Without a declared length, it is refused when it exceeds the limit.
     let chunks = futures::stream::iter((0..20).map(|_| Ok::<_, std::io::Error>(vec![0x50; 100])));
     let url = stack.url("/v1/projects/team/artifacts?filename=app.jar");
     let request = stack.client.put(url).body(reqwest::Body::wrap_stream(chunks));
@@ -285,7 +286,7 @@ async fn nonsense_over_http_gets_an_answer() {
     assert_eq!(status, 200);
 }
 
-/// The store's file is read while it is still being digested: nothing of it may come out.
+/// The store's file is read while it is still being digested. Nothing of it may be published.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_artifact_that_was_damaged_in_the_store_fails_the_build_until_it_is_uploaded_again() {
     let stack = Stack::with_worker().await;

@@ -23,7 +23,7 @@ fn results(answer: &Value) -> &Vec<Value> {
     answer["results"].as_array().expect("results")
 }
 
-/// How many were accepted, repeated and refused.
+/// The numbers of accepted, repeated and refused builds.
 fn counts(answer: &Value) -> [u64; 3] {
     ["accepted", "repeated", "refused"].map(|name| answer[name].as_u64().expect("a number"))
 }
@@ -32,13 +32,13 @@ fn statuses(answer: &Value) -> Vec<u64> {
     results(answer).iter().map(|result| result["status"].as_u64().expect("a number")).collect()
 }
 
-/// The builds of those that were accepted, now or before.
+/// The builds that were accepted, now or before.
 fn ids(answer: &Value) -> Vec<String> {
     let builds = results(answer).iter().filter_map(|result| result["build"]["id"].as_str());
     builds.map(str::to_owned).collect()
 }
 
-/// Requests with keys, for as many tags of one image.
+/// Requests with keys, each for a tag of its own of one image.
 async fn requests(stack: &Stack, repository: &str, count: usize) -> Vec<Value> {
     let tool = stack.upload("tool", artifacts::elf(62, "")).await;
     let request = |number: usize| {
@@ -112,12 +112,12 @@ async fn each_build_of_a_batch_is_answered_by_itself() {
     // 0 was submitted alone, 1 is new.
     builds[2]["artifact"] = json!("sha256:0");
     builds[2]["timeout_s"] = json!(0);
-    // 3 is new; twice the same, and once another under its key.
+    // 3 is new: twice the same request, and once another one under its key.
     builds.push(builds[3].clone());
     let mut other = builds[3].clone();
     other["image"] = json!(stack.image("mixed/other:1"));
     builds.push(other);
-    // Under a key that a refused build had, without its mistakes.
+    // Under the key of a refused build, without its mistakes.
     let mut corrected = builds[1].clone();
     corrected["idempotency_key"] = builds[2]["idempotency_key"].clone();
     corrected["image"] = json!(stack.image("mixed/corrected:1"));
@@ -183,7 +183,8 @@ async fn what_was_accepted_of_a_batch_is_built_though_nats_died_in_its_middle() 
     assert!(!accepted.is_empty(), "{answer}");
     let unknown = results(&answer).iter().filter(|result| result["build"].is_null());
     assert!(unknown.into_iter().all(|result| result["status"] == 503), "{answer}");
-    // What was not answered is submitted again, and becomes the builds that it may have been.
+    // Builds without an answer are submitted again, and become the builds that they may already
+    // have been.
     let again = submit(&stack, &builds).await;
     assert_eq!(counts(&again)[2], 0, "{again}");
     let all = ids(&again);

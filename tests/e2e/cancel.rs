@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! Builds that are called off: waiting, running, all of a project's, and by a later one.
+//! Builds that are cancelled: waiting ones, running ones, all of a project, and by a later build.
 
 use serde_json::{Value, json};
 use slipway_tests::proxy::Proxy;
@@ -47,10 +47,10 @@ async fn a_running_build_that_is_cancelled_stops_at_once_and_pushes_no_tag() {
     proxy.held().await;
     let (status, build) = cancel(&stack, &id).await;
     assert_eq!((status, &build["state"]), (200, &json!("cancelled")), "{build}");
-    // The upload is still held: only a worker that stopped by itself settles the build now.
+    // The upload is still held, so only a worker that stopped by itself settles the build now.
     stack.queue_empty().await;
     proxy.release();
-    // The log waits for the worker's last words, although the build ended before they were said.
+    // The log waits for the worker's last line, although the build ended before it was written.
     let log = stack.log(&id).await;
     assert!(log.contains("on worker worker-1") && !log.contains("tagged "), "{log}");
     assert!(log.contains("Build cancelled: "), "{log}");
@@ -124,7 +124,7 @@ async fn a_later_build_with_the_same_key_cancels_the_earlier_ones() {
 #[tokio::test(flavor = "multi_thread")]
 async fn subscribers_see_that_a_build_started_before_they_see_that_it_was_cancelled() {
     let mut stack = Stack::start().await;
-    // It stands still between its claim and the event that says so.
+    // It stops between its claim and the event for it.
     let environment = vec![("SLIPWAY_FAILPOINTS", "claim.claimed=stop")];
     let sleeper = stack.add_worker(WorkerOptions { environment, ..worker("worker-1") });
     let id = stack.submit(&stack.tool("a", &stack.image("cancel/a:1")).await).await;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! Dispatcher and worker at a cluster of NATS servers that come and go.
+//! Dispatcher and worker on a cluster whose NATS servers come and go.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -15,7 +15,7 @@ use slipway_tests::port::free_port;
 use slipway_tests::process::{Process, command, program};
 use slipway_tests::{artifacts, http, wait};
 
-/// Three servers, of which the programs know the first alone.
+/// Three servers, of which the programs know only the first.
 struct Cluster {
     directory: tempfile::TempDir,
     nats: Nats,
@@ -59,7 +59,7 @@ impl Cluster {
         self.spawn("slipway-worker", &["--id=early".to_owned(), cache])
     }
 
-    /// Returns the readers of events, and which server has each.
+    /// Returns the readers of events, and the server that has each.
     async fn readers(&self) -> BTreeSet<(String, usize)> {
         let client = async_nats::connect(&self.nats.addresses()[0]).await.expect("NATS is there");
         let events = jetstream::new(client).get_stream("EVENTS").await.expect("a stream");
@@ -74,7 +74,7 @@ impl Cluster {
     }
 }
 
-/// Waits until a process that runs has written something.
+/// Waits until a running process has logged a text.
 async fn wrote(process: &mut Process, what: &str) {
     wait::until(what, wait::LATER, || {
         let output = process.output();
@@ -87,7 +87,7 @@ async fn wrote(process: &mut Process, what: &str) {
 #[tokio::test(flavor = "multi_thread")]
 async fn dispatcher_and_worker_wait_for_the_leaders() {
     let mut cluster = Cluster::start().await;
-    // One is no majority.
+    // One server is not a majority.
     cluster.nats.kill(1);
     cluster.nats.kill(2);
     let (mut worker, mut dispatcher) = (cluster.worker(), cluster.dispatcher());
@@ -133,7 +133,7 @@ async fn events_go_on_when_a_server_dies_that_the_dispatcher_is_not_connected_to
         post.json(&request).send().await.ok()?.status().is_success().then_some(())
     })
     .await;
-    // It is listed when its event was read.
+    // It is listed once its event was read.
     wait::until("the build to be listed", Duration::from_secs(15), || async {
         let answer = client.get(format!("{url}/builds")).send().await.ok()?;
         let list: Value = answer.json().await.ok()?;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! The five environments of KubeSphere's Binary-to-Image, with the paths, commands and users that
-//! its images have.
+//! The five environments of KubeSphere's Binary-to-Image, with the paths, commands and users of its
+//! images.
 
 use serde_json::{Value, json};
 use slipway_tests::{Stack, artifacts};

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! A crash between every two durable steps, one by one: whatever the step, the build gets its one
-//! outcome, and what it left is finished by others.
+//! A crash between every two durable steps, one by one. Whatever the step, the build gets its one
+//! outcome, and other processes finish the rest.
 //!
-//! All of them at the same time, in one stack: each worker has a pool of its own, and each
-//! dispatcher dies beside one that lives on.
+//! All of them run at the same time in one stack: each worker has a pool of its own, and each
+//! dispatcher dies while another one lives.
 
 use std::collections::BTreeSet;
 
@@ -14,7 +14,7 @@ use slipway_tests::faulty_registry::{FaultyRegistry, Misbehaviour, Rule};
 use slipway_tests::process::{Process, repository};
 use slipway_tests::{Stack, WorkerOptions, events, wait};
 
-/// What the build of a worker's point comes to.
+/// The outcome of the build at a worker's failpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Build {
     /// It succeeds.
@@ -33,7 +33,7 @@ impl Build {
     }
 }
 
-/// The points in a worker, with a build that comes by.
+/// The failpoints in a worker, each with a build that passes it.
 const WORKER: [(&str, Build); 14] = [
     ("claim.received", Build::Plain),
     ("claim.claimed", Build::Once),
@@ -51,11 +51,11 @@ const WORKER: [(&str, Build); 14] = [
     ("dead.buried", Build::Dead),
 ];
 
-/// The points in a dispatcher that a submission comes by.
+/// The failpoints in a dispatcher that a submission passes.
 const ACCEPT: [&str; 3] = ["accept.created", "accept.queued", "accept.announced"];
-/// Those that a cancellation comes by.
+/// Those that a cancellation passes.
 const CANCEL: [&str; 2] = ["cancel.recorded", "cancel.announced"];
-/// Those that a replay comes by.
+/// Those that a replay passes.
 const REPLAY: [&str; 3] = ["replay.recorded", "replay.announced", "replay.queued"];
 
 #[test]
@@ -75,7 +75,7 @@ fn every_point_is_crashed_at() {
     assert_eq!(named, crashed);
 }
 
-/// Finds the points that are named in the sources below a directory.
+/// Finds the failpoints named in the sources below a directory.
 fn points(directory: &std::path::Path, named: &mut BTreeSet<String>) {
     for entry in std::fs::read_dir(directory).expect("the sources are there") {
         let path = entry.expect("an entry").path();
@@ -89,7 +89,7 @@ fn points(directory: &std::path::Path, named: &mut BTreeSet<String>) {
     }
 }
 
-/// The point as the name of a pool.
+/// The failpoint as the name of a pool.
 fn pool(point: &str) -> String {
     point.replace(['.', '_'], "-")
 }
@@ -176,7 +176,7 @@ async fn a_worker_may_die_between_any_two_steps() {
     }
 }
 
-/// Waits until the outcomes of all builds are announced, and returns all events.
+/// Waits until the outcomes of all builds are published, and returns all events.
 async fn announced(stack: &Stack, builds: &[String]) -> Vec<Value> {
     wait::until("all outcomes to be announced", wait::LATER, || async {
         let events = events::all(&stack.nats.url()).await;
@@ -186,7 +186,7 @@ async fn announced(stack: &Stack, builds: &[String]) -> Vec<Value> {
     .await
 }
 
-/// Checks that subscribers were told queued, started and finished, in this order and the last once.
+/// Checks that subscribers saw queued, started and finished, in this order, and finished once.
 fn told_in_order(point: &str, build: &str, events: &[Value]) {
     let told = events::of(build, events);
     let place = |word: &str| told.iter().position(|told| *told == word);
@@ -197,14 +197,14 @@ fn told_in_order(point: &str, build: &str, events: &[Value]) {
     assert_eq!(finished, 1, "{point}: {told:?}");
 }
 
-/// Starts a dispatcher that dies at a point, and returns its process and URL.
+/// Starts a dispatcher that dies at a failpoint, and returns its process and URL.
 async fn armed_dispatcher(stack: &mut Stack, point: &str) -> (Process, String) {
     let failpoints: &'static str = format!("{point}=abort").leak();
     stack.dispatcher_environment = vec![("SLIPWAY_FAILPOINTS", failpoints)];
     stack.another_dispatcher(&format!("armed-{}", pool(point))).await
 }
 
-/// Sends a request to a dispatcher that dies of it.
+/// Sends a request to a dispatcher that dies while handling it.
 async fn deadly(stack: &Stack, dispatcher: &mut Process, request: reqwest::RequestBuilder) {
     let answer = request.send().await;
     assert!(answer.is_err(), "it answered {answer:?}");

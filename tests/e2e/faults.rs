@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! What was accepted is not lost, whatever is killed.
+//! An accepted build is not lost, whatever is killed.
 
 use serde_json::{Value, json};
 use slipway_proto::Timestamp;

@@ -8,14 +8,14 @@ use serde_json::{Value, json};
 use slipway_tests::proxy::Proxy;
 use slipway_tests::{Stack, WorkerOptions, events, wait};
 
-/// How long a message that is not given back stays with a worker.
+/// How long a message stays with a worker that does not give it back.
 const LEASE: Duration = Duration::from_secs(15);
 
 fn worker(id: &'static str, slots: usize) -> WorkerOptions {
     WorkerOptions { id, arguments: vec![format!("--slots={slots}")], ..WorkerOptions::default() }
 }
 
-/// Submits builds that stand still in their push, a class each in turn.
+/// Submits builds that stop in their push, one class after the other.
 async fn submit_held(stack: &Stack, proxy: &Proxy, count: usize) -> Vec<String> {
     let mut builds = Vec::new();
     for number in 0..count {
@@ -27,7 +27,7 @@ async fn submit_held(stack: &Stack, proxy: &Proxy, count: usize) -> Vec<String> 
     builds
 }
 
-/// Waits until so many builds are held by workers, and returns how many wait then.
+/// Waits until workers hold this many builds, and returns how many wait then.
 async fn held(stack: &Stack, count: usize) -> Value {
     let what = format!("{count} builds to run");
     let queue = wait::until(&what, wait::SOON, || async {
@@ -37,7 +37,7 @@ async fn held(stack: &Stack, count: usize) -> Value {
     queue.await["queued"].clone()
 }
 
-/// Each was built by the first worker that took it.
+/// Each one was built by the first worker that took it.
 async fn all_succeed(stack: &Stack, builds: &[String]) {
     for id in builds {
         let build = stack.finished(id).await;
@@ -62,7 +62,7 @@ async fn a_worker_takes_as_many_builds_at_once_as_it_has_slots() {
 async fn builds_that_reach_a_worker_without_a_free_slot_go_to_another_at_once() {
     let mut stack = Stack::start().await;
     let proxy = Proxy::holding(&stack.registry.address, b"PUT /v2/held/tool/blobs/").await;
-    // It asks in all three classes, having room for one build.
+    // It asks in all three classes, and has room for one build.
     stack.add_worker(worker("worker-1", 1));
     wait::until("the worker's announcement", wait::SOON, || async {
         let (_, workers) = stack.get("/v1/workers").await;
@@ -71,7 +71,7 @@ async fn builds_that_reach_a_worker_without_a_free_slot_go_to_another_at_once() 
     .await;
     let begun = Instant::now();
     let builds = submit_held(&stack, &proxy, 3).await;
-    // The server counts what was given back among what is held, so this says that all three were
+    // The server counts messages that were given back as held, so this shows that all three were
     // delivered.
     assert_eq!(held(&stack, 3).await, 0);
     stack.add_worker(worker("worker-2", 2));
@@ -87,7 +87,7 @@ async fn builds_that_reach_a_worker_without_a_free_slot_go_to_another_at_once() 
     all_succeed(&stack, &builds).await;
 }
 
-/// It claims without having read the record.
+/// It claims without reading the record.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_build_that_was_cancelled_after_its_delivery_is_not_claimed() {
     let mut stack = Stack::start().await;
@@ -98,7 +98,7 @@ async fn a_build_that_was_cancelled_after_its_delivery_is_not_claimed() {
     let (status, build) = stack.post(&format!("/v1/projects/team/builds/{id}/cancel")).await;
     assert_eq!(status, 200, "{build}");
     stack.workers[sleeper].signal("CONT");
-    // The worker goes on with the next one.
+    // The worker continues with the next one.
     let next = stack.submit(&stack.tool("b", &stack.image("claim/b:1")).await).await;
     assert_eq!(stack.finished(&next).await["state"], "succeeded");
     let build = stack.build(&id).await;

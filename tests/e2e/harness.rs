@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! The harness does to its servers what it says it does.
+//! The harness really breaks its servers.
 
 mod disks;
 mod link;
@@ -9,5 +9,5 @@ mod registry;
 
 use std::time::Duration;
 
-/// How long nothing must happen to say that nothing does.
-const NOTHING: Duration = Duration::from_millis(200);
+/// How long nothing must happen to count as silence.
+const SILENCE_PERIOD: Duration = Duration::from_millis(200);

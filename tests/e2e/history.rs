@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! Many events: a subscriber that cannot keep up, and a projection that is made anew. And a
-//! dispatcher that has just started.
+//! Many events: a subscriber that cannot keep up, a projection that is rebuilt, and a dispatcher
+//! that has just started.
 
 use async_nats::jetstream;
 use rusqlite::Connection;
@@ -14,10 +14,10 @@ use tokio::net::{TcpSocket, TcpStream};
 /// How many events there are: far more than a subscriber may fall behind.
 const EVENTS: u64 = 6000;
 
-/// How large each is: together more than sockets and their ends hold.
+/// How large each event is: together they exceed all socket buffers.
 const FILLER: usize = 8000;
 
-/// Publishes `build.queued` of so many builds, in the likeness of a real one.
+/// Publishes `build.queued` for many builds, modelled on a real one.
 async fn publish(stack: &Stack, model: &Value, count: u64) {
     let client = async_nats::connect(stack.nats.url()).await.expect("NATS is there");
     let jetstream = jetstream::new(client);
@@ -47,7 +47,7 @@ async fn confirmed(unconfirmed: &mut Vec<jetstream::context::PublishAckFuture>) 
     }
 }
 
-/// A real `build.queued`, and how many events there are.
+/// A real `build.queued`, and the number of events.
 async fn model(stack: &Stack) -> (Value, u64) {
     let request = stack.tool("a", &stack.image("team/tool:1")).await;
     stack.submit(&request).await;
@@ -67,7 +67,7 @@ async fn folded(stack: &Stack, last: u64) {
     .await;
 }
 
-/// Asks for events on a connection that takes little at a time, and reads the answer's head.
+/// Requests events on a connection with a small buffer, and reads the head of the answer.
 async fn follow(stack: &Stack, last: Option<u64>) -> TcpStream {
     let socket = TcpSocket::new_v4().expect("a socket");
     socket.set_recv_buffer_size(8 * 1024).expect("it can be small");
@@ -84,7 +84,7 @@ async fn follow(stack: &Stack, last: Option<u64>) -> TcpStream {
     connection
 }
 
-/// Reads frames to the end of the stream, or to the event `until`, and returns the events' ids.
+/// Reads frames up to the end of the stream or the event `until`, and returns the ids.
 async fn ids(mut connection: TcpStream, until: u64) -> Vec<u64> {
     let (mut ids, mut text, mut rest) = (Vec::new(), String::new(), Vec::new());
     let mut buffer = vec![0; 64 * 1024];
@@ -159,7 +159,7 @@ async fn a_projection_that_was_deleted_is_folded_anew() {
     stack.dispatcher.kill();
     for suffix in ["", "-wal", "-shm"] {
         let path = format!("dispatcher/projection.sqlite{suffix}");
-        // What lies beside the file depends on how far its writer had come.
+        // The files next to it depend on how far its writer had come.
         let _gone = std::fs::remove_file(stack.directory.path().join(path));
     }
     stack.restart_dispatcher().await;
@@ -173,8 +173,8 @@ fn projection(stack: &Stack) -> Connection {
     Connection::open(path).expect("the projection opens")
 }
 
-/// Keeps a dispatcher from folding anything, and from learning how far it had come, until the
-/// projection is let go.
+/// Keeps a dispatcher from folding anything, and from reading how far it had come, until the
+/// projection is released.
 fn hold(projection: &Connection) {
     projection.execute_batch("BEGIN IMMEDIATE").expect("nobody writes");
 }
@@ -194,7 +194,7 @@ async fn who_resumes_at_a_dispatcher_that_has_just_started_misses_nothing() {
     hold(&projection);
     stack.start_dispatcher().await;
     let (resumed, ()) = tokio::join!(follow(&stack, Some(before + 1)), async {
-        // Another request has come and gone: that one is there too.
+        // Another request has been answered, so that one has arrived too.
         stack.get("/v1/environments").await;
         let_go(&projection);
     });
@@ -230,7 +230,7 @@ async fn a_key_makes_no_second_build_while_the_projection_is_folded_anew() {
     let record = format!("$KV.slipway-state.team.{id}");
     let purged = records.purge().filter(record).await.expect("it is purged");
     assert_eq!(purged.purged, 1);
-    // As one that was deleted, when its dispatcher has just begun.
+    // Like one that was deleted, just after its dispatcher has started.
     let projection = projection(&stack);
     let forget = "DELETE FROM builds; DELETE FROM bodies;
                   UPDATE meta SET value = 0 WHERE key = 'last_sequence';";

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! What images hold, that they are the same everywhere, and that they run.
+//! Images: what they hold, that they are the same everywhere, and that they run.
 
 use std::path::Path;
 use std::process::{Command, Output};
@@ -33,7 +33,7 @@ fn podman(directory: &Path) -> Command {
     podman
 }
 
-/// A container that is removed when the test ends, and with it what podman left mounted.
+/// A container that is removed at the end of the test, with everything that podman left mounted.
 struct Container<'a> {
     directory: &'a Path,
     id: String,
@@ -77,7 +77,7 @@ async fn get(url: &str) -> String {
     .await
 }
 
-/// The whole way, with the stand-ins of the public base images and the artifacts of the demo.
+/// From end to end, with the stand-ins of the public base images and the artifacts of the demo.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_jar_a_war_and_a_binary_become_running_images() {
     let stack = Stack::with_worker().await;
@@ -205,7 +205,7 @@ async fn a_war_is_exploded_with_its_libraries_apart() {
     insta::assert_json_snapshot!("war_layers", listing);
 }
 
-/// Manifest and config as the specification's own types read them, and that they agree.
+/// Manifest and config are read by the specification's own types, and agree.
 async fn check_documents(stack: &Stack, repository: &str) {
     let (manifest, _) = stack.registry.manifest(repository, "1").await.expect("it is there");
     let manifest = manifest.to_string();
@@ -274,7 +274,7 @@ async fn one_build_reaches_several_registries() {
     assert_eq!(build["image"]["digest"], digest.to_string());
 }
 
-/// One tar archive under three media types: podman checks the digest of what each unpacks to.
+/// One tar archive under three media types. Podman checks the digest of what each unpacks to.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_says_how_its_layers_are_compressed() {
     let stack = Stack::with_worker().await;

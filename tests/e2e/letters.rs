@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! Dead letters: what comes there, how it is looked at, replayed and dropped; and retries.
+//! Dead letters: what becomes one, and how they are shown, replayed and dropped. And retries.
 
 use serde_json::{Value, json};
 use slipway_tests::{Stack, wait};
 
-/// A build that used up its one attempt, because the registry was away.
+/// A build that used up its only attempt, because the registry was away.
 async fn dead_build(stack: &mut Stack, marker: &str) -> String {
     stack.registry.kill();
     let mut request = stack.tool(marker, &stack.image("dead/tool:1")).await;
@@ -42,7 +42,8 @@ async fn a_dead_letter_is_replayed_as_a_new_epoch_of_its_build() {
     assert_eq!(build["state"], "succeeded", "{build}");
     assert!(build["epoch"].as_u64() > failed["epoch"].as_u64(), "{build}");
     assert_eq!(build["attempt"], 1, "all attempts anew: {build}");
-    // At once: what was archived after the first end lacks the replay until the archiver comes.
+    // At once: the log archived after the first outcome lacks the replay until the archiver
+    // returns.
     let log = stack.log(&id).await;
     let (failed_at, completed_at) = (log.find("Build failed: "), log.find("Build completed"));
     assert!(failed_at.is_some() && failed_at < completed_at, "{log}");

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! What ends: time in the queue, a stage that stands still, room in the queue and on the disk, and
-//! a worker that is told to leave.
+//! Limits: time in the queue, a stage that makes no progress, room in the queue and on the disk,
+//! and a worker that is drained.
 
 use serde_json::json;
 use slipway_tests::disk::SmallDisk;

@@ -12,12 +12,12 @@ use slipway_tests::{Stack, WorkerOptions, artifacts, events, wait};
 
 const MEBIBYTE: u64 = 1 << 20;
 
-/// The most memory that dispatcher and worker may take for an artifact of any size.
+/// The limit of memory in dispatcher and worker for an artifact of any size.
 const MAX_RESIDENT: u64 = 150 * MEBIBYTE;
 
-/// How many of the largest batches are sent at once, half a gigabyte together, and the most memory
-/// that the dispatcher may take for them: of those it holds at once twice their bytes, and that of
-/// the four it reads.
+/// How many of the largest batches are sent at once, half a gigabyte together, and the limit of the
+/// dispatcher's memory for them: twice the bytes of those it holds at once, and the memory of the
+/// four it reads.
 const BATCHES_AT_ONCE: usize = 64;
 const MAX_BATCHES: u64 = 220 * MEBIBYTE;
 
@@ -99,14 +99,14 @@ async fn a_jar_of_300_megabytes_needs_little_memory() {
 #[tokio::test(flavor = "multi_thread")]
 async fn large_batches_on_many_connections_need_little_memory() {
     let stack = Stack::start().await;
-    // Nearly the largest, of builds that are all refused.
+    // Nearly the largest batch, with builds that are all refused.
     let builds = vec![json!({"image": "r.example/app:1", "nothing": "x".repeat(8_000)}); 1000];
     let batch = Bytes::from(json!({"builds": builds}).to_string());
     let before = stack.dispatcher.peak_memory();
     let send = || async {
         let request = stack.client.post(stack.url("/v1/projects/team/builds:batch"));
         let request = request.header("content-type", "application/json").body(batch.clone());
-        // One that waited in vain may find the connection closed before it was written.
+        // A batch that waited in vain may find the connection closed before it was sent.
         request.send().await.map_or(503, |answer| answer.status().as_u16())
     };
     let statuses = futures::future::join_all((0..BATCHES_AT_ONCE).map(|_| send())).await;

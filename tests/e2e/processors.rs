@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! An image is the same whatever processor made it.
+//! An image is the same on every processor.
 //!
-//! SHA-256, CRC-32, deflate and the search for bytes each have several implementations, of which the
-//! processor decides while the program runs. QEMU runs the programs on processors that lack what
-//! this one has: `qemu64` has nothing that is younger than SSE3, and `max` has AVX2, but neither
-//! SHA-NI nor AVX-512. What differs between them was chosen by the processor.
+//! SHA-256, CRC-32, deflate and the search for bytes each have several implementations, and the
+//! processor decides at run time which one is used. QEMU runs the programs on processors that lack
+//! what this one has: `qemu64` has nothing newer than SSE3, and `max` has AVX2, but neither SHA-NI
+//! nor AVX-512.
 
 use std::path::Path;
 use std::process::Command;
@@ -16,7 +16,7 @@ use serde_json::Value;
 use slipway_tests::artifacts::{class, deflated, entry, zip};
 use slipway_tests::process::{command, program};
 
-/// The processors, as QEMU calls them, and whether each has AVX2, which is in the level v3.
+/// The processors by QEMU's names, and whether each has AVX2, which is in the level v3.
 const EMULATED: [(&str, bool); 2] = [("qemu64", false), ("max", true)];
 
 fn emulate(processor: &str, program: &Path) -> Command {
@@ -32,7 +32,7 @@ fn output(mut command: Command) -> String {
     String::from_utf8(output.stdout).expect("UTF-8")
 }
 
-/// Makes a class file whose body repeats itself at all distances, as that of code does.
+/// Makes a class file whose body repeats itself at all distances, as code does.
 fn large_class(random: &mut StdRng, words: &[Vec<u8>]) -> Vec<u8> {
     let mut bytes = class(17);
     while bytes.len() < 400 * 1024 {
@@ -41,8 +41,8 @@ fn large_class(random: &mut StdRng, words: &[Vec<u8>]) -> Vec<u8> {
     bytes
 }
 
-/// A Spring Boot JAR whose layer of the application is deflated in nine segments, each of which
-/// refers to the one before it, and whose layer of libraries is stored, with deflated ends.
+/// A Spring Boot JAR. Its application layer is deflated in nine segments, each of which refers to
+/// the one before it. Its library layer is stored, with deflated ends.
 fn jar() -> Vec<u8> {
     let mut random = StdRng::seed_from_u64(1);
     let word = |random: &mut StdRng| {
@@ -69,7 +69,7 @@ fn jar() -> Vec<u8> {
     zip(&entries)
 }
 
-/// Builds the image with nothing remembered, and returns its digest.
+/// Builds the image with an empty cache, and returns its digest.
 fn build(mut slipway: Command, jar: &Path, compression: &str) -> String {
     let directory = tempfile::tempdir().expect("a directory");
     slipway.args(["build", "--image=registry.example/app:1", "--base=scratch", "--output=json"]);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! What a push asks of a registry, and which bytes it sends how often.
+//! Which requests a push sends to a registry, and how often it sends each byte.
 
 mod requests;
 mod uploads;
@@ -12,11 +12,11 @@ use slipway_proto::Digest;
 use slipway_tests::faulty_registry::{FaultyRegistry, Misbehaviour, Rule, Seen};
 use slipway_tests::{Stack, WorkerOptions, artifacts};
 
-/// What may be sent around the blobs: configs.
+/// How much is sent besides the layers: configs.
 const SMALL: u64 = 64 * 1024;
 const CHUNK: u64 = 1 << 20;
 
-/// A stack whose registry is looked at from before it.
+/// A stack with a proxy that observes its registry.
 struct Scene {
     stack: Stack,
     registry: FaultyRegistry,
@@ -31,7 +31,7 @@ impl Scene {
         Self { stack, registry }
     }
 
-    /// Puts a base with these many bytes in each of its layers into the registry.
+    /// Puts a base into the registry, with the given number of bytes in each layer.
     async fn put_base(&self, name: &str, layers: &[usize]) -> Digest {
         let archive = |(seed, length)| artifacts::tar(&[("data", &noise(seed, length))]);
         let archives: Vec<Vec<u8>> = (0..).zip(layers.iter().copied()).map(archive).collect();
@@ -54,8 +54,8 @@ impl Scene {
         build
     }
 
-    /// Builds a program, on a base of the same registry or on none, and returns the build and the
-    /// requests that it took.
+    /// Builds a program, on a base of the same registry or on none, and returns the build and its
+    /// requests.
     async fn run(&self, program: &[u8], image: &str, base: &str) -> (Value, Vec<Seen>) {
         let before = self.registry.requests().len();
         let base_image = format!("{}/{base}", self.registry.address());
@@ -92,7 +92,7 @@ fn noise(seed: u64, length: usize) -> Vec<u8> {
     bytes
 }
 
-/// A program whose layer has about so many bytes.
+/// A program whose layer has about this many bytes.
 fn program(seed: u64, length: usize) -> Vec<u8> {
     let mut program = artifacts::elf(62, "");
     program.extend_from_slice(&noise(seed, length));
@@ -103,7 +103,7 @@ fn count(requests: &[Seen], method: &str, path: &str) -> usize {
     requests.iter().filter(|seen| seen.method == method && seen.path.contains(path)).count()
 }
 
-/// Returns the bytes of blobs that came.
+/// Returns how many bytes of blobs arrived.
 fn blob_bytes(requests: &[Seen]) -> u64 {
     requests.iter().map(|seen| seen.body_bytes).sum()
 }
@@ -113,7 +113,7 @@ fn uploads(requests: &[Seen]) -> Vec<&Seen> {
     requests.iter().filter(|seen| seen.body_bytes > SMALL).collect()
 }
 
-/// Returns digest and size of the layer that was made.
+/// Returns digest and size of the build's own layer.
 fn made_layer(build: &Value) -> (String, u64) {
     let layers = build["image"]["layers"].as_array().expect("layers");
     let layer = layers.iter().find(|layer| layer["base"] == false).expect("a layer of its own");

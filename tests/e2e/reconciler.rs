@@ -1,19 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! What a crash between two steps leaves, and who finishes it.
+//! What a crash between two steps leaves, and that the reconciler finishes it.
 
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use slipway_tests::{Stack, WorkerOptions, wait};
 
-const QUICK: [&str; 1] = ["--reconcile-every-s=1"];
+const SWEEP_EVERY_SECOND: [&str; 1] = ["--reconcile-every-s=1"];
 
 fn worker(id: &'static str) -> WorkerOptions {
     WorkerOptions { id, ..WorkerOptions::default() }
 }
 
-/// Has the dispatcher die at a point of the accept, with a client that does not try again.
+/// Makes the dispatcher die at a failpoint of acceptance, with a client that does not retry.
 async fn crash_in_accept(stack: &mut Stack, failpoints: &'static str) {
     stack.dispatcher.kill();
     stack.dispatcher_environment = vec![("SLIPWAY_FAILPOINTS", failpoints)];
@@ -37,7 +37,7 @@ async fn only_build(stack: &Stack) -> Value {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_build_whose_request_was_never_queued_is_queued_and_built() {
-    let mut stack = Stack::start_with(&QUICK).await;
+    let mut stack = Stack::start_with(&SWEEP_EVERY_SECOND).await;
     crash_in_accept(&mut stack, "accept.created=abort").await;
     stack.add_worker(worker("worker-1"));
     let id = only_build(&stack).await["id"].as_str().expect("an id").to_owned();
@@ -50,14 +50,14 @@ async fn a_build_whose_request_was_never_queued_is_queued_and_built() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_build_that_was_never_queued_is_found_behind_the_changes_of_many_others() {
-    let mut stack = Stack::start_with(&QUICK).await;
+    let mut stack = Stack::start_with(&SWEEP_EVERY_SECOND).await;
     stack.add_worker(worker("worker-1"));
     let mut others = Vec::new();
     for number in 0..100 {
         let tool = stack.tool("a", &stack.image(&format!("many/tool:{number}"))).await;
         others.push(stack.submit(&tool).await);
     }
-    // The first leads, and has seen each of some hundred changes as it came.
+    // The first one leads, and has seen each of some hundred changes as it arrived.
     stack.dispatcher_environment = vec![("SLIPWAY_FAILPOINTS", "accept.created=abort")];
     let (mut second, url) = stack.another_dispatcher("dispatcher-2").await;
     let half = stack.tool("a", &stack.image("half/tool:1")).await;
@@ -75,7 +75,7 @@ async fn a_build_that_was_never_queued_is_found_behind_the_changes_of_many_other
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_build_that_was_never_announced_is_announced() {
-    let mut stack = Stack::start_with(&QUICK).await;
+    let mut stack = Stack::start_with(&SWEEP_EVERY_SECOND).await;
     crash_in_accept(&mut stack, "accept.queued=abort").await;
     let build = only_build(&stack).await;
     assert_eq!(build["state"], "queued", "{build}");
@@ -83,7 +83,7 @@ async fn a_build_that_was_never_announced_is_announced() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_build_that_was_accepted_without_an_answer_is_the_same_for_the_same_key() {
-    let mut stack = Stack::start_with(&QUICK).await;
+    let mut stack = Stack::start_with(&SWEEP_EVERY_SECOND).await;
     crash_in_accept(&mut stack, "accept.announced=abort").await;
     let id = only_build(&stack).await["id"].clone();
     stack.nats.kill(0);
@@ -104,14 +104,15 @@ async fn a_build_that_was_accepted_without_an_answer_is_the_same_for_the_same_ke
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_that_dies_before_it_announces_the_outcome_leaves_it_to_others() {
-    let mut stack = Stack::start_with(&QUICK).await;
+    let mut stack = Stack::start_with(&SWEEP_EVERY_SECOND).await;
     let victim = stack.add_worker(WorkerOptions {
         environment: vec![("SLIPWAY_FAILPOINTS", "commit.succeeded=abort")],
         ..worker("worker-1")
     });
     let id = stack.submit(&stack.tool("a", &stack.image("late/tool:1")).await).await;
     stack.workers[victim].exit(wait::SOON).await;
-    // No worker is there to get the message again: the reconciler announces, and empties the queue.
+    // No worker is there to get the message again, so the reconciler publishes the outcome and
+    // empties the queue.
     let listed = wait::until("the outcome to be announced", wait::LATER, || async {
         let (_, list) = stack.get("/v1/projects/team/builds?state=succeeded").await;
         list["builds"].as_array().and_then(|builds| builds.first().cloned())
@@ -123,7 +124,7 @@ async fn a_worker_that_dies_before_it_announces_the_outcome_leaves_it_to_others(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn another_dispatcher_takes_over_within_10_seconds() {
-    let mut stack = Stack::start_with(&QUICK).await;
+    let mut stack = Stack::start_with(&SWEEP_EVERY_SECOND).await;
     let leads = async |url: String| {
         let metrics = stack.client.get(format!("{url}/metrics")).send().await.ok()?;
         metrics.text().await.ok()?.contains("slipway_reconciler_leader 1").then_some(())
@@ -145,13 +146,13 @@ async fn a_sweep_can_be_asked_for() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_that_the_server_does_not_deliver_is_queued_anew() {
-    let mut stack = Stack::start_with(&QUICK).await;
+    let mut stack = Stack::start_with(&SWEEP_EVERY_SECOND).await;
     let mut builds = Vec::new();
     for marker in ["a", "b", "c"] {
         let image = stack.image(&format!("stranded/{marker}:1"));
         builds.push(stack.submit(&stack.tool(marker, &image).await).await);
     }
-    // After a purge by subject nats-server 2.9.10 passes over everything that stands in the queue.
+    // After a purge by subject, nats-server 2.9.10 skips everything in the queue.
     let client = async_nats::connect(stack.nats.url()).await.expect("NATS is there");
     let queue = async_nats::jetstream::new(client).get_stream("BUILDS").await.expect("a stream");
     let subject = format!("slipway.build.default.normal.team.{}", builds[0]);

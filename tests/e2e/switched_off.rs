@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! The checker can fail: each protection in turn is switched off in the situation that it is there
-//! for, and the checker must report a violation; in the same situation with it on, none.
+//! The checker can fail: each protection is switched off in the situation that it exists for, and
+//! the checker must report a violation. With the protection on, it must report none.
 
 use slipway_tests::chaos::scenario::{Protection, violations};
 

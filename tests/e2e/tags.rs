@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! The last submitted build keeps a tag, whoever writes last.
+//! The build that was submitted last keeps a tag, in whatever order builds write it.
 
 use serde_json::{Value, json};
 use slipway_tests::faulty_registry::{FaultyRegistry, Misbehaviour, Rule};
@@ -15,7 +15,7 @@ fn armed(id: &'static str, failpoints: &'static str) -> WorkerOptions {
     WorkerOptions { environment: vec![("SLIPWAY_FAILPOINTS", failpoints)], ..worker(id) }
 }
 
-/// Checks that the tag points at the image of `owner`, and that `older` left it to it.
+/// Checks that the tag points at the image of `owner`, and that `older` gave way to it.
 async fn owns(stack: &Stack, tag: &str, owner: &Value, older: &Value) {
     let (_, digest) = stack.registry.manifest("raced/tool", tag).await.expect("the tag is there");
     assert_eq!(owner["image"]["digest"], digest.to_string(), "{owner}");
@@ -73,7 +73,7 @@ async fn a_worker_that_slept_past_its_lease_writes_no_tag() {
     })
     .await;
     assert_eq!(registry.writes().len(), writes, "the sleeper wrote nothing");
-    // Whichever of the two ended first: the sleeper may have held the newer one's message too.
+    // Either of the two may end first: the sleeper may have held the newer one's message too.
     let (_, digest) = stack.registry.manifest("raced/tool", "1").await.expect("the tag is there");
     assert_eq!(newer["image"]["digest"], digest.to_string(), "{newer}");
 }
@@ -128,7 +128,7 @@ async fn a_worker_killed_between_claim_and_tag_is_followed_by_one_that_tags() {
     assert_eq!(build["image"]["digest"], digest.to_string());
 }
 
-/// The registry takes three seconds for a request.
+/// The registry needs three seconds for a request.
 const SLOW: Misbehaviour = Misbehaviour::Slow { millis: 3000 };
 
 /// The registry misbehaves at the first write of the tag.
@@ -146,7 +146,8 @@ fn on_first_write(registry: &FaultyRegistry, misbehaviour: Misbehaviour) {
 async fn a_deadline_does_not_come_between_a_write_and_the_look_after_it() {
     let mut stack = Stack::start().await;
     let registry = FaultyRegistry::before(&stack.registry.address, 1).await;
-    // The deadline is far enough that a busy machine comes to the write before it, and not past it.
+    // The deadline is long enough for a busy machine to reach the write before it, and short enough
+    // to fall into the write.
     on_first_write(&registry, Misbehaviour::Slow { millis: 8000 });
     stack.add_worker(worker("worker-1"));
     let image = format!("{}/raced/tool:1", registry.address());

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! Registries that want tokens: how often their token server is asked, and what for.
+//! Registries that want tokens: how often their token server is asked, and for what.
 
 use serde_json::{Value, json};
 use slipway_proto::Digest;
@@ -9,12 +9,12 @@ use slipway_tests::process::Process;
 use slipway_tests::token_server::{Asked, IDENTITY, PASSWORD, TokenServer, USER};
 use slipway_tests::{Stack, WorkerOptions, artifacts, http, wait};
 
-/// A stack whose worker reaches its registry only with tokens. The tests' own way into the same
-/// storage is open.
+/// A stack whose worker reaches its registry only with tokens. The tests reach the same storage
+/// without.
 struct Scene {
     stack: Stack,
     tokens: TokenServer,
-    /// What is between worker and registry, and counts.
+    /// The proxy between worker and registry, which counts requests.
     registry: FaultyRegistry,
     _process: Process,
 }
@@ -63,7 +63,7 @@ impl Scene {
     }
 }
 
-/// Returns what tokens were asked for, in alphabetical order.
+/// Returns the scopes of the requested tokens, in alphabetical order.
 fn scopes(asked: &[Asked]) -> Vec<String> {
     let mut scopes: Vec<String> = asked.iter().map(|asked| asked.scopes.join(" ")).collect();
     scopes.sort();
@@ -95,7 +95,7 @@ async fn a_token_serves_all_builds_of_a_repository_whatever_their_tags() {
         assert_eq!(scopes(&asked), Vec::<String>::new());
         assert_eq!(refused(&requests), Vec::<&Seen>::new());
     }
-    // How this registry wants to be asked is known: nothing is sent in vain.
+    // It is known how this registry wants to be asked, so no request is wasted.
     let (_, requests, asked) = scene.run("1", "team/other:1", "").await;
     let expected = ["", " repository:team/tool:pull"];
     assert_eq!(
@@ -153,7 +153,7 @@ async fn what_may_not_be_mounted_is_uploaded_and_its_repository_remembered() {
     assert_eq!(refused(&requests).len(), 2, "layer and config, once each: {requests:#?}");
     let both = "repository:team/second:pull,push repository:team/first:pull";
     assert_eq!(scopes(&asked), ["repository:team/second:pull,push", both]);
-    // The newest that is known is tried first, and then the one before.
+    // The newest known token is tried first, then the one before it.
     scene.tokens.withhold(&["team/second"]);
     let (build, requests, _) = scene.run("same", "team/third:1", "").await;
     assert_eq!(transfers(&build), ["mounted"], "{requests:#?}");
@@ -165,7 +165,7 @@ async fn a_base_that_may_not_be_mounted_is_uploaded() {
     scene.put_base("library/base").await;
     let (build, ..) = scene.run("1", "team/first:1", "library/base:1").await;
     assert_eq!(transfers(&build), ["mounted", "mounted", "uploaded"]);
-    // The token to read the base with is at hand.
+    // The token for reading the base is already there.
     scene.tokens.withhold(&["library/base", "team/first"]);
     let (build, requests, asked) = scene.run("2", "team/tool:1", "library/base:1").await;
     assert_eq!(transfers(&build), ["uploaded", "uploaded", "uploaded"], "{requests:#?}");

@@ -1,20 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! Artifacts for tests: archives and executables made of bytes, the same each time.
+//! Artifacts for tests: archives and executables, with the same bytes each time.
 
 use std::io::Write as _;
 use std::process::{Command, Stdio};
 
 use bytes::Bytes;
 
-/// An entry of a ZIP archive that is to be written.
+/// An entry of a ZIP archive to write.
 #[derive(Debug, Clone)]
 pub struct ZipEntry {
-    /// Its name, as it is to stand in the archive.
+    /// Its name in the archive.
     pub name: String,
     /// Its bytes.
     pub bytes: Vec<u8>,
-    /// Whether it is to be deflated.
+    /// Whether it is deflated.
     pub is_deflated: bool,
 }
 
@@ -34,7 +34,7 @@ pub fn deflated(name: &str, bytes: impl Into<Vec<u8>>) -> ZipEntry {
 ///
 /// # Panics
 ///
-/// When it would need ZIP64, or gzip, which deflates, does not run.
+/// When the archive would need ZIP64, or gzip, which deflates, does not run.
 #[must_use]
 pub fn zip(entries: &[ZipEntry]) -> Vec<u8> {
     let (mut archive, mut directory) = (Vec::new(), Vec::new());
@@ -102,7 +102,7 @@ pub fn class(java_release: u8) -> Vec<u8> {
     vec![0xca, 0xfe, 0xba, 0xbe, 0, 0, 0, 44 + java_release, 0, 1]
 }
 
-/// An executable JAR for Java 17, which does nothing; `salt` makes it differ.
+/// An executable JAR for Java 17 that does nothing. `salt` makes it differ.
 #[must_use]
 pub fn jar(salt: &str) -> Vec<u8> {
     zip(&[
@@ -123,7 +123,8 @@ pub fn spring_boot_jar() -> Vec<u8> {
     let index = "- \"dependencies\":\n  - \"BOOT-INF/lib/one.jar\"\n\
         - \"spring-boot-loader\":\n  - \"org/\"\n\
         - \"snapshot-dependencies\":\n  - \"BOOT-INF/lib/two-SNAPSHOT.jar\"\n\
-        - \"application\":\n  - \"BOOT-INF/classes/\"\n  - \"BOOT-INF/layers.idx\"\n  - \"META-INF/\"\n";
+        - \"application\":\n  - \"BOOT-INF/classes/\"\n  - \"BOOT-INF/layers.idx\"\n\
+        \x20 - \"META-INF/\"\n";
     zip(&[
         entry("META-INF/", ""),
         entry("META-INF/MANIFEST.MF", manifest),
@@ -162,8 +163,8 @@ pub fn old_war() -> Vec<u8> {
     ])
 }
 
-/// A static 64-bit ELF executable for a machine (62 is x86-64, 183 is AArch64), which exits at
-/// once with status 0 where it is x86-64; `salt` makes it differ.
+/// A static 64-bit ELF executable for a machine (62 is x86-64, 183 is AArch64). For x86-64 it exits
+/// at once with status 0. `salt` makes it differ.
 #[must_use]
 pub fn elf(machine: u16, salt: &str) -> Vec<u8> {
     // mov edi, 0; mov eax, 60; syscall
@@ -258,7 +259,7 @@ fn pipe(command: &mut Command, input: &[u8]) -> Vec<u8> {
     let input = input.to_vec();
     let writer = std::thread::spawn(move || stdin.write_all(&input));
     let output = child.wait_with_output().expect("the program ends");
-    // It may end before it has read everything.
+    // The program may end before it has read everything.
     let _broken_pipe = writer.join().expect("the writer does not panic");
     assert!(output.status.success());
     output.stdout

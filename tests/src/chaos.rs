@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 
 //! The chaos suite: a whole Slipway under load, broken by a plan drawn from a seed, and a checker
-//! that reads what everybody saw.
+//! that reads what was observed.
 //!
-//! Load, faults and checker know nothing of each other: the load and the injector only write the
-//! [`history`], and the [`checker`] only reads it. What is random comes from the seed, so that a
-//! plan that found something finds it again, as far as the machine's timing lets it.
+//! Load, faults and checker know nothing of each other: load and injector only write the
+//! [`history`], and the [`checker`] only reads it. Everything random comes from the seed, so a plan
+//! that found something finds it again, as far as the machine's timing allows.
 
 pub mod checker;
 mod collect;
@@ -33,13 +33,13 @@ use plan::{Plan, Shape};
 use report::Report;
 use world::{World, WorldOptions};
 
-/// How long before the end of the plan the load ends.
+/// The load ends this long before the plan.
 const LOAD_ENDS_BEFORE: Duration = Duration::from_secs(2);
 
 /// The name of the history's file.
 pub const HISTORY: &str = "history.jsonl";
 
-/// What is run.
+/// The options of a run.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// How long the load lasts.
@@ -50,11 +50,11 @@ pub struct Options {
     pub server: Option<String>,
     /// How many NATS servers: 1 or 3.
     pub nodes: usize,
-    /// What of the product is switched off, to see the suite fail.
+    /// The protection to switch off, to see the suite fail.
     pub switch_off: Option<String>,
-    /// Only faults whose text holds one of these words; all if there are none.
+    /// Only faults whose text holds one of these words; all if there are no words.
     pub faults: Vec<String>,
-    /// Where everything is kept; else it is removed if nothing was found.
+    /// Where everything is kept. Without it, everything is removed if nothing was found.
     pub keep: Option<PathBuf>,
 }
 
@@ -67,14 +67,13 @@ pub struct Regression {
     pub seconds: u64,
     /// The version of the NATS servers; Debian's if there is none.
     pub server: Option<&'static str>,
-    /// How many there were.
+    /// The number of NATS servers.
     pub nodes: usize,
     /// What it found.
     pub found: &'static str,
 }
 
-/// Runs that found something once. What they found that needs no luck to happen has a test of its
-/// own besides.
+/// Runs that once found something. A finding that can be provoked also has a test of its own.
 pub const REGRESSIONS: [Regression; 1] = [Regression {
     seed: 61,
     seconds: 100,
@@ -84,7 +83,7 @@ pub const REGRESSIONS: [Regression; 1] = [Regression {
 }];
 
 impl Options {
-    /// Returns the options to run what found something once.
+    /// Returns the options of a run that once found something.
     #[must_use]
     pub fn of(self, regression: Regression) -> Self {
         let Regression { seed, seconds, server, nodes, .. } = regression;
@@ -104,7 +103,7 @@ impl Options {
 ///
 /// # Errors
 ///
-/// When the system cannot be asked at the end, although everything is healed.
+/// When the system does not answer at the end, although everything is healed.
 ///
 /// # Panics
 ///
@@ -122,11 +121,11 @@ pub async fn run(options: &Options) -> anyhow::Result<Report> {
     Ok(report)
 }
 
-/// Runs what found something once.
+/// Runs the plans that once found something.
 ///
 /// # Errors
 ///
-/// When a system cannot be asked at its end.
+/// When a system does not answer at its end.
 pub async fn run_regressions(options: &Options) -> anyhow::Result<Vec<Report>> {
     let mut reports = Vec::new();
     for regression in REGRESSIONS {
@@ -136,7 +135,7 @@ pub async fn run_regressions(options: &Options) -> anyhow::Result<Vec<Report>> {
     Ok(reports)
 }
 
-/// Removes what nobody needs.
+/// Removes files that nobody needs.
 fn finish(report: &Report, directory: &Path, keep: bool) {
     if keep || !report.violations.is_empty() {
         println!("history and logs are in {}", directory.display());
@@ -172,7 +171,7 @@ async fn watch(options: &Options, directory: &Path) -> anyhow::Result<Report> {
     faults.await?;
     world.heal().await;
     history.note(What::Healed);
-    collect::rest(&world, &history, collect::REST).await;
+    collect::rest(&world, &history, collect::RUN_STALL_LIMIT).await;
     records.finish().await?;
     logs.finish().await?;
     sampler.abort();
@@ -195,7 +194,7 @@ async fn begin(history: &History, world: &World, options: &Options) -> anyhow::R
 ///
 /// # Errors
 ///
-/// When the file is no history.
+/// When the file is not a history.
 pub fn check(path: &Path) -> anyhow::Result<Report> {
     let entries = history::read(path)?;
     let violations = checker::check(&entries);

@@ -2,8 +2,8 @@
 
 //! Disks that fill up, and disks whose machine loses power.
 //!
-//! Both are mounted, which takes root and a system that permits it: callers ask `available` first,
-//! say so when they are not, and leave it.
+//! Both are mounted, which needs root and a system that permits it. Callers check `available`
+//! first, and skip the test with a message if it is not.
 
 use std::fs::File;
 use std::io::{Error, ErrorKind, Write as _};
@@ -17,9 +17,9 @@ use crate::process::command;
 const MEBIBYTE: u64 = 1024 * 1024;
 /// Enough for an ext4 with a journal.
 const SMALLEST_POWER_DISK_MIB: u64 = 16;
-/// How often a medium is copied before it counts as never at rest.
-const COPIES: u32 = 200;
-const BETWEEN_COPIES: Duration = Duration::from_millis(20);
+/// How many copies of a medium are tried before it counts as never at rest.
+const MAX_COPIES: u32 = 200;
+const COPY_INTERVAL: Duration = Duration::from_millis(20);
 
 /// A disk of a few MiB in memory.
 #[derive(Debug)]
@@ -28,7 +28,7 @@ pub struct SmallDisk {
 }
 
 impl SmallDisk {
-    /// Returns whether such disks can be had here.
+    /// Returns whether such disks can be mounted here.
     ///
     /// # Panics
     ///
@@ -62,7 +62,7 @@ impl SmallDisk {
         &self.mount.directory
     }
 
-    /// Writes a file until no byte more fits on the disk.
+    /// Writes a file until the disk is completely full.
     ///
     /// # Panics
     ///
@@ -95,19 +95,19 @@ impl SmallDisk {
     }
 }
 
-/// A disk of a machine that can lose power: what was not synced is gone then.
+/// A disk of a machine that can lose power, and with it everything that was not synced.
 ///
-/// It is an ext4 in a file, the medium, to which the system writes past its own cache.
+/// It is an ext4 in a file, the medium, to which the system writes without its own cache.
 #[derive(Debug)]
 pub struct PowerDisk {
     mount: Mount,
-    /// Ends with the mount.
+    /// The device ends with the mount.
     device: String,
     medium: PathBuf,
 }
 
 impl PowerDisk {
-    /// Returns whether such disks can be had here.
+    /// Returns whether such disks can be mounted here.
     ///
     /// # Panics
     ///
@@ -118,7 +118,7 @@ impl PowerDisk {
         Self::try_mount(&directory.path().join("disk"), SMALLEST_POWER_DISK_MIB).is_ok()
     }
 
-    /// Mounts an empty disk on a directory, which is made. The medium lies beside it.
+    /// Mounts an empty disk on a directory, which is made. The medium is next to it.
     ///
     /// # Panics
     ///
@@ -132,7 +132,7 @@ impl PowerDisk {
         let medium = directory.with_extension("medium");
         std::fs::create_dir_all(directory)?;
         File::create(&medium)?.set_len(mebibytes * MEBIBYTE)?;
-        // Nothing is left to set up later: that would keep the medium busy.
+        // Nothing is left to initialise later, because that would keep the medium busy.
         let options = "lazy_itable_init=0,lazy_journal_init=0";
         run(command("mkfs.ext4").args(["-q", "-F", "-E", options]).arg(&medium))?;
         let device = mount_medium(&medium, directory)?;
@@ -145,7 +145,7 @@ impl PowerDisk {
         &self.mount.directory
     }
 
-    /// Lets the machine lose power and come back: the disk then holds, in the same place, what had
+    /// Lets the machine lose power and come back. The disk then holds, in the same place, what had
     /// reached the medium. The processes that use the disk must have been killed.
     ///
     /// # Panics
@@ -154,23 +154,23 @@ impl PowerDisk {
     pub fn power_loss(&mut self) {
         let copy = self.medium.with_extension("copy");
         self.copy_medium(&copy);
-        // What the cache still holds goes to the old medium, which is then forgotten.
+        // The rest of the cache goes to the old medium, which is then discarded.
         run(command("umount").arg(self.path())).expect("no process uses the disk");
         std::fs::rename(&copy, &self.medium).expect("the copy takes the medium's place");
         self.device = mount_medium(&self.medium, self.path()).expect("the disk can be mounted");
     }
 
-    /// Copies the medium as it is at one moment: a copy during which the system wrote to it may be
-    /// of no moment at all, and is made again.
+    /// Copies the medium as it is at one moment. A copy during which the system wrote may match no
+    /// moment at all, and is made again.
     fn copy_medium(&self, copy: &Path) {
-        for _ in 0..COPIES {
+        for _ in 0..MAX_COPIES {
             let before = self.writes_if_at_rest();
             run(command("cp").arg("--sparse=always").arg(&self.medium).arg(copy))
                 .expect("the medium can be copied");
             if before.is_some() && before == self.writes_if_at_rest() {
                 return;
             }
-            thread::sleep(BETWEEN_COPIES);
+            thread::sleep(COPY_INTERVAL);
         }
         panic!("{} does not come to rest", self.medium.display());
     }
@@ -187,12 +187,12 @@ impl PowerDisk {
     }
 }
 
-/// Mounts a medium and returns the name of the device between, which goes when the mount goes.
+/// Mounts a medium and returns the name of the device between, which goes away with the mount.
 fn mount_medium(medium: &Path, directory: &Path) -> Result<String, Error> {
     let arguments = ["--direct-io=on", "--show", "--find"];
     let device = run(command("losetup").args(arguments).arg(medium))?;
     let mounted = run(command("mount").args(["-t", "ext4", &device]).arg(directory));
-    // While it is mounted, this only lets the device end with the mount.
+    // While the disk is mounted, this only makes the device end with the mount.
     run(command("losetup").args(["--detach", &device]))?;
     mounted?;
     Ok(device.trim_start_matches("/dev/").to_owned())
@@ -206,7 +206,7 @@ struct Mount {
 
 impl Drop for Mount {
     fn drop(&mut self) {
-        // A process that still uses it keeps it, hidden, until the process ends.
+        // A process that still uses the mount keeps it, hidden, until it ends.
         let _already_gone = run(command("umount").arg("--lazy").arg(&self.directory));
     }
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! What a subscriber of NATS sees.
+//! Events as a subscriber of NATS sees them.
 
 use async_nats::jetstream::consumer::pull::OrderedConfig;
 use futures::StreamExt as _;
@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::wait;
 
-/// Reads all events that were published, in their order.
+/// Reads all published events, in order.
 ///
 /// # Panics
 ///
@@ -29,7 +29,7 @@ pub async fn all(nats_url: &str) -> Vec<Value> {
     seen
 }
 
-/// Returns the last word of the types of a build's events, in their order.
+/// Returns the last word of the type of each event of a build, in order.
 #[must_use]
 pub fn of<'a>(build: &str, events: &'a [Value]) -> Vec<&'a str> {
     let types = events.iter().filter(|event| event["subject"] == build).map(|event| {

@@ -2,9 +2,9 @@
 
 //! A registry that misbehaves by script, and remembers every manifest that was written to it.
 //!
-//! It stands before a real registry and passes on everything that no rule is about. Its record of
-//! writes is what says which build wrote a tag when: the registry itself only knows the last. Its
-//! record of requests says what a push asks and how often it sends a byte.
+//! It is a proxy for a real registry and passes on every request without a rule. Its record of
+//! writes shows which build wrote a tag and when, of which the registry itself only knows the last.
+//! Its record of requests shows what a push asks and how often it sends a byte.
 
 mod answers;
 mod script;
@@ -37,7 +37,7 @@ pub use writes::{ManifestWrite, TagWriter};
 use writes::{Writes, written_manifest};
 
 const DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
-/// What is about one connection and not passed on.
+/// Headers of one connection, which are not passed on.
 const HOP_BY_HOP: [HeaderName; 4] =
     [header::CONNECTION, header::EXPECT, header::HOST, header::TRANSFER_ENCODING];
 
@@ -48,8 +48,8 @@ pub struct FaultyRegistry {
 }
 
 impl FaultyRegistry {
-    /// Starts it before a real registry, `<host>:<port>`. All that is left to chance follows from
-    /// the seed and the order of the requests.
+    /// Starts it in front of a real registry, `<host>:<port>`. Everything random follows from the
+    /// seed and the order of the requests.
     pub async fn before(upstream: &str, seed: u64) -> Self {
         let redirect = reqwest::redirect::Policy::none();
         let _already_chosen = rustls::crypto::ring::default_provider().install_default();
@@ -84,24 +84,24 @@ impl FaultyRegistry {
         self.shared.script.add(rule);
     }
 
-    /// Answers from now on only requests that carry a token, which it gives to all who ask.
+    /// From now on answers only requests that carry a token, which every client can get.
     pub fn require_tokens(&self) {
         self.shared.tokens.require();
     }
 
-    /// Lets the registry behave from now on.
+    /// From now on the registry behaves.
     pub fn clear(&self) {
         self.set_rules(Vec::new());
     }
 
-    /// Returns the manifests that somebody wanted to write, those of one tag in the order in which
-    /// they took effect. Those under way are not among them.
+    /// Returns the attempted writes of manifests, those of one tag in the order in which they took
+    /// effect. Unfinished ones are left out.
     #[must_use]
     pub fn writes(&self) -> Vec<ManifestWrite> {
         self.shared.writes.done()
     }
 
-    /// Returns the requests that came, in their order; those under way are among them.
+    /// Returns the requests in the order of arrival, unfinished ones included.
     #[must_use]
     pub fn requests(&self) -> Vec<Seen> {
         self.shared.traffic.seen()
@@ -112,7 +112,7 @@ impl FaultyRegistry {
         self.shared.gate.held().await;
     }
 
-    /// Lets all bodies pass from now on.
+    /// From now on lets all bodies pass.
     pub fn release(&self) {
         self.shared.gate.release();
     }
@@ -138,7 +138,7 @@ async fn serve(shared: Arc<Shared>, stream: TcpStream) {
     let service = service_fn(move |request| answer(Arc::clone(&shared), request));
     let connection =
         hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service);
-    // Clients may go at any time, and an error of the service is how it closes a connection.
+    // Clients may leave at any time, and the service closes a connection by an error.
     let _closed = connection.await;
 }
 
@@ -182,7 +182,7 @@ impl Shared {
         }
     }
 
-    /// Passes on a request whose body may be large.
+    /// Passes on a request with a body of any size.
     async fn pass(
         &self,
         request: Request<Incoming>,
@@ -209,7 +209,7 @@ impl Shared {
             Some(Misbehaviour::Slow { millis }) => pause(*millis).await,
             Some(fault) => {
                 if let Some(refusal) = refusal(fault) {
-                    // All of the body is read: else the client might see a closed connection.
+                    // The whole body is read; otherwise the client might see a closed connection.
                     self.traffic.drain(seen, body).await?;
                     return Ok(refusal);
                 }
@@ -227,7 +227,7 @@ impl Shared {
         }
     }
 
-    /// Writes a part of a body into the upload's session, as a registry does that keeps what it has
+    /// Writes a part of a body into the upload's session, like a registry that keeps what it has
     /// when a connection breaks.
     async fn keep(
         &self,
@@ -250,7 +250,7 @@ impl Shared {
         Ok(())
     }
 
-    /// Sends a request on to the real registry. Where that does not answer, neither does this one.
+    /// Sends a request on to the real registry. If that does not answer, neither does this one.
     async fn forward(&self, parts: &Parts, body: Body) -> Result<Response<Body>, Error> {
         let url = format!("http://{}{}", self.upstream, parts.uri);
         let mut headers = parts.headers.clone();
@@ -267,7 +267,7 @@ async fn pause(millis: u64) {
     tokio::time::sleep(Duration::from_millis(millis)).await;
 }
 
-/// What the service returns to close the connection.
+/// The error by which the service closes the connection.
 fn closed() -> Error {
     Error::other("the script wants the connection closed")
 }

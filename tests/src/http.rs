@@ -4,8 +4,8 @@
 
 use crate::wait;
 
-/// Returns a client of its own. A request that nobody answers fails: a test that waited for it would
-/// hang, and not say where.
+/// Returns a new client. A request without an answer fails after a time: otherwise a test would
+/// hang without saying where.
 ///
 /// # Panics
 ///

@@ -3,8 +3,8 @@
 //! The harness of the end-to-end suites: a private nats-server, registry, dispatcher and workers
 //! for each test, all real, on free ports of loopback; and the faults to break them with.
 //!
-//! Nothing here sleeps for a time and hopes: tests wait for conditions with a deadline. Every
-//! process is ended by its id when its handle is dropped.
+//! Nothing here sleeps and hopes: tests wait for conditions with a deadline. Every process is ended
+//! by its id when its handle is dropped.
 
 pub mod artifacts;
 pub mod chaos;

@@ -3,7 +3,7 @@
 //! A network path that can be cut.
 //!
 //! A cut is not a closed connection: neither side hears anything, not even that the other is gone,
-//! and finds out by its own timeouts only. What is tested through a link is how those behave.
+//! and only its own timeouts show it. A link tests how those behave.
 
 use std::io::{Error, ErrorKind};
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use tokio::sync::watch;
 
 use crate::proxy::Acceptor;
 
-/// The path to one server, with an address of its own for those who shall take it.
+/// The path to one server, with an address of its own.
 pub struct Link {
     state: watch::Sender<State>,
     acceptor: Acceptor,
@@ -50,8 +50,8 @@ impl Link {
         &self.acceptor.address
     }
 
-    /// Lets nothing pass in either direction from now on. Connections stay open, and new ones are
-    /// accepted and get no further.
+    /// From now on lets nothing pass in either direction. Connections stay open. New ones are
+    /// accepted and go no further.
     pub fn cut(&self) {
         self.state.send_modify(|state| state.cut = true);
     }
@@ -61,8 +61,8 @@ impl Link {
         self.state.send_modify(|state| state.generation += 1);
     }
 
-    /// Lets new connections pass after a cut. Those of the time of the cut are closed, and what
-    /// waited in them is lost.
+    /// Lets new connections pass after a cut. Connections from before are closed, and what waited
+    /// in them is lost.
     pub fn heal(&self) {
         self.state.send_modify(|state| {
             state.generation += u64::from(state.cut);
@@ -99,7 +99,7 @@ async fn pass(
     Ok(())
 }
 
-/// Copies until the end of what comes, which is passed on too.
+/// Copies until the end of the stream, and passes the end on too.
 async fn copy(
     mut from: ReadHalf<'_>,
     mut to: WriteHalf<'_>,
@@ -142,7 +142,7 @@ async fn write(
     Ok(())
 }
 
-/// What a connection does that met a cut, until it is closed: it never passes anything again.
+/// A connection that met a cut never passes anything again until it is closed.
 async fn silence<T>() -> T {
     std::future::pending().await
 }

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! A nats-server, or a cluster of three, whose servers can be killed, stopped and started again one
-//! by one.
+//! A nats-server, or a cluster of three. Each server can be killed, stopped and started again.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -15,10 +14,10 @@ use crate::port::free_port;
 use crate::process::{Process, command, repository};
 use crate::wait;
 
-/// How long one server may take to connect or to answer before another is asked.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// How long one server may take to connect or answer before another is asked.
+const SERVER_DEADLINE: Duration = Duration::from_secs(2);
 
-/// What is started.
+/// The options of the servers.
 #[derive(Debug, Clone)]
 pub struct NatsOptions {
     /// The server; see [`nats_program`].
@@ -35,8 +34,8 @@ pub struct NatsOptions {
 }
 
 impl NatsOptions {
-    /// Returns those of one server of Debian's, with its data in `nats` below a directory and its
-    /// log beside that.
+    /// Returns the options of one server of Debian's, with its data in `nats` below a directory and
+    /// its log next to that.
     #[must_use]
     pub fn one(directory: &Path) -> Self {
         Self {
@@ -56,7 +55,7 @@ pub struct Nats {
     processes: Vec<Process>,
 }
 
-/// Where a server listens.
+/// The ports of a server.
 #[derive(Debug, Clone, Copy)]
 struct Ports {
     clients: u16,
@@ -104,7 +103,7 @@ impl Nats {
         self.ports.iter().map(|ports| format!("127.0.0.1:{}", ports.clients)).collect()
     }
 
-    /// Returns the URLs of all servers, as clients take them.
+    /// Returns the URLs of all servers, for clients.
     #[must_use]
     pub fn url(&self) -> String {
         let urls: Vec<String> =
@@ -112,13 +111,13 @@ impl Nats {
         urls.join(",")
     }
 
-    /// Returns where a server tells about itself over HTTP, `127.0.0.1:<port>`.
+    /// Returns the address of a server's monitoring endpoint, `127.0.0.1:<port>`.
     #[must_use]
     pub fn monitor(&self, node: usize) -> String {
         format!("127.0.0.1:{}", self.ports[node].monitor)
     }
 
-    /// Kills a server. One that is dead stays dead.
+    /// Kills a server. A dead one stays dead.
     pub fn kill(&mut self, node: usize) {
         self.processes[node].kill();
     }
@@ -145,7 +144,7 @@ impl Nats {
         wait::until("JetStream", wait::LATER, || self.request("INFO", "")).await;
     }
 
-    /// Returns which server leads a stream, if any says so.
+    /// Returns the server that leads a stream, if one is known.
     pub async fn leader(&self, stream: &str) -> Option<usize> {
         let answer = self.request(&format!("STREAM.INFO.{stream}"), "").await?;
         if self.options.replicas == 1 {
@@ -173,8 +172,8 @@ impl Nats {
         .await;
     }
 
-    /// Waits until a stream can be put on all servers: a leader that was just elected does not
-    /// know yet that the others are there.
+    /// Waits until a stream can be placed on all servers: a leader that was just elected does not
+    /// know the others yet.
     async fn placeable(&self) {
         let trial = json!({
             "name": "harness-trial", "subjects": ["harness.trial"], "storage": "memory",
@@ -183,7 +182,7 @@ impl Nats {
         let trial = trial.to_string();
         let create = "STREAM.CREATE.harness-trial";
         wait::until("a place for streams", wait::LATER, || self.request(create, &trial)).await;
-        // Should it stay, it is empty and in nobody's way.
+        // If it stays, it is empty and harmless.
         let _deleted = self.request("STREAM.DELETE.harness-trial", "").await;
     }
 
@@ -200,7 +199,7 @@ impl Nats {
     }
 }
 
-/// Returns the nats-server of a version, which is fetched at the first time, or without one
+/// Returns the nats-server of a version, which is fetched the first time; without a version,
 /// Debian's.
 ///
 /// # Panics
@@ -212,13 +211,13 @@ pub fn nats_program(version: Option<&str>) -> PathBuf {
     let script = repository().join("dev/nats-server.sh");
     let output = Command::new(script).arg(version).output().expect("the script can be run");
     let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "nats-server {version} cannot be had: {errors}");
+    assert!(output.status.success(), "nats-server {version} cannot be fetched: {errors}");
     PathBuf::from(String::from_utf8(output.stdout).expect("a path in UTF-8").trim_end())
 }
 
 async fn request(address: &str, subject: &str, body: &str) -> Option<Value> {
-    let options = ConnectOptions::new().connection_timeout(PATIENCE);
-    let client = options.request_timeout(Some(PATIENCE)).connect(address).await.ok()?;
+    let options = ConnectOptions::new().connection_timeout(SERVER_DEADLINE);
+    let client = options.request_timeout(Some(SERVER_DEADLINE)).connect(address).await.ok()?;
     let answer = client.request(subject.to_owned(), body.to_owned().into()).await.ok()?;
     serde_json::from_slice(&answer.payload).ok()
 }
@@ -231,9 +230,9 @@ fn configuration_path(logs: &Path, node: usize) -> PathBuf {
     logs.join(format!("{}.conf", name(node)))
 }
 
-/// Clients shall know only the addresses they were given, because those may be links: so no server
-/// tells them those of the others. Storage has a bound because it would follow from the disk
-/// otherwise, and streams that reserve more than a small disk has could not be made.
+/// Clients must use only the addresses they were given, because those may be links, so no server
+/// advertises the others. Storage has a limit because the default follows from the disk, and a
+/// stream that reserves more than a small disk has could not be made.
 fn configuration(options: &NatsOptions, node: usize, ports: &[Ports]) -> String {
     let sync = if options.sync_always { ", sync_interval: always" } else { "" };
     let mut configuration = format!(

@@ -6,19 +6,19 @@ use std::net::TcpListener;
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU16, Ordering};
 
-/// Where the system takes the ports of outgoing connections from, unless it says otherwise.
+/// The first port that Linux gives to outgoing connections, by default.
 const FIRST_EPHEMERAL: u16 = 32_768;
-/// Below lie the ports of well-known services.
+/// Below this are the ports of well-known services.
 const FIRST: u16 = 10_000;
 
-/// How many ports were looked at, from a random number on: other processes look elsewhere.
+/// How many ports were tried, from a random start, so that other processes try others.
 static LOOKED_AT: LazyLock<AtomicU16> = LazyLock::new(|| AtomicU16::new(rand::random()));
 
-/// Returns a port that nobody listens on, another each time.
+/// Returns a port that nobody listens on, a different one each time.
 ///
-/// The system gives it to no outgoing connection, so it is still free when a server that was killed
-/// is started again. Nor can a client that asks too early for its server connect to itself, which
-/// Linux lets happen when the port that it draws for the client is the server's.
+/// The system gives it to no outgoing connection, so it is still free when a killed server is
+/// started again. Nor can a client that is too early connect to itself, which Linux allows when it
+/// draws the server's port for the client.
 #[must_use]
 pub fn free_port() -> u16 {
     loop {

@@ -29,7 +29,10 @@ impl Process {
         let errors = file.try_clone().expect("the log can be shared");
         command.stdin(Stdio::null()).stdout(file).stderr(errors);
         let child = command.spawn().unwrap_or_else(|error| {
-            panic!("{name} does not start ({error}): run `make setup` and `cargo build --workspace` first")
+            panic!(
+                "{name} does not start ({error}): run `make setup` and `cargo build \
+                --workspace` first"
+            )
         });
         Self { name: name.to_owned(), child, log: log.to_owned() }
     }
@@ -68,7 +71,7 @@ impl Process {
         assert!(status.success(), "{} could not be sent SIG{signal}", self.name);
     }
 
-    /// Waits until the process stands still, as after SIGSTOP.
+    /// Waits until the process is stopped, as after SIGSTOP.
     ///
     /// # Panics
     ///
@@ -145,7 +148,7 @@ impl Drop for Process {
     }
 }
 
-/// Returns the path of a program of this workspace, built beside the tests.
+/// Returns the path of a program of this workspace, built with the tests.
 ///
 /// # Panics
 ///
@@ -164,13 +167,13 @@ pub fn program(name: &str) -> PathBuf {
 ///
 /// # Panics
 ///
-/// Never: this crate lies below it.
+/// Never: this crate is below it.
 #[must_use]
 pub fn repository() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the crate lies in the repository")
 }
 
-/// Makes a command with the directories in its search path that Debian's servers lie in.
+/// Makes a command whose search path includes the directories of Debian's servers.
 #[must_use]
 pub fn command(program: impl AsRef<std::ffi::OsStr>) -> Command {
     let mut command = Command::new(program);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! A TCP proxy that can hold a connection at a chosen moment, and what all proxies here are made of.
+//! A TCP proxy that can hold a connection at a chosen moment, and the base of all proxies here.
 
 use std::sync::Arc;
 
@@ -29,7 +29,7 @@ impl Acceptor {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("the port is known").to_string();
         let task = tokio::spawn(async move {
-            // Ends what it holds when it is dropped.
+            // Dropping the set ends the connections.
             let mut connections = JoinSet::new();
             loop {
                 tokio::select! {
@@ -51,8 +51,8 @@ impl Drop for Acceptor {
     }
 }
 
-/// Passes bytes on to a server. Once a client sends the trigger, that connection gets no further
-/// until the proxy is released.
+/// Passes bytes on to a server. Once a client sends the trigger, its connection is held until the
+/// proxy is released.
 pub struct Proxy {
     /// `127.0.0.1:<port>`, where clients connect.
     pub address: String,
@@ -62,7 +62,7 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// Starts a proxy before `server` that holds a connection once the client sends `trigger`.
+    /// Starts a proxy for `server` that holds a connection once the client sends `trigger`.
     ///
     /// # Panics
     ///
@@ -88,7 +88,7 @@ impl Proxy {
         self.held.wait_for(|held| *held).await.expect("the proxy runs");
     }
 
-    /// Lets everything pass from now on.
+    /// From now on lets everything pass.
     pub fn release(&self) {
         self.release.send_replace(true);
     }

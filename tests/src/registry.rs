@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! Debian's docker-registry as a child, and what tests put into it and read out of it.
+//! Debian's docker-registry as a child process, and what tests put into it and read from it.
 
 use std::path::{Path, PathBuf};
 
@@ -67,7 +67,7 @@ impl Registry {
         self.process.kill();
     }
 
-    /// Starts it again, with what it had.
+    /// Starts it again, with its data.
     pub async fn restart(&mut self) {
         self.process = spawn(&self.directory, &self.address, self.password_file.as_deref());
         self.ready().await;
@@ -81,7 +81,7 @@ impl Registry {
     ///
     /// # Panics
     ///
-    /// When the registry does not answer as a registry.
+    /// When it does not answer like a registry.
     pub async fn manifest(&self, repository: &str, version: &str) -> Option<(Value, Digest)> {
         let request = self.client.get(self.url(&format!("{repository}/manifests/{version}")));
         let response = request.header("accept", MANIFEST_TYPE).send().await.expect("it answers");
@@ -168,12 +168,18 @@ impl Registry {
         for archive in archives {
             let layer = artifacts::gzip(archive);
             let digest = self.put_blob(repository, layer.clone()).await;
-            layers.push(json!({"mediaType": "application/vnd.oci.image.layer.v1.tar+gzip", "digest": digest, "size": layer.len()}));
+            layers.push(json!({
+                "mediaType": "application/vnd.oci.image.layer.v1.tar+gzip",
+                "digest": digest, "size": layer.len(),
+            }));
         }
         let config_digest = self.put_blob(repository, config.clone()).await;
         let manifest = json!({
             "schemaVersion": 2, "mediaType": MANIFEST_TYPE,
-            "config": {"mediaType": "application/vnd.oci.image.config.v1+json", "digest": config_digest, "size": config.len()},
+            "config": {
+                "mediaType": "application/vnd.oci.image.config.v1+json",
+                "digest": config_digest, "size": config.len(),
+            },
             "layers": layers,
         });
         self.put_manifest(repository, tag, MANIFEST_TYPE, &manifest).await
@@ -211,7 +217,7 @@ impl Registry {
     }
 }
 
-/// Starts the program. The secret is what lets an upload's session outlive it.
+/// Starts the program. The secret lets an upload's session survive a restart.
 fn spawn(directory: &Path, address: &str, password_file: Option<&Path>) -> Process {
     let auth = password_file.map_or_else(String::new, |path| {
         format!("auth:\n  htpasswd:\n    realm: tests\n    path: {}\n", path.display())

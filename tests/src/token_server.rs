@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! A token server as docker-registry wants one (distribution specification, "Token Authentication
-//! Implementation"), and a docker-registry that believes it.
+//! A token server for docker-registry (distribution specification, "Token Authentication
+//! Implementation"), and a docker-registry that trusts it.
 //!
-//! It grants the repositories that are not withheld, to whoever shows the one user and password or
-//! the one identity token, and remembers what it was asked.
+//! It grants all repositories that are not withheld to clients with the one user and password or
+//! the one identity token, and records the requests.
 
 use std::collections::HashSet;
 use std::convert::Infallible;
@@ -31,21 +31,21 @@ use crate::process::{Process, command};
 use crate::proxy::Acceptor;
 use crate::{http, wait};
 
-/// Who may have tokens.
+/// The user that gets tokens.
 pub const USER: &str = "user";
 /// The password of the user.
 pub const PASSWORD: &str = "password";
-/// What stands for user and password in a POST.
+/// The identity token that replaces user and password in a POST.
 pub const IDENTITY: &str = "identity";
-/// How long docker-registry 2.8 believes a token that is over, in seconds.
+/// How long docker-registry 2.8 accepts an expired token, in seconds.
 const LEEWAY: u64 = 60;
 
 /// A request for a token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Asked {
-    /// What it is to allow.
+    /// The requested rights.
     pub scopes: Vec<String>,
-    /// Whether an identity token was exchanged for it.
+    /// Whether it was requested with an identity token.
     pub by_identity: bool,
     /// The token, if it was given.
     pub token: Option<String>,
@@ -59,11 +59,11 @@ pub struct TokenServer {
 
 struct Shared {
     key: EcdsaKeyPair,
-    /// The certificate of the key, as tokens carry it.
+    /// The certificate of the key, in the form that tokens carry.
     certificate: String,
     withheld: Mutex<HashSet<String>>,
     asked: Mutex<Vec<Asked>>,
-    /// How long tokens are taken, in seconds; they all say five minutes.
+    /// How long tokens are accepted, in seconds. They all say five minutes.
     life: Mutex<u64>,
 }
 
@@ -72,7 +72,7 @@ impl TokenServer {
     ///
     /// # Panics
     ///
-    /// When openssl makes no key.
+    /// When openssl cannot make a key.
     pub async fn start(directory: &Path) -> Self {
         std::fs::create_dir_all(directory).expect("the directory can be made");
         let (key, certificate) = (directory.join("key.pem"), directory.join("certificate.pem"));
@@ -97,8 +97,8 @@ impl TokenServer {
         Self { shared, acceptor }
     }
 
-    /// Starts a docker-registry that wants tokens of this server, for what is in another's storage.
-    /// Returns it with its address.
+    /// Starts a docker-registry that wants tokens of this server, on the storage of another
+    /// registry. Returns it with its address.
     pub async fn registry(&self, directory: &Path, storage: &Path) -> (Process, String) {
         let address = format!("127.0.0.1:{}", free_port());
         let config = json!({
@@ -113,7 +113,7 @@ impl TokenServer {
                 "rootcertbundle": directory.join("certificate.pem"),
             }},
         });
-        // Whatever is JSON is YAML.
+        // Every JSON document is YAML.
         let path = directory.join("config.yml");
         std::fs::write(&path, config.to_string()).expect("the configuration can be written");
         let mut registry = command("docker-registry");
@@ -124,24 +124,25 @@ impl TokenServer {
         (process, address)
     }
 
-    /// Grants nothing of these repositories from now on, and everything of all others.
+    /// From now on grants nothing in these repositories, and everything in all others.
     pub fn withhold(&self, repositories: &[&str]) {
         *lock(&self.shared.withheld) = repositories.iter().map(|name| (*name).into()).collect();
     }
 
-    /// From now on gives out tokens that are taken for so many seconds, and say that it were more.
+    /// From now on gives out tokens that are accepted for this many seconds and claim a longer
+    /// life.
     pub fn set_life(&self, seconds: u64) {
         *lock(&self.shared.life) = seconds;
     }
 
-    /// Returns the requests that came.
+    /// Returns the requests so far.
     #[must_use]
     pub fn asked(&self) -> Vec<Asked> {
         lock(&self.shared.asked).clone()
     }
 }
 
-/// Returns what a file holds, in base64.
+/// Returns the content of a file in base64.
 fn pem(path: &Path) -> String {
     let text = std::fs::read_to_string(path).expect("the file can be read");
     text.lines().filter(|line| !line.starts_with("-----")).collect()
@@ -151,7 +152,7 @@ async fn serve(shared: Arc<Shared>, stream: TcpStream) {
     let service = service_fn(move |request| answer(Arc::clone(&shared), request));
     let connection =
         hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service);
-    // Clients may go at any time.
+    // Clients may leave at any time.
     let _closed = connection.await;
 }
 

@@ -4,18 +4,18 @@
 
 use std::time::{Duration, Instant};
 
-/// How long a condition may take that takes milliseconds on an idle machine.
+/// The deadline of a condition that takes milliseconds on an idle machine.
 pub const SOON: Duration = Duration::from_secs(30);
-/// How long a condition may take that includes the end of a lease or a restart.
+/// The deadline of a condition that includes the end of a lease or a restart.
 pub const LATER: Duration = Duration::from_secs(90);
 
-const POLL: Duration = Duration::from_millis(20);
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Waits until `condition` yields something.
 ///
 /// # Panics
 ///
-/// When it does not in time; `what` says what was waited for.
+/// When it does not in time. `what` names the condition.
 pub async fn until<T, F: Future<Output = Option<T>>>(
     what: &str,
     limit: Duration,
@@ -27,6 +27,6 @@ pub async fn until<T, F: Future<Output = Option<T>>>(
             return value;
         }
         assert!(begun.elapsed() < limit, "gave up waiting for {what} after {limit:?}");
-        tokio::time::sleep(POLL).await;
+        tokio::time::sleep(POLL_INTERVAL).await;
     }
 }

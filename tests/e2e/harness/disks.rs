@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! Disks that are full, and disks that lose their power.
+//! Disks that are full, and disks that lose power.
 
 use slipway_tests::disk::{PowerDisk, SmallDisk};
 
@@ -44,7 +44,7 @@ fn a_disk_loses_what_was_not_synced_and_keeps_what_was_when_the_power_fails() {
         disk.power_loss();
         assert_eq!(disk.path(), path);
         assert_eq!(std::fs::read_to_string(&synced).expect("it was synced"), round);
-        // The name alone may have been saved.
+        // Perhaps only the name was saved.
         assert_eq!(std::fs::read_to_string(&unsynced).unwrap_or_default(), "");
     }
     assert_eq!(std::fs::read_to_string(path.join("first-synced")).expect("it was synced"), "first");

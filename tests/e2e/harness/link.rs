@@ -8,9 +8,9 @@ use slipway_tests::wait;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::NOTHING;
+use super::SILENCE_PERIOD;
 
-/// A server that sends back what it gets.
+/// An echo server.
 async fn echo() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address = listener.local_addr().expect("the port is known").to_string();
@@ -41,7 +41,7 @@ async fn comes_back(connection: &mut TcpStream) {
 }
 
 async fn nothing_comes(connection: &mut TcpStream) {
-    let read = tokio::time::timeout(NOTHING, connection.read_u8()).await;
+    let read = tokio::time::timeout(SILENCE_PERIOD, connection.read_u8()).await;
     assert!(read.is_err(), "{read:?}");
 }
 

@@ -9,7 +9,7 @@ use async_nats::jetstream;
 use slipway_tests::nats::{Nats, NatsOptions, nats_program};
 use slipway_tests::wait;
 
-/// `SLIPWAY_TEST_NATS_VERSION` names another server than Debian's, which then syncs every write.
+/// `SLIPWAY_TEST_NATS_VERSION` selects another server than Debian's, which then syncs every write.
 async fn nats(directory: &Path, replicas: usize) -> Nats {
     let version = std::env::var("SLIPWAY_TEST_NATS_VERSION").ok();
     let stores = (0..replicas).map(|node| directory.join(format!("store-{node}"))).collect();
@@ -22,7 +22,7 @@ async fn nats(directory: &Path, replicas: usize) -> Nats {
 async fn a_cluster_goes_on_without_the_leader_of_a_stream_and_takes_it_back() {
     let directory = tempfile::tempdir().expect("a directory");
     let mut nats = nats(directory.path(), 3).await;
-    // Soon notices that its server is stopped.
+    // The client soon notices that its server is stopped.
     let options = async_nats::ConnectOptions::new().ping_interval(Duration::from_secs(1));
     let client = options.connect(nats.addresses()).await.expect("NATS is there");
     let jetstream = jetstream::new(client.clone());
@@ -57,7 +57,7 @@ async fn a_cluster_goes_on_without_the_leader_of_a_stream_and_takes_it_back() {
     assert!(nats.is_running(first));
     assert_eq!(nats.addresses(), addresses);
     let other = 3 - first - second;
-    // Without the third there is no majority unless the first has everything.
+    // Without the third there is a majority only if the first has everything.
     nats.signal(other, "STOP");
     publish("after").await;
     nats.signal(other, "CONT");

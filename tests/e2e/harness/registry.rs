@@ -13,7 +13,7 @@ use slipway_tests::registry::Registry;
 use slipway_tests::{http, wait};
 use tempfile::TempDir;
 
-use super::NOTHING;
+use super::SILENCE_PERIOD;
 
 const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
 
@@ -33,7 +33,7 @@ impl Registries {
         Self { real, faulty, client: http::client(), _directory: directory }
     }
 
-    /// The faulty registry, to put images through.
+    /// The faulty registry, for pushing images through it.
     async fn put_image(&mut self, repository: &str, tag: &str) -> Digest {
         let real = std::mem::replace(&mut self.real.address, self.faulty.address().to_owned());
         let digest = self.real.put_base(repository, tag, json!({})).await;
@@ -60,7 +60,7 @@ impl Registries {
         self.request(Method::GET, path).send().await
     }
 
-    /// Writes the manifest that `team/tool:1` has under another tag.
+    /// Writes the manifest of `team/tool:1` under another tag.
     async fn put_manifest(&self, tag: &str) -> Result<reqwest::Response, reqwest::Error> {
         let (manifest, _) = self.real.manifest("team/tool", "1").await.expect("the image");
         self.put(tag, manifest.to_string()).await
@@ -172,7 +172,7 @@ async fn a_slow_registry_does_it_later_even_if_its_client_is_gone() {
     assert!(begun.elapsed() >= Duration::from_millis(500));
 
     registries.misbehave_once("PUT", "/manifests/", slow);
-    let gone = tokio::time::timeout(NOTHING, registries.put_manifest("2")).await;
+    let gone = tokio::time::timeout(SILENCE_PERIOD, registries.put_manifest("2")).await;
     assert!(gone.is_err());
     assert!(!registries.is_written("2").await);
     assert_eq!(registries.put_manifest("2").await.expect("an answer").status(), 201);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! Which requests a push makes, and which bytes it does not send.
+//! Which requests a push sends, and which bytes it avoids.
 
 use serde_json::{Value, json};
 use slipway_tests::faulty_registry::{FaultyRegistry, Misbehaviour, Rule, Seen};
@@ -13,7 +13,8 @@ async fn a_fresh_image_takes_eight_requests_and_what_is_known_is_not_sent() {
     let mut scene = Scene::start(&[]).await;
     let base = scene.put_base("library/base", &[1000, 2000]).await;
     let base = format!("library/base@{base}");
-    // Here the base is read, and it is found out that docker-registry takes no blob in one POST.
+    // The first build reads the base, and finds out that docker-registry accepts no blob in one
+    // POST.
     scene.run(&program(1, 100), "first/tool:1", "library/base:1").await;
 
     let (build, requests) = scene.run(&program(2, 100), "fresh/tool:1", &base).await;
@@ -68,7 +69,7 @@ async fn a_repository_that_lost_what_it_was_known_to_have_gets_it_again() {
         std::fs::remove_dir_all(layers).expect("the registry can lose it");
     };
     lose();
-    // Had a moment ago, so that only the refused manifest tells.
+    // It was there a moment ago, so only the refused manifest shows that it is gone.
     let (build, requests) = scene.run(&program, "lost/tool:2", "").await;
     assert_eq!(build["attempt"], 1, "{build}");
     let (digest, _) = made_layer(&build);
@@ -80,7 +81,7 @@ async fn a_repository_that_lost_what_it_was_known_to_have_gets_it_again() {
     assert_eq!(build["attempt"], 1, "{build}");
     assert_eq!(count(&requests, "HEAD", &digest), 1, "asked when it was refused: {requests:#?}");
 
-    // Another process, which knows what this one knew and has heard nothing.
+    // Another process, with the same records and no recent news.
     assert!(scene.stack.workers[0].terminate().await.success());
     scene.stack.add_worker(WorkerOptions { id: "worker-1", ..WorkerOptions::default() });
     lose();
@@ -117,7 +118,7 @@ async fn many_builds_with_one_layer_upload_it_once() {
     let program = program(1, 3 << 20);
     let mut builds = Vec::new();
     for number in 0..20 {
-        // Half of them into one repository, the others each into one of its own.
+        // Half of them into one repository, each of the others into a repository of its own.
         let image = if number % 2 == 0 { "same".to_owned() } else { format!("own{number}") };
         builds.push(scene.submit(&program, &format!("{image}/tool:{number}"), json!({})).await);
     }
@@ -169,12 +170,12 @@ async fn a_download_whose_worker_is_killed_is_taken_over_by_another_of_the_node(
     assert_eq!(layer_reads(&origin, &build), 2, "{:#?}", origin.requests());
 }
 
-/// The bytes of the base that is moved.
+/// The size of the base that is copied.
 const MOVED: u64 = 8 << 20;
 
-/// Has five builds, each into a repository of its own, move the base from another registry, which
-/// gives half of it until so many workers have sent that on. Returns the bytes of blobs that were
-/// sent.
+/// Lets five builds, each into a repository of its own, copy the base from another registry, which
+/// sends only half of it until this many workers have passed that on. Returns how many bytes of
+/// blobs were sent.
 async fn moved(scene: &Scene, workers: usize) -> u64 {
     let origin = scene.base_elsewhere(None).await;
     let mut builds = Vec::new();
@@ -193,15 +194,15 @@ async fn moved(scene: &Scene, workers: usize) -> u64 {
     blob_bytes(&scene.registry.requests())
 }
 
-/// Returns how often the layer of the base was asked for.
+/// Returns how often the layer of the base was requested.
 fn layer_reads(origin: &FaultyRegistry, build: &Value) -> usize {
     let digest = build["image"]["layers"][0]["digest"].as_str().expect("a digest");
     count(&origin.requests(), "GET", digest)
 }
 
 impl Scene {
-    /// Starts a registry with a base of one layer, which gives half of it, so many times, until it
-    /// is released.
+    /// Starts a registry with a base of one layer. It sends half of the layer, this many times,
+    /// until it is released.
     async fn base_elsewhere(&self, times: impl Into<Option<u32>>) -> FaultyRegistry {
         self.put_base("library/large", &[usize::try_from(MOVED).expect("a size")]).await;
         let origin = FaultyRegistry::before(&self.stack.registry.address, 1).await;
@@ -215,14 +216,14 @@ impl Scene {
         origin
     }
 
-    /// Submits a build on that base, into a repository of its own.
+    /// Submits a build on that base, into a new repository.
     async fn submit_moved(&self, origin: &FaultyRegistry, number: u64) -> String {
         let base = format!("{}/library/large:1", origin.address());
         let image = format!("moved{number}/tool:1");
         self.submit(&program(number, 100), &image, json!({"base": base})).await
     }
 
-    /// Waits until so many workers have sent half of that base on.
+    /// Waits until this many workers have passed on half of that base.
     async fn half_is_sent(&self, workers: usize) {
         wait::until("half of the layer at the target", wait::LATER, || async {
             let requests = self.registry.requests();
@@ -235,7 +236,8 @@ impl Scene {
     /// Starts a second worker on the cache of the first.
     fn add_neighbour(&mut self, slots: &str) {
         let cache = |worker: &str| self.stack.directory.path().join(format!("cache-{worker}"));
-        // The first may not have come so far, and nothing is made through a link that leads nowhere.
+        // The first may not have come this far, and nothing can be made through a link that leads
+        // nowhere.
         std::fs::create_dir_all(cache("worker-1")).expect("the cache of the first");
         std::os::unix::fs::symlink(cache("worker-1"), cache("worker-2"))
             .expect("one cache for both");

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! Uploads and downloads that break, go in chunks or lose their token: what of them is moved again.
+//! Uploads and downloads that break, go in chunks or lose their token: which bytes are sent again.
 
 use serde_json::json;
 use slipway_tests::faulty_registry::{FaultyRegistry, Misbehaviour, Rule, Seen};
@@ -19,7 +19,7 @@ async fn a_download_of_a_base_that_breaks_goes_on_where_it_stopped() {
     let origin = FaultyRegistry::before(&scene.stack.registry.address, 1).await;
     origin.add_rule(Rule {
         method: Some("GET"),
-        // Not the config, which is smaller than that.
+        // The config is smaller than a chunk.
         path_contains: "/blobs/".to_owned(),
         misbehaviour: Misbehaviour::KeepUpTo { offset: CHUNK },
         times: Some(3),
@@ -33,7 +33,7 @@ async fn a_download_of_a_base_that_breaks_goes_on_where_it_stopped() {
     let requests = origin.requests();
     let reads: Vec<Option<u64>> =
         requests.iter().filter(|seen| seen.path.contains(&digest)).map(|seen| seen.start).collect();
-    // What was on its way when the connection closed may be lost.
+    // Bytes that were on their way when the connection closed may be lost.
     assert_eq!(reads[0], None, "{reads:?}");
     assert!(reads.len() > 1 && reads[1..].iter().all(|start| *start > Some(0)), "{reads:?}");
 }
@@ -69,7 +69,7 @@ async fn a_large_blob_that_breaks_at_the_end_sends_only_its_last_chunk_again() {
     assert_eq!(scene.stack.registry.blob("chunks/tool", &digest).await.len() as u64, size);
 }
 
-/// docker-registry gives up a session that it was writing to, and keeps one that it was not.
+/// docker-registry gives up a session while it was writing to it, and keeps it otherwise.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_upload_outlives_a_registry_that_is_killed_between_two_chunks() {
     let mut scene = Scene::start(&[&format!("--upload-chunk-bytes={CHUNK}")]).await;
@@ -141,7 +141,7 @@ async fn a_token_that_expires_when_its_upload_breaks_does_not_cost_what_was_kept
     scene.registry.require_tokens();
     let cut = 2 << 20;
     scene.rule("PUT", Misbehaviour::KeepUpTo { offset: cut }, 1);
-    // The question how much was kept.
+    // The request for how much was kept.
     let expired = Misbehaviour::ExpireTokens { offset: 0, is_early: false };
     scene.rule_about("GET", "/blobs/uploads/", expired, 1);
     let (build, requests) = scene.run(&program(1, 3 << 20), "expired/tool:1", "").await;
@@ -170,10 +170,10 @@ async fn an_upload_outlives_more_than_one_of_its_tokens() {
 async fn chunks_are_as_long_as_the_registry_wants_them() {
     let scene = Scene::start(&[&format!("--upload-chunk-bytes={CHUNK}")]).await;
     let least = CHUNK + CHUNK / 2;
-    // Only the answer that opens the upload says so.
+    // Only the answer that opens the upload announces it.
     let wish = Misbehaviour::ChunksOfAtLeast { bytes: least };
     scene.rule_about("POST", "/blobs/uploads/", wish, None);
-    // Also after a break, and whatever was kept.
+    // Also after a break, however much was kept.
     let cut = least + CHUNK / 4;
     scene.rule("PATCH", Misbehaviour::KeepUpTo { offset: cut }, 1);
     let (build, requests) = scene.run(&program(1, 6 << 20), "least/tool:1", "").await;

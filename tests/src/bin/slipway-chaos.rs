@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! Breaks a whole Slipway under load, and exits with 0 only if it kept every promise.
+//! Breaks a whole Slipway under load, and exits with 0 only if every promise was kept.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -8,8 +8,8 @@ use std::process::ExitCode;
 use clap::Parser;
 use slipway_tests::chaos::{self, Options};
 
-/// Runs Slipway under load while everything is killed, stopped, cut off and lied to, and checks
-/// what came of it
+/// Runs Slipway under load while everything is killed, stopped, cut off and lied to, and checks the
+/// result
 #[derive(Parser)]
 #[command(name = "slipway-chaos", version)]
 struct Arguments {
@@ -25,19 +25,19 @@ struct Arguments {
     /// How many NATS servers
     #[arg(long, default_value = "1", value_parser = ["1", "3"])]
     replicas: String,
-    /// Switch off a part of the product by its name, to see the suite fail
+    /// Switch off a protection by its name, to see the suite fail
     #[arg(long)]
     switch_off: Option<String>,
     /// Only faults whose text holds one of these words
     #[arg(long, value_delimiter = ',')]
     faults: Vec<String>,
-    /// Instead of many faults, take the power from the machine of the NATS servers
+    /// Cut the power of the NATS servers' machine instead of injecting many faults
     #[arg(long)]
     power_loss: bool,
     /// Keep history and logs in this directory
     #[arg(long)]
     keep: Option<PathBuf>,
-    /// Run what found something once, each with its own seed and servers
+    /// Run the plans that once found something, each with its own seed and servers
     #[arg(long)]
     regressions: bool,
     /// Print the plan and exit

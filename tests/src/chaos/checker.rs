@@ -20,10 +20,10 @@ use std::fmt;
 use super::history::Entry;
 use facts::Facts;
 
-/// What a violation counts as in the last line of the report.
+/// The class of a violation in the last line of the report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Class {
-    /// A build that was accepted is gone.
+    /// An accepted build is gone.
     Lost,
     /// A build was done twice.
     Duplicated,
@@ -35,16 +35,16 @@ pub enum Class {
     Other,
 }
 
-/// Something that must not be.
+/// A violation of an invariant.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Violation {
-    /// What it counts as.
+    /// Its class.
     pub class: Class,
     /// The invariant, as `I4`.
     pub invariant: &'static str,
     /// The build, if it is about one.
     pub build: Option<String>,
-    /// What was seen, with times.
+    /// What was observed, with times.
     pub text: String,
 }
 

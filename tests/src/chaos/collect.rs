@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! Waits until the system has come to rest, and collects what then stands everywhere.
+//! Waits until the system has come to rest, and collects everything that it then holds.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -16,27 +16,27 @@ use super::load::PROJECTS;
 use super::observer::{self, Source};
 use super::world::World;
 
-/// How long nothing may end, of what is left to do when a run's faults are healed.
-pub(super) const REST: Duration = Duration::from_secs(120);
+/// How long the system may make no progress towards rest after all faults are healed.
+pub(super) const RUN_STALL_LIMIT: Duration = Duration::from_secs(120);
 
-/// How often it is looked at.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How often progress is checked.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How long what a worker said after the end of its build may take to come into the log: it is looked
-/// for a minute later.
-const LATE: Duration = Duration::from_secs(75);
+/// How long a worker's lines after the end of its build may take to reach the archived log, which
+/// is completed a minute later.
+const LATE_LINES_DEADLINE: Duration = Duration::from_secs(75);
 
-/// How many requests are under way at once.
-const AT_ONCE: usize = 8;
+/// How many requests are sent at once.
+const REQUEST_CONCURRENCY: usize = 8;
 
-/// Waits until the queue is empty, every record is finished, and every end was announced; or until
-/// nothing of that has come nearer for `limit`. How much was left to do is the load's affair.
+/// Waits until the queue is empty, every record is finished and every end announced, or until there
+/// was no progress for `limit`. The load decides how much there is left to do.
 pub(super) async fn rest(world: &World, history: &History, limit: Duration) {
     let mut moved = Instant::now();
     let mut least = u64::MAX;
     let mut announced = Announced::default();
     while least > 0 && moved.elapsed() < limit {
-        tokio::time::sleep(LOOK_EVERY).await;
+        tokio::time::sleep(PROGRESS_INTERVAL).await;
         let Ok(left) = left(world, &mut announced).await else { continue };
         if left < least {
             (least, moved) = (left, Instant::now());
@@ -45,22 +45,22 @@ pub(super) async fn rest(world: &World, history: &History, limit: Duration) {
     history.note(What::Rested { in_time: least == 0 });
 }
 
-/// The builds whose ends stand in the events, and how far those were read.
+/// The builds whose end was announced, and how far the events were read.
 #[derive(Default)]
 struct Announced {
     read: u64,
     builds: BTreeSet<String>,
 }
 
-/// How many builds are left: those in the queue; if none is, those without an end; if all have
-/// theirs, those of which it was not announced.
+/// Returns how many builds are left: those in the queue; if there are none, those without an end;
+/// if there are none, those whose end was not announced.
 async fn left(world: &World, announced: &mut Announced) -> anyhow::Result<u64> {
     let url = &world.nats_url;
     let queued = observer::queue(url).await?.left();
     if queued > 0 {
         return Ok(queued);
     }
-    // Whether each build has its end; nothing for a record that was deleted.
+    // Whether each build has ended; `None` for a deleted record.
     let mut ended: BTreeMap<String, Option<bool>> = BTreeMap::new();
     observer::read_all(Source::LastRecords, url, 0, |_, what| {
         let What::Record(seen) = what else { return };
@@ -87,11 +87,11 @@ async fn left(world: &World, announced: &mut Announced) -> anyhow::Result<u64> {
     Ok(ended.iter().filter(|build| !told(build)).count() as u64)
 }
 
-/// Writes down what stands in NATS, in the registry, in the logs of the workers and behind the API.
+/// Records the contents of NATS, the registry, the workers' logs and the API.
 ///
 /// # Errors
 ///
-/// When something does not answer although everything is healed.
+/// When a part does not answer although everything is healed.
 pub(super) async fn collect(world: &World, history: &History) -> anyhow::Result<()> {
     let mut builds = BTreeMap::new();
     let mut manifests = BTreeSet::new();
@@ -127,18 +127,18 @@ pub(super) async fn collect(world: &World, history: &History) -> anyhow::Result<
     Ok(())
 }
 
-/// Returns the repository of a reference with a tag, without its registry.
+/// Returns the repository of a tagged reference, without its registry.
 fn repository(reference: &str) -> String {
     let path = reference.split_once('/').map_or(reference, |(_, path)| path);
     path.rsplit_once(':').map_or(path, |(repository, _)| repository).to_owned()
 }
 
-/// Finds the lines in the logs of the workers that say what became of messages.
+/// Finds the lines in the workers' logs that report what happened to messages.
 fn worker_lines(world: &World, history: &History) {
     for number in 0..super::plan::WORKERS {
         let worker = super::plan::Target::Worker(number).to_string();
         let path = world.directory.join(format!("{worker}.log"));
-        // Lines that a killed process left unfinished are no JSON.
+        // A line that a killed process left unfinished is not JSON.
         let text = std::fs::read(path).unwrap_or_default();
         for line in String::from_utf8_lossy(&text).lines() {
             if let Some(what) = worker_line(&worker, line) {
@@ -183,7 +183,7 @@ async fn registry(
             }
             (repository, digest, true, missing)
         })
-        .buffer_unordered(AT_ONCE)
+        .buffer_unordered(REQUEST_CONCURRENCY)
         .collect::<Vec<_>>()
         .await;
     for (repository, digest, present, missing) in seen {
@@ -220,15 +220,15 @@ async fn views(world: &World, history: &History, builds: &BTreeMap<String, Strin
             let view = serde_json::json!({"state": state, "attempt": view["attempt"]});
             What::View { build: build.clone(), status, view }
         })
-        .buffer_unordered(AT_ONCE)
+        .buffer_unordered(REQUEST_CONCURRENCY)
         .collect::<Vec<_>>()
         .await;
     views.into_iter().for_each(|view| history.note(view));
 }
 
 async fn logs(world: &World, history: &History, builds: BTreeMap<String, String>) {
-    // What stands in the stream is in the log now, or will be; what is not there any more was put
-    // into it before.
+    // What is still in the stream is in the log now or soon. What is no longer in the stream was
+    // archived before.
     let mut said: BTreeMap<String, Vec<String>> = BTreeMap::new();
     let read = observer::read_all(Source::Logs, &world.nats_url, 0, |_, what| {
         if let What::Chunk(chunk) = what {
@@ -244,14 +244,14 @@ async fn logs(world: &World, history: &History, builds: BTreeMap<String, String>
         let text = loop {
             let text = log(world, &url).await;
             let is_whole = |text: &String| said.iter().all(|chunk| text.contains(chunk.as_str()));
-            if text.as_ref().is_none_or(is_whole) || begun.elapsed() > LATE {
+            if text.as_ref().is_none_or(is_whole) || begun.elapsed() > LATE_LINES_DEADLINE {
                 break text;
             }
-            tokio::time::sleep(LOOK_EVERY).await;
+            tokio::time::sleep(PROGRESS_INTERVAL).await;
         };
         history.note(What::HttpLog { build, text });
     });
-    futures::stream::iter(read).buffer_unordered(AT_ONCE).collect::<()>().await;
+    futures::stream::iter(read).buffer_unordered(REQUEST_CONCURRENCY).collect::<()>().await;
 }
 
 async fn log(world: &World, url: &str) -> Option<String> {

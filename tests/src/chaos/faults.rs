@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! Breaks the world by a plan, and writes down what it did.
+//! Breaks the world by a plan, and records what it did.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,17 +13,17 @@ use super::plan::{Fault, Plan, Planned, Target};
 use super::world::{Program, World};
 use crate::faulty_registry::{Misbehaviour, Rule};
 
-/// How long a server may take to store something again after its disk was full.
-const RECOVERY: Duration = Duration::from_secs(5);
+/// How long a server may take to store messages again after its disk was full.
+const DISK_RECOVERY_DEADLINE: Duration = Duration::from_secs(5);
 
-/// How long a worker may take to come to the point where it is to stand still.
-const FREEZING_PATIENCE: Duration = Duration::from_secs(6);
+/// How long a worker may take to reach the failpoint where it stops.
+const FREEZE_DEADLINE: Duration = Duration::from_secs(6);
 
-/// How often a process crashes at its failpoint before it is left in peace.
-const CRASHES: u32 = 3;
+/// How many times a process crashes at its failpoint before it is left alone.
+const MAX_CRASHES: u32 = 3;
 
-/// How often a condition is looked at.
-const POLL: Duration = Duration::from_millis(50);
+/// How often a condition is checked.
+const FAULT_POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Carries out a plan, and returns when the last fault is healed.
 ///
@@ -123,7 +123,7 @@ impl Injector {
     async fn kill(&self, target: Target) {
         match target {
             Target::Dispatcher(_) | Target::Worker(_) => {
-                // Held all the time, so that nobody starts it early.
+                // Held all the time, so that nothing starts the process early.
                 let mut program = self.world.program(target).await;
                 program.kill();
                 self.pause().await;
@@ -173,12 +173,12 @@ impl Injector {
         tokio::task::block_in_place(|| disk.fill());
         self.pause().await;
         disk.free();
-        // Debian's server takes no more requests, or stores no more, until it is started again.
+        // Debian's server accepts no more requests, or stores nothing, until it is started again.
         let url = &self.world.nats_url;
         let freed = Instant::now();
         let before = observer::written(url).await.ok();
-        while freed.elapsed() < RECOVERY {
-            tokio::time::sleep(POLL).await;
+        while freed.elapsed() < DISK_RECOVERY_DEADLINE {
+            tokio::time::sleep(FAULT_POLL_INTERVAL).await;
             let now = observer::written(url).await.ok();
             let grows = |(before, now): (&u64, &u64)| before < now;
             if let (Some(before), Some(now)) = (&before, &now)
@@ -203,17 +203,17 @@ impl Injector {
         program.start(Some(&armed));
         let begun = Instant::now();
         let mut crashes = 0;
-        while begun.elapsed() < patience && crashes < CRASHES {
+        while begun.elapsed() < patience && crashes < MAX_CRASHES {
             match program.ended().await {
                 Some(how) => {
-                    // Without a signal it found nobody to speak to when it started.
+                    // Without a signal, it found no server when it started.
                     if how.contains("signal") {
                         crashes += 1;
                         self.note(format!("{CRASHED}{point}"));
                     }
                     program.start(Some(&armed));
                 }
-                None => tokio::time::sleep(POLL).await,
+                None => tokio::time::sleep(FAULT_POLL_INTERVAL).await,
             }
         }
         if crashes == 0 {
@@ -224,7 +224,7 @@ impl Injector {
         program.start(None);
     }
 
-    /// Has the registry refuse, where a process comes to its failpoint only when a build fails.
+    /// Makes the registry refuse if a process reaches its failpoint only when a build fails.
     fn provoke(&self, fault: &Fault) {
         if fault.is_about_failures() {
             self.misbehave("server_error", 90);
@@ -247,17 +247,17 @@ impl Injector {
         });
     }
 
-    /// Starts a worker again so that it stands still at a failpoint, and returns whether it does.
+    /// Starts a worker again so that it stops at a failpoint, and returns whether it does.
     async fn frozen(&self, program: &mut Program, point: &str) -> bool {
         let armed = format!("{point}=stop");
         program.kill();
         program.start(Some(&armed));
         let begun = Instant::now();
-        while begun.elapsed() < FREEZING_PATIENCE && !program.is_stopped() {
+        while begun.elapsed() < FREEZE_DEADLINE && !program.is_stopped() {
             if program.ended().await.is_some() {
                 program.start(Some(&armed));
             }
-            tokio::time::sleep(POLL).await;
+            tokio::time::sleep(FAULT_POLL_INTERVAL).await;
         }
         if program.is_stopped() {
             self.note(format!("{FROZEN}{point}"));
@@ -270,11 +270,11 @@ impl Injector {
     }
 }
 
-/// How the note begins that says how long a dispatcher took to answer again.
+/// The start of the note on how long a dispatcher took to answer again.
 pub(crate) const ANSWERS_AFTER: &str = "answers after ";
-/// How the note begins that says that a process crashed where it was to.
+/// The start of the note that a process crashed at its failpoint.
 pub(crate) const CRASHED: &str = "crashed at ";
-/// How the note begins that says that a process stood still where it was to.
+/// The start of the note that a process stopped at its failpoint.
 pub(crate) const FROZEN: &str = "froze at ";
 
 fn misbehaviour(how: &str) -> Misbehaviour {

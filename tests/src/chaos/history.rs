@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! What happened, as an append-only file of JSON lines.
+//! The history of a run, as an append-only file of JSON lines.
 //!
-//! Clients, the injector of faults and the observers write what they saw, when they saw it; nothing
-//! is ever changed. The checker knows nothing but this file, so a run that failed can be checked
-//! again, and a history made by hand can show that the checker is able to fail. Documents of the
-//! product are kept as they were on the wire: a mistake in the types that dispatcher and worker
-//! share cannot hide itself here.
+//! Clients, the fault injector and the observers write what they saw, when they saw it. Nothing is
+//! ever changed. The checker knows only this file, so a failed run can be checked again, and a
+//! history written by hand can show that the checker is able to fail. The product's documents are
+//! kept as they were on the wire, so that a mistake in the types that dispatcher and worker share
+//! cannot hide itself.
 
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -25,12 +25,12 @@ use crate::faulty_registry::ManifestWrite;
 pub struct Entry {
     /// When it was written.
     pub at: Timestamp,
-    /// What was seen.
+    /// The observation.
     #[serde(flatten)]
     pub what: What,
 }
 
-/// What was seen.
+/// The observation.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "what", rename_all = "snake_case")]
 pub enum What {
@@ -40,51 +40,51 @@ pub enum What {
         seed: u64,
         /// The length in seconds.
         seconds: u64,
-        /// The version of the NATS servers, as they say.
+        /// The version that the NATS servers report.
         server: String,
-        /// How many there are.
+        /// How many NATS servers there are.
         nodes: usize,
     },
-    /// A client asks a dispatcher.
+    /// A client sends a request to a dispatcher.
     Asked {
-        /// Which question, to find its answer.
+        /// The number of the request, to find its answer.
         call: u64,
         /// The dispatcher.
         dispatcher: usize,
-        /// What is asked.
+        /// The request.
         #[serde(flatten)]
         ask: Ask,
     },
-    /// A question was answered, or will not be.
+    /// A request was answered, or will not be.
     Answered {
-        /// Which question.
+        /// The number of the request.
         call: u64,
-        /// The status; `None` when the connection broke or the client's patience ended.
+        /// The status; `None` if the connection broke or the client gave up.
         status: Option<u16>,
         /// The document, or the error's text.
         body: Value,
     },
     /// A fault begins.
     FaultBegun {
-        /// Which fault.
+        /// The number of the fault.
         number: usize,
         /// The fault.
         #[serde(flatten)]
         fault: Fault,
     },
-    /// Something about a fault.
+    /// A remark about a fault.
     FaultNote {
-        /// Which fault.
+        /// The number of the fault.
         number: usize,
         /// What happened.
         note: String,
     },
-    /// A fault is over, and what it broke is healed.
+    /// A fault is over and healed.
     FaultEnded {
-        /// Which fault.
+        /// The number of the fault.
         number: usize,
     },
-    /// A process ended that nobody had killed.
+    /// A process ended that the suite had not killed.
     Exited {
         /// The process.
         process: String,
@@ -93,7 +93,7 @@ pub enum What {
     },
     /// The load is over and everything is healed.
     Healed,
-    /// The system came to rest, or was given up on.
+    /// The system came to rest, or did not in time.
     Rested {
         /// Whether it came to rest in time.
         in_time: bool,
@@ -106,7 +106,7 @@ pub enum What {
     Chunk(ChunkSeen),
     /// A manifest was written to the registry.
     Wrote(ManifestWrite),
-    /// What a worker wrote about the end of a build.
+    /// A worker's log line about the end of a build.
     WorkerLine {
         /// The worker.
         worker: String,
@@ -117,14 +117,14 @@ pub enum What {
         /// The build.
         build: String,
     },
-    /// The log of a build as the API gives it at the end.
+    /// The log of a build from the API at the end.
     HttpLog {
         /// The build.
         build: String,
         /// The log; `None` if it could not be read.
         text: Option<String>,
     },
-    /// A build as the API shows it at the end.
+    /// A build from the API at the end.
     View {
         /// The build.
         build: String,
@@ -137,7 +137,7 @@ pub enum What {
     Tag {
         /// The reference.
         reference: String,
-        /// Where it points; `None` if it is not there.
+        /// The digest it points at; `None` if it does not exist.
         digest: Option<String>,
     },
     /// A manifest of the registry at the end.
@@ -146,34 +146,34 @@ pub enum What {
         repository: String,
         /// Its digest.
         digest: String,
-        /// Whether it is there.
+        /// Whether it exists.
         present: bool,
-        /// Blobs that it names and that are not there.
+        /// Blobs that it names and that do not exist.
         missing: Vec<String>,
     },
     /// The queue at the end.
     Queue {
-        /// How many messages stand in its stream.
+        /// The number of messages in its stream.
         messages: u64,
         /// How many of them were delivered and not acknowledged, by consumer.
         ack_pending: Vec<(String, u64)>,
     },
-    /// What a process takes.
+    /// The resources of a process.
     Usage {
         /// The process.
         process: String,
         /// Its resident memory in bytes.
         resident: u64,
-        /// How many files it has open.
+        /// The number of its open files.
         files: u64,
     },
 }
 
-/// What a client asks.
+/// A client's request.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "ask", rename_all = "snake_case")]
 pub enum Ask {
-    /// To build something.
+    /// Submit a build.
     Submit {
         /// The project.
         project: String,
@@ -182,19 +182,19 @@ pub enum Ask {
         /// The request.
         request: Value,
     },
-    /// To cancel a build.
+    /// Cancel a build.
     Cancel {
         /// The project.
         project: String,
         /// The build.
         build: String,
     },
-    /// To cancel all queued builds of a project.
+    /// Cancel all queued builds of a project.
     CancelAll {
         /// The project.
         project: String,
     },
-    /// To build again what stands in the dead letters.
+    /// Replay a dead letter.
     Replay {
         /// The project.
         project: String,
@@ -225,7 +225,7 @@ pub struct RecordSeen {
     pub build: String,
     /// The document; `None` when the record was deleted.
     pub record: Option<Value>,
-    /// Whether it was read after the system came to rest, so that it is the last revision.
+    /// Whether it was read after the system came to rest, and so is the last revision.
     pub last: bool,
 }
 
@@ -240,9 +240,9 @@ pub struct ChunkSeen {
     pub build: String,
     /// The claim whose attempt wrote it.
     pub epoch: u64,
-    /// Its number in that attempt, from 0.
+    /// Its number within the attempt, from 0.
     pub number: u64,
-    /// In the last chunk of an attempt: the digest of all of them.
+    /// In the last chunk of an attempt: the digest of the whole log.
     pub digest: Option<String>,
     /// Its text.
     pub text: String,
@@ -266,7 +266,7 @@ impl History {
         Self { file: Arc::new(Mutex::new(file)) }
     }
 
-    /// Appends what was seen now.
+    /// Appends an observation with the current time.
     ///
     /// # Panics
     ///
@@ -284,7 +284,7 @@ impl History {
 ///
 /// # Errors
 ///
-/// When the file cannot be read, or is no history.
+/// When the file cannot be read, or is not a history.
 pub fn read(path: &Path) -> anyhow::Result<Vec<Entry>> {
     let mut entries = Vec::new();
     for line in BufReader::new(File::open(path)?).lines() {

@@ -3,9 +3,9 @@
 //! The load: clients that behave as well and as badly as real ones.
 //!
 //! They upload, submit under a key, and repeat under the same key when they get no answer, some at
-//! another dispatcher; some give up. Some ask twice at once, or use a key for something else, or
-//! cancel what they asked for. Few tags are shared by many builds, so that several workers want to
-//! write one tag at one time.
+//! another dispatcher; some give up. Some submit twice at once, reuse a key for another request, or
+//! cancel their builds. Many builds share few tags, so that several workers want to write one tag
+//! at one time.
 
 pub(super) mod client;
 
@@ -32,20 +32,20 @@ pub const PROJECTS: [&str; 2] = ["red", "blue"];
 /// How many tags all builds share.
 const TAGS: u64 = 8;
 
-/// How many branches there are whose older builds are superseded.
+/// The number of branches whose older builds are superseded.
 const BRANCHES: u64 = 4;
 
-/// How long a client thinks between two builds, in milliseconds.
+/// How long a client pauses between two builds, in milliseconds.
 const THINKS_MS: (u64, u64) = (250, 1_100);
 
-/// How often a client asks again before it gives up.
+/// How many times a client asks before it gives up.
 const MAX_TRIES: u32 = 25;
 
-/// Runs all clients until a time, and returns when the last of them is done.
+/// Runs all clients until a time, and returns when the last one is done.
 ///
 /// # Panics
 ///
-/// When a client does.
+/// When a client panics.
 pub async fn run(world: Arc<World>, history: History, seed: u64, until: Instant) {
     let calls = Arc::new(AtomicU64::new(0));
     let mut clients = JoinSet::new();
@@ -66,8 +66,7 @@ pub async fn run(world: Arc<World>, history: History, seed: u64, until: Instant)
     }
 }
 
-/// Submits some builds that nobody takes yet, one after the other, and returns when all of them
-/// are accepted.
+/// Submits some builds one after the other while no worker runs, and returns when all are accepted.
 pub async fn submit_all(world: &Arc<World>, history: &History, seed: u64, until: Instant) {
     let calls = Arc::new(AtomicU64::new(0));
     let mut clients = JoinSet::new();
@@ -90,7 +89,7 @@ pub async fn submit_all(world: &Arc<World>, history: &History, seed: u64, until:
     }
 }
 
-/// Now and then cancels everything that a project has queued, or has a dead letter built again.
+/// Now and then cancels everything that a project has queued, or replays a dead letter.
 async fn operate(client: Client, mut random: Random, until: Instant) {
     loop {
         let next = Instant::now() + Duration::from_millis(random.between(4_000, 16_000));
@@ -135,7 +134,7 @@ impl Asker {
         }
     }
 
-    /// Asks for a plain build until it is accepted.
+    /// Submits a plain build until it is accepted.
     async fn submit_one(&mut self) {
         let project = *self.random.pick(&PROJECTS);
         let Some(artifact) = self.upload(project).await else { return };
@@ -155,7 +154,7 @@ impl Asker {
         let request = self.request(&artifact);
         let ask = submit(project, &key, &request);
         if self.random.percent(8) {
-            // At both dispatchers at the same moment; what they answer is for the checker.
+            // To both dispatchers at the same moment. The checker judges the answers.
             let patience = self.patience();
             let (client, other) = (&self.client, &self.client);
             tokio::join!(client.ask(0, &ask, patience), other.ask(1, &ask, patience));
@@ -179,7 +178,7 @@ impl Asker {
         }
     }
 
-    /// Uploads an artifact of its own, and returns its digest.
+    /// Uploads a new artifact, and returns its digest.
     async fn upload(&mut self, project: &str) -> Option<String> {
         self.built += 1;
         let bytes = artifacts::elf(62, &format!("{}-{}", self.name, self.built));
@@ -214,7 +213,7 @@ impl Asker {
         request
     }
 
-    /// Asks until it is told yes or no, or gives up.
+    /// Asks until there is a clear answer, or gives up.
     async fn persuade(&mut self, ask: Ask, gives_up: bool) -> Option<String> {
         let mut dispatcher = self.random.index(2);
         for _ in 0..MAX_TRIES {
@@ -270,7 +269,7 @@ fn submit(project: &str, key: &str, request: &Value) -> Ask {
     Ask::Submit { project: project.to_owned(), key: key.to_owned(), request: request.clone() }
 }
 
-/// Counts questions, so that answers find theirs.
+/// Numbers requests, so that answers can name them.
 fn next_call(calls: &AtomicU64) -> u64 {
     calls.fetch_add(1, Ordering::Relaxed)
 }

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! Reads what stands in NATS into the history, over a connection that no fault is about.
+//! Reads the contents of NATS into the history, over a connection that no fault touches.
 //!
-//! Events are read when all is over, from the first to the last: what a subscriber missed while
-//! the server was dead is there then. Logs are purged a minute after a build's end, and of a
-//! record only the last revision is kept, so both are followed as they come, behind the last
-//! sequence that was seen, however often the server dies meanwhile.
+//! Events are read at the end of the run, from the first to the last, including those a subscriber
+//! missed while the server was dead. Logs are purged a minute after a build's end, and only the
+//! last revision of a record is kept. So both are followed as they arrive, after the last sequence
+//! that was seen, however often the server dies meanwhile.
 
 use std::time::Duration;
 
@@ -19,14 +19,14 @@ use tokio::task::JoinHandle;
 use super::history::{ChunkSeen, EventSeen, History, RecordSeen, What};
 
 /// How long a silent subscription is trusted.
-const SILENCE: Duration = Duration::from_secs(3);
+const SUBSCRIPTION_SILENCE: Duration = Duration::from_secs(3);
 
 /// How long the server may take to answer.
-const PATIENCE: Duration = Duration::from_secs(5);
+const NATS_DEADLINE: Duration = Duration::from_secs(5);
 
-const POLL: Duration = Duration::from_millis(200);
+const READ_RETRY_INTERVAL: Duration = Duration::from_millis(200);
 
-/// Something of a stream that goes into the history.
+/// A source of the history in a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Source {
     /// Events.
@@ -82,7 +82,7 @@ impl Source {
     }
 }
 
-/// Follows a stream until it is told to stop.
+/// Follows a stream until it is stopped.
 pub struct Follower {
     source: Source,
     url: String,
@@ -104,11 +104,11 @@ impl Follower {
     ///
     /// # Errors
     ///
-    /// When the server does not give it.
+    /// When the server does not deliver it.
     ///
     /// # Panics
     ///
-    /// When following did.
+    /// When the following task panicked.
     pub async fn finish(self) -> anyhow::Result<()> {
         self.stop.send_replace(true);
         let last = self.task.await.expect("following does not panic");
@@ -127,15 +127,15 @@ async fn follow(
     let mut last = 0;
     while !*stopped.borrow() {
         let Ok(mut messages) = open(source, &url, last).await.map(|(messages, _)| messages) else {
-            tokio::time::sleep(POLL).await;
+            tokio::time::sleep(READ_RETRY_INTERVAL).await;
             continue;
         };
         loop {
             let next = tokio::select! {
                 _ = stopped.wait_for(|stopped| *stopped) => return last,
-                next = tokio::time::timeout(SILENCE, messages.next()) => next,
+                next = tokio::time::timeout(SUBSCRIPTION_SILENCE, messages.next()) => next,
             };
-            // Whatever is wrong with the subscription, a new one goes on behind the last message.
+            // Whatever is wrong with the subscription, a new one continues after the last message.
             let Ok(Some(Ok(message))) = next else { break };
             if let Some((sequence, what)) = source.read(&message)
                 && sequence > last
@@ -148,26 +148,26 @@ async fn follow(
     last
 }
 
-/// Reads all that stands in a stream behind a sequence, and returns the last sequence.
+/// Reads everything in a stream after a sequence, and returns the last sequence.
 ///
 /// # Errors
 ///
-/// When the server does not give it in time.
+/// When the server does not deliver it in time.
 pub async fn read_all(
     source: Source,
     url: &str,
     after: u64,
     mut take: impl FnMut(u64, What),
 ) -> anyhow::Result<u64> {
-    const TRIES: u32 = 20;
+    const READ_TRIES: u32 = 20;
     let mut last = after;
-    for _ in 0..TRIES {
+    for _ in 0..READ_TRIES {
         let Ok((mut messages, mut pending)) = open(source, url, last).await else {
-            tokio::time::sleep(POLL).await;
+            tokio::time::sleep(READ_RETRY_INTERVAL).await;
             continue;
         };
         while pending > 0 {
-            let next = tokio::time::timeout(PATIENCE, messages.next()).await;
+            let next = tokio::time::timeout(NATS_DEADLINE, messages.next()).await;
             let Ok(Some(Ok(message))) = next else { break };
             pending = message.info().map_or(pending, |info| info.pending);
             if let Some((sequence, what)) = source.read(&message)
@@ -188,8 +188,8 @@ async fn open(source: Source, url: &str, after: u64) -> anyhow::Result<(pull::Or
     let opening = async {
         let servers: Vec<&str> = url.split(',').collect();
         let client = async_nats::ConnectOptions::new()
-            .connection_timeout(PATIENCE)
-            .request_timeout(Some(PATIENCE))
+            .connection_timeout(NATS_DEADLINE)
+            .request_timeout(Some(NATS_DEADLINE))
             .connect(servers)
             .await?;
         let config = pull::OrderedConfig {
@@ -201,31 +201,32 @@ async fn open(source: Source, url: &str, after: u64) -> anyhow::Result<(pull::Or
         let pending = consumer.cached_info().num_pending;
         Ok::<_, anyhow::Error>((consumer.messages().await?, pending))
     };
-    tokio::time::timeout(2 * PATIENCE, opening).await?
+    tokio::time::timeout(2 * NATS_DEADLINE, opening).await?
 }
 
-/// The queue as it stands.
+/// The state of the queue.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct QueueState {
-    /// How many messages stand in it.
+    /// The number of messages in it.
     pub messages: u64,
     /// How many of them are not acknowledged, by consumer.
     pub ack_pending: Vec<(String, u64)>,
 }
 
 impl QueueState {
-    /// Returns how many messages are left: those in it, or those that a consumer still counts.
+    /// Returns how many messages are left: those in the stream, or those that a consumer still
+    /// counts.
     #[must_use]
     pub fn left(&self) -> u64 {
         self.messages.max(self.ack_pending.iter().map(|(_, count)| count).sum())
     }
 }
 
-/// Reads how the queue stands.
+/// Reads the state of the queue.
 ///
 /// # Errors
 ///
-/// When the server does not say.
+/// When the server does not answer.
 pub async fn queue(url: &str) -> anyhow::Result<QueueState> {
     let asking = async {
         let servers: Vec<&str> = url.split(',').collect();
@@ -241,14 +242,14 @@ pub async fn queue(url: &str) -> anyhow::Result<QueueState> {
         }
         Ok::<_, anyhow::Error>(QueueState { messages, ack_pending })
     };
-    tokio::time::timeout(PATIENCE, asking).await?
+    tokio::time::timeout(NATS_DEADLINE, asking).await?
 }
 
 /// Returns the last sequences of the streams that every build writes to.
 ///
 /// # Errors
 ///
-/// When the server does not say.
+/// When the server does not answer.
 pub async fn written(url: &str) -> anyhow::Result<Vec<u64>> {
     let asking = async {
         let servers: Vec<&str> = url.split(',').collect();
@@ -259,7 +260,7 @@ pub async fn written(url: &str) -> anyhow::Result<Vec<u64>> {
         }
         Ok::<_, anyhow::Error>(last)
     };
-    tokio::time::timeout(PATIENCE, asking).await?
+    tokio::time::timeout(NATS_DEADLINE, asking).await?
 }
 
 /// Returns the version of a NATS server.

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! The plan of faults: what is broken when, drawn from the seed alone.
+//! The plan of faults: what breaks and when, drawn from the seed alone.
 //!
 //! Faults are dealt like cards: every kind comes once before any comes again, so that a run of two
-//! minutes has seen them all. They come in episodes with two lanes, so that two faults at most
-//! overlap, and after each episode nothing is broken for a while: a system that is never left
-//! alone never shows whether it recovers. Two faults at one time never have the same subject.
+//! minutes has seen them all. They come in episodes with two lanes, so at most two faults overlap.
+//! After each episode nothing is broken for a while, because a system that is never left alone
+//! never shows whether it recovers. Two faults at one time never have the same subject.
 
 mod deck;
 
@@ -17,19 +17,19 @@ use super::random::Random;
 use deck::Deck;
 pub use deck::{Kind, kinds};
 
-/// From this length on a plan holds every kind of fault.
+/// A plan of at least this length holds every kind of fault.
 pub const COMPLETE_FROM_S: u64 = 120;
 
 /// How long the world runs before the first fault, and after the last.
 const HEAD_MS: u64 = 2_000;
 const TAIL_MS: u64 = 3_000;
 
-/// How many plans are drawn to find one that holds every kind.
+/// How many plans are drawn to find one with every kind.
 const DEALS: u32 = 1_000;
 
-/// How many processes there are to break.
+/// The number of dispatchers.
 pub const DISPATCHERS: usize = 2;
-/// The same of workers.
+/// The number of workers.
 pub const WORKERS: usize = 3;
 
 /// A process of the world.
@@ -57,7 +57,7 @@ impl fmt::Display for Target {
     }
 }
 
-/// What is broken.
+/// The fault.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "fault", rename_all = "snake_case")]
 pub enum Fault {
@@ -70,12 +70,12 @@ pub enum Fault {
     KillLeader,
     /// All NATS servers are killed at once, and started again at the end.
     KillAllNodes,
-    /// A process is stopped, and goes on at the end as if nothing had been.
+    /// A process is stopped, and continues at the end.
     Stop {
         /// The process.
         target: Target,
     },
-    /// A process and NATS hear nothing of each other.
+    /// A process is cut off from NATS.
     Partition {
         /// The process.
         target: Target,
@@ -89,12 +89,12 @@ pub enum Fault {
     Misbehave {
         /// How, as in [`MISBEHAVIOURS`].
         how: String,
-        /// In how many of a hundred requests.
+        /// The percentage of requests.
         percent: u32,
     },
     /// The disk of NATS is full.
     DiskFull,
-    /// A process is killed and started again so that it aborts at a failpoint; when it has, or at
+    /// A process is killed and started again so that it aborts at a failpoint. After that, or at
     /// the end, it is started as before.
     Crash {
         /// The process.
@@ -102,16 +102,16 @@ pub enum Fault {
         /// The failpoint.
         point: String,
     },
-    /// A worker is killed and started again so that it stands still at a failpoint, and goes on
-    /// after another has taken its build.
+    /// A worker is killed and started again so that it stops at a failpoint, and continues after
+    /// another has taken its build.
     Freeze {
         /// The worker.
         target: Target,
         /// The failpoint.
         point: String,
     },
-    /// A worker is killed and started again so that it stands still before it acknowledges a
-    /// finished build, and goes on cut off: what it then sends is lost.
+    /// A worker is killed and started again so that it stops before it acknowledges a finished
+    /// build, and continues cut off: what it then sends is lost.
     Strand {
         /// The worker.
         target: Target,
@@ -149,7 +149,7 @@ impl fmt::Display for Fault {
     }
 }
 
-/// What a fault takes for itself: two faults at one time have different subjects.
+/// The subject of a fault. Two faults at one time have different subjects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Subject {
     Process(Target),
@@ -192,9 +192,9 @@ impl Fault {
 pub struct Planned {
     /// When it begins, in milliseconds from the start of the load.
     pub at_ms: u64,
-    /// How long it lasts; at most, if it is a crash.
+    /// How long it lasts; an upper limit for a crash.
     pub duration_ms: u64,
-    /// What is broken.
+    /// The fault.
     #[serde(flatten)]
     pub fault: Fault,
 }
@@ -207,14 +207,14 @@ impl fmt::Display for Planned {
     }
 }
 
-/// What the world is made of, as far as the plan depends on it.
+/// The properties of the world that the plan depends on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Shape {
     /// How many NATS servers there are.
     pub nodes: usize,
 }
 
-/// The faults of a run, in the order of their beginning.
+/// The faults of a run, ordered by start.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
     /// The faults.
@@ -239,7 +239,7 @@ impl Plan {
         best
     }
 
-    /// Returns the kinds that the plan does not hold.
+    /// Returns the kinds that the plan lacks.
     #[must_use]
     pub fn missing(&self, shape: Shape) -> Vec<Kind> {
         let mut missing = kinds(shape);
@@ -286,7 +286,7 @@ fn deal(random: &mut Random, length_ms: u64, shape: Shape) -> Vec<Planned> {
         if over == now {
             break;
         }
-        // A quarter of the whole time is a third of the time in which something is broken.
+        // A quarter of the whole time is a third of the time with faults.
         now = over + (over - now) * random.between(25, 40) / 100;
     }
     faults.sort_by_key(|planned| planned.at_ms);

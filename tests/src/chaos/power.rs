@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! The machine of the NATS servers loses power: what they acknowledged must be there afterwards.
+//! The machine of the NATS servers loses power. What they acknowledged must be there afterwards.
 //!
-//! Builds are submitted and none is taken, since there are no workers; then the servers are killed
-//! at one moment and find of their disks what had reached the medium. With the power back come
-//! workers, and every build that was answered with 202 must end with an image. Only a server that
-//! syncs before it acknowledges passes; others show what is not promised.
+//! Builds are submitted while there are no workers. Then all servers are killed at one moment, and
+//! their disks keep only what had reached the medium. After the power is back, workers start, and
+//! every build that was answered 202 must end with an image. Only a server that syncs before it
+//! acknowledges passes; others show what is not promised.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -28,7 +28,7 @@ const DISK_MIB: u64 = 256;
 ///
 /// # Errors
 ///
-/// When disks cannot be mounted here, or the system cannot be asked at the end.
+/// When disks cannot be mounted here, or the system does not answer at the end.
 ///
 /// # Panics
 ///
@@ -86,7 +86,7 @@ async fn lose_power(options: &Options, directory: &Path) -> anyhow::Result<Repor
         world.program(Target::Worker(number)).await.start(None);
     }
     history.note(What::Healed);
-    collect::rest(&world, &history, collect::REST).await;
+    collect::rest(&world, &history, collect::RUN_STALL_LIMIT).await;
     collect::collect(&world, &history).await?;
     drop(world);
     drop(disks);

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! A small generator of numbers that stays the same for ever.
+//! A small random number generator that never changes.
 //!
 //! A seed that once found a fault must draw the same plan years later, so the numbers do not come
-//! from a crate whose next version may draw others. The algorithm is splitmix64 (Steele, Lea and
-//! Flood, "Fast splittable pseudorandom number generators", 2014).
+//! from a crate whose next version may draw different ones. The algorithm is splitmix64 (Steele,
+//! Lea and Flood, "Fast splittable pseudorandom number generators", 2014).
 
 /// Draws numbers from a seed.
 #[derive(Debug, Clone)]

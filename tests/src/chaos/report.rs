@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! What a run did and found, for people; the last line is for machines too.
+//! What a run did and found, for people. The last line is for machines too.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -14,8 +14,8 @@ use super::faults::{ANSWERS_AFTER, CRASHED, FROZEN};
 use super::history::{Ask, Entry, What};
 use super::plan::{Fault, Target};
 
-/// How many violations are written out.
-const SHOWN: usize = 60;
+/// How many violations are shown.
+const MAX_SHOWN_VIOLATIONS: usize = 60;
 
 /// What a run did and found.
 #[derive(Debug)]
@@ -24,7 +24,7 @@ pub struct Report {
     builds: usize,
     faults: usize,
     lines: Vec<String>,
-    /// What must not be.
+    /// The violations.
     pub violations: Vec<Violation>,
 }
 
@@ -50,7 +50,7 @@ impl Report {
         self.builds
     }
 
-    /// Returns how many violations count as something.
+    /// Returns the number of violations of a class.
     #[must_use]
     pub fn count(&self, class: Class) -> usize {
         self.violations.iter().filter(|violation| violation.class == class).count()
@@ -62,15 +62,16 @@ impl fmt::Display for Report {
         for line in &self.lines {
             writeln!(f, "{line}")?;
         }
-        for violation in self.violations.iter().take(SHOWN) {
+        for violation in self.violations.iter().take(MAX_SHOWN_VIOLATIONS) {
             writeln!(f, "violation of {violation}")?;
         }
-        if self.violations.len() > SHOWN {
-            writeln!(f, "and {} more", self.violations.len() - SHOWN)?;
+        if self.violations.len() > MAX_SHOWN_VIOLATIONS {
+            writeln!(f, "and {} more", self.violations.len() - MAX_SHOWN_VIOLATIONS)?;
         }
         write!(
             f,
-            "chaos: seed {}, builds {}, faults {}, lost {}, duplicated {}, stuck {}, wrong tag {}, violations {}",
+            "chaos: seed {}, builds {}, faults {}, lost {}, duplicated {}, stuck {}, wrong tag \
+            {}, violations {}",
             self.seed,
             self.builds,
             self.faults,
@@ -83,7 +84,7 @@ impl fmt::Display for Report {
     }
 }
 
-/// What clients asked, and what they were told.
+/// The requests of clients and their answers.
 fn asked(entries: &[Entry]) -> String {
     let mut kinds = BTreeMap::new();
     let mut counts: BTreeMap<String, u64> = BTreeMap::new();
@@ -145,7 +146,7 @@ fn registry(facts: &Facts<'_>) -> String {
     format!("manifests written: {}", listed(&counts))
 }
 
-/// Which failpoints a process died or stood still at.
+/// The failpoints at which a process died or was stopped.
 fn crashes(entries: &[Entry]) -> String {
     let mut counts: BTreeMap<String, u64> = BTreeMap::new();
     for entry in entries {
@@ -166,7 +167,7 @@ fn listed(counts: &BTreeMap<String, u64>) -> String {
     parts.join(", ")
 }
 
-/// The longest time from each kind of loss until work went on.
+/// The longest time from each kind of loss until work continued.
 fn recoveries(entries: &[Entry], facts: &Facts<'_>) -> Vec<String> {
     let answers = entries.iter().filter_map(|entry| match &entry.what {
         What::FaultNote { note, .. } => {
@@ -176,7 +177,7 @@ fn recoveries(entries: &[Entry], facts: &Facts<'_>) -> Vec<String> {
         _ => None,
     });
     let ends = facts.accepted().filter_map(|(_, build)| {
-        // A replay is another life.
+        // A replay counts separately.
         let finished = build.events("finished").first().map(|event| event.time)?;
         between(build.accepted?, finished)
     });
@@ -200,7 +201,7 @@ fn recoveries(entries: &[Entry], facts: &Facts<'_>) -> Vec<String> {
     longest.into_iter().map(line).collect()
 }
 
-/// How long the builds that a lost worker held took to start again.
+/// How long it took until the builds of a lost worker started again.
 fn restarts(facts: &Facts<'_>, span: &Span<'_>) -> Vec<Duration> {
     let Fault::Kill { target: Target::Worker(_) } = span.fault else { return Vec::new() };
     let mut times = Vec::new();

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! The situations that the product's protections are there for, one each.
+//! The situation that each of the product's protections exists for.
 //!
-//! A random plan comes into such a situation now and then; here it is made on purpose, so that a
-//! protection that is switched off is missed each time. What is looked at afterwards is the same
-//! history, by the same checker.
+//! A random plan meets such a situation now and then. Here it is made on purpose, so that a
+//! protection that is switched off is missed every time. The same checker then reads the same kind
+//! of history.
 
 use std::fmt;
 use std::path::Path;
@@ -28,8 +28,9 @@ const PROJECT: &str = "red";
 const SLEEPER: Target = Target::Worker(0);
 const OTHER: Target = Target::Worker(1);
 
-/// How long nothing may end on the way to rest: a lease and a few sweeps of the reconciler.
-const REST: Duration = Duration::from_secs(30);
+/// How long the system may make no progress towards rest: a lease and a few sweeps of the
+/// reconciler.
+const SCENARIO_STALL_LIMIT: Duration = Duration::from_secs(30);
 
 /// What protects accepted builds and tags.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,9 +39,9 @@ pub enum Protection {
     EpochFencing,
     /// A worker counts a build as settled when the server has confirmed the acknowledgement.
     ConfirmedAck,
-    /// Somebody finishes what a dispatcher left half accepted.
+    /// The reconciler finishes a build that a dispatcher left half accepted.
     AcceptReconciler,
-    /// A tag belongs to the last submitted build, whoever writes last.
+    /// A tag belongs to the build that was submitted last, in whatever order builds write it.
     TagFencing,
     /// A worker that cannot be sure of its lease does nothing that others can see.
     SelfFencing,
@@ -58,8 +59,8 @@ impl fmt::Display for Protection {
     }
 }
 
-/// Brings the product into the situation that a protection is there for, with the protection on or
-/// off, and returns what the checker finds.
+/// Brings the product into the situation that a protection exists for, with the protection on or
+/// off, and returns the checker's findings.
 ///
 /// # Errors
 ///
@@ -67,7 +68,7 @@ impl fmt::Display for Protection {
 ///
 /// # Panics
 ///
-/// When the situation does not come about.
+/// When the situation does not occur.
 pub async fn violations(protection: Protection, off: bool) -> anyhow::Result<Vec<Violation>> {
     let directory = tempfile::tempdir()?;
     let history = History::create(&directory.path().join(HISTORY));
@@ -97,7 +98,7 @@ pub async fn violations(protection: Protection, off: bool) -> anyhow::Result<Vec
     drop(situation);
     world.heal().await;
     history.note(What::Healed);
-    collect::rest(&world, &history, REST).await;
+    collect::rest(&world, &history, SCENARIO_STALL_LIMIT).await;
     records.finish().await?;
     logs.finish().await?;
     collect::collect(&world, &history).await?;
@@ -113,7 +114,7 @@ struct Situation<'a> {
 }
 
 impl Situation<'_> {
-    /// A worker sleeps while it is about to record a failure; another builds it meanwhile.
+    /// A worker sleeps just before it records a failure. Another builds it meanwhile.
     async fn late_failure(&self) {
         self.registry_once("PUT", "/manifests/sha256:", Misbehaviour::Forbidden);
         self.start(SLEEPER, Some("settle.before_record=stop")).await;
@@ -122,11 +123,11 @@ impl Situation<'_> {
         self.start(OTHER, None).await;
         self.finished(&build).await;
         self.wake(SLEEPER).await;
-        // With the fence it finds that it lost the build; without, it settles it once more.
+        // With the fence it finds that it lost the build. Without it, it settles the build again.
         self.logged(SLEEPER, &["lost a build", "a build was ended by others", "settled"]).await;
     }
 
-    /// A worker sleeps between its claim of a tag and its write; another builds it meanwhile.
+    /// A worker sleeps between its claim of a tag and its write. Another builds it meanwhile.
     async fn slept_past_its_lease(&self) {
         self.start(SLEEPER, Some("tag.claimed=stop")).await;
         let build = self.submit("a").await;
@@ -137,7 +138,7 @@ impl Situation<'_> {
         self.logged(SLEEPER, &["lost a build", "a build was ended by others"]).await;
     }
 
-    /// An older build's write of the tag takes long, and a newer build's does not.
+    /// An older build's write of the tag takes long, and a newer build's write does not.
     async fn overtaken(&self) {
         self.registry_once("PUT", "/manifests/1", Misbehaviour::Slow { millis: 3000 });
         self.start(SLEEPER, None).await;
@@ -205,7 +206,7 @@ impl Situation<'_> {
         self.history.note(What::FaultEnded { number: 0 });
     }
 
-    /// Waits until a process has written one of the texts.
+    /// Waits until a process has logged one of the texts.
     async fn logged(&self, target: Target, texts: &[&str]) {
         let path = self.directory.join(format!("{target}.log"));
         wait::until(&format!("{target} to say {texts:?}"), wait::LATER, || async {

@@ -1,18 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! What the processes of the world take, read once a second.
+//! The resources of the world's processes, read once a second.
 
 use std::time::Duration;
 
 use super::history::{History, What};
 
-const EVERY: Duration = Duration::from_secs(1);
+const SAMPLE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Writes down what every child of this process takes, until the task is dropped.
+/// Records the resources of every child of this process, until the task is dropped.
 pub(super) async fn sample(history: History) {
     let own = std::process::id();
     loop {
-        tokio::time::sleep(EVERY).await;
+        tokio::time::sleep(SAMPLE_INTERVAL).await;
         for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
             let name = entry.file_name();
             let Some(id) = name.to_str().and_then(|name| name.parse::<u32>().ok()) else {
@@ -25,7 +25,7 @@ pub(super) async fn sample(history: History) {
     }
 }
 
-/// Returns what a process takes if it is a child and still there.
+/// Returns the resources of a process, if it is a child and still runs.
 fn usage(id: u32, parent: u32) -> Option<What> {
     let status = std::fs::read_to_string(format!("/proc/{id}/status")).ok()?;
     let field = |name: &str| {

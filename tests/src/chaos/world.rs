@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! The world that is broken: real processes on one machine.
+//! The world to break: real processes on one machine.
 //!
 //! NATS servers, a registry behind one that misbehaves, dispatchers and workers. Each dispatcher
-//! and worker speaks to each NATS server through a link of its own, so that one of them can be cut
-//! off while the others are not. What ends by itself is started again, as a service manager would.
+//! and worker reaches each NATS server through a link of its own, so that one of them alone can be
+//! cut off. A process that ends by itself is started again, as a service manager would.
 
 mod program;
 
@@ -26,27 +26,27 @@ use crate::registry::Registry;
 use crate::{http, wait};
 pub(super) use program::Program;
 
-/// The disk of NATS where it can be full. What a run of ten minutes writes fits many times.
+/// The size of a NATS disk that can be full. A run of ten minutes fits many times.
 const DISK_MIB: u64 = 1024;
 
-/// How often the world looks for programs that ended by themselves.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// How often the world checks for programs that ended by themselves.
+const SUPERVISION_INTERVAL: Duration = Duration::from_millis(500);
 
 /// How many builds a worker runs at once.
 const SLOTS: u32 = 2;
 
-/// What the world is made of.
+/// The options of a world.
 #[derive(Debug, Clone)]
 pub struct WorldOptions {
-    /// Where everything lies.
+    /// The directory of everything.
     pub directory: PathBuf,
     /// The version of the NATS servers; Debian's if there is none.
     pub server: Option<String>,
     /// How many NATS servers.
     pub nodes: usize,
-    /// Where the NATS servers keep their data, if not in the directory.
+    /// The data directories of the NATS servers, if not below the directory.
     pub stores: Option<Vec<PathBuf>>,
-    /// What of the product is switched off, to see the suite fail.
+    /// The protection to switch off, to see the suite fail.
     pub switch_off: Option<String>,
     /// How many workers there are at the start.
     pub workers: usize,
@@ -60,20 +60,20 @@ pub struct World {
     pub nats: Mutex<Nats>,
     /// The real registry.
     pub registry: Mutex<Registry>,
-    /// What workers take for the registry.
+    /// The registry that workers use.
     pub faulty: FaultyRegistry,
-    /// A client for everything that speaks HTTP.
+    /// An HTTP client.
     pub client: reqwest::Client,
-    /// Where the real registry is.
+    /// The address of the real registry.
     pub registry_address: String,
-    /// Where the NATS servers are, without links.
+    /// The URLs of the NATS servers, without links.
     pub nats_url: String,
-    /// Where everything lies.
+    /// The directory of everything.
     pub directory: PathBuf,
     links: Vec<(Target, Link)>,
     programs: BTreeMap<Target, Mutex<Program>>,
     dispatchers: Vec<String>,
-    // Unmounted after the server that writes on it has ended.
+    // Unmounted after the server that uses it has ended.
     disk: Option<SmallDisk>,
 }
 
@@ -175,7 +175,7 @@ impl World {
     ///
     /// # Panics
     ///
-    /// When the target is none.
+    /// When the target is neither.
     pub(crate) async fn program(&self, target: Target) -> MutexGuard<'_, Program> {
         self.programs.get(&target).expect("a dispatcher or worker").lock().await
     }
@@ -197,14 +197,14 @@ impl World {
         format!("http://{}{path}", self.dispatchers[dispatcher])
     }
 
-    /// Returns whether a dispatcher says that it is ready.
+    /// Returns whether a dispatcher is ready.
     pub async fn is_ready(&self, dispatcher: usize) -> bool {
         let request = self.client.get(self.url(dispatcher, "/readyz"));
         let answer = request.timeout(Duration::from_secs(3)).send().await;
         answer.is_ok_and(|answer| answer.status().is_success())
     }
 
-    /// Waits until a dispatcher says that it is ready.
+    /// Waits until a dispatcher is ready.
     pub async fn dispatcher_ready(&self, number: usize) {
         wait::until(&format!("dispatcher-{}", number + 1), wait::LATER, || async {
             self.is_ready(number).await.then_some(())
@@ -212,12 +212,12 @@ impl World {
         .await;
     }
 
-    /// Starts again whatever ends by itself, until the task is dropped.
+    /// Starts every process that ends by itself again, until the task is dropped.
     pub async fn supervise(self: Arc<Self>, history: History) {
         loop {
-            tokio::time::sleep(LOOK_EVERY).await;
+            tokio::time::sleep(SUPERVISION_INTERVAL).await;
             for (target, program) in &self.programs {
-                // One that a fault has in hand is not looked at.
+                // A program that a fault is using is skipped.
                 let Ok(mut program) = program.try_lock() else { continue };
                 if let Some(how) = program.ended().await {
                     history.note(What::Exited { process: target.to_string(), how });
@@ -250,8 +250,8 @@ impl World {
     }
 }
 
-/// Returns where the NATS servers keep their data; on a disk of its own if there is one server
-/// and the system permits it.
+/// Returns the data directories of the NATS servers. A single server gets a disk of its own if the
+/// system permits it.
 fn stores(options: &WorldOptions) -> (Vec<PathBuf>, Option<SmallDisk>) {
     if let Some(stores) = &options.stores {
         return (stores.clone(), None);
@@ -264,7 +264,7 @@ fn stores(options: &WorldOptions) -> (Vec<PathBuf>, Option<SmallDisk>) {
     ((0..options.nodes).map(directory).collect(), None)
 }
 
-/// Returns the path of a program of this workspace, built beside this one or beside its tests.
+/// Returns the path of a program of this workspace, built with this one or with its tests.
 ///
 /// # Panics
 ///
@@ -282,7 +282,7 @@ fn built(name: &str) -> PathBuf {
 ///
 /// # Panics
 ///
-/// When it cannot be made, or holds what another run left.
+/// When it cannot be made, or is not empty.
 #[must_use]
 pub fn make_directory(keep: Option<&Path>) -> PathBuf {
     match keep {

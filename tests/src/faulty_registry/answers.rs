@@ -14,10 +14,10 @@ use slipway_proto::Digest;
 
 use super::{DIGEST, Misbehaviour, closed};
 
-/// The smallest chunk that a registry takes, the last of an upload aside.
+/// The smallest chunk that a registry accepts, except for the last of an upload.
 const MIN_CHUNK: HeaderName = HeaderName::from_static("oci-chunk-min-length");
 
-/// Lets clients that were sent somewhere on the real registry come here instead.
+/// Redirects clients from the real registry to this one.
 pub(super) fn relocate(headers: &mut HeaderMap, host: Option<&HeaderValue>) {
     let location = headers.get(header::LOCATION).and_then(|location| location.to_str().ok());
     let path = location.and_then(|location| location.strip_prefix("http://"));
@@ -29,7 +29,7 @@ pub(super) fn relocate(headers: &mut HeaderMap, host: Option<&HeaderValue>) {
     }
 }
 
-/// Returns the answer of a registry that does nothing, if that is how it misbehaves.
+/// Returns the answer of a registry that refuses, if that is its misbehaviour.
 pub(super) fn refusal(fault: &Misbehaviour) -> Option<Response<Body>> {
     let (status, code) = match fault {
         Misbehaviour::Unauthorized => {
@@ -48,7 +48,7 @@ pub(super) fn refusal(fault: &Misbehaviour) -> Option<Response<Body>> {
     Some(response)
 }
 
-/// Returns the answer to a request that is not authorized, with what would authorize it.
+/// Returns the answer to an unauthorized request, with the challenge.
 pub(super) fn unauthorized(challenge: HeaderValue) -> Response<Body> {
     let mut response = refused(401, "UNAUTHORIZED");
     response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
@@ -64,7 +64,7 @@ fn refused(status: u16, code: &str) -> Response<Body> {
     response
 }
 
-/// Spoils the answer to a request that was carried out, if that is how the registry misbehaves.
+/// Spoils the answer to a request that was carried out, if that is the misbehaviour.
 pub(super) async fn falsify(
     method: &Method,
     mut response: Response<Body>,

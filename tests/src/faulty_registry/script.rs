@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! What a registry does instead of what it was asked to, and when.
+//! How and when a registry misbehaves.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use super::{lock, traffic};
 
-/// What the registry does instead of what it was asked to.
+/// A way to misbehave.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub enum Misbehaviour {
     /// Answers 401, and does nothing.
@@ -22,52 +22,52 @@ pub enum Misbehaviour {
     Forbidden,
     /// Answers 429, and does nothing.
     TooManyRequests {
-        /// When it says to come back.
+        /// The value of `Retry-After`.
         retry_after_s: u64,
     },
     /// Answers this status, and does nothing.
     ServerError(u16),
-    /// Waits, then does it. A manifest arrives even if its client is gone by then.
+    /// Waits, then carries out the request. A manifest arrives even if its client is gone by then.
     Slow {
         /// For how long.
         millis: u64,
     },
     /// Reads a part of the body, closes the connection, and does nothing.
     ResetMidBody,
-    /// Does it, and closes the connection without an answer.
+    /// Carries out the request, and closes the connection without an answer.
     LoseAnswer,
-    /// Writes a manifest, and closes the connection without an answer when it is released.
+    /// Writes a manifest, and closes the connection without an answer once it is released.
     LoseAnswerLater,
-    /// Does it, and answers with a digest of something else. The body of a manifest or blob that
-    /// is read has a wrong byte instead, under its right digest.
+    /// Carries out the request, and answers with the digest of something else. A manifest or blob
+    /// that is read has a wrong byte instead, under the right digest.
     WrongDigest,
-    /// Keeps the bytes of an upload before this offset in its session, and closes the connection;
-    /// only requests that carry the byte at the offset are met. Of the answer to a GET, passes on
-    /// the bytes before the offset.
+    /// Keeps the bytes of an upload before this offset in its session, and closes the connection.
+    /// Applies only to requests that carry the byte at the offset. For a GET, passes on the bytes
+    /// before the offset.
     KeepUpTo {
         /// The offset in the blob.
         offset: u64,
     },
-    /// Passes on a body up to this offset, and the rest when it is released: that of a request that
-    /// uploads, or that of the answer to a GET. Only uploads that carry the byte at the offset are
-    /// met.
+    /// Passes on a body up to this offset, and the rest once it is released: the body of an upload,
+    /// or of the answer to a GET. Applies only to uploads that carry the byte at the offset.
     HoldAt {
         /// The offset in the blob.
         offset: u64,
     },
     /// Answers 400 with the code `MANIFEST_BLOB_UNKNOWN`, and does nothing.
     BlobUnknown,
-    /// Lets every token expire that was given out so far, answers 401, and does nothing; only
-    /// uploads that carry the byte at the offset are met. The registry must require tokens.
+    /// Expires every token given out so far, answers 401, and does nothing. Applies only to uploads
+    /// that carry the byte at the offset. The registry must require tokens.
     ExpireTokens {
         /// The offset in the blob.
         offset: u64,
         /// Whether it answers without having read the body, as most registries do.
         is_early: bool,
     },
-    /// Does it, and says that it takes no chunk of fewer bytes, but for the last of a blob.
+    /// Carries out the request, and announces that it accepts no smaller chunk, except for the last
+    /// of a blob.
     ChunksOfAtLeast {
-        /// The fewest bytes.
+        /// The smallest chunk.
         bytes: u64,
     },
 }
@@ -75,15 +75,15 @@ pub enum Misbehaviour {
 /// When the registry misbehaves: the first rule that applies to a request decides.
 #[derive(Debug, Clone)]
 pub struct Rule {
-    /// The method of the requests it is about, or all.
+    /// The method of the requests it applies to, or all.
     pub method: Option<&'static str>,
-    /// What their path contains.
+    /// A part of their path.
     pub path_contains: String,
-    /// What is done.
+    /// The misbehaviour.
     pub misbehaviour: Misbehaviour,
-    /// How often it is done, or always.
+    /// How many times it happens, or always.
     pub times: Option<u32>,
-    /// How likely it is done each time, from 0 to 1.
+    /// The probability of each time, from 0 to 1.
     pub probability: f64,
 }
 
@@ -112,7 +112,7 @@ impl Script {
         self.faults.load(Ordering::Relaxed)
     }
 
-    /// Returns what the rules say about a request, and counts it.
+    /// Returns the misbehaviour for a request, and counts it.
     pub(super) fn draw(&self, request: &Request<Incoming>) -> Option<Misbehaviour> {
         let (method, path) = (request.method(), request.uri().path());
         let mut rules = lock(&self.rules);

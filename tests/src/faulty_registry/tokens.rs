@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 //! Tokens that a registry asks for, gives out and lets expire (distribution specification, "Token
-//! authentication"). They name nobody and allow everything: what is tested is when they expire.
+//! authentication"). They name nobody and allow everything, because only their expiry is tested.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -12,10 +12,10 @@ use serde_json::json;
 
 use super::answers;
 
-/// Where tokens are given out.
+/// The path that gives out tokens.
 pub(super) const PATH: &str = "/token";
 
-/// The tokens of a registry. Those that were given out between two expiries are all the same.
+/// The tokens of a registry. All tokens given out between two expiries are the same.
 #[derive(Default)]
 pub(super) struct Tokens {
     are_required: AtomicBool,
@@ -27,7 +27,7 @@ impl Tokens {
         self.are_required.store(true, Ordering::Relaxed);
     }
 
-    /// Lets those expire that were given out so far.
+    /// Expires all tokens given out so far.
     pub(super) fn expire(&self) {
         self.expiries.fetch_add(1, Ordering::Relaxed);
     }
@@ -39,7 +39,7 @@ impl Tokens {
             || token.and_then(|token| token.strip_prefix("Bearer ")) == Some(&self.valid())
     }
 
-    /// Returns the answer of the place that gives out tokens.
+    /// Returns the answer with a token.
     pub(super) fn give(&self) -> Response<Body> {
         Response::new(Body::from(json!({"token": self.valid()}).to_string()))
     }
@@ -49,7 +49,7 @@ impl Tokens {
     }
 }
 
-/// Returns the answer to a request without a valid token: come back with one, from here.
+/// Returns the answer to a request without a valid token: the challenge.
 pub(super) fn challenge(headers: &HeaderMap) -> Response<Body> {
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
     let challenge = format!("Bearer realm=\"http://{host}{PATH}\",service=\"tests\"");

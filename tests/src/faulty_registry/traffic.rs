@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! What goes through a registry, and bodies that are held on their way.
+//! The requests through a registry, and bodies that are held on their way.
 
 use std::collections::HashMap;
 use std::io::Error;
@@ -18,18 +18,18 @@ use tokio::sync::watch;
 
 use super::{Misbehaviour, lock};
 
-/// A request that came.
+/// A request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Seen {
     /// Its method.
     pub method: String,
     /// Its path, with the query.
     pub path: String,
-    /// Where in the blob its body begins, or from where it wants the blob, if it said so.
+    /// Where in the blob its body begins, or the requested range begins, if it said so.
     pub start: Option<u64>,
-    /// How many bytes of its body came so far; a manifest's are not counted.
+    /// How many bytes of its body arrived so far. A manifest is not counted.
     pub body_bytes: u64,
-    /// What was answered, if it was.
+    /// The status of the answer, if there was one.
     pub status: Option<u16>,
 }
 
@@ -39,11 +39,11 @@ struct Entry {
     status: AtomicU16,
 }
 
-/// The requests of a registry, and where its uploads went on after a break.
+/// The requests of a registry, and the new addresses of uploads after a break.
 #[derive(Default)]
 pub(super) struct Traffic {
     entries: Mutex<Vec<Entry>>,
-    /// The addresses of uploads that a client does not know yet, by those it knows.
+    /// New addresses of uploads that a client does not know yet, by the old ones.
     moved: Mutex<HashMap<String, String>>,
 }
 
@@ -85,7 +85,7 @@ impl Traffic {
         lock(&self.entries)[number].status.store(status.as_u16(), Ordering::Relaxed);
     }
 
-    /// Counts the bytes of a request's body as they come.
+    /// Counts the bytes of a request's body as they arrive.
     pub(super) fn count(
         &self,
         number: usize,
@@ -98,19 +98,19 @@ impl Traffic {
         })
     }
 
-    /// Reads a body that nobody wants, and counts its bytes.
+    /// Reads and discards a body, and counts its bytes.
     pub(super) async fn drain(&self, number: usize, body: Incoming) -> Result<(), Error> {
         let mut body = std::pin::pin!(self.count(number, body));
         while let Some(_part) = body.next().await.transpose().map_err(Error::other)? {}
         Ok(())
     }
 
-    /// Says that an upload goes on elsewhere.
+    /// Records that an upload continues at another address.
     pub(super) fn moved(&self, from: &str, to: String) {
         lock(&self.moved).insert(from.to_owned(), to);
     }
 
-    /// Sends a request for an upload that was moved to where it goes on.
+    /// Sends a request for a moved upload to its new address.
     pub(super) fn go_on(&self, parts: &mut Parts) {
         let (uri, digest) = split_digest(&parts.uri);
         let Some(to) = lock(&self.moved).get(&uri).cloned() else { return };
@@ -119,7 +119,7 @@ impl Traffic {
     }
 }
 
-/// Returns the address of an upload, and the digest that is to close it.
+/// Returns the address of an upload, and the digest that closes it.
 pub(super) fn split_digest(uri: &Uri) -> (String, Option<String>) {
     let text = uri.to_string();
     match text.split_once("&digest=") {
@@ -138,7 +138,7 @@ pub(super) fn range(headers: &HeaderMap) -> (u64, u64) {
     }
 }
 
-/// Whether a misbehaviour that is about an offset of an upload is about this request.
+/// Returns whether a misbehaviour at an offset of an upload applies to this request.
 pub(super) fn meets(request: &Request<Incoming>, misbehaviour: &Misbehaviour) -> bool {
     let (Misbehaviour::KeepUpTo { offset }
     | Misbehaviour::HoldAt { offset }
@@ -166,7 +166,7 @@ pub(super) async fn first(
     Ok(read)
 }
 
-/// Passes on so many bytes, and fails then.
+/// Passes on a number of bytes, then fails.
 pub(super) fn cut<E: Into<Box<dyn std::error::Error + Send + Sync>> + Send + 'static>(
     body: impl Stream<Item = Result<Bytes, E>> + Send + 'static,
     length: u64,
@@ -212,7 +212,7 @@ impl Gate {
         self.open.subscribe().wait_for(|open| *open).await.expect("the gate stands");
     }
 
-    /// Passes on so many bytes, and the rest when the gate is open.
+    /// Passes on a number of bytes, and the rest when the gate is open.
     pub(super) fn hold<E: Send + 'static, S>(
         &self,
         body: S,
@@ -234,7 +234,7 @@ impl Gate {
                 }
                 if left == 0 {
                     holding.send_replace(true);
-                    // A gate that is gone holds nobody.
+                    // A dropped gate holds nothing.
                     let _opened = open.wait_for(|open| *open).await;
                     left = u64::MAX;
                 }

@@ -18,13 +18,13 @@ use slipway_proto::{Digest, Timestamp};
 use super::answers::{falsify, refusal};
 use super::{Misbehaviour, Shared, closed, lock, pause};
 
-/// What a writer of tags says about itself in a header of each request.
+/// The header in which a writer of tags names itself.
 const WRITER: &str = "slipway-tag-write";
 
-/// A manifest that somebody wanted to write.
+/// An attempted write of a manifest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ManifestWrite {
-    /// When the request came.
+    /// When the request arrived.
     pub received_at: Timestamp,
     /// When it was passed on to the registry, unless a misbehaviour prevented it.
     pub forwarded_at: Option<Timestamp>,
@@ -36,21 +36,21 @@ pub struct ManifestWrite {
     pub reference: String,
     /// The digest of the manifest.
     pub digest: String,
-    /// What the registry answered. The client may have been told something else, or nothing. Where
-    /// it was forwarded and not answered, nobody knows whether it was written.
+    /// The registry's status. The client may have got another one, or none. If the write was
+    /// forwarded and not answered, nobody knows whether it happened.
     pub status: Option<u16>,
-    /// Who wrote it, if it said so.
+    /// The writer, if it named itself.
     pub writer: Option<TagWriter>,
 }
 
-/// Which run of which build writes a tag.
+/// The build and epoch that write a tag.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TagWriter {
     /// The build.
     pub build: String,
     /// Its epoch.
     pub epoch: u64,
-    /// The build whose image is written, when it is not the writer's own.
+    /// The build whose image is written, if it is not the writer's own.
     pub repairs: Option<String>,
 }
 
@@ -67,10 +67,10 @@ impl TagWriter {
     }
 }
 
-/// Held while a manifest is written, so that those of one tag are written one after the other.
+/// Held while a manifest is written, so that writes of one tag come one after the other.
 type Turn = Arc<tokio::sync::Mutex<()>>;
 
-/// The manifests that somebody wanted to write.
+/// The attempted writes of manifests.
 #[derive(Default)]
 pub(super) struct Writes {
     done: Mutex<Vec<ManifestWrite>>,
@@ -101,8 +101,8 @@ pub(super) fn written_manifest(request: &Request<Incoming>) -> Option<(String, S
 }
 
 impl Shared {
-    /// Passes on a manifest. What arrived of a client that is then gone is written all the same, as
-    /// it is when it is on its way through a network.
+    /// Passes on a manifest. It is written even if its client is gone by then, like a request that
+    /// is already on its way through a network.
     pub(super) async fn put_manifest(
         self: Arc<Self>,
         request: Request<Incoming>,
@@ -140,7 +140,7 @@ impl Shared {
                 self.writes.record(write);
                 return Err(closed());
             }
-            // Not in its turn: others may overtake it.
+            // Outside its turn, so that others may overtake it.
             Some(Misbehaviour::Slow { millis }) => pause(*millis).await,
             Some(fault) => {
                 if let Some(refusal) = refusal(fault) {

@@ -1,19 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! I12: an attempt is charged only when something happened to it that may be the build's fault.
+//! I12: an attempt is charged only for something that may be the build's fault.
 //!
-//! A worker that dies may have been killed by the build, and a registry that refuses may have its
-//! reason in the build; a NATS server or a dispatcher that dies has nothing to do with it.
+//! The build may have killed its worker, and may be the reason for a registry's refusal. It has
+//! nothing to do with the death of a NATS server or a dispatcher.
 
 use slipway_proto::Timestamp;
 
 use super::Findings;
 use super::facts::{BuildFacts, Event, Facts};
 
-/// How long a fault goes on to have effects after it was healed: requests that were on their way.
+/// How long a healed fault still has effects, through requests that were on their way.
 const AFTERMATH: std::time::Duration = std::time::Duration::from_secs(3);
 
-/// Reasons of failures that lie in the request and not in any attempt.
+/// Reasons that come from the request and not from an attempt.
 const OF_THE_REQUEST: [&str; 2] = ["QueueTimeout", "DeadlineExceeded"];
 
 /// Every charge has a fault that explains it.
@@ -28,7 +28,8 @@ pub(super) fn charges(facts: &Facts<'_>, findings: &mut Findings) {
                 let (from, to, worker) = charged(build, before, event);
                 if !is_explained(facts, from, to, worker) {
                     let text = format!(
-                        "attempt {attempt} (epoch {}): an attempt between {from} and {to} was charged, and nothing happened to it",
+                        "attempt {attempt} (epoch {}): an attempt between {from} and {to} was \
+                        charged, and nothing happened to it",
                         event.number("epoch")
                     );
                     findings.add("I12", id, text);
@@ -40,14 +41,14 @@ pub(super) fn charges(facts: &Facts<'_>, findings: &mut Findings) {
     }
 }
 
-/// Returns the time of the attempt that was charged, and its worker where it is known.
+/// Returns the time of the charged attempt, and its worker if it is known.
 fn charged<'a>(
     build: &BuildFacts<'a>,
     before: Option<&Event<'a>>,
     next: &Event<'a>,
 ) -> (Timestamp, Timestamp, Option<&'a str>) {
     let Some(before) = before else {
-        // Claims that died before they could say so.
+        // Claims whose worker died before it could announce them.
         let accepted = build.record().and_then(|record| super::facts::time(&record["accepted_at"]));
         return (accepted.or(build.accepted).unwrap_or(next.time), next.time, None);
     };
@@ -78,7 +79,7 @@ fn is_explained(facts: &Facts<'_>, from: Timestamp, to: Timestamp, worker: Optio
         })
 }
 
-/// A build that failed had an attempt that may have failed.
+/// A build that failed had an attempt that a fault can have broken.
 fn failures(facts: &Facts<'_>, id: &str, build: &BuildFacts<'_>, findings: &mut Findings) {
     if build.phase() != "failed" {
         return;

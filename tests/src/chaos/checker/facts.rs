@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! The history, put in order by build.
+//! The history, grouped by build.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,7 +11,7 @@ use crate::chaos::history::{Ask, ChunkSeen, Entry, EventSeen, RecordSeen, What};
 use crate::chaos::plan::{Fault, Target};
 use crate::faulty_registry::ManifestWrite;
 
-/// An event, taken apart.
+/// A parsed event.
 #[derive(Debug, Clone)]
 pub(crate) struct Event<'a> {
     pub(crate) sequence: u64,
@@ -32,7 +32,7 @@ impl Event<'_> {
     }
 }
 
-/// All that is known of a build.
+/// Everything known about a build.
 #[derive(Debug, Default)]
 pub(crate) struct BuildFacts<'a> {
     /// When it was first answered with 202 or 200.
@@ -55,7 +55,7 @@ impl<'a> BuildFacts<'a> {
         self.records.last()?.record.as_ref()
     }
 
-    /// Returns where the build is at the end.
+    /// Returns the phase of the build at the end.
     pub(crate) fn phase(&self) -> &'a str {
         self.record().map_or("", phase)
     }
@@ -80,7 +80,7 @@ impl<'a> BuildFacts<'a> {
         self.record()?["state"]["phase"]["image"]["digest"].as_str()
     }
 
-    /// Returns the references that the build was to be published under.
+    /// Returns the requested references.
     pub(crate) fn references(&self) -> Vec<&'a str> {
         let list = self.record().and_then(|record| record["request"]["references"].as_array());
         list.into_iter().flatten().filter_map(Value::as_str).collect()
@@ -90,7 +90,7 @@ impl<'a> BuildFacts<'a> {
         self.record().and_then(|record| time(&record["finished_at"]))
     }
 
-    /// Returns the tags that the build wrote of itself.
+    /// Returns the tags that the build wrote for itself.
     pub(crate) fn own_writes(&self) -> impl Iterator<Item = &'a ManifestWrite> {
         self.writes
             .iter()
@@ -145,7 +145,7 @@ impl Span<'_> {
         self.begun <= to && from <= self.ended
     }
 
-    /// Returns whether the fault hit NATS in a way that can lose what it had in memory.
+    /// Returns whether the fault can lose what NATS had in memory.
     pub(crate) fn hits_nats(&self) -> bool {
         matches!(
             self.fault,
@@ -157,7 +157,7 @@ impl Span<'_> {
         )
     }
 
-    /// Returns whether the fault can stop what a worker does.
+    /// Returns whether the fault can interrupt a worker.
     pub(crate) fn hits_worker(&self, worker: &str) -> bool {
         match self.fault {
             Fault::Kill { target }
@@ -179,7 +179,7 @@ impl Span<'_> {
     }
 }
 
-/// The history, put in order.
+/// The grouped history.
 #[derive(Debug, Default)]
 pub(crate) struct Facts<'a> {
     pub(crate) entries: &'a [Entry],
@@ -288,13 +288,13 @@ impl<'a> Facts<'a> {
         }
     }
 
-    /// Returns the builds that somebody was promised.
+    /// Returns the promised builds.
     pub(crate) fn accepted(&self) -> impl Iterator<Item = (&'a str, &BuildFacts<'a>)> {
         let promised = |entry: &(&&'a str, &BuildFacts<'a>)| entry.1.accepted.is_some();
         self.builds.iter().filter(promised).map(|(id, build)| (*id, build))
     }
 
-    /// Returns the time at which a process ended by itself, with how it did.
+    /// Returns each process that ended by itself, with time and status.
     pub(crate) fn exits(&self) -> impl Iterator<Item = (Timestamp, &'a str, &'a str)> {
         self.entries.iter().filter_map(|entry| match &entry.what {
             What::Exited { process, how } => Some((entry.at, process.as_str(), how.as_str())),

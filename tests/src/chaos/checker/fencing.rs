@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! I4 and I6, and what counts as done twice: of several workers at a build only the last may do
-//! anything that others can see, and none when it is cancelled.
+//! I4 and I6, and builds that were done twice: of several workers with one build, only the last may
+//! do anything that others can see, and none once the build is cancelled.
 
 use std::collections::BTreeSet;
 
@@ -11,10 +11,10 @@ use super::facts::{BuildFacts, Facts, epoch};
 use super::{Class, Findings};
 use crate::chaos::history::What;
 
-/// How long a worker holds a build without a word.
+/// How long a worker holds a build without extending its lease.
 const LEASE: std::time::Duration = std::time::Duration::from_secs(15);
 
-/// How long before it arrives a message was sent to a worker, at the most.
+/// The longest time a message is on its way to a worker.
 const UNDER_WAY: std::time::Duration = std::time::Duration::from_millis(500);
 
 /// I4: epochs only grow, and an older one writes no tag.
@@ -134,14 +134,15 @@ pub(super) fn duplicates(facts: &Facts<'_>, findings: &mut Findings) {
             continue;
         }
         let Some((settled_at, by)) = settled.get(build) else { continue };
-        // It was on its way before the acknowledgement arrived: 2.9.10 sometimes gives a message to
-        // two workers at once, also long after its start. Only the claim decides whose it is.
+        // It was on its way before the acknowledgement arrived. 2.9.10 sometimes delivers a message
+        // to two workers at once, also long after its start. The claim decides which of them has
+        // the build.
         if settled_at.checked_add(UNDER_WAY).is_ok_and(|later| time < later) {
             continue;
         }
-        // A server that was killed may have forgotten the acknowledgement, or, within a lease of its
-        // start, have given the message to two workers; and a worker that stood still reads only
-        // now what was delivered to it before another had it.
+        // A killed server may have forgotten the acknowledgement, or, within a lease of its start,
+        // have delivered the message to two workers. And a worker that was stopped only now reads a
+        // message that was delivered before another worker had it.
         let leased_at = settled_at.checked_sub(LEASE).unwrap_or(*settled_at);
         let excused = facts.faults.iter().any(|span| {
             let stale = worker != *by && span.hits_worker(worker);

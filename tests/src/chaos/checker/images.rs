@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! I11: what a build says it made is what stands in the registry.
+//! I11: the registry holds the image that a build reports.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,7 +9,7 @@ use super::facts::Facts;
 use crate::chaos::history::What;
 use crate::faulty_registry::ManifestWrite;
 
-/// Event, record and registry name one digest, and everything below it is there.
+/// Event, record and registry name one digest, and all of its blobs exist.
 pub(super) fn published(facts: &Facts<'_>, findings: &mut Findings) {
     let mut manifests = BTreeMap::new();
     for entry in facts.entries {

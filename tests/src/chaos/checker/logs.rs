@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! I8: a log is all of what its attempts wrote, in order.
+//! I8: a log holds everything that its attempts wrote, in order.
 
 use sha2::{Digest as _, Sha256};
 
 use super::Findings;
 use super::facts::{BuildFacts, Facts};
 
-/// How long after the start of an attempt without an end a fault still explains it.
+/// How long after the start of an attempt a fault still explains that it has no end.
 const ATTEMPT: std::time::Duration = std::time::Duration::from_secs(20);
 
 /// The chunks of an attempt have no hole, and its last one names the digest of all.
@@ -17,8 +17,8 @@ pub(super) fn chunks(facts: &Facts<'_>, findings: &mut Findings) {
             let numbers: Vec<u64> = chunks.iter().map(|chunk| chunk.number).collect();
             let told = chunks.iter().find_map(|chunk| chunk.digest.as_deref());
             if numbers.iter().zip(0..).any(|(number, place)| *number != place) {
-                // A purge of another build's log makes consumers of nats-server 2.9.10 pass over
-                // messages, ours among them: then what was kept is asked.
+                // A purge of another build's log makes consumers of nats-server 2.9.10 skip
+                // messages, ours included. Then the archived log is read.
                 let kept = kept(build, id, *epoch).map(|kept| digest_of(&kept));
                 if told.is_some() && kept.as_deref() == told {
                     continue;
@@ -28,7 +28,8 @@ pub(super) fn chunks(facts: &Facts<'_>, findings: &mut Findings) {
                 continue;
             }
             let Some(end) = chunks.iter().find(|chunk| chunk.digest.is_some()) else {
-                // The same, if the last ones were passed over: what was kept goes on behind them.
+                // The same if the last messages were skipped: the archived log continues after
+                // them.
                 let seen: String = chunks.iter().map(|chunk| chunk.text.as_str()).collect();
                 let goes_on = kept(build, id, *epoch)
                     .is_some_and(|kept| kept.len() > seen.len() && kept.starts_with(&seen));
@@ -54,7 +55,8 @@ fn digest_of(text: &str) -> String {
     format!("sha256:{:x}", Sha256::digest(text))
 }
 
-/// Returns what the API gives of an attempt: from the line that names it up to that of another.
+/// Returns an attempt's part of the API's log, from the line that names it to that of the next
+/// attempt.
 fn kept(build: &BuildFacts<'_>, id: &str, epoch: u64) -> Option<String> {
     let names = |line: &str, epoch: &str| line.contains(&format!("(build {id}, epoch {epoch}"));
     let mut text = String::new();
@@ -73,7 +75,7 @@ fn kept(build: &BuildFacts<'_>, id: &str, epoch: u64) -> Option<String> {
 fn is_explained(facts: &Facts<'_>, build: &BuildFacts<'_>, epoch: u64) -> bool {
     let started = build.events("started");
     let Some(start) = started.iter().find(|event| event.number("epoch") == epoch) else {
-        // It died before it could say so.
+        // It died before it could announce the start.
         return true;
     };
     let end = start.time.checked_add(ATTEMPT).unwrap_or(start.time);
@@ -83,7 +85,7 @@ fn is_explained(facts: &Facts<'_>, build: &BuildFacts<'_>, epoch: u64) -> bool {
         || facts.exits().any(|(at, process, _)| process == worker && at >= start.time && at <= end)
 }
 
-/// What the API gives holds the text of the last attempt, in order.
+/// The API's log holds the text of the last attempt, in order.
 pub(super) fn over_http(facts: &Facts<'_>, findings: &mut Findings) {
     for (id, build) in &facts.builds {
         let Some(log) = build.log else { continue };
@@ -93,7 +95,8 @@ pub(super) fn over_http(facts: &Facts<'_>, findings: &mut Findings) {
         for wanted in text.lines() {
             if !lines.any(|line| line == wanted) {
                 let text = format!(
-                    "the API's log lacks the line {wanted:?} of epoch {epoch}, or has it out of order"
+                    "the API's log lacks the line {wanted:?} of epoch {epoch}, or has it out of \
+                    order"
                 );
                 findings.add("I8", id, text);
                 break;

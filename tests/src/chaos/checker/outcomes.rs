@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! I1, I2, I3, I5 and I7: every build that was promised has one end, and its events say so.
+//! I1, I2, I3, I5 and I7: every promised build has exactly one end, and its events agree.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::facts::{BuildFacts, Facts, is_end, phase};
 use super::{Class, Findings};
 
-/// I1 and I2: every build that was answered with 202 has exactly one end.
+/// I1 and I2: every build that was answered 202 has exactly one end.
 pub(super) fn one_end(facts: &Facts<'_>, findings: &mut Findings) {
     let mut promised: Vec<_> = facts.accepted().collect();
     promised.sort_by_key(|(_, build)| build.accepted);
@@ -168,7 +168,7 @@ fn one_finished(id: &str, build: &BuildFacts<'_>, findings: &mut Findings) {
     }
 }
 
-/// What the API shows at the end is what the record says.
+/// The API agrees with the record at the end.
 pub(super) fn views(facts: &Facts<'_>, findings: &mut Findings) {
     for (id, build) in facts.accepted() {
         let Some((status, view)) = build.view else { continue };

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! I10 and I13: at rest nothing is left over, and no process grows.
+//! I10 and I13: at rest nothing is left, and no process grows.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use super::facts::Facts;
 use super::{Class, Findings};
 use crate::chaos::history::What;
 
-/// The most that a process may take.
+/// The largest resident memory of a process.
 const RESIDENT: u64 = 400 << 20;
 const FILES: u64 = 900;
 
@@ -25,7 +25,7 @@ pub(super) fn queue(facts: &Facts<'_>, findings: &mut Findings) {
     }
     for (id, build) in &facts.builds {
         let unfinished = build.record().is_some() && !build.is_finished();
-        // Those that were promised are counted by I1.
+        // I1 counts the promised ones.
         if unfinished && build.accepted.is_none() {
             let text = format!("never promised, and still {} at the end", build.phase());
             findings.add_as(Class::Stuck, "I10", id, text);
@@ -38,7 +38,7 @@ pub(super) fn queue(facts: &Facts<'_>, findings: &mut Findings) {
     }
 }
 
-/// I13: memory and open files stay below a bound.
+/// I13: memory and open files stay below a limit.
 pub(super) fn usage(facts: &Facts<'_>, findings: &mut Findings) {
     let mut most: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
     for entry in facts.entries {
@@ -55,7 +55,7 @@ pub(super) fn usage(facts: &Facts<'_>, findings: &mut Findings) {
     }
 }
 
-/// No process ends by a panic or a signal that nobody sent.
+/// No process panics, or dies of a signal that the suite did not send.
 pub(super) fn exits(facts: &Facts<'_>, findings: &mut Findings) {
     for (at, process, how) in facts.exits() {
         if how.contains("signal") || how.contains("101") {

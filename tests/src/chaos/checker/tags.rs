@@ -12,8 +12,8 @@ use crate::faulty_registry::ManifestWrite;
 
 type Claimants<'f, 'a> = Vec<(&'a str, &'f BuildFacts<'a>)>;
 
-/// The builds of each reference, in the order of their acceptance. Builds without one are left
-/// out: they are from before there was an order.
+/// The builds of each reference, in the order of acceptance. Builds without an order are left out:
+/// they are from before there was one.
 fn claimants<'f, 'a>(facts: &'f Facts<'a>) -> BTreeMap<&'a str, Claimants<'f, 'a>> {
     let mut by_reference: BTreeMap<&str, Claimants<'_, '_>> = BTreeMap::new();
     for (id, build) in &facts.builds {
@@ -55,7 +55,7 @@ pub(super) fn owners(facts: &Facts<'_>, findings: &mut Findings) {
         let last = builds.iter().rposition(|(_, build)| build.phase() == "succeeded");
         let owner = last.map(|place| builds[place]);
         let mut allowed: Vec<&str> = owner.iter().filter_map(|(_, build)| build.digest()).collect();
-        // Builds that failed after they had begun to write the tag.
+        // Builds that failed after they began to write the tag.
         for (_, build) in &builds[last.map_or(0, |place| place + 1)..] {
             allowed.extend(writes_of(build, reference).map(|write| write.digest.as_str()));
         }
@@ -68,7 +68,8 @@ pub(super) fn owners(facts: &Facts<'_>, findings: &mut Findings) {
                 .as_deref()
                 .and_then(|digest| builds.iter().find(|(_, build)| build.digest() == Some(digest)));
             let text = format!(
-                "{reference} points at {digest:?} (of the build {:?}, order {:?}), and must at {allowed:?} (order {:?})",
+                "{reference} points at {digest:?} (of the build {:?}, order {:?}), and must at \
+                {allowed:?} (order {:?})",
                 whose.map(|(id, _)| id),
                 whose.map(|(_, build)| build.order()),
                 owner.map(|(_, build)| build.order()),
@@ -79,7 +80,7 @@ pub(super) fn owners(facts: &Facts<'_>, findings: &mut Findings) {
     }
 }
 
-/// A build that succeeded owns each of its tags or says who took it.
+/// A build that succeeded owns each of its tags or names the build that took it.
 pub(super) fn superseded(facts: &Facts<'_>, findings: &mut Findings) {
     for (reference, builds) in claimants(facts) {
         for (place, (id, build)) in builds.iter().enumerate() {
@@ -129,7 +130,8 @@ fn owns(
     });
     if let Some((newer, facts)) = before {
         let text = format!(
-            "it says that it owns {reference}, which it first wrote at {first}; the newer build {newer} had it since {:?}",
+            "it says that it owns {reference}, which it first wrote at {first}; the newer build \
+            {newer} had it since {:?}",
             facts.finished_at()
         );
         findings.add_as(Class::WrongTag, "tag", id, text);

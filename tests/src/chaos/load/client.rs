@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! Asks dispatchers, and writes down what it asked and what it was told.
+//! Sends requests to dispatchers, and records requests and answers.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -13,19 +13,19 @@ use crate::chaos::history::{Ask, History, What};
 use crate::chaos::world::World;
 
 /// How long an upload may take.
-const UPLOAD_PATIENCE: Duration = Duration::from_secs(10);
+const UPLOAD_DEADLINE: Duration = Duration::from_secs(10);
 
-/// The members of answers that are written down.
-const KEPT: [&str; 8] =
+/// The members of answers that are recorded.
+const RECORDED_MEMBERS: [&str; 8] =
     ["id", "state", "attempt", "status", "code", "detail", "cancelled", "letters"];
 
-/// What a dispatcher said, if anything.
+/// The answer of a dispatcher, if it gave one.
 pub(in crate::chaos) struct Answer {
     pub(in crate::chaos) status: Option<u16>,
     pub(in crate::chaos) body: Value,
 }
 
-/// Asks dispatchers.
+/// A client of the dispatchers.
 #[derive(Clone)]
 pub(in crate::chaos) struct Client {
     pub(super) world: Arc<World>,
@@ -42,8 +42,8 @@ impl Client {
         Self { world, history, calls }
     }
 
-    /// Uploads an artifact and returns its digest. Uploads are not part of the history: all that
-    /// is promised of them is that a build can name them.
+    /// Uploads an artifact and returns its digest. Uploads are not part of the history: the only
+    /// promise about them is that a build can name them.
     pub(in crate::chaos) async fn upload(
         &self,
         dispatcher: usize,
@@ -52,7 +52,7 @@ impl Client {
     ) -> Option<String> {
         let path = format!("/v1/projects/{project}/artifacts?filename=tool");
         let request = self.world.client.put(self.world.url(dispatcher, &path)).body(bytes);
-        let answer = request.timeout(UPLOAD_PATIENCE).send().await.ok()?;
+        let answer = request.timeout(UPLOAD_DEADLINE).send().await.ok()?;
         if !answer.status().is_success() {
             return None;
         }
@@ -60,15 +60,15 @@ impl Client {
         document["digest"].as_str().map(str::to_owned)
     }
 
-    /// Returns the builds of a project's dead letters, as far as they can be had.
+    /// Returns the builds of a project's dead letters, if they can be read.
     pub(super) async fn dead(&self, dispatcher: usize, project: &str) -> Vec<String> {
         let url = self.world.url(dispatcher, &format!("/v1/projects/{project}/dead?limit=20"));
-        let answer = send(self.world.client.get(url).timeout(UPLOAD_PATIENCE)).await;
+        let answer = send(self.world.client.get(url).timeout(UPLOAD_DEADLINE)).await;
         let letters = answer.body["letters"].as_array().cloned().unwrap_or_default();
         letters.iter().filter_map(|letter| Some(letter["build"].as_str()?.to_owned())).collect()
     }
 
-    /// Asks, and waits for an answer as long as its patience lasts.
+    /// Sends a request, and waits for an answer for a limited time.
     pub(in crate::chaos) async fn ask(
         &self,
         dispatcher: usize,
@@ -119,9 +119,9 @@ async fn send(request: reqwest::RequestBuilder) -> Answer {
     }
 }
 
-/// Keeps what the checker asks about; a build's document is long.
+/// Keeps the members that the checker reads, because a build's document is long.
 fn shortened(body: Value) -> Value {
     let Value::Object(mut fields) = body else { return body };
-    fields.retain(|name, _| KEPT.contains(&name.as_str()));
+    fields.retain(|name, _| RECORDED_MEMBERS.contains(&name.as_str()));
     Value::Object(fields)
 }

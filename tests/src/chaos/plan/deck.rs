@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! The kinds of faults, as cards that are all dealt before any is dealt again.
+//! The kinds of faults, as cards: all are dealt before any is dealt again.
 
 use super::{DISPATCHERS, Fault, MISBEHAVIOURS, Planned, Shape, Subject, Target, WORKERS};
 use crate::chaos::random::Random;
@@ -35,7 +35,7 @@ const WORKER_POINTS: [&str; 15] = [
     "dead.buried",
 ];
 
-/// Failpoints at which it matters that a worker comes back too late.
+/// Failpoints where a worker that comes back too late could do harm.
 const FREEZING_POINTS: [&str; 9] = [
     "claim.received",
     "claim.claimed",
@@ -48,10 +48,10 @@ const FREEZING_POINTS: [&str; 9] = [
     "settle.before_record",
 ];
 
-/// How long a process may take to reach its failpoint before it is killed for want of patience.
-const CRASH_PATIENCE_MS: u64 = 10_000;
+/// How long a process may take to reach its failpoint before it is killed.
+const CRASH_DEADLINE_MS: u64 = 10_000;
 
-/// A kind of fault; its targets and times are drawn.
+/// A kind of fault. Its targets and times are drawn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
     /// A dispatcher is killed.
@@ -68,7 +68,7 @@ pub enum Kind {
     KillAllNodes,
     /// A worker is stopped for longer than its lease.
     StopWorkerPastLease,
-    /// A worker is stopped for less.
+    /// A worker is stopped for less than its lease.
     StopWorker,
     /// A dispatcher is stopped.
     StopDispatcher,
@@ -88,9 +88,9 @@ pub enum Kind {
     CrashDispatcher,
     /// A worker crashes at a failpoint.
     CrashWorker,
-    /// A worker stands still at a failpoint for longer than its lease.
+    /// A worker is stopped at a failpoint for longer than its lease.
     FreezeWorker,
-    /// A worker is cut off with an acknowledgement in hand.
+    /// A worker is cut off before it sends an acknowledgement.
     StrandWorker,
 }
 
@@ -166,7 +166,7 @@ impl Kind {
             Self::StopWorkerPastLease | Self::FreezeWorker => random.between(18_000, 25_000),
             Self::StopWorker => random.between(1_000, 8_000),
             Self::StopDispatcher | Self::StopNats => random.between(2_000, 6_000),
-            // Most are short, some outlast the lease.
+            // Most are short; some last longer than the lease.
             Self::PartitionDispatcher | Self::PartitionWorker => {
                 let longest = if random.percent(30) { 20_000 } else { 6_000 };
                 random.between(2_000, longest)
@@ -175,11 +175,11 @@ impl Kind {
             Self::StrandWorker => random.between(2_000, 4_000),
             Self::Misbehave(_) => random.between(2_000, 8_000),
             Self::DiskFull => random.between(2_000, 4_000),
-            Self::CrashDispatcher | Self::CrashWorker => CRASH_PATIENCE_MS,
+            Self::CrashDispatcher | Self::CrashWorker => CRASH_DEADLINE_MS,
         }
     }
 
-    /// Draws the fault; a crash gets its failpoint only when it is dealt.
+    /// Draws the fault. A crash gets its failpoint when it is dealt.
     fn fault(self, random: &mut Random, shape: Shape) -> Fault {
         let dispatcher = Target::Dispatcher(random.index(DISPATCHERS));
         let worker = Target::Worker(random.index(WORKERS));
@@ -212,7 +212,7 @@ impl Kind {
     }
 }
 
-/// Failpoints that were not dealt yet.
+/// Failpoints that have not been dealt yet.
 #[derive(Default)]
 struct Rest(Vec<&'static str>);
 
@@ -258,7 +258,7 @@ impl Deck {
         Self { shape, left: Vec::new(), points: Points::default() }
     }
 
-    /// Deals a fault that begins at `at_ms`, is over at `end_ms`, and has none of some subjects.
+    /// Deals a fault that begins at `at_ms`, is over at `end_ms`, and avoids some subjects.
     pub(super) fn deal(
         &mut self,
         random: &mut Random,
@@ -268,7 +268,7 @@ impl Deck {
     ) -> Option<Planned> {
         if self.left.is_empty() {
             self.left = kinds(self.shape);
-            // Crashes have many places to happen at; two more of them in each round.
+            // Crashes can happen at many places, so each round has two more of them.
             self.left.extend([Kind::CrashWorker, Kind::CrashWorker]);
             random.shuffle(&mut self.left);
         }

@@ -31,7 +31,7 @@ impl Program {
         Self { target, binary, arguments, switch_off, log, process: None }
     }
 
-    /// Starts it, with failpoints if there are some.
+    /// Starts it, with failpoints if any are given.
     pub(crate) fn start(&mut self, failpoints: Option<&str>) {
         let mut start = command(&self.binary);
         start.args(&self.arguments);
@@ -60,7 +60,7 @@ impl Program {
         }
     }
 
-    /// Returns how it ended, if it did by itself.
+    /// Returns its exit status, if it ended by itself.
     pub(crate) async fn ended(&mut self) -> Option<String> {
         let process = self.process.as_mut()?;
         if process.is_running() {
@@ -71,15 +71,15 @@ impl Program {
         Some(status.to_string())
     }
 
-    /// Returns whether it stands still.
+    /// Returns whether it is stopped.
     pub(crate) fn is_stopped(&self) -> bool {
         let Some(process) = &self.process else { return false };
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", process.id()));
-        // The state follows the name, which stands in parentheses.
+        // The state follows the name, which is in parentheses.
         stat.is_ok_and(|stat| stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('T')))
     }
 
-    /// Lets it go on if it was stopped, and starts it if it is dead.
+    /// Continues it if it was stopped, and starts it if it is dead.
     pub(crate) fn heal(&mut self) {
         self.signal("CONT");
         if self.process.is_none() {

@@ -133,7 +133,7 @@ impl Story {
         );
     }
 
-    /// A build that is accepted at a time and has succeeded five seconds later.
+    /// A build that is accepted at a time and succeeds within five seconds.
     pub(super) fn build(&mut self, time: u32, build: &str, order: u64) {
         self.submit(time, build, build, json!({"artifact": build}), 202);
         self.event(time, build, "queued", "0", &json!({"order": order, "replays": 0}));
@@ -181,7 +181,7 @@ impl Story {
         self
     }
 
-    /// Changes the last entry that a closure takes.
+    /// Changes the last entry that the closure accepts.
     pub(super) fn change(&mut self, mut change: impl FnMut(&mut What) -> bool) {
         let changed = self.entries.iter_mut().rev().any(|entry| change(&mut entry.what));
         assert!(changed, "the story holds what is to be changed");
