@@ -3,7 +3,7 @@
 .DEFAULT_GOAL := help
 .PHONY: help setup build demo test chaos bench bench-image bench-queue bench-history bench-programs lint
 
-# Debian keeps nats-server, runc and mmdebstrap where only root's PATH looks.
+# Debian installs nats-server, runc and mmdebstrap in directories that only root's PATH holds.
 export PATH := $(PATH):/usr/sbin:/sbin
 
 help: ## list the targets
@@ -26,8 +26,9 @@ test: setup ## run all tests, against a real nats-server and a real registry
 	cargo build --workspace --all-targets --locked
 	cargo test --workspace --locked
 
-# How long, from which seed (drawn if there is none), which version of nats-server (Debian's if there
-# is none; others are fetched once), and how many of them. Newer servers are also cut off from power.
+# The length, the seed (random if not given), the version of nats-server (Debian's if not given;
+# others are fetched once), and the number of servers. Newer servers also go through a power
+# failure.
 SECONDS_ ?= 600
 SEED ?=
 SERVER ?=
@@ -43,8 +44,8 @@ chaos: setup ## break everything for SECONDS_=600, from SEED=, with SERVER=2.15.
 	    $(if $(SEED),--seed $(SEED)) --server $(SERVER); \
 	fi
 
-# Further options, such as BENCH="--rounds 3 --only jar"; `target/release/slipway-bench image --help`
-# lists them. Reports go to loadtest/results. The machine should have nothing else to do.
+# More options, such as BENCH="--rounds 3 --only jar"; `target/release/slipway-bench image --help`
+# lists them. Reports go to loadtest/results. The machine should be idle.
 BENCH ?=
 
 bench: bench-programs ## measure images and the queue, and hold them against the goals
@@ -56,7 +57,7 @@ bench-image: bench-programs ## measure images alone, beside umoci with skopeo, a
 bench-queue: bench-programs ## measure the queue alone
 	target/release/slipway-bench queue $(BENCH)
 
-# How many builds; a million take 13 GB of disk.
+# The number of builds. A million take 13 GB of disk.
 BUILDS ?= 100000
 
 bench-history: setup ## measure a history of BUILDS=100000: rebuild, restart, lists, 5,000 events/s

@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
 #
 # Makes stand-ins for the public base images from Debian packages, so that every environment can be
-# tried, tested and demonstrated without access to any outside registry.
+# tried, tested and demonstrated without any outside registry.
 #
 #   base-images.sh REGISTRY [IMAGE...]   pushes all images (or the named ones) that REGISTRY lacks,
 #                                        as REGISTRY/<original registry>/<repository>:<tag>
 #   base-images.sh --prepare             only fills the cache
 #   base-images.sh --list                prints the names of the images
 #
-# Each image says with the label dev.slipway.stand-in what it really holds: it has the paths, user,
-# ports and environment variables of the public image, not its files.
+# The label dev.slipway.stand-in says what an image really holds: it has the paths, user, ports and
+# environment variables of the public image, not its files.
 #
 # The images are kept between runs as one OCI layout:
 #   ${SLIPWAY_BASE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/slipway/base-images}
@@ -21,8 +21,8 @@ export LC_ALL=C
 # Debian keeps some of these commands where only root's PATH looks.
 PATH=$PATH:/usr/sbin:/sbin
 
-# The first second after the epoch: the age of every file and of every image, so that the same
-# packages give the same digests.
+# One second after the epoch: the time of every file and image, so that the same packages give the
+# same digests.
 readonly EPOCH=1
 readonly CREATED=1970-01-01T00:00:01Z
 readonly SYSTEM_PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
@@ -44,8 +44,9 @@ readonly IMAGES=(
   docker.io/kubesphere/s2i-binary:v2.1.0
 )
 
-# What is done at the end inside the new root file system: Java gets the path it has in the images of
-# Eclipse Temurin; 20 MB for javac and for heaps above 32 GB go; so do files that hold the time.
+# The last steps inside the new root file system: Java gets its path from the images of Eclipse
+# Temurin. 20 MB for javac and for heaps above 32 GB are removed, and so are files that hold the
+# time.
 readonly CUSTOMIZE_ROOTFS='
   mkdir -p /opt/java
   ln -s /usr/lib/jvm/java-17-openjdk-* /opt/java/openjdk
@@ -54,18 +55,18 @@ readonly CUSTOMIZE_ROOTFS='
   find /var/log -type f -delete
 '
 
-# What mmdebstrap is told. A change here makes a new root file system; a change elsewhere in this
-# file makes new images around the old one.
-# shellcheck disable=SC2016,SC2054 # $1 is for the hooks to expand; the commas are mmdebstrap's.
+# The options of mmdebstrap. A change here makes a new root file system. A change elsewhere in this
+# file makes new images around the old one. shellcheck disable=SC2016,SC2054 # $1 is for the hooks
+# to expand; the commas are mmdebstrap's.
 readonly ROOTFS_OPTIONS=(
   --variant=essential
   --format=tar
   # A runtime makes its own devices, and unpacking these would need root.
   --skip=output/dev
-  # tomcat10 wants systemd-sysusers and systemd-tmpfiles; the standalone ones spare us systemd.
+  # tomcat10 needs systemd-sysusers and systemd-tmpfiles. The standalone ones work without systemd.
   --include=openjdk-17-jre-headless,tomcat10,systemd-standalone-sysusers,systemd-standalone-tmpfiles,ca-certificates,tzdata
   --aptopt='Acquire::Languages "none"'
-  # The tree is thrown away if anything fails, so nothing in it needs to survive a power cut.
+  # The tree is discarded if anything fails, so nothing in it needs to survive a power failure.
   --dpkgopt=force-unsafe-io
   --dpkgopt='path-exclude=/usr/share/doc/*'
   --dpkgopt='path-include=/usr/share/doc/*/copyright'
@@ -77,7 +78,7 @@ readonly ROOTFS_OPTIONS=(
   --hook-dir=/usr/share/mmdebstrap/hooks/merged-usr
   # openjdk's installation links its manual pages and fails when their directory is not there.
   --essential-hook='mkdir -p "$1/usr/share/man/man1"'
-  # All of it inside the tree: seen from here, an absolute link in it points at this machine's files.
+  # All inside the tree, because from here an absolute link in it points at this machine's files.
   --customize-hook='chroot "$1" sh -eu -c "$CUSTOMIZE_ROOTFS"'
 )
 
@@ -111,7 +112,7 @@ add_layer() {
 }
 
 # pack NAME COMMENT [UID:GID:PATH...]: makes a layer of the directory $work/NAME. Everything in it
-# belongs to root, except the PATHs, which belong with all they hold to UID:GID.
+# belongs to root, except the PATHs and their contents, which belong to UID:GID.
 pack() {
   local name=$1 comment=$2 tar=$work/$1.tar owned owner
   shift 2
@@ -394,8 +395,8 @@ JSON
   mv "$layout" "$images"
 }
 
-# Leaves the cache holding exactly one complete set of images and the root file system under it.
-# The names appear by a rename, so whatever a killed run leaves behind is never taken for complete.
+# Leaves exactly one complete set of images and its root file system in the cache. The names appear
+# by a rename, so the rest of a killed run is never mistaken for a complete set.
 prepare() {
   find "$cache" -mindepth 1 -maxdepth 1 -not -name lock -not -path "$rootfs" -exec rm -rf {} +
   work=$(mktemp -d "$cache/work.XXXXXX")
@@ -408,7 +409,7 @@ prepare() {
   say "made ${#IMAGES[@]} images in $((SECONDS - started)) s: $images"
 }
 
-# Prints the digest under which the registry knows REPOSITORY:TAG; nothing if it does not.
+# Prints the registry's digest of REPOSITORY:TAG, or nothing if there is none.
 registry_digest() {
   local repository=${1%:*} tag=${1##*:}
   curl --silent --fail --head --noproxy localhost,127.0.0.1 --max-time 5 \
@@ -424,7 +425,7 @@ push() {
       | select(.annotations["org.opencontainers.image.ref.name"] == $name).digest' "$images/index.json")
     [ -n "$here" ] || die "there is no stand-in for $name; --list prints those there are"
     [ "$(registry_digest "$name")" != "$here" ] || continue
-    # The policy that skopeo asks for otherwise may be missing, and these images carry no signature.
+    # The policy file that skopeo expects may be missing, and these images have no signature.
     skopeo copy --quiet --insecure-policy --preserve-digests --dest-tls-verify=false \
       "oci:$images:$name" "docker://$registry/$name"
     pushed=$((pushed + 1))
@@ -446,8 +447,8 @@ mkdir -p "$cache"
 rootfs=$cache/rootfs-$(printf '%s\n' "$CUSTOMIZE_ROOTFS" "${ROOTFS_OPTIONS[@]}" | digest_of | cut -c1-16).tar.gz
 images=$cache/images-$(digest_of "$0" | cut -c1-16)
 
-# Readers share the lock, a maker holds it alone. Children inherit it on purpose: after a kill the
-# next run waits for an orphaned mmdebstrap instead of working beside it.
+# Readers share the lock, and a maker holds it alone. Children inherit it on purpose: after a kill
+# the next run waits for an orphaned mmdebstrap instead of working at the same time.
 exec 9>>"$cache/lock"
 lock() { flock "$1" --nonblock 9 || { say "waiting for another run"; flock "$1" 9; }; }
 lock --shared

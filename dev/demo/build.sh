@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
 #
-# Builds the three artifacts of the demonstration, hello.jar, hello.war and hello, in a directory;
-# only those that are missing or older than their sources.
+# Builds the three artifacts of the demonstration, hello.jar, hello.war and hello, in a directory,
+# if they are missing or older than their sources.
 #
 #   build.sh OUTDIR
 
 set -euo pipefail
 umask 022
 
-# Fixed, so that the same sources give the same archive and a second demonstration finds its
-# artifacts and images already there. ZIP knows no earlier time.
+# Fixed, so that the same sources give the same archive, and a second demonstration finds its
+# artifacts and images already there. ZIP has no earlier time.
 readonly ENTRY_TIME=1980-01-01T00:00:02Z
 
 [ $# -eq 1 ] || { echo "usage: ${0##*/} OUTDIR" >&2; exit 2; }

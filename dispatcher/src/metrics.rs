@@ -8,7 +8,7 @@ use std::sync::{Mutex, PoisonError};
 
 use slipway_proto::api::RepairsView;
 
-/// What this dispatcher has done since it started.
+/// Counters since this dispatcher started.
 #[derive(Debug, Default)]
 pub(crate) struct Metrics {
     pub(crate) uploads_stored: AtomicU64,
@@ -30,7 +30,7 @@ pub(crate) struct Metrics {
     repairs: Mutex<RepairsView>,
 }
 
-/// What is read when somebody asks, not counted.
+/// Values that are read on request, not counted.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Gauges {
     pub(crate) connected: bool,
@@ -52,7 +52,7 @@ impl Metrics {
         self.reconciler_unfinished.store(unfinished, Ordering::Relaxed);
     }
 
-    /// Counts a sweep and what it repaired.
+    /// Counts a sweep and its repairs.
     pub(crate) fn count_sweep(&self, repairs: &RepairsView) {
         Self::count(&self.reconciler_sweeps);
         let mut sum = self.repairs.lock().unwrap_or_else(PoisonError::into_inner);
@@ -94,12 +94,13 @@ impl Metrics {
         );
         page.plain(value(&self.logs_archived));
         self.render_reconciler(&mut page);
-        page.family("slipway_nats_connected", "gauge", "Whether the connection to NATS stands.");
+        page.family("slipway_nats_connected", "gauge", "Whether NATS is connected.");
         page.plain(u64::from(gauges.connected));
         page.family(
             "slipway_nats_events_total",
             "counter",
-            "What the NATS server told the client out of band; a denied permission shows only here.",
+            "Events that the NATS server reported out of band; a denied permission shows only \
+            here.",
         );
         page.sample("event", "server_error", gauges.server_errors);
         page.sample("event", "slow_consumer", gauges.slow_consumers);
@@ -118,7 +119,8 @@ impl Metrics {
         page.family(
             "slipway_reconciler_unfinished",
             "gauge",
-            "Unfinished builds that the reconciler watches, in the dispatcher that holds its lease.",
+            "Unfinished builds that the reconciler watches, in the dispatcher that holds its \
+            lease.",
         );
         page.plain(value(&self.reconciler_unfinished));
         page.family("slipway_reconciler_sweeps_total", "counter", "Sweeps of the reconciler.");
@@ -126,7 +128,7 @@ impl Metrics {
         page.family(
             "slipway_reconciler_repairs_total",
             "counter",
-            "What a crash left undone and the reconciler did.",
+            "Repairs by the reconciler after a crash.",
         );
         let repairs = self.repairs.lock().unwrap_or_else(PoisonError::into_inner).clone();
         page.sample("repair", "enqueued", repairs.enqueued);
@@ -140,7 +142,7 @@ impl Metrics {
     }
 }
 
-/// Adds up what two sweeps, or two repairs of one, did.
+/// Adds the repairs of two sweeps, or of two repairs of one sweep.
 pub(crate) fn sum(one: &RepairsView, other: &RepairsView) -> RepairsView {
     RepairsView {
         unfinished: one.unfinished + other.unfinished,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! What the tests of this crate share.
+//! Helpers of this crate's tests.
 
 use std::net::SocketAddr;
 use std::sync::LazyLock;
@@ -35,7 +35,7 @@ pub(crate) fn build(project: &str, image: &str) -> Build {
     Build::accepted(request, Digest::of(b"submission"), Timestamp::now())
 }
 
-/// The smallest executable: an ELF header for x86-64 and nothing else.
+/// The smallest executable: only an ELF header for x86-64.
 pub(crate) fn executable() -> Vec<u8> {
     let mut elf = vec![0; 120];
     elf[..8].copy_from_slice(b"\x7fELF\x02\x01\x01\0");
@@ -80,8 +80,8 @@ pub(crate) fn image() -> Image {
     }
 }
 
-/// Starts what answers as a NATS server without JetStream does: it takes connections, and says of
-/// every request that nobody responds.
+/// Starts a stand-in for a NATS server without JetStream: it accepts connections, and answers every
+/// request with "no responders".
 pub(crate) async fn nats_without_jetstream() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");

@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! Base images: which manifest a reference means today, and what it holds.
+//! Base images: the manifest that a reference means now, and its contents.
 //!
-//! Only manifest and config are read here. They are kept in the cache by digest, so a base that
-//! was seen before costs one request, for the tag. Layers are moved by the push, and only where
-//! the target lacks them.
+//! Only manifest and config are read here. They are cached by digest, so a known base costs one
+//! request, for the tag. The push copies layers, and only if the target lacks them.
 
 use std::sync::Arc;
 
@@ -21,7 +20,8 @@ use slipway_registry::{ErrorKind, MAX_MANIFEST, Registry, RegistryError, Reposit
 /// The largest config that is read, in bytes.
 const MAX_CONFIG: u64 = 16 * 1024 * 1024;
 
-/// The most layers of a base. Container runtimes mount half as many at best (overlayfs).
+/// The largest number of layers in a base. Container runtimes mount at most half as many
+/// (overlayfs).
 const MAX_LAYERS: usize = 256;
 
 /// Replaces the start of base references, so that public names work inside a closed network.
@@ -43,7 +43,7 @@ impl std::str::FromStr for Mirror {
         let refuse = || ParseMirrorError(text.to_owned());
         let (prefix, mirror) = text.split_once('=').ok_or_else(refuse)?;
         let (prefix, mirror) = (prefix.trim_matches('/'), mirror.trim_matches('/'));
-        // A probe: both must be the start of some reference with a registry.
+        // A check: both must be the start of a reference with a registry.
         let starts = |part: &str| Reference::parse_target(&format!("{part}/probe")).is_ok();
         if !starts(prefix) || !starts(mirror) {
             return Err(refuse());
@@ -58,7 +58,7 @@ impl std::fmt::Display for Mirror {
     }
 }
 
-/// Returns where a base is read from: the longest matching prefix wins.
+/// Returns where a base is read from. The longest matching prefix wins.
 #[must_use]
 pub fn mirrored(reference: &Reference, mirrors: &[Mirror]) -> Reference {
     let text = reference.to_string();
@@ -77,7 +77,7 @@ pub fn mirrored(reference: &Reference, mirrors: &[Mirror]) -> Reference {
 /// A base image for one platform.
 #[derive(Debug, Clone)]
 pub struct ResolvedBase {
-    /// The reference as it was named, before any mirror.
+    /// The reference before any mirror.
     pub reference: Reference,
     /// The digest of the manifest for the platform.
     pub digest: Digest,
@@ -85,7 +85,7 @@ pub struct ResolvedBase {
     pub repository: Repository,
     /// Its layers, lowest first.
     pub layers: Vec<BaseLayer>,
-    /// Its config, as it is.
+    /// Its config, unchanged.
     pub config: serde_json::Value,
 }
 
@@ -121,10 +121,10 @@ pub enum BaseError {
         reference: Reference,
         /// The platform asked for.
         platform: Platform,
-        /// What there is.
+        /// The available platforms.
         available: String,
     },
-    /// Its documents are not those of an image.
+    /// Its documents do not describe an image.
     #[error("the base image {reference} is not an image Slipway can build on: {why}")]
     Unusable {
         /// The base.
@@ -193,11 +193,11 @@ struct Descriptor {
     size: u64,
 }
 
-/// Finds out what a base reference means for a platform.
+/// Resolves a base reference for a platform.
 ///
 /// # Errors
 ///
-/// When it is not there, not for the platform, or not an image.
+/// When it does not exist, lacks the platform, or is not an image.
 pub async fn resolve(
     registry: &Registry,
     cache: &Cache,
@@ -226,7 +226,7 @@ pub async fn resolve(
     }
     if document.layers.len() > MAX_LAYERS {
         let count = document.layers.len();
-        return Err(resolver.unusable(&format!("it has {count} layers, and {MAX_LAYERS} is most")));
+        return Err(resolver.unusable(&format!("it has {count} layers, more than {MAX_LAYERS}")));
     }
     let diff_ids = config["rootfs"]["diff_ids"].as_array().map_or(&[][..], Vec::as_slice);
     if diff_ids.len() != document.layers.len() {
@@ -246,7 +246,7 @@ pub async fn resolve(
     Ok(ResolvedBase { reference, digest, repository: repository.clone(), layers, config })
 }
 
-/// Returns what to ask the cache for, and how it is downloaded.
+/// Returns the blob to request from the cache, and its download.
 pub(crate) fn download(
     registry: &Registry,
     repository: &Repository,
@@ -261,7 +261,7 @@ pub(crate) fn download(
     (wanted, fetch)
 }
 
-/// A blob that is being read, or why it cannot be.
+/// A blob that is being read, or the reason why it cannot be read.
 type Reading = Result<BoxStream<'static, Result<Bytes, RegistryError>>, RegistryError>;
 
 struct Resolver<'a> {
@@ -272,7 +272,7 @@ struct Resolver<'a> {
 }
 
 impl Resolver<'_> {
-    /// Reads a manifest; one that is named by digest may come from the cache.
+    /// Reads a manifest. One that is named by digest may come from the cache.
     async fn manifest(&self, version: &str) -> Result<(Document, Digest), BaseError> {
         let cached = match version.parse::<Digest>() {
             Ok(digest) => {

@@ -2,12 +2,11 @@
 
 //! The base-image blobs that a worker keeps on disk, by digest.
 //!
-//! A blob is written to a temporary name, digested, and renamed, so a name is proof of the bytes
-//! that were written under it; because disks and people are fallible it is digested again when it
-//! is read, once per process and whenever the file was touched, and a blob that is not what its
-//! name says is dropped and fetched again. Several processes of a node may share a directory, of
-//! which one downloads a blob and the others follow; and it may be deleted at any time: an open
-//! file stays readable.
+//! A blob is written to a temporary name, digested, and renamed, so its name proves its bytes.
+//! Because disks and people are fallible, it is digested again when it is read, once per process
+//! and whenever the file was touched. A blob that does not match its name is dropped and fetched
+//! again. Several processes of a node may share a directory: one downloads a blob and the others
+//! follow. The directory may be deleted at any time, because an open file stays readable.
 
 mod blob;
 mod disk;
@@ -36,10 +35,11 @@ use slipway_registry::RegistryError;
 /// How much is read at a time.
 const CHUNK: usize = 256 * 1024;
 
-/// Why a blob is not to be had. Cheap to clone: all who wait for a download get the same.
+/// Why a blob is not available. Cheap to clone, because all that wait for a download get the same
+/// error.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum CacheError {
-    /// The cache's directory fails.
+    /// The cache's directory cannot be read or written.
     #[error("the blob cache at {path} failed")]
     Disk {
         /// The directory.
@@ -48,12 +48,12 @@ pub enum CacheError {
         #[source]
         source: Arc<io::Error>,
     },
-    /// What was fetched has another digest.
+    /// The fetched bytes have another digest.
     #[error("blob {expected} was fetched and has digest {actual}")]
     Mismatch {
         /// The digest asked for.
         expected: Digest,
-        /// The digest of what came.
+        /// The digest of the fetched bytes.
         actual: Digest,
     },
     /// The blob has another size than its image says.
@@ -82,8 +82,8 @@ pub struct Wanted {
     pub digest: Digest,
     /// The size that the image says, in bytes.
     pub size: u64,
-    /// Where it would be downloaded from, as `registry/repository`. Those who want it from
-    /// elsewhere have a download of their own.
+    /// Where it is downloaded from, as `registry/repository`. A blob from elsewhere has a download
+    /// of its own.
     pub from: String,
 }
 
@@ -91,16 +91,16 @@ pub struct Wanted {
 #[derive(Debug, Clone)]
 pub struct Cache {
     disk: Arc<Disk>,
-    /// One place for each blob that is being fetched: many builds, one download.
+    /// One entry for each blob that is being fetched, so that many builds share one download.
     places: Arc<Mutex<HashMap<Wanted, Place>>>,
 }
 
-/// Locked while it is found out whether a blob must be fetched; holds its download.
+/// Locked while checking whether a blob must be fetched; holds its download.
 type Place = Arc<tokio::sync::Mutex<Option<Followed>>>;
 
 impl Cache {
-    /// Opens the cache in a directory, which is made if it is missing. Above `max_bytes` the blobs
-    /// that were not used for longest are removed.
+    /// Opens the cache in a directory, which is made if it is missing. Above `max_bytes`, the least
+    /// recently used blobs are removed.
     ///
     /// # Errors
     ///
@@ -112,13 +112,13 @@ impl Cache {
         Ok(Self { disk, places: Arc::default() })
     }
 
-    /// Returns the bytes the cache holds now.
+    /// Returns the size of the cache in bytes.
     #[must_use]
     pub fn size(&self) -> u64 {
         self.disk.size()
     }
 
-    /// Opens a blob that is there and is what its name says.
+    /// Opens a blob that exists and matches its name.
     pub async fn get(&self, digest: Digest) -> Option<File> {
         self.disk.get(digest).await
     }
@@ -138,18 +138,18 @@ impl Cache {
         read.await.ok()?.ok()?
     }
 
-    /// Lets a blob be digested again when it is opened next: somebody found it wrong.
+    /// Lets a blob be digested again at the next opening, because it was found wrong.
     pub fn doubt(&self, digest: Digest) {
         self.disk.doubt(digest);
     }
 
-    /// Returns where the blobs lie.
+    /// Returns the directory of the blobs.
     #[must_use]
     pub fn directory(&self) -> &Path {
         &self.disk.blobs
     }
 
-    /// Keeps bytes whose digest is known to be right. A failure costs only time later.
+    /// Stores bytes whose digest is known to be right. A failure only costs time later.
     pub async fn keep(&self, digest: Digest, bytes: Bytes) {
         let wanted = Wanted { digest, size: bytes.len() as u64, from: String::new() };
         let one_chunk = futures::stream::iter([Ok(bytes)]);
@@ -159,12 +159,12 @@ impl Cache {
         }
     }
 
-    /// Opens a blob, fetching it first if it is missing. However many callers ask at once, it is
-    /// fetched once.
+    /// Opens a blob, fetching it first if it is missing. Any number of callers at once share one
+    /// fetch.
     ///
     /// # Errors
     ///
-    /// When it cannot be fetched or stored, or is not what was asked for.
+    /// When it cannot be fetched or stored, or has another digest.
     pub async fn get_or_fetch<S, F>(
         &self,
         wanted: Wanted,
@@ -182,13 +182,13 @@ impl Cache {
         file.ok_or_else(|| self.disk.error(io::ErrorKind::NotFound.into()))
     }
 
-    /// Returns a blob of a known size, of which the first bytes are there: from the cache, or as
-    /// it is downloaded into it. However many callers ask at once, it is fetched once.
+    /// Returns a blob of a known size as soon as its first bytes are there: from the cache, or
+    /// while it is downloaded into it. Any number of callers at once share one fetch.
     ///
     /// # Errors
     ///
-    /// When it has another size, or its download cannot begin. What goes wrong later is an error of
-    /// the blob's stream.
+    /// When it has another size, or its download cannot begin. Later failures are errors of the
+    /// blob's stream.
     pub async fn get_or_follow<S, F>(
         &self,
         wanted: Wanted,
@@ -240,7 +240,7 @@ impl Cache {
         Arc::clone(self.places().entry(wanted.clone()).or_default())
     }
 
-    /// Gives up a place where nothing is fetched any more, unless another stands there.
+    /// Removes the entry of a finished fetch, unless a new one has replaced it.
     fn leave(&self, wanted: &Wanted, place: &Place) {
         let mut places = self.places();
         if places.get(wanted).is_some_and(|current| Arc::ptr_eq(current, place)) {

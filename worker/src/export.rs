@@ -19,7 +19,7 @@ use crate::local::Target;
 /// How much is copied at a time.
 const CHUNK: usize = 256 * 1024;
 
-/// Writes an image and returns how many bytes of it were written.
+/// Writes an image and returns how many bytes were written.
 ///
 /// # Errors
 ///
@@ -37,8 +37,8 @@ pub fn write(
     }
 }
 
-/// OCI image specification, "Image Layout". Other images of the directory are kept; a reference
-/// that it knows already moves to this one.
+/// OCI image specification, "Image Layout". Other images in the directory are kept. A reference
+/// that already exists there moves to this image.
 fn oci_layout(
     path: &Path,
     request: &BuildRequest,
@@ -147,7 +147,7 @@ struct Archive {
 }
 
 impl Archive {
-    /// Adds a layer. It is unpacked beside the archive first: a header must know its size.
+    /// Adds a layer. It is unpacked next to the archive first, because its size is in the header.
     fn layer(
         &mut self,
         directory: &Path,
@@ -206,7 +206,7 @@ fn decompress<'a>(
     })
 }
 
-/// As [`io::copy`], in larger pieces.
+/// Like [`io::copy`], in larger pieces.
 fn copy(reader: &mut dyn io::Read, out: &mut dyn Write) -> io::Result<u64> {
     let mut chunk = vec![0; CHUNK];
     let mut size = 0;

@@ -15,12 +15,12 @@ use tokio::task::JoinHandle;
 
 const MAX_CHUNK: usize = 64 * 1024;
 const MAX_DELAY: Duration = Duration::from_millis(250);
-/// How many lines may wait; beyond that lines are dropped, and the log says how many.
+/// How many lines may wait. Above that, lines are dropped, and the log says how many.
 const MAX_WAITING: usize = 1024;
 /// The pause before a chunk that was not stored is sent again.
 const RETRY_PAUSE: Duration = Duration::from_millis(200);
-/// How long the end of an attempt waits for its log to be stored. As long as a lease: after that
-/// the build is another's.
+/// How long the end of an attempt waits until its log is stored. As long as a lease: after that
+/// another worker has the build.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Writes the log of one attempt.
@@ -41,7 +41,7 @@ impl BuildLog {
         Self { lines, sender, dropped: std::sync::atomic::AtomicU64::new(0) }
     }
 
-    /// Appends a line. Never waits: a build is not held up by its log.
+    /// Appends a line. Never waits, because a log must not delay its build.
     pub(crate) fn line(&self, line: &str) {
         use std::sync::atomic::Ordering::Relaxed;
         if self.lines.try_send(one_line(line)).is_err() {
@@ -49,7 +49,7 @@ impl BuildLog {
         }
     }
 
-    /// Ends the log and waits until it is stored, within bounds.
+    /// Ends the log and waits until it is stored, for a limited time.
     pub(crate) async fn finish(self, last: &str) {
         let dropped = self.dropped.into_inner();
         if dropped > 0 {
@@ -74,11 +74,11 @@ struct Chunks {
 }
 
 impl Chunks {
-    /// Sends chunk by chunk, each when the one before it is stored: a log has no holes, and its
-    /// chunks stand in their order, whatever the connection does in between.
+    /// Sends chunk by chunk, each when the one before it is stored. So a log has no holes and its
+    /// chunks are in order, whatever the connection does.
     async fn send_all(mut self, mut waiting: mpsc::Receiver<String>) {
-        // The first line goes alone and at once: it says who took the build, which is what a
-        // reader wants to know of an attempt that ends without a word.
+        // The first line is sent alone and at once. It names the worker that took the build, which
+        // a reader needs if the attempt ends silently.
         let mut more = match waiting.recv().await {
             Some(line) => {
                 self.send(line.into_bytes(), false).await;
@@ -88,7 +88,7 @@ impl Chunks {
         };
         while more {
             let mut chunk = Vec::new();
-            // What follows within the delay travels in the same chunk.
+            // Lines that follow within the delay go into the same chunk.
             let mut deadline = None;
             while chunk.len() < MAX_CHUNK {
                 let line = match deadline {
@@ -130,7 +130,7 @@ impl Chunks {
     }
 }
 
-/// One line of the log, whatever a registry put into its message.
+/// Makes one line of a text, even if a registry's message has several.
 fn one_line(text: &str) -> String {
     let mut line = text.replace(['\r', '\n'], " ");
     line.push('\n');

@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Running(Arc<Mutex<BTreeMap<BuildId, Arc<Notify>>>>);
 
-/// A build's place among them; given up when dropped.
+/// A build's entry, removed when dropped.
 #[derive(Debug)]
 pub(crate) struct Registered {
     running: Running,
@@ -21,7 +21,7 @@ pub(crate) struct Registered {
 }
 
 impl Running {
-    /// Enters a build; `None` if it runs already.
+    /// Enters a build; `None` if it is already running.
     #[must_use]
     pub(crate) fn register(&self, build: BuildId) -> Option<Registered> {
         let notice = Arc::new(Notify::new());
@@ -40,7 +40,7 @@ impl Running {
         self.builds().keys().copied().collect()
     }
 
-    /// Tells whoever runs a build to look at its record.
+    /// Signals the attempt of a build to read its record.
     pub(crate) fn notify(&self, build: BuildId) {
         if let Some(notice) = self.builds().get(&build) {
             notice.notify_one();
@@ -53,7 +53,7 @@ impl Running {
 }
 
 impl Registered {
-    /// Resolves when the build's record should be looked at; also if that was said before.
+    /// Resolves when the build's record should be read, also if the signal came before.
     pub(crate) fn notice(&self) -> Arc<Notify> {
         Arc::clone(&self.notice)
     }

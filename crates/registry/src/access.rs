@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! Authorizes requests, for registries that want that.
+//! Authorizes requests, for registries that require it.
 //!
-//! What a registry wants is known after its first answer of 401. From then on a token is asked for
-//! before the request that needs it, so that many requests at once do not all come back first.
+//! The first 401 shows what a registry wants. From then on the token is fetched before the request,
+//! so that many requests at once do not all fail first.
 
 use std::sync::Arc;
 
@@ -16,12 +16,12 @@ use super::token::{self, Question, Token};
 use super::transport::Registry;
 use super::{ErrorKind, RegistryError, Repository};
 
-/// What a request may do: what a token must allow.
+/// The rights of a request, which its token must allow.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Access {
     pub(super) repository: Repository,
     push: bool,
-    /// Another repository of the registry, of which blobs are read besides.
+    /// Another repository of the registry whose blobs are also read.
     from: Option<String>,
 }
 
@@ -34,7 +34,7 @@ impl Access {
         Self { repository: repository.clone(), push: true, from: None }
     }
 
-    /// To mount a blob from another repository, or from the same one.
+    /// Mount a blob from another repository, or from the same one.
     pub(super) fn mount(repository: &Repository, from: &str) -> Self {
         let from = (from != repository.reference.repository()).then(|| from.to_owned());
         Self { from, ..Self::push(repository) }
@@ -51,7 +51,7 @@ impl Access {
 }
 
 impl Registry {
-    /// Sends a request with the token for its access, and once more with another if the answer is
+    /// Sends a request with the token for its access, and again with a new token if the answer is
     /// 401.
     pub(super) async fn send_authorized(
         &self,
@@ -69,12 +69,12 @@ impl Registry {
         if response.status() != StatusCode::UNAUTHORIZED {
             return Ok(response);
         }
-        // Where credentials go is for the registry to say, not for a host that it redirects to.
+        // Only the registry decides where credentials go, not a host that it redirects to.
         let is_its_own = self.url(access, "")?.origin() == response.url().origin();
         let challenge = Challenge::of(response.headers()).filter(|_| is_its_own);
         let question = self.question(access, challenge.as_ref());
-        // The token server did not grant all of it, and would not now. What is not granted for a
-        // mount is believed as long as the token lives, since there is another way.
+        // The token server did not grant everything, and would not now. For a mount this is
+        // believed as long as the token lives, because there is another way.
         let is_answered = |token: &Arc<Token>| {
             token.question == question && (token.asked_at >= begun || access.from.is_some())
         };
@@ -88,8 +88,8 @@ impl Registry {
         send(signed(Some(&another)), what).await
     }
 
-    /// Returns the token for an access; asks for one if there is none, where it is known that the
-    /// registry wants one.
+    /// Returns the token for an access. Fetches one if there is none and the registry is known to
+    /// want one.
     async fn token(&self, access: &Access) -> Result<Option<Arc<Token>>, RegistryError> {
         let tokens = &self.shared.tokens;
         if let Some(token) = tokens.kept(access) {
@@ -101,17 +101,17 @@ impl Registry {
         let question = Question { scheme, scopes: access.scopes() };
         match Box::pin(self.another(access, None, question)).await {
             Ok(token) => Ok(Some(token)),
-            // The registry may let anybody do this, and is asked; but a mount is not worth more.
+            // The registry may allow this without a token, and is asked. A mount is not worth more.
             Err(error) if error.kind() == ErrorKind::Denied && access.from.is_none() => Ok(None),
             Err(error) => Err(error),
         }
     }
 
-    /// Returns what to ask for after an answer of 401.
+    /// Returns what to request after a 401.
     fn question(&self, access: &Access, challenge: Option<&Challenge>) -> Question {
         let registry = access.repository.reference.registry();
         let Some(challenge) = challenge else {
-            // A registry that says nothing can only mean what it always means.
+            // Without a challenge, the registry can only mean the usual one.
             let scheme = self.shared.tokens.scheme(registry).unwrap_or(Scheme::Basic);
             return Question { scheme, scopes: access.scopes() };
         };
@@ -120,7 +120,7 @@ impl Registry {
         Question { scheme: challenge.scheme.clone(), scopes }
     }
 
-    /// Asks for a token, in place of one that is refused.
+    /// Fetches a token to replace a refused one.
     async fn another(
         &self,
         access: &Access,
@@ -135,7 +135,8 @@ impl Registry {
             {
                 let host = realm.host_str().unwrap_or_default();
                 return Err(RegistryError::denied(format!(
-                    "{name}: the registry sends for tokens to {host} without TLS; allow that host as an insecure one, or give it TLS"
+                    "{name}: the registry refers to the token server {host} without TLS; list \
+                    that host as insecure, or give it TLS"
                 )));
             }
             let login = self.shared.credentials.find(reference, secret.as_ref());
@@ -145,8 +146,8 @@ impl Registry {
         self.shared.tokens.another(access, refused, ask).await
     }
 
-    /// Whether credentials may be sent to a token server: over TLS, unless the operator trusts the
-    /// way there or to the registry without.
+    /// Returns whether credentials may be sent to a token server: over TLS, unless the operator
+    /// lists the server or the registry as insecure.
     fn may_be_told(&self, registry: &str, realm: &Url) -> bool {
         let trusted = &self.shared.options.insecure;
         realm.scheme() == "https"
@@ -155,7 +156,7 @@ impl Registry {
     }
 }
 
-/// Sends a request as it is.
+/// Sends a request without a token.
 pub(super) async fn send(request: RequestBuilder, what: &str) -> Result<Response, RegistryError> {
     request.send().await.map_err(|error| RegistryError::from_transport(what, error))
 }

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! What a registry says that a request lacks when it answers 401 (RFC 9110, 11.6.1; distribution
-//! specification, "Token Authentication").
+//! The challenge in a registry's 401 (RFC 9110, 11.6.1; distribution specification, "Token
+//! Authentication").
 
 use http::HeaderMap;
 use http::header::WWW_AUTHENTICATE;
 use reqwest::Url;
 
-/// How a registry wants its requests to be authorized.
+/// The scheme of a registry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Scheme {
     /// With user and password.
@@ -21,18 +21,18 @@ pub(super) enum Scheme {
     },
 }
 
-/// What an answer of 401 asks for.
+/// The content of a challenge.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Challenge {
     pub(super) scheme: Scheme,
-    /// What the token must allow, each as `repository:team/app:pull,push`.
+    /// The scopes of the token, each as `repository:team/app:pull,push`.
     pub(super) scopes: Vec<String>,
-    /// Whether the token was a valid one, which does not allow this (RFC 6750, 3.1).
+    /// Whether the token was valid but does not allow this (RFC 6750, 3.1).
     pub(super) is_insufficient: bool,
 }
 
 impl Challenge {
-    /// Reads the challenge of an answer; of several, one that asks for a token.
+    /// Reads the challenge of an answer. Of several, one that asks for a token.
     pub(super) fn of(headers: &HeaderMap) -> Option<Self> {
         let values =
             headers.get_all(WWW_AUTHENTICATE).iter().filter_map(|value| value.to_str().ok());
@@ -42,7 +42,7 @@ impl Challenge {
     }
 }
 
-/// Reads the challenges of one header that can be answered.
+/// Reads the supported challenges of one header.
 fn read(value: &str) -> Vec<Challenge> {
     let parsed = http_auth::parse_challenges(value).unwrap_or_default();
     parsed.iter().filter_map(understand).collect()
@@ -68,8 +68,8 @@ fn understand(challenge: &http_auth::ChallengeRef<'_>) -> Option<Challenge> {
     })
 }
 
-/// Adds to the scopes that are asked for those that a registry names besides. Some call
-/// repositories by other names than their clients do.
+/// Adds the scopes that a registry names to the requested ones. Some registries use other
+/// repository names than their clients.
 pub(super) fn with_named(mut scopes: Vec<String>, named: &[String]) -> Vec<String> {
     for scope in named {
         if !scopes.iter().any(|asked| covers(asked, scope)) {

@@ -2,10 +2,10 @@
 
 //! Registry credentials from mounted Docker `config.json` files.
 //!
-//! A request only ever names a secret; the files stay with the worker. A file named
-//! `<secret>.json`, or `config.json` in a directory named `<secret>` (as Kubernetes mounts one),
-//! holds the credentials of that name; any other serves every request. Within a file, the entry
-//! with the longest matching path wins, as in containers' `auth.json`.
+//! A request only names a secret; the files stay with the worker. A file named `<secret>.json`, or
+//! `config.json` in a directory named `<secret>` (as Kubernetes mounts it), holds the credentials
+//! of that name. Any other file serves every request. Within a file, the entry with the longest
+//! matching path wins, as in containers' `auth.json`.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ use serde::Deserialize;
 use slipway_proto::Reference;
 use slipway_proto::id::SecretName;
 
-/// Why credentials could not be had.
+/// Why credentials are not available.
 #[derive(Debug, thiserror::Error)]
 pub enum CredentialsError {
     /// The file cannot be read.
@@ -32,7 +32,7 @@ pub enum CredentialsError {
     Parse {
         /// The file.
         path: String,
-        /// Why; never shown, since it may quote the file.
+        /// Why. Never shown, because it may quote the file.
         #[source]
         source: serde_json::Error,
     },
@@ -63,7 +63,7 @@ struct Entry {
     identitytoken: Option<String>,
 }
 
-/// How a worker shows who it is.
+/// How a worker authenticates.
 #[derive(Clone)]
 pub(super) enum Login {
     /// Not at all.
@@ -140,13 +140,13 @@ fn load(path: &Path) -> Result<File, CredentialsError> {
     let mut logins = BTreeMap::new();
     for (host, entry) in config.auths {
         let malformed = || CredentialsError::Entry { path: shown(), host: host.clone() };
-        // Beside an identity token, user and password are placeholders.
+        // Next to an identity token, user and password are placeholders.
         let identity = entry.identitytoken.filter(|token| !token.is_empty());
         let login = match (identity, entry.username, entry.password, entry.auth) {
             (Some(token), ..) => Login::Identity(token),
             (_, Some(user), Some(password), _) => Login::Password { user, password },
             (.., Some(auth)) => decode(&auth).ok_or_else(malformed)?,
-            // An empty entry stands for a credential helper, which a worker does not run.
+            // An empty entry means a credential helper, which a worker does not run.
             _ => continue,
         };
         logins.insert(normalize(&host), login);

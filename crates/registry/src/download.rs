@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! Reading a blob, from where the connection broke if it does.
+//! Reads a blob, and continues where the connection broke.
 
 use std::time::Duration;
 
@@ -15,14 +15,14 @@ use super::access::Access;
 use super::transport::{Body, Registry};
 use super::{RegistryError, Repository};
 
-/// How often a download may break without getting further.
+/// How often a download may break without progress.
 const MAX_BREAKS: u32 = 3;
-/// What counts as getting further, in bytes. So the number of breaks is bounded by the size.
+/// The fewest bytes that count as progress. So the number of breaks is bounded by the size.
 const PROGRESS: u64 = 1 << 20;
 
 impl Registry {
-    /// Reads a blob ("Pulling blobs") as a stream of its bytes, unchecked. If the connection breaks
-    /// the rest is asked for; a registry that does not give parts of blobs lets the stream fail.
+    /// Reads a blob ("Pulling blobs") as a stream of unchecked bytes. If the connection breaks, the
+    /// rest is requested. The stream fails if the registry does not serve parts of blobs.
     ///
     /// # Errors
     ///
@@ -62,15 +62,15 @@ struct Reading {
     path: String,
     what: String,
     body: BoxStream<'static, Result<Bytes, reqwest::Error>>,
-    /// How many bytes came.
+    /// How many bytes arrived.
     read: u64,
-    /// How many had come when it last broke after getting further.
+    /// How many had arrived at the last break after progress.
     furthest: u64,
     breaks: u32,
 }
 
 impl Reading {
-    /// Asks for what is still to come.
+    /// Requests the rest.
     async fn ask(&mut self) -> Result<Response, RegistryError> {
         let from = self.read;
         let prepare = move |request: RequestBuilder| match from {

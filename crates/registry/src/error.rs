@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! What a registry's refusal means: the one place that decides whether trying again can help.
+//! What a registry's refusal means, and whether trying again can help.
 
 use std::time::Duration;
 
 use http::StatusCode;
 
-/// The longest part of a registry's own words that is shown.
+/// How much of a registry's own message is shown.
 const MAX_QUOTE: usize = 300;
 
 /// A request to a registry that failed.
@@ -20,20 +20,20 @@ pub struct RegistryError {
     source: Option<reqwest::Error>,
 }
 
-/// What went wrong, as far as callers decide by it.
+/// The kind of failure, for callers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ErrorKind {
-    /// The repository, manifest or blob is not there.
+    /// The repository, manifest or blob does not exist.
     NotFound,
     /// The credentials do not suffice, or there are none.
     Denied,
-    /// The registry refuses the request itself; the same request will be refused again.
+    /// The registry refuses the request itself, and would refuse it again.
     Refused,
-    /// The registry answers something that is not the protocol.
+    /// The registry's answer violates the protocol.
     Malformed,
-    /// The registry asks for fewer requests.
+    /// A rate limit.
     RateLimited,
-    /// The registry cannot be reached, broke off, or has an error of its own.
+    /// The registry cannot be reached, broke the connection, or has an error of its own.
     Unavailable,
 }
 
@@ -56,7 +56,7 @@ impl RegistryError {
         self.retry_after
     }
 
-    /// Returns whether the registry says that it lacks a blob which a manifest names.
+    /// Returns whether the registry lacks a blob that a manifest names.
     #[must_use]
     pub fn is_blob_unknown(&self) -> bool {
         // Also as `MANIFEST_BLOB_UNKNOWN`.
@@ -68,8 +68,7 @@ impl RegistryError {
         self.message.contains(code)
     }
 
-    /// Returns the same failure for another who waited for the same; without its source, which the
-    /// message tells, too.
+    /// Returns the same failure for another waiter, without its source, which the message includes.
     pub(super) fn again(&self) -> Self {
         let Self { kind, message, retry_after, source: _ } = self;
         Self { kind: *kind, message: message.clone(), retry_after: *retry_after, source: None }
@@ -87,13 +86,13 @@ impl RegistryError {
         Self { kind: ErrorKind::Denied, message, retry_after: None, source: None }
     }
 
-    /// A fault of this side while sending, such as an unreadable file.
+    /// A local fault while sending, such as an unreadable file.
     #[must_use]
     pub fn unavailable(message: String) -> Self {
         Self { kind: ErrorKind::Unavailable, message, retry_after: None, source: None }
     }
 
-    /// A success status that the protocol does not have at this place.
+    /// A success status that the protocol does not have here.
     pub(crate) fn unexpected(response: &reqwest::Response, what: &str) -> Self {
         let (status, url) = (response.status(), response.url());
         Self::malformed(format!("{}: answered {status} to {what}", host(url)))
@@ -117,7 +116,7 @@ impl RegistryError {
         }
     }
 
-    /// An answer with an error status; reads as much of the body as is worth showing.
+    /// An answer with an error status. Reads as much of the body as is worth showing.
     pub(crate) async fn from_response(what: &str, response: reqwest::Response) -> Self {
         let status = response.status();
         let retry_after = response
@@ -133,8 +132,8 @@ impl RegistryError {
     }
 }
 
-/// Codes of the distribution specification ("Error Codes") with which a registry says that it lost
-/// something it had: sent again, the same blobs and manifest are taken. Seen of docker-registry 2.8
+/// Codes of the distribution specification ("Error Codes") for something that the registry had and
+/// lost: if sent again, the same blobs and manifest are accepted. Seen with docker-registry 2.8
 /// when two builds upload one layer to one repository: it rewrites the link of a blob in place, and
 /// a manifest that arrives meanwhile finds the blob missing.
 const LOST: [&str; 5] = [
@@ -171,7 +170,7 @@ fn parse_retry_after(value: &str) -> Option<Duration> {
     Some(Duration::try_from(wait).unwrap_or_default())
 }
 
-/// The messages of the registry's error document, or the start of whatever it sent.
+/// The messages of the registry's error document, or the start of its body.
 async fn quote(mut response: reqwest::Response) -> String {
     let mut body = Vec::new();
     while body.len() < 64 * 1024 {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! Signs of life of a build: when it last moved a byte or said a word, and whether it is over.
+//! Signs of life of a build: when it last made progress, and whether it is over.
 
 use std::io;
 use std::sync::Arc;
@@ -47,19 +47,19 @@ impl Liveness {
         Ok(())
     }
 
-    /// Says that the build is over.
+    /// Marks the build as over.
     pub fn stop(&self) {
         self.0.stopped.store(true, Relaxed);
     }
 
-    /// Returns how long there was no sign of life.
+    /// Returns the time since the last sign of life.
     #[must_use]
     pub fn idle(&self) -> Duration {
         let last = Duration::from_millis(self.0.last.load(Relaxed));
         self.0.born.elapsed().saturating_sub(last)
     }
 
-    /// Resolves when there was no sign of life for so long.
+    /// Resolves when there was no sign of life for the given time.
     pub async fn stalled(&self, limit: Duration) {
         loop {
             let idle = self.idle();

@@ -93,7 +93,8 @@ pub(super) async fn ask(
         return match login {
             Login::Password { user, password } => Ok(Token::basic(user, password)),
             Login::Anonymous | Login::Identity(_) => Err(RegistryError::denied(format!(
-                "{what}: the registry asks for a user and password, and the worker has none for it; add them to a Docker config.json that the worker reads"
+                "{what}: the registry asks for a user and password, and the worker has none for \
+                it; add them to a Docker config.json that the worker reads"
             ))),
         };
     };

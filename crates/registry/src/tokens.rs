@@ -91,7 +91,7 @@ fn make_room<K: Eq + std::hash::Hash, V>(map: &mut HashMap<K, V>, is_wanted: imp
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // The maps are whole after every operation, so a panic elsewhere does not spoil them.
+    // The maps are consistent after every operation, so a panic elsewhere does not spoil them.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

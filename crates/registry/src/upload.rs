@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
 //! The single requests of an upload: mount, open a session, send all or a piece into it, ask what
-//! it holds. How they make a whole upload is in `resume`.
+//! it holds. `resume` combines them.
 //!
-//! A refused mount answers with an upload session, which is used instead of opening another
+//! A refused mount answers with an upload session, which is used instead of opening another one
 //! (distribution specification, "Mounting a blob from another repository").
 
 use bytes::Bytes;
@@ -15,12 +15,12 @@ use super::access::Access;
 use super::transport::{Body, Registry};
 use super::{ErrorKind, RegistryError, Repository};
 
-/// A place that takes one blob.
+/// A session for one blob.
 #[derive(Debug, Clone)]
 pub struct UploadSession {
     pub(super) location: Url,
     pub(super) same_host: bool,
-    /// The smallest piece that the registry takes, in bytes (`OCI-Chunk-Min-Length`).
+    /// The smallest piece that the registry accepts, in bytes (`OCI-Chunk-Min-Length`).
     pub(super) min_chunk: u64,
 }
 
@@ -29,7 +29,7 @@ pub struct UploadSession {
 pub enum Mounted {
     /// The blob is in the repository now.
     Yes,
-    /// It must be uploaded; this is the session for it.
+    /// It must be uploaded, into this session.
     No(UploadSession),
 }
 
@@ -38,17 +38,17 @@ pub enum Mounted {
 pub enum Posted {
     /// The blob is in the repository now.
     Yes,
-    /// The registry does not do this, and opened a session instead.
+    /// The registry does not support this, and opened a session instead.
     No(Option<UploadSession>),
 }
 
 impl Registry {
-    /// Asks the registry to take a blob over from another of its repositories, or whether it has
-    /// it already, if the other is the same.
+    /// Asks the registry to mount a blob from another of its repositories. If the other is the
+    /// same, asks whether it has the blob.
     ///
     /// # Errors
     ///
-    /// When the registry refuses the upload as such, or cannot be reached.
+    /// When the registry refuses the upload itself, or cannot be reached.
     pub async fn mount(
         &self,
         repository: &Repository,
@@ -80,7 +80,7 @@ impl Registry {
     }
 
     /// Sends a small blob in one request ("Pushing a blob monolithically", single POST). Registries
-    /// may support this; one that does not opens a session, or refuses, which is remembered.
+    /// need not support this. One that does not opens a session or refuses, which is remembered.
     ///
     /// # Errors
     ///
@@ -117,8 +117,8 @@ impl Registry {
         }
     }
 
-    /// Reads where an upload goes on from an answer. `before` is the session it was the answer
-    /// of, which need not name its place again.
+    /// Reads from an answer where an upload continues. `before` is the session of the request,
+    /// because an answer need not repeat its location.
     pub(super) fn session(
         &self,
         access: &Access,
@@ -134,7 +134,7 @@ impl Registry {
         let known = || before.map(|session| session.location.clone());
         let location = told.or_else(known).ok_or_else(|| {
             RegistryError::malformed(format!(
-                "{}: the registry opened an upload without saying where",
+                "{}: the registry opened an upload without a location",
                 name()
             ))
         })?;
@@ -152,13 +152,13 @@ impl Registry {
     }
 }
 
-/// Says that a request carries so many bytes of a blob.
+/// Adds the headers of a request that carries a number of bytes of a blob.
 pub(super) fn octets(request: RequestBuilder, length: u64) -> RequestBuilder {
     request.header("content-type", "application/octet-stream").header("content-length", length)
 }
 
-/// Reads how many bytes a session holds from the header `Range: 0-<last>`. `0-0` says nothing:
-/// registries write it for an empty session as for one of a single byte.
+/// Reads how many bytes a session holds from the header `Range: 0-<last>`. `0-0` is ambiguous:
+/// registries write it for an empty session as well as for a single byte.
 pub(super) fn stored(response: &Response) -> Option<u64> {
     stored_by(response.headers().get("range")?.to_str().ok()?)
 }
@@ -169,7 +169,8 @@ fn stored_by(range: &str) -> Option<u64> {
     (first.trim() == "0" && last > 0).then(|| last.saturating_add(1))
 }
 
-/// Whether an address belongs to a closed network: no registry elsewhere has a business there.
+/// Returns whether an address belongs to a private network, where no registry elsewhere may send
+/// requests.
 fn is_private(url: &Url) -> bool {
     match url.host() {
         Some(url::Host::Ipv4(address)) => {

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! What was uploaded, remembered for a moment.
+//! Remembers uploaded artifacts for a moment.
 //!
-//! Each submission names an artifact, and the store, a directory or a cloud, takes two reads to say
-//! what it is. Many submissions at once name few artifacts: a matrix of builds, a batch. Bytes never
-//! change under their digest; what can change is that they vanish, which is found by the worker as
-//! if they had vanished a moment later, and the name they were uploaded under last. An upload to
-//! this dispatcher is seen at once, one to another within [`KEPT`].
+//! Each submission names an artifact, and finding it takes two reads of the store. Many submissions
+//! at once name few artifacts, as in a matrix of builds or a batch. Bytes never change under their
+//! digest. They can vanish, which the worker notices as if they had vanished a moment later, and
+//! their file name can change with a new upload. An upload to this dispatcher is seen at once, an
+//! upload to another one within [`KEPT`].
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -22,14 +22,14 @@ use tokio::time::Instant;
 /// How long an artifact is remembered: long enough for a thousand submissions.
 const KEPT: Duration = Duration::from_secs(1);
 
-/// How many are remembered at most; each takes some hundred bytes.
+/// The largest number of remembered artifacts, of some hundred bytes each.
 const MAX_KEPT: usize = 4096;
 
 /// Remembers artifacts that the store has.
 #[derive(Debug, Default)]
 pub(crate) struct Artifacts {
     kept: Mutex<HashMap<(ProjectName, Digest), Kept>>,
-    /// Counts uploads, so that what was read before one is not remembered after it.
+    /// Counts uploads, so that a result read before an upload is not remembered after it.
     uploads: AtomicU64,
 }
 
@@ -40,7 +40,8 @@ struct Kept {
 }
 
 impl Artifacts {
-    /// Returns what a project uploaded under a digest, if it did and the bytes are still there.
+    /// Returns the artifact that a project uploaded under a digest, if it did and the bytes are
+    /// still there.
     pub(crate) async fn find(
         &self,
         store: &ArtifactStore,
@@ -58,7 +59,7 @@ impl Artifacts {
         Ok(Some(uploaded))
     }
 
-    /// Forgets an artifact, since it was uploaded anew.
+    /// Forgets an artifact that was uploaded again.
     pub(crate) fn forget(&self, project: &ProjectName, digest: Digest) {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         self.uploads.fetch_add(1, Ordering::SeqCst);
@@ -71,7 +72,7 @@ impl Artifacts {
         Some(Arc::clone(&found.uploaded))
     }
 
-    /// Remembers what was read when there had been so many uploads.
+    /// Remembers a result that was read at the given upload count.
     fn keep(&self, key: (ProjectName, Digest), uploaded: Arc<Uploaded>, uploads: u64) {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         if self.uploads.load(Ordering::SeqCst) != uploads {
@@ -119,7 +120,7 @@ mod tests {
         };
         assert_eq!(name().await.as_deref(), Some("a"));
         upload(&store, &project, "b").await;
-        assert_eq!(name().await.as_deref(), Some("a"), "nobody told of the upload");
+        assert_eq!(name().await.as_deref(), Some("a"), "the upload was not reported");
         artifacts.forget(&project, digest);
         assert_eq!(name().await.as_deref(), Some("b"));
         let other = "other".parse().expect("a name");

@@ -7,16 +7,17 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use slipway_proto::Digest;
 
-/// A header that promises nothing that can be checked.
+/// A header that cannot be checked.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum ContentDigestError {
     /// The SHA-256 is not 32 bytes of Base64 between colons.
     #[error(
-        "the Content-Digest header does not parse: write sha-256=:<Base64 of the 32 bytes>:, as RFC 9530 says"
+        "the Content-Digest header does not parse: write sha-256=:<Base64 of the 32 bytes>:, as \
+        RFC 9530 says"
     )]
     Malformed,
-    /// Only algorithms that are not computed here. The RFC lets a server ignore them, but whoever
-    /// sends a digest expects it to be checked.
+    /// Only algorithms that are not computed here. The RFC lets a server ignore them, but a client
+    /// that sends a digest expects a check.
     #[error("the Content-Digest header holds no sha-256, which is the only one that is checked")]
     Unsupported,
 }

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! A blob of the cache that is read while it may still be on its way.
+//! A blob of the cache that can be read while it is downloaded.
 //!
-//! One download writes a temporary file; any number of readers follow it, each at its own speed,
-//! so memory does not depend on the size of the blob. The last byte is handed on only when the
-//! digest of all is known to be right: a reader of a corrupt download fails instead of ending.
+//! One download writes a temporary file. Any number of readers follow it, each at its own speed, so
+//! memory does not depend on the size of the blob. The last byte is passed on only when the digest
+//! of the whole is right: a reader of a corrupt download fails instead of ending.
 
 use std::fs::File;
 use std::io;
@@ -18,21 +18,21 @@ use tokio::sync::watch;
 
 use super::{CHUNK, CacheError};
 
-/// How far a download is.
+/// The progress of a download.
 #[derive(Debug, Clone)]
 pub(super) enum Progress {
     /// The other side has not answered.
     Asked,
-    /// So many bytes are in the file, and more will come; into another file if whoever writes
-    /// this one fails, and then from the first on.
+    /// This many bytes are in the file, and more will come. If the writer fails, they come into
+    /// another file, from the first one on.
     Written(Arc<File>, u64),
-    /// All bytes are in the file, and are what was asked for.
+    /// All bytes are in the file, and have the right digest.
     Done(Arc<File>),
-    /// It ended otherwise.
+    /// It failed.
     Failed(CacheError),
 }
 
-/// A download into the cache, as those who want it see it. Cheap to clone.
+/// A download into the cache, for its readers. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(super) struct Followed {
     pub(super) digest: Digest,
@@ -40,23 +40,23 @@ pub(super) struct Followed {
 }
 
 impl Followed {
-    /// Returns whether somebody still works on it.
+    /// Returns whether it is still in progress.
     pub(super) fn goes_on(&self) -> bool {
         self.progress.has_changed().is_ok()
     }
 
-    /// Waits until bytes come, and returns the failure if none will.
+    /// Waits until bytes arrive, and returns the failure if none will.
     pub(super) async fn begun(&mut self) -> Result<(), CacheError> {
         self.reached(|progress| (!matches!(progress, Progress::Asked)).then_some(())).await
     }
 
-    /// Waits until all is there.
+    /// Waits until it is complete.
     pub(super) async fn done(&mut self) -> Result<(), CacheError> {
         self.reached(|progress| matches!(progress, Progress::Done(_)).then_some(())).await
     }
 
-    /// Waits until there are bytes behind an offset that may be handed on, and returns where they
-    /// are and end.
+    /// Waits until there are bytes after an offset that may be passed on, and returns their file
+    /// and end.
     async fn readable(&mut self, offset: u64, size: u64) -> Result<(Arc<File>, u64), CacheError> {
         self.reached(|progress| {
             let (file, end) = match progress {
@@ -69,7 +69,7 @@ impl Followed {
         .await
     }
 
-    /// Waits until the progress has what is looked for in it.
+    /// Waits until the progress satisfies a condition.
     async fn reached<T>(
         &mut self,
         found: impl Fn(&Progress) -> Option<T>,
@@ -87,13 +87,13 @@ impl Followed {
 
 #[derive(Debug, Clone)]
 pub(super) enum Source {
-    /// It is there, and was checked.
+    /// It exists, and was checked.
     File(Arc<File>),
-    /// It is on its way.
+    /// It is being downloaded.
     Download(Followed),
 }
 
-/// A blob that is there, or on its way. Cheap to clone.
+/// A blob that exists or is being downloaded. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Blob {
     pub(super) source: Source,
@@ -101,8 +101,8 @@ pub struct Blob {
 }
 
 impl Blob {
-    /// Returns its bytes from an offset to the end, as far as they have come and then as they
-    /// come. An error holds the [`CacheError`].
+    /// Returns its bytes from an offset to the end, as they arrive. An error holds the
+    /// [`CacheError`].
     pub fn stream_from(&self, offset: u64) -> impl Stream<Item = io::Result<Bytes>> + Send + use<> {
         let state = Some((self.clone(), offset));
         futures::stream::unfold(state, |state| async move {

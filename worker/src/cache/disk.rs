@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! The cache's directory: opening what is there and right, and removing what was not used.
+//! The cache's directory: opens blobs that are right, and removes those that were not used.
 
 use std::collections::HashMap;
 use std::fs::{File, FileTimes};
@@ -16,8 +16,8 @@ use slipway_proto::Digest;
 use super::part::{Part, SUFFIX};
 use super::{CacheError, Wanted};
 
-/// How exact the time of last use is. Coarse, because writing it changes the file's identity for
-/// the other processes of the node, which then digest it again.
+/// How exact the time of last use is. It is coarse, because writing it changes the file's identity
+/// for the other processes of the node, which then digest it again.
 const USE_RESOLUTION: Duration = Duration::from_secs(60);
 
 /// The blobs of a directory.
@@ -25,7 +25,7 @@ const USE_RESOLUTION: Duration = Duration::from_secs(60);
 pub(super) struct Disk {
     pub(super) blobs: PathBuf,
     max_bytes: u64,
-    /// The files that this process has digested, as they were then.
+    /// The files that this process has digested, with their identities.
     checked: Mutex<HashMap<Digest, Stamp>>,
 }
 
@@ -44,8 +44,8 @@ impl Disk {
         self.blobs.join(digest.hex())
     }
 
-    /// Returns where a blob is written until it is complete; the same for all processes of a node,
-    /// and another for each place that it comes from.
+    /// Returns where a blob is written until it is complete: the same path for all processes of a
+    /// node, and another for each origin.
     pub(super) fn part(&self, wanted: &Wanted) -> PathBuf {
         let Wanted { digest, size, from } = wanted;
         let place = Digest::of(format!("{size} {from}").as_bytes()).hex();
@@ -65,14 +65,14 @@ impl Disk {
         self.checked().remove(&digest);
     }
 
-    /// Opens a blob that is there and is what its name says, on a thread for such work.
+    /// Opens a blob that exists and matches its name, on a blocking thread.
     pub(super) async fn get(self: &Arc<Self>, digest: Digest) -> Option<File> {
         let disk = Arc::clone(self);
         tokio::task::spawn_blocking(move || disk.open_checked(digest)).await.ok().flatten()
     }
 
-    /// Opens a blob that is there and is what its name says. Digests it, unless this process did
-    /// and nobody has touched the file since.
+    /// Opens a blob that exists and matches its name. Digests it, unless this process did and
+    /// nobody has touched the file since.
     pub(super) fn open_checked(&self, digest: Digest) -> Option<File> {
         let path = self.path(digest);
         let Ok(file) = File::open(&path) else {
@@ -95,8 +95,8 @@ impl Disk {
         let is_known = self.checked().get(&digest) == Some(&before);
         let unused = file.metadata()?.modified()?.elapsed().unwrap_or_default();
         if unused >= USE_RESOLUTION {
-            // Before the digest is taken, so that a write after it is seen by its own time. A
-            // failure only makes eviction less fair.
+            // Set before digesting, so that a later write shows by its own time. A failure only
+            // makes eviction less fair.
             let _unused = file.set_times(FileTimes::new().set_modified(SystemTime::now()));
             before = Stamp::of(file)?;
         }
@@ -135,8 +135,8 @@ impl Disk {
         listing.filter_map(|listed| entry(listed.ok()?)).collect()
     }
 
-    /// Removes what was not used for longest until the bound holds, but neither `newest` nor what
-    /// is being written.
+    /// Removes the least recently used blobs until the limit holds, except `newest` and files that
+    /// are being written.
     pub(super) fn evict(&self, newest: Digest) -> io::Result<()> {
         let mut entries = self.entries();
         let mut total: u64 = entries.iter().map(|entry| entry.size).sum();
@@ -180,7 +180,7 @@ mod tests {
         let first = disk.checked().get(&digest).copied().expect("it is remembered");
         assert!(disk.open_checked(digest).is_some());
         assert_eq!(disk.checked().get(&digest), Some(&first), "used now, and not touched again");
-        // A file that is not what its name says, and was said to be checked, is not read.
+        // A file that does not match its name, but counts as checked, is not read.
         let other = Digest::of(b"other");
         std::fs::rename(&path, disk.path(other)).expect("it can be renamed");
         disk.trust(other, &File::open(disk.path(other)).expect("it is there"));

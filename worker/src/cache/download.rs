@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! The download of a blob into the cache: one for all processes of a node.
+//! The download of a blob into the cache, shared by all processes of a node.
 //!
-//! It belongs to nobody: it goes on to the end when those who wanted it are gone. Others may
-//! follow it, and who cancels a build must not make theirs fail; a blob that was asked for once is
-//! asked for again. So it has bounds of its own: the size that the image says, and a least speed.
-//! Followed is only what comes from the same place: one registry's slowness or lies are nobody
-//! else's.
+//! It belongs to no build and continues when all that wanted it are gone: others may follow it, and
+//! cancelling one build must not fail theirs. A blob that was needed once is often needed again. So
+//! the download has limits of its own: the size that the image states, and a lowest speed. Only
+//! downloads from the same origin are shared, so that a slow or lying registry affects nobody else.
 
 use std::fs::File;
 use std::io::Write as _;
@@ -26,16 +25,16 @@ use super::part::{Followable, Part, Taken};
 use super::{CacheError, Wanted};
 use slipway_registry::RegistryError;
 
-/// The least that must come of a download, in bytes, within [`LEAST_WITHIN`].
+/// The fewest bytes that must arrive within [`LEAST_WITHIN`].
 const LEAST: u64 = 64 * 1024;
 
-/// How often it is looked at how much came.
+/// How often the speed is checked.
 pub(super) const LEAST_WITHIN: Duration = Duration::from_secs(60);
 
-/// How often it is looked at how far another process is.
+/// How often another process's progress is checked.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
-/// A blob on its way into the cache.
+/// A download in progress.
 pub(super) struct Download {
     disk: Arc<Disk>,
     wanted: Wanted,
@@ -43,15 +42,15 @@ pub(super) struct Download {
 }
 
 impl Download {
-    /// Makes one that has not begun, and what others see of it.
+    /// Makes a download that has not begun, and its handle for readers.
     pub(super) fn new(disk: Arc<Disk>, wanted: Wanted) -> (Self, Followed) {
         let (progress, watched) = watch::channel(Progress::Asked);
         let followed = Followed { digest: wanted.digest, progress: watched };
         (Self { disk, wanted, progress }, followed)
     }
 
-    /// Brings the blob into the cache, or waits until another process of the node has, and tells
-    /// those who follow how it ends.
+    /// Fetches the blob into the cache, or waits until another process of the node has, and reports
+    /// the end to its readers.
     pub(super) async fn run<S, F>(self, fetch: impl FnOnce() -> F)
     where
         S: Stream<Item = Result<Bytes, RegistryError>>,
@@ -87,8 +86,8 @@ impl Download {
         Ok(file)
     }
 
-    /// Returns the file to write to, when no other process of the node writes it any more. One that
-    /// gets nothing is not waited for.
+    /// Returns the file to write to, once no other process of the node writes it. A process that
+    /// makes no progress is not waited for.
     async fn part(&self) -> Result<Part, CacheError> {
         let path = self.disk.part(&self.wanted);
         let part = async {
@@ -105,8 +104,8 @@ impl Download {
         part.await.map_err(|error| self.disk.error(error))
     }
 
-    /// Tells how far another process is, until it has ended; or until it hardly moves, and then
-    /// returns false.
+    /// Reports another process's progress until it has ended, or returns `false` when it hardly
+    /// moves.
     async fn follow(&self, others: &Followable) -> std::io::Result<bool> {
         let mut speed = Speed::new();
         let mut told = None;
@@ -151,7 +150,10 @@ impl Download {
                 Ok(None) => break,
                 Err(_elapsed) if speed.suffices(written) => continue,
                 Err(_elapsed) => {
-                    let slow = format!("blob {digest} comes with less than {LEAST} bytes a minute");
+                    let slow = format!(
+                        "blob {digest} arrives with less than {LEAST} bytes a \
+                        minute"
+                    );
                     return Err(fetched(RegistryError::unavailable(slow)));
                 }
             };
@@ -174,7 +176,7 @@ impl Download {
     }
 }
 
-/// Whether a download moves.
+/// The speed check of a download.
 struct Speed {
     judged_at: Instant,
     had: u64,
@@ -189,7 +191,7 @@ impl Speed {
         Instant::now() >= self.judged_at
     }
 
-    /// Returns whether enough came since it was judged before.
+    /// Returns whether enough bytes arrived since the last check.
     fn suffices(&mut self, written: u64) -> bool {
         let came = written.saturating_sub(self.had);
         *self = Self { judged_at: Instant::now() + LEAST_WITHIN, had: written };

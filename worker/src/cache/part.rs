@@ -2,10 +2,9 @@
 
 //! The file that a download is written to, locked by the process that writes it.
 //!
-//! Its name says which blob it will be and where that comes from, so all processes of a node that
-//! want the same meet at it. The system gives the lock (`flock(2)`) back when a process dies. Only
-//! who holds it renames or removes the file; so whoever gets it looks whether its file still has
-//! the name.
+//! Its name states the blob and its origin, so all processes of a node that want the same blob meet
+//! at it. The system releases the lock (`flock(2)`) when a process dies. Only the holder renames or
+//! removes the file, so a process that gets the lock checks that its file still has the name.
 
 use std::fs::{File, TryLockError};
 use std::io;
@@ -15,18 +14,19 @@ use std::sync::Arc;
 
 use tempfile::{NamedTempFile, TempPath};
 
-/// How the names of such files end.
+/// The suffix of these files.
 pub(super) const SUFFIX: &str = ".part";
 
-/// An empty file that this process alone writes. Removed when dropped, unless it gets its name.
+/// An empty file that only this process writes. Removed when dropped, unless it gets its final
+/// name.
 #[derive(Debug)]
 pub(super) struct Part {
     file: NamedTempFile,
-    /// The same opened once more: the lock ends with the one above, whoever reads on.
+    /// The same file opened again, for readers: the lock ends with the one above.
     pub(super) readable: Arc<File>,
 }
 
-/// Who writes to a name.
+/// The writer of a name.
 #[derive(Debug)]
 pub(super) enum Taken {
     /// This process, from now on.
@@ -42,18 +42,18 @@ pub(super) struct Followable {
 }
 
 impl Part {
-    /// Takes the file of a name, which is made if it is missing, unless another process has it.
-    /// Where a file system has no locks, each process has a file of its own.
+    /// Takes the file of a name, which is made if it is missing, unless another process has it. On
+    /// a file system without locks, each process has a file of its own.
     pub(super) fn take(path: &Path) -> io::Result<Taken> {
         if let Some(directory) = path.parent() {
-            // People may have deleted it.
+            // Somebody may have deleted it.
             std::fs::create_dir_all(directory)?;
         }
         loop {
             let file =
                 File::options().read(true).write(true).create(true).truncate(false).open(path)?;
             match file.try_lock() {
-                // A process died over it. Those who followed it still read what there is.
+                // A process died while writing it. Its followers still read what there is.
                 Ok(()) if is_at(&file, path)? && file.metadata()?.len() > 0 => {
                     std::fs::remove_file(path)?;
                 }
@@ -61,7 +61,7 @@ impl Part {
                     let path = TempPath::try_from_path(path)?;
                     return Ok(Taken::Ours(Self::of(NamedTempFile::from_parts(file, path))?));
                 }
-                // Whoever had it has just renamed or removed it.
+                // The previous holder has just renamed or removed it.
                 Ok(()) => {}
                 Err(TryLockError::WouldBlock) => {
                     return Ok(Taken::Others(Followable { file: Arc::new(file) }));
@@ -71,11 +71,11 @@ impl Part {
         }
     }
 
-    /// Makes a file of this process's own beside a name.
+    /// Makes a file of this process's own next to a name.
     pub(super) fn alone(path: &Path) -> io::Result<Self> {
         let directory = path.parent().unwrap_or(path);
         let file = tempfile::Builder::new().suffix(SUFFIX).tempfile_in(directory)?;
-        // Against eviction. Not everywhere to be had.
+        // Prevents eviction. Not available everywhere.
         let _no_locks = file.as_file().try_lock();
         Self::of(file)
     }
@@ -85,7 +85,7 @@ impl Part {
         Ok(Self { file, readable })
     }
 
-    /// Gives the file its name in place of what is there.
+    /// Gives the file its name, replacing any other.
     pub(super) fn persist(self, path: &Path) -> io::Result<File> {
         Ok(self.file.persist(path)?)
     }
@@ -108,7 +108,7 @@ impl io::Write for Part {
 }
 
 impl Followable {
-    /// Returns how many bytes there are so far; nothing once nobody writes any more.
+    /// Returns how many bytes there are so far; `None` once nobody writes any more.
     pub(super) fn written(&self) -> io::Result<Option<u64>> {
         match self.file.try_lock() {
             Err(TryLockError::WouldBlock) => Ok(Some(self.file.metadata()?.len())),

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! The cache as its callers see it.
+//! The cache from its callers' view.
 
 use std::fs::FileTimes;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -116,7 +116,7 @@ async fn what_another_process_fails_to_download_this_one_does() {
     let mut second = second.await.expect("it is followed").stream_from(0).boxed();
     feed.send("a l").expect("it is read");
     assert_eq!(second.next().await.expect("a piece").expect("it reads"), "a l");
-    // More than the image says.
+    // More than the image states.
     feed.send("ayers").expect("it is read");
     assert!(all(first).await.is_err());
     assert_eq!(all(second).await.expect("it reads"), b"ayer");

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! What stands in a row, and writing it.
+//! The columns of a row, and writing them.
 
 use rusqlite::{Transaction, params};
 use slipway_proto::Build;
@@ -9,17 +9,17 @@ use slipway_proto::state::Epoch;
 
 use super::list;
 
-/// A build and what its row says of it.
+/// A build and its row.
 #[derive(Debug, Clone)]
 pub(super) struct Row {
     pub(super) build: Build,
-    /// The number of its row, and the row as far as it can change; `None` while there is none.
+    /// The number of its row, and the columns that can change; `None` while there is no row.
     pub(super) stored: Option<(i64, Columns)>,
-    /// Whether the row is to be written.
+    /// Whether the row must be written.
     pub(super) dirty: bool,
 }
 
-/// What a row is found by, as far as it changes, and what is read of it in short.
+/// The columns of a row that can change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Columns {
     state: StateName,
@@ -29,7 +29,7 @@ pub(super) struct Columns {
 }
 
 impl Columns {
-    /// Reads them of a build.
+    /// Reads them from a build.
     pub(super) fn of(build: &Build) -> Self {
         Self {
             state: StateName::from(&build.state.phase),
@@ -88,7 +88,7 @@ pub(super) fn write(transaction: &Transaction<'_>, row: &Row, body: &str) -> rus
     Ok(number)
 }
 
-/// Writes a number as SQLite holds it.
+/// Converts a number for SQLite.
 pub(super) fn integer(sequence: u64) -> i64 {
     i64::try_from(sequence).unwrap_or(i64::MAX)
 }

@@ -10,8 +10,8 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _};
 
 use super::ProjectionError;
 
-/// The version of the tables and of what is folded into them. A file of another version is folded
-/// anew; raise it whenever a row would come out differently.
+/// The version of the tables and of their contents. A file of another version is rebuilt. Raise it
+/// whenever a row would come out differently.
 const SCHEMA_VERSION: &str = "4";
 
 /// How long a statement waits for another process's lock, as when two dispatchers share a file by
@@ -32,12 +32,12 @@ const CHECKPOINT_PAGES: u32 = 16_000;
 /// What remains of the write-ahead log in bytes after it was larger, as when indexes were made.
 const LOG_BYTES: u32 = 64 * 1024 * 1024;
 
-/// How large the write-ahead log may become while readers never pause at once. It starts over only
-/// at a moment when nobody reads from it, which must then be waited for.
+/// How large the write-ahead log may become while there is always a reader. It starts over only
+/// when nobody reads from it; above this size the writer waits for that moment.
 pub(super) const MAX_LOG_BYTES: u64 = 128 * 1024 * 1024;
 
-/// The builds themselves stand apart, under the same numbers: they are most of the file, and who
-/// makes an index need not walk over them. States below 3 are those of unfinished builds: few of a
+/// The documents of builds are in a table of their own, under the same numbers: they are most of
+/// the file, and making an index does not read them. States below 3 are unfinished: few of a
 /// million, so the index by supersede key stays small.
 const TABLES: &str = "
     DROP TABLE IF EXISTS meta;
@@ -70,17 +70,17 @@ const TABLES: &str = "
     ) WITHOUT ROWID;
 ";
 
-/// The indexes that lists are read from, which a long rebuild makes at its end.
+/// The indexes for lists, which a long rebuild makes at its end.
 ///
-/// Every list is one state's part of one of them, already in the order of the answer, so a page
-/// costs the same among a thousand builds and a million (see `list`).
+/// Every list is the part of one state in one of them, already in the order of the answer, so a
+/// page costs the same among a thousand builds and a million (see `list`).
 const LIST_INDEXES: [(&str, &str); 3] = [
     ("builds_by_state", "(project, state, accepted_at, id)"),
     ("builds_by_repository", "(project, repository, state, accepted_at, id)"),
     ("builds_by_image", "(project, image, state, accepted_at, id)"),
 ];
 
-/// Names SQLite's refusal by the file.
+/// Adds the file to an error of SQLite.
 pub(super) fn refused(path: &Path) -> impl Fn(rusqlite::Error) -> ProjectionError + use<> {
     let path = path.display().to_string();
     move |source| ProjectionError::Sqlite { path: path.clone(), source }
@@ -96,7 +96,7 @@ pub(super) fn open(path: &Path) -> Result<Connection, ProjectionError> {
     let broken = match &opened {
         Err(error) if is_broken(error) => Some(error.to_string()),
         Ok(connection) if is_torn(connection).map_err(refused(path))? => {
-            Some("the machine stopped before all of it was on the disk".to_owned())
+            Some("the machine stopped before everything was on the disk".to_owned())
         }
         _ => None,
     };
@@ -106,7 +106,7 @@ pub(super) fn open(path: &Path) -> Result<Connection, ProjectionError> {
             tracing::warn!(
                 path = %path.display(),
                 error,
-                "the projection is broken; it is folded anew from the events"
+                "the projection is broken; rebuilding it from the events"
             );
             for suffix in ["", "-wal", "-shm"] {
                 let mut name = path.as_os_str().to_owned();
@@ -124,12 +124,12 @@ pub(super) fn open(path: &Path) -> Result<Connection, ProjectionError> {
     }
 }
 
-/// The key in `meta` under which stands during which run of the machine the file was written
-/// without waiting for the disk.
+/// The key in `meta` of the `boot_id` under which the file was written without waiting for the
+/// disk.
 const UNSYNCED: &str = "unsynced";
 
-/// Returns what names this run of the machine's kernel, where that is known. What a process wrote
-/// outlives the process without any wait for the disk, but not the machine.
+/// Returns the `boot_id` of the running kernel, if it is known. Data written without waiting for
+/// the disk survives the process, but not the machine.
 fn boot() -> Option<String> {
     let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
     Some(id.trim().to_owned()).filter(|id| !id.is_empty())
@@ -150,9 +150,9 @@ fn unsynced(connection: &Connection) -> rusqlite::Result<Option<String>> {
     connection.query_row(sql, [UNSYNCED], |row| row.get(0)).optional()
 }
 
-/// From now on nothing waits for the disk: a checkpoint of a long rebuild otherwise spends more
-/// time on that than on folding. The file then says so, which must be on the disk before; after a
-/// power cut it is worth nothing, and is made anew (see [`open`]). Returns whether it is so.
+/// From now on nothing waits for the disk: in a long rebuild, checkpoints would otherwise wait
+/// longer than folding takes. A mark in the file says so and is on the disk before that. After a
+/// power failure a marked file is rebuilt (see [`open`]). Returns whether the mark could be set.
 pub(super) fn write_unsynced(connection: &Connection) -> rusqlite::Result<bool> {
     let Some(boot) = boot() else { return Ok(false) };
     if !is_unsynced(connection)? {
@@ -167,12 +167,12 @@ pub(super) fn write_unsynced(connection: &Connection) -> rusqlite::Result<bool> 
     Ok(true)
 }
 
-/// From now on checkpoints wait for the disk again. What was written before may not be there yet.
+/// From now on checkpoints wait for the disk again. Earlier data may not be there yet.
 pub(super) fn write_synced(connection: &Connection) -> rusqlite::Result<()> {
     connection.execute_batch("PRAGMA synchronous = NORMAL")
 }
 
-/// Waits until all that was written before is on the disk, and then says so in the file.
+/// Waits until all earlier data is on the disk, and then removes the mark.
 pub(super) fn sync(path: &Path) -> Result<(), ProjectionError> {
     let io = |source| ProjectionError::Io { path: path.display().to_string(), source };
     let mut log = path.as_os_str().to_owned();
@@ -192,11 +192,11 @@ fn forget_unsynced(connection: &Connection) -> rusqlite::Result<()> {
     connection.execute("DELETE FROM meta WHERE key = ?1", [UNSYNCED]).map(|_| ())
 }
 
-/// Sets what writer and readers have in common.
+/// Sets the options that writer and readers share.
 fn settled(connection: &Connection) -> rusqlite::Result<()> {
     connection.busy_timeout(BUSY_TIMEOUT)?;
-    // Plans do not depend on values. They otherwise might, because an index is partial, and every
-    // statement would be compiled anew for each.
+    // Plans do not depend on values. Otherwise they might, because an index is partial, and every
+    // statement would be compiled again for each value.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     Ok(())
 }
@@ -204,8 +204,8 @@ fn settled(connection: &Connection) -> rusqlite::Result<()> {
 fn try_open(path: &Path) -> rusqlite::Result<Connection> {
     let connection = Connection::open(path)?;
     settled(&connection)?;
-    // A power cut may cost the last transactions, which the stream brings again; so no commit
-    // needs to wait for the disk.
+    // A power failure may cost the last transactions, which are read from the stream again. So no
+    // commit needs to wait for the disk.
     connection.execute_batch(&format!(
         "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;
          PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES};
@@ -234,7 +234,7 @@ fn is_broken(error: &rusqlite::Error) -> bool {
     matches!(error.sqlite_error_code(), Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt))
 }
 
-/// Makes the tables anew, empty.
+/// Makes the tables again, empty.
 pub(super) fn reset(connection: &Connection) -> rusqlite::Result<()> {
     let indexes: String = LIST_INDEXES.map(create).concat();
     connection.execute_batch(&format!(
@@ -244,13 +244,13 @@ pub(super) fn reset(connection: &Connection) -> rusqlite::Result<()> {
     ))
 }
 
-/// Has the write-ahead log start over if it is larger than `max` bytes. Readers that begin now read
-/// from the file; those that read from the log already are waited for, as long as one query takes.
+/// Restarts the write-ahead log if it is larger than `max` bytes. Readers that begin now read from
+/// the file. Those that already read from the log are waited for, as long as one query takes.
 pub(super) fn bound_log(connection: &Connection, path: &Path, max: u64) -> rusqlite::Result<()> {
     let mut log = path.as_os_str().to_owned();
     log.push("-wal");
     if std::fs::metadata(log).is_ok_and(|log| log.len() > max) {
-        // Its answer says whether somebody was in the way; then the next batch tries again.
+        // The answer says whether a reader was in the way. Then the next batch tries again.
         connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
     }
     Ok(())
@@ -260,15 +260,15 @@ fn create((name, columns): (&str, &str)) -> String {
     format!("CREATE INDEX IF NOT EXISTS {name} ON builds {columns};")
 }
 
-/// Drops the indexes that lists are read from: many builds are about to be folded. Sorting them all
-/// once at the end costs a fraction of finding the place of each in three trees.
+/// Drops the indexes for lists before many builds are folded. Sorting all builds once at the end
+/// costs a fraction of inserting each into three trees.
 pub(super) fn drop_list_indexes(connection: &Connection) -> rusqlite::Result<()> {
     let drops = LIST_INDEXES.map(|(name, _)| format!("DROP INDEX IF EXISTS {name};")).concat();
     connection.execute_batch(&format!("BEGIN IMMEDIATE; {drops} COMMIT;"))
 }
 
-/// Makes those of them that are missing, each in a transaction of its own: a crash in between
-/// leaves the others to the next start.
+/// Makes the missing indexes, each in a transaction of its own. After a crash in between, the next
+/// start makes the others.
 pub(super) fn make_list_indexes(connection: &Connection) -> rusqlite::Result<()> {
     LIST_INDEXES.into_iter().try_for_each(|index| connection.execute_batch(&create(index)))
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! How far the projection has come with single builds: what the reconciler compares with records,
-//! and which builds a later one supersedes.
+//! The projected state of single builds, which the reconciler compares with records, and the builds
+//! that a later one supersedes.
 
 use rusqlite::{Connection, OptionalExtension as _, params};
 use slipway_proto::api::StateName;
@@ -10,7 +10,7 @@ use slipway_proto::{BuildId, ProjectName};
 
 use super::list;
 
-/// What the events say of a build, in short.
+/// The state of a build according to the events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Stand {
     /// Where it is.
@@ -21,7 +21,7 @@ pub(crate) struct Stand {
     pub(crate) replays: u32,
 }
 
-/// Reads how builds stand, in the order asked; `None` for those that no event told of.
+/// Reads the projected state of builds, in the given order; `None` for a build without events.
 pub(super) fn stands(
     connection: &Connection,
     builds: &[(ProjectName, BuildId)],
@@ -45,8 +45,8 @@ pub(super) fn stands(
     builds.iter().map(|(project, build)| stand(project, *build)).collect()
 }
 
-/// The states below 3 are those of unfinished builds; written as the index has it, which serves
-/// the query only then.
+/// States below 3 are unfinished. Written exactly as in the index, because only then does the index
+/// serve the query.
 pub(super) const SUPERSEDED: &str = "SELECT id FROM builds
      WHERE project = ?1 AND supersede_key = ?2 AND acceptance < ?3 AND state < 3";
 
