@@ -14,10 +14,11 @@ mod signal;
 mod wait;
 mod workers;
 
+use slipway_fault::chain;
 use slipway_proto::api::BuildView;
 
 use crate::args::{Arguments, BuildArgs, Command, GlobalArgs};
-use crate::exit::{Error, Exit, chain};
+use crate::exit::{Error, Exit};
 use crate::output::Output;
 use crate::{dev, local, telemetry};
 use slipway_client::{Client, ClientError, ClientOptions};

@@ -64,37 +64,3 @@ impl Error {
         }
     }
 }
-
-/// Writes an error with what caused it, each cause once.
-#[must_use]
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        // Libraries often repeat their source in their own message.
-        if !text.contains(&cause_text) {
-            text.push_str(": ");
-            text.push_str(&cause_text);
-        }
-        source = cause.source();
-    }
-    text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[derive(Debug, thiserror::Error)]
-    #[error("{0}")]
-    struct Link(&'static str, #[source] Option<Box<Self>>);
-
-    #[test]
-    fn a_cause_that_was_already_told_is_not_repeated() {
-        let inner = Link("refused", None);
-        let middle = Link("cannot connect: refused", Some(Box::new(inner)));
-        let outer = Link("cannot send", Some(Box::new(middle)));
-        assert_eq!(chain(&outer), "cannot send: cannot connect: refused");
-    }
-}

@@ -60,10 +60,7 @@ impl Pools {
                 Some(known)
             }
             Err(error) => {
-                tracing::warn!(
-                    error = crate::http::problem::chain(&error),
-                    "failed to list the pools"
-                );
+                tracing::warn!(error = slipway_fault::chain(&error), "failed to list the pools");
                 None
             }
         }

@@ -11,13 +11,13 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use serde::Serialize;
+use slipway_fault::chain;
 use slipway_queue::Queue;
 use slipway_queue::durability::{Durability, at_least};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::events::feed::Feed;
-use crate::http::problem::chain;
 
 /// How long the write may take. Longer than a slow disk's flush, shorter than a probe's patience.
 const WRITE_DEADLINE: Duration = Duration::from_secs(2);

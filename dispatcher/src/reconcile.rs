@@ -17,6 +17,7 @@ mod view;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use slipway_fault::{Pauses, chain};
 use slipway_proto::Timestamp;
 use slipway_proto::api::RepairsView;
 use slipway_queue::lease::Lease;
@@ -26,8 +27,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::app::App;
-use crate::backoff::Backoff;
-use crate::http::problem::chain;
+use crate::backoff::until_nats_is_back;
 use memory::Memory;
 use sweep::Sweep;
 pub(crate) use sweep::SweepError;
@@ -137,20 +137,20 @@ async fn lead(app: &App, every: Duration) {
 
 /// Reads the records into the memory, for ever.
 async fn follow(app: &App) {
-    let mut backoff = Backoff::default();
+    let mut backoff = until_nats_is_back();
     loop {
         let Err(error) = read(app, &app.reconciler.memory, &mut backoff).await else {
             tracing::debug!("connected again; opening the records anew");
             continue;
         };
         tracing::warn!(error = chain(&error), "lost the reader of records; opening another");
-        backoff.pause(&app.stop).await;
+        backoff.wait_unless(app.stop.cancelled()).await;
     }
 }
 
 /// Reads the records until the connection is lost and made again: a server that restarted has
 /// forgotten its readers.
-async fn read(app: &App, memory: &Mutex<Memory>, backoff: &mut Backoff) -> Result<(), ReadError> {
+async fn read(app: &App, memory: &Mutex<Memory>, backoff: &mut Pauses) -> Result<(), ReadError> {
     let mut connections = app.queue.connections();
     connections.mark_unchanged();
     let opened = Timestamp::now();

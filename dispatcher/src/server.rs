@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use axum::serve::ListenerExt as _;
 use slipway_artifact::{ArtifactStore, StoreError};
+use slipway_fault::chain;
 use slipway_proto::environment::{Catalogue, CatalogueError};
 use slipway_queue::topology::TopologyError;
 use slipway_queue::{ConnectError, Queue, QueueOptions};
@@ -25,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::app::{App, MAX_BATCH_BYTES, MAX_BATCHES_READ};
-use crate::backoff::Backoff;
+use crate::backoff::until_nats_is_back;
 use crate::builds::existence::Known;
 use crate::builds::find::Builds;
 use crate::config::{Config, ConfigError};
@@ -34,7 +35,6 @@ use crate::events::feed::{self, Feed};
 use crate::events::projection::{
     self, FindRecord, Folder, Projection, ProjectionError, RecordUnavailable,
 };
-use crate::http::problem::chain;
 use crate::http::routes;
 use crate::http::write_timeout::{Impatient, STUCK};
 use crate::intake::artifacts::Artifacts;
@@ -262,8 +262,7 @@ fn catalogue(config: &Config) -> Result<Catalogue, StartError> {
 /// Connects, and waits for a server that is just starting.
 async fn connect(config: &Config) -> Result<Queue, StartError> {
     let start = Instant::now();
-    let mut backoff = Backoff::default();
-    let patient = CancellationToken::new();
+    let mut backoff = until_nats_is_back();
     loop {
         let options = QueueOptions {
             url: config.nats_url.clone(),
@@ -277,7 +276,7 @@ async fn connect(config: &Config) -> Result<Queue, StartError> {
                 if may_appear(&source) && start.elapsed() < NATS_APPEARS =>
             {
                 tracing::warn!(url, error = chain(&source), "waiting for NATS");
-                backoff.pause(&patient).await;
+                backoff.wait().await;
             }
             outcome => return Ok(outcome?),
         }

@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use slipway_artifact::store::StoreError;
+use slipway_fault::chain;
 use slipway_proto::{Failure, Reason};
 
 use crate::assemble::AssembleError;
@@ -41,13 +42,8 @@ impl StageError {
 
 impl From<StoreError> for StageError {
     fn from(error: StoreError) -> Self {
-        let mut message = error.to_string();
-        let mut source = std::error::Error::source(&error);
-        while let Some(cause) = source {
-            message = format!("{message}: {cause}");
-            source = cause.source();
-        }
-        Self::new(Failure::new(Reason::FetchArtifactFailed, message), error.is_transient())
+        let failure = Failure::new(Reason::FetchArtifactFailed, chain(&error));
+        Self::new(failure, error.is_transient())
     }
 }
 

@@ -5,10 +5,11 @@
 use serde_json::Value;
 
 use crate::args::EventsArgs;
-use crate::exit::{Exit, chain};
+use crate::exit::Exit;
 use crate::output::Output;
 use crate::render;
 use slipway_client::{Client, ClientError, Events, Followed};
+use slipway_fault::chain;
 
 /// Runs `slipway events`.
 pub(super) async fn print(

@@ -7,6 +7,7 @@
 
 use std::time::Duration;
 
+use slipway_fault::chain;
 use slipway_proto::BuildId;
 use slipway_proto::api::{BuildView, StateName};
 use slipway_proto::event::{Event, EventBody};
@@ -15,7 +16,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use super::log::Lines;
 use super::show::exit_of;
 use super::signal::Signals;
-use crate::exit::{Exit, chain};
+use crate::exit::Exit;
 use crate::output::Output;
 use crate::progress::StageProgress;
 use crate::render;

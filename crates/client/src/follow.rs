@@ -9,12 +9,13 @@ use std::time::Duration;
 
 use reqwest::Method;
 use reqwest::header::{ACCEPT, CACHE_CONTROL};
+use slipway_fault::Backoff;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 use url::Url;
 
-use super::{Client, ClientError, REQUEST_DEADLINE, retry};
+use super::{Client, ClientError, REQUEST_DEADLINE};
 use crate::sse::{SseEvent, SseParser};
 
 /// How long the stream may be silent. The dispatcher writes a comment every few seconds, so a
@@ -27,8 +28,8 @@ const PATIENCE: Duration = Duration::from_secs(600);
 /// The pause before a stream that ended well is opened again.
 const REOPEN_PAUSE: Duration = Duration::from_millis(500);
 
-/// The longest pause between tries; who waits for a build wants to hear of its end soon.
-const LONGEST_PAUSE: Duration = Duration::from_secs(3);
+/// The pauses between tries. Never long: people wait for a build and want to see its end soon.
+const PAUSES: Backoff = Backoff::constant(250, 2, 3_000, 20);
 
 /// How many events may wait to be read.
 const BUFFER: usize = 256;
@@ -104,13 +105,14 @@ impl Stream {
     }
 
     async fn follow(&mut self) -> Result<(), Stopped> {
-        let mut failed = 0;
+        let mut pauses = PAUSES.pauses();
         let mut away_since = None;
         loop {
             let opened = self.open().await;
             let error = match opened {
                 Ok(response) => {
-                    (failed, away_since) = (0, None);
+                    pauses.reset();
+                    away_since = None;
                     self.tell(Followed::Opened).await?;
                     match self.read(response).await? {
                         None => {
@@ -126,13 +128,12 @@ impl Stream {
             if !error.is_transient() {
                 return Err(Stopped::Failed(error));
             }
-            failed += 1;
             let since = *away_since.get_or_insert_with(Instant::now);
             if since.elapsed() > PATIENCE {
                 return Err(Stopped::Failed(error));
             }
             self.tell(Followed::Lost(error)).await?;
-            sleep(retry::pause(failed).min(LONGEST_PAUSE)).await;
+            pauses.wait().await;
         }
     }
 

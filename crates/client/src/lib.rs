@@ -23,6 +23,7 @@ use std::time::Duration;
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use reqwest::{Method, RequestBuilder, Response, StatusCode, redirect};
 use serde::de::DeserializeOwned;
+use slipway_fault::root_cause;
 use slipway_proto::ProjectName;
 use slipway_proto::api::Problem;
 use url::Url;
@@ -206,8 +207,8 @@ impl Client {
     fn transport(&self, error: reqwest::Error) -> ClientError {
         let server = self.shown();
         let unreachable = error.is_connect();
-        // The URL is told already, and it might hold a password.
-        let cause = innermost(&error.without_url());
+        // The message names the server already, and the URL might hold a password.
+        let cause = root_cause(&error.without_url());
         if unreachable {
             return ClientError::Unreachable { server, cause };
         }
@@ -239,15 +240,6 @@ async fn read_problem(mut response: Response) -> Option<Problem> {
     };
     tokio::time::timeout(REQUEST_DEADLINE, read).await.ok()?;
     serde_json::from_slice(&body).ok()
-}
-
-/// What went wrong in the end; what lies around it are layers of the HTTP library.
-fn innermost(error: &dyn std::error::Error) -> String {
-    let mut cause = error;
-    while let Some(source) = cause.source() {
-        cause = source;
-    }
-    cause.to_string()
 }
 
 /// A proxy that the environment names cannot reach this machine's own addresses.

@@ -6,17 +6,22 @@ use std::time::Duration;
 
 use reqwest::header::{HeaderMap, RETRY_AFTER};
 
+use slipway_fault::{Backoff, Pauses};
+
 use super::ClientError;
 
 /// How often a request is sent at most. With the pauses below that is about a minute: longer than
 /// the restart of a dispatcher, shorter than the patience of who waits for it.
 pub(super) const MAX_TRIES: u32 = 10;
 
-/// The first pause; it doubles from there.
-const FIRST_PAUSE: Duration = Duration::from_millis(250);
-
 /// The longest pause, also of those that the server asks for.
 pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(15);
+
+/// The pauses where the server asks for none.
+const PAUSES: Backoff = match Backoff::new(Duration::from_millis(250), 2, LONGEST_PAUSE, 20) {
+    Ok(backoff) => backoff,
+    Err(_) => panic!("the pauses are no schedule"),
+};
 
 /// Through what a request is repeated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,9 +34,15 @@ pub(super) enum Patience {
 }
 
 /// Counts the tries of one request.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Retries {
-    failed: u32,
+    pauses: Pauses,
+}
+
+impl Default for Retries {
+    fn default() -> Self {
+        Self { pauses: PAUSES.pauses() }
+    }
 }
 
 impl Retries {
@@ -39,8 +50,8 @@ impl Retries {
     pub(super) fn after(&mut self, error: &ClientError, patience: Patience) -> Option<Duration> {
         let answered =
             matches!(error, ClientError::Refused { .. } | ClientError::Unexpected { .. });
-        self.failed += 1;
-        if self.failed >= MAX_TRIES
+        let pause = self.pauses.next_pause();
+        if self.pauses.failures() >= MAX_TRIES
             || !error.is_transient()
             || !(answered || patience == Patience::Away)
         {
@@ -50,13 +61,8 @@ impl Retries {
             ClientError::Refused { retry_after, .. } => *retry_after,
             _ => None,
         };
-        Some(asked.unwrap_or_else(|| pause(self.failed)).min(LONGEST_PAUSE))
+        Some(asked.unwrap_or(pause).min(LONGEST_PAUSE))
     }
-}
-
-/// Returns the pause behind the given number of failures.
-pub(super) fn pause(failed: u32) -> Duration {
-    FIRST_PAUSE.saturating_mul(1 << failed.saturating_sub(1).min(16)).min(LONGEST_PAUSE)
 }
 
 /// Reads `Retry-After` where it is a number of seconds; dispatchers write no dates.
@@ -101,8 +107,8 @@ mod tests {
         let pauses: Vec<_> =
             std::iter::from_fn(|| retries.after(&refused(503, None), Patience::Away)).collect();
         assert_eq!(pauses.len(), 9);
-        assert!(pauses.is_sorted());
-        assert_eq!(pauses[0], FIRST_PAUSE);
+        assert!(pauses.last() > pauses.first());
+        assert!(pauses[0] <= Duration::from_millis(250), "{pauses:?}");
         assert!(pauses.iter().sum::<Duration>() < Duration::from_secs(90));
     }
 
@@ -110,7 +116,7 @@ mod tests {
     fn what_may_have_been_done_is_repeated_only_if_twice_is_the_same() {
         let lost = ClientError::Lost { server: String::new(), cause: String::new() };
         assert_eq!(Retries::default().after(&lost, Patience::Busy), None);
-        assert_eq!(Retries::default().after(&lost, Patience::Away), Some(FIRST_PAUSE));
+        assert!(Retries::default().after(&lost, Patience::Away).is_some());
     }
 
     #[test]

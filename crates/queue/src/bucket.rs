@@ -7,16 +7,19 @@
 //! still in process (10164, seen on clusters), which the store folds into one error, and must read
 //! from the leader, since a direct get may answer from a replica that lags (ADR-31).
 
-use std::time::Duration;
-
 use async_nats::jetstream::context::{PublishAckFuture, PublishErrorKind};
 use async_nats::jetstream::message::{PublishMessage, StreamMessage};
 use async_nats::jetstream::{self, ErrorCode};
 use bytes::Bytes;
+use slipway_fault::Backoff;
 use slipway_proto::Timestamp;
 
 /// How often a write is tried again that the server called busy, or whose outcome is not known.
 const MAX_TRIES: u32 = 10;
+
+/// The pauses before a write that the server called busy is sent again, spread so that two writers
+/// do not meet again.
+const BUSY: Backoff = Backoff::constant(5, 2, 20, 80);
 
 /// One bucket.
 #[derive(Debug, Clone)]
@@ -152,6 +155,7 @@ impl Bucket {
     ) -> Result<u64, BucketError> {
         let mut unavailable = None;
         let mut first = Some(first);
+        let mut pauses = BUSY.pauses();
         for attempt in 0..MAX_TRIES {
             let outcome = match first.take() {
                 Some(first) => first,
@@ -166,7 +170,7 @@ impl Bucket {
                     return self.settle(key, &value).await;
                 }
                 Err(Refused::Wrong) => return Err(BucketError::Conflict),
-                Err(Refused::Busy) => tokio::time::sleep(backoff(attempt)).await,
+                Err(Refused::Busy) => pauses.wait().await,
                 Err(Refused::Full(error)) => return Err(BucketError::Full(error)),
                 // It may have been stored all the same: writing again tells, because then the
                 // revision is wrong and the value is ours.
@@ -180,12 +184,13 @@ impl Bucket {
 
     /// Removes an entry if it still has its revision.
     pub(crate) async fn delete(&self, key: &str, revision: u64) -> Result<(), BucketError> {
-        for attempt in 0..MAX_TRIES {
+        let mut pauses = BUSY.pauses();
+        for _ in 0..MAX_TRIES {
             let message = PublishMessage::build().header("KV-Operation", "DEL");
             match self.publish(key, message, revision).await {
                 Ok(_revision) => return Ok(()),
                 Err(Refused::Wrong) => return Err(BucketError::Conflict),
-                Err(Refused::Busy) => tokio::time::sleep(backoff(attempt)).await,
+                Err(Refused::Busy) => pauses.wait().await,
                 Err(Refused::Full(error)) => return Err(BucketError::Full(error)),
                 Err(Refused::Unavailable(error)) => return Err(BucketError::Unavailable(error)),
             }
@@ -243,10 +248,4 @@ fn is_removed(message: &StreamMessage) -> bool {
 /// The server's time of a message; the epoch's start if it is none that we can express.
 pub(crate) fn timestamp(message: &StreamMessage) -> Timestamp {
     Timestamp::from_nanosecond(message.time.unix_timestamp_nanos()).unwrap_or(Timestamp::UNIX_EPOCH)
-}
-
-/// Between 1 and 20 ms, spread so that two writers do not meet again.
-fn backoff(attempt: u32) -> Duration {
-    let spread = u64::from(std::process::id() % 7);
-    Duration::from_millis((1 << attempt.min(4)) + spread)
 }

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use async_nats::jetstream::{self, context::ContextBuilder};
+use slipway_fault::Backoff;
 use slipway_proto::subject::Subjects;
 use tokio::sync::watch;
 
@@ -21,9 +22,9 @@ pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often the client pings the server; a dead connection is noticed after two of them.
 const PING_INTERVAL: Duration = Duration::from_secs(10);
 
-/// The longest pause between attempts to reconnect. The client's own default grows to 4 s, which
-/// is most of what a worker has before it must give up its lease.
-const MAX_RECONNECT_DELAY: Duration = Duration::from_millis(500);
+/// The pauses between attempts to reconnect. The client's own default grows to 4 s, which is most
+/// of what a worker has before it must give up its lease.
+const RECONNECT: Backoff = Backoff::constant(16, 2, 500, 20);
 
 /// How many published messages may wait for their acknowledgement at once; further publishers
 /// wait for a place.
@@ -111,8 +112,7 @@ impl Queue {
             .ping_interval(PING_INTERVAL)
             .request_timeout(Some(REQUEST_TIMEOUT))
             .reconnect_delay_callback(|attempt| {
-                let factor = u32::try_from(attempt.min(6)).expect("at most 6");
-                (Duration::from_millis(8) * 2u32.pow(factor)).min(MAX_RECONNECT_DELAY)
+                RECONNECT.pause(u32::try_from(attempt).unwrap_or(u32::MAX), &mut rand::rng())
             })
             .event_callback(move |event| {
                 let (seen, connected) = (Arc::clone(&seen), Arc::clone(&connected));

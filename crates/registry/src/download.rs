@@ -2,18 +2,17 @@
 
 //! Reads a blob, and continues where the connection broke.
 
-use std::time::Duration;
-
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt as _};
 use http::{Method, StatusCode};
 use reqwest::{RequestBuilder, Response};
+use slipway_fault::Pauses;
 use slipway_proto::Digest;
 
 use super::access::Access;
 use super::transport::{Body, Registry};
-use super::{RegistryError, Repository};
+use super::{PAUSES, RegistryError, Repository};
 
 /// How often a download may break without progress.
 const MAX_BREAKS: u32 = 3;
@@ -41,7 +40,7 @@ impl Registry {
             body: futures::stream::empty().boxed(),
             read: 0,
             furthest: 0,
-            breaks: 0,
+            pauses: PAUSES.pauses(),
         };
         let response = reading.ask().await?;
         reading.body = response.bytes_stream().boxed();
@@ -66,7 +65,7 @@ struct Reading {
     read: u64,
     /// How many had arrived at the last break after progress.
     furthest: u64,
-    breaks: u32,
+    pauses: Pauses,
 }
 
 impl Reading {
@@ -90,14 +89,14 @@ impl Reading {
                 Err(error) => RegistryError::from_transport(&self.what, error),
             };
             if self.read >= self.furthest + PROGRESS {
-                (self.breaks, self.furthest) = (0, self.read);
+                self.pauses.reset();
+                self.furthest = self.read;
             }
-            self.breaks += 1;
-            if self.read == 0 || self.breaks >= MAX_BREAKS {
+            if self.read == 0 || self.pauses.failures() + 1 >= MAX_BREAKS {
                 return Some(Err(failure));
             }
             tracing::debug!(what = self.what, read = self.read, %failure, "a download broke");
-            tokio::time::sleep(Duration::from_millis(50) * 4u32.pow(self.breaks - 1)).await;
+            self.pauses.wait().await;
             match self.ask().await {
                 Ok(response) if self.is_rest(&response) => {
                     self.body = response.bytes_stream().boxed();

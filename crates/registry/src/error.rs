@@ -5,6 +5,7 @@
 use std::time::Duration;
 
 use http::StatusCode;
+use slipway_fault::root_cause;
 
 /// How much of a registry's own message is shown.
 const MAX_QUOTE: usize = 300;
@@ -195,14 +196,6 @@ async fn quote(mut response: reqwest::Response) -> String {
     };
     let printable = words.chars().filter(|character| !character.is_control());
     printable.take(MAX_QUOTE).collect::<String>().trim().to_owned()
-}
-
-fn root_cause(error: &dyn std::error::Error) -> String {
-    let mut cause = error;
-    while let Some(source) = cause.source() {
-        cause = source;
-    }
-    cause.to_string()
 }
 
 fn host(url: &reqwest::Url) -> String {

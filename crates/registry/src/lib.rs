@@ -25,6 +25,7 @@ use std::hash::{Hash, Hasher};
 use bytes::Bytes;
 use futures::StreamExt as _;
 use http::{Method, StatusCode};
+use slipway_fault::Backoff;
 use slipway_proto::id::SecretName;
 use slipway_proto::{Digest, Reference};
 use tokio::time::Instant;
@@ -37,6 +38,10 @@ pub use single_flight::{Flight, SingleFlight};
 use transport::Body;
 pub use transport::{Registry, RegistryOptions};
 pub use upload::{Mounted, Posted, UploadSession};
+
+/// The pauses before what broke is tried again. The first two take less than a build notices; all
+/// four together are as long as a registry takes to restart.
+const PAUSES: Backoff = Backoff::constant(50, 4, 3_200, 20);
 
 /// The largest manifest or index that is read, in bytes; the limit that registries themselves
 /// have (distribution specification, "Pushing Manifests").

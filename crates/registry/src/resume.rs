@@ -11,7 +11,6 @@
 
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use bytes::Bytes;
 use futures::stream::BoxStream;
@@ -23,20 +22,15 @@ use slipway_proto::Digest;
 use super::access::Access;
 use super::transport::Registry;
 use super::upload::{UploadSession, octets, stored};
-use super::{ErrorKind, RegistryError, Repository};
+use super::{ErrorKind, PAUSES, RegistryError, Repository};
 
 /// How often an upload may break without getting further.
 const MAX_BREAKS: u32 = 3;
 /// What counts as getting further, in bytes. So the number of breaks is bounded by the size.
 const PROGRESS: u64 = 1 << 20;
-/// How long a registry that does not answer is given before each further question about a session:
-/// together as long as a restart takes.
-const PATIENCE: [Duration; 4] = [
-    Duration::from_millis(50),
-    Duration::from_millis(200),
-    Duration::from_millis(800),
-    Duration::from_millis(3200),
-];
+/// How often a registry that does not answer is asked again about a session: with the pauses, for
+/// as long as a restart takes.
+const MAX_QUESTIONS: u32 = 5;
 
 /// The pieces of a blob's content, in order.
 pub type Pieces = BoxStream<'static, io::Result<Bytes>>;
@@ -115,7 +109,7 @@ struct Sending<'a> {
 
 impl Sending<'_> {
     async fn run(mut self) -> Result<(), UploadError> {
-        let (mut breaks, mut furthest) = (0, 0);
+        let (mut pauses, mut furthest) = (PAUSES.pauses(), 0);
         loop {
             let (failure, refused) = match self.send_rest().await {
                 Ok(()) => return Ok(()),
@@ -132,14 +126,14 @@ impl Sending<'_> {
                 self.start_over();
             }
             if self.held >= furthest + PROGRESS {
-                (breaks, furthest) = (0, self.held);
+                pauses.reset();
+                furthest = self.held;
             }
-            breaks += 1;
-            if breaks >= MAX_BREAKS {
+            if pauses.failures() + 1 >= MAX_BREAKS {
                 return Err(failure.into());
             }
             tracing::debug!(what = self.what, held = self.held, %failure, "an upload broke");
-            tokio::time::sleep(Duration::from_millis(50) * 4u32.pow(breaks - 1)).await;
+            pauses.wait().await;
         }
     }
 
@@ -269,7 +263,7 @@ impl Sending<'_> {
     /// Returns the session and how many bytes it holds, if it can be gone on with.
     async fn ask(&mut self) -> Result<Option<(UploadSession, u64)>, RegistryError> {
         let Some(session) = self.session.clone() else { return Ok(None) };
-        let mut patience = PATIENCE.iter();
+        let mut pauses = PAUSES.pauses();
         loop {
             let make = || self.registry.http().get(session.location.clone());
             let Self { registry, access, what, .. } = self;
@@ -291,10 +285,13 @@ impl Sending<'_> {
                 Err(failure) => return Err(failure),
             };
             // A session that holds nothing yet is not worth waiting for: a new one is as good.
-            match patience.next() {
-                Some(wait) if self.held > 0 => tokio::time::sleep(*wait).await,
-                _ => return if self.held > 0 { Err(failure) } else { Ok(None) },
+            if self.held == 0 {
+                return Ok(None);
             }
+            if pauses.failures() + 1 >= MAX_QUESTIONS {
+                return Err(failure);
+            }
+            pauses.wait().await;
         }
     }
 }

@@ -15,7 +15,7 @@ use super::access::{self, Access};
 use super::credentials::Credentials;
 use super::error::RegistryError;
 use super::tokens::Tokens;
-use super::{ErrorKind, Reading, Repository};
+use super::{ErrorKind, PAUSES, Reading, Repository};
 use crate::single_flight::SingleFlight;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -103,19 +103,18 @@ impl Registry {
                 Body::Bytes(bytes) => request.body(bytes.clone()),
             }
         };
-        let mut tried = 0;
+        let mut pauses = PAUSES.pauses();
         loop {
             let failure = match self.send_authorized(access, &what, &make).await {
                 Ok(response) if response.status().is_success() => return Ok(response),
                 Ok(response) => RegistryError::from_response(&what, response).await,
                 Err(failure) => failure,
             };
-            tried += 1;
             // A rate limit is for the caller: it names its own time.
-            if failure.kind() != ErrorKind::Unavailable || tried >= MAX_TRIES {
+            if failure.kind() != ErrorKind::Unavailable || pauses.failures() + 1 >= MAX_TRIES {
                 return Err(failure);
             }
-            tokio::time::sleep(Duration::from_millis(50) * 4u32.pow(tried - 1)).await;
+            pauses.wait().await;
         }
     }
 

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use slipway_fault::chain;
 use slipway_proto::Build;
 use slipway_proto::event::Event;
 use slipway_queue::Queue;
@@ -13,8 +14,7 @@ use slipway_queue::publish::Sent;
 use tokio_util::sync::CancellationToken;
 
 use crate::app::App;
-use crate::backoff::Backoff;
-use crate::http::problem::chain;
+use crate::backoff::until_nats_is_back;
 
 /// How long an event is tried again before it is left to the reconciler.
 const ANNOUNCE_FOR: Duration = Duration::from_secs(120);
@@ -57,13 +57,13 @@ pub(crate) fn announce_later(
 /// Publishes an event that could not be published at once, and returns its sequence; `None` when
 /// it is left to the reconciler.
 async fn again(queue: &Queue, event: &Event, stop: &CancellationToken) -> Option<u64> {
-    let mut backoff = Backoff::default();
+    let mut backoff = until_nats_is_back();
     let announced = async {
         loop {
             if let Ok(sequence) = queue.publish_event_at(event).await {
                 return Some(sequence);
             }
-            if !backoff.pause(stop).await {
+            if !backoff.wait_unless(stop.cancelled()).await {
                 return None;
             }
         }

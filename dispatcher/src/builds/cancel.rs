@@ -7,6 +7,7 @@
 //! it is told; a request that still waits is taken out of the queue; the event comes last.
 
 use futures::{StreamExt as _, TryStreamExt as _};
+use slipway_fault::chain;
 use slipway_proto::api::StateName;
 use slipway_proto::state::Refusal;
 use slipway_proto::{Build, BuildId, Change, Phase, ProjectName, Timestamp};
@@ -17,7 +18,6 @@ use crate::app::App;
 use crate::builds::announce::announce_outcome;
 use crate::builds::find::FindError;
 use crate::events::projection::ProjectionError;
-use crate::http::problem::chain;
 
 /// How often a record is read again that somebody changed in between. A build changes a few times
 /// in its life.

@@ -8,11 +8,11 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use slipway_fault::chain;
 use slipway_proto::{BuildId, ProjectName};
 use tokio::sync::oneshot;
 
 use crate::app::App;
-use crate::http::problem::chain;
 
 /// How many questions go together at most: a batch's window.
 const MAX_TOGETHER: usize = 256;

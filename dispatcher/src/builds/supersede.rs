@@ -11,11 +11,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt as _;
+use slipway_fault::chain;
 use slipway_proto::{Build, BuildId, ProjectName};
 
 use crate::app::App;
 use crate::builds::cancel::{CancelError, Which, cancel};
-use crate::http::problem::chain;
 
 /// How long the projection may take to see the new build; then the reconciler must do.
 const FOLDED_WITHIN: Duration = Duration::from_secs(30);

@@ -21,6 +21,7 @@ use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, pull};
 use bytes::{Bytes, BytesMut};
 use futures::{Stream, StreamExt as _, TryStreamExt as _};
 use slipway_artifact::{ArtifactStore, StoreError};
+use slipway_fault::{Pauses, chain};
 use slipway_proto::{Build, BuildId, Phase, ProjectName, Timestamp};
 use slipway_queue::Queue;
 use slipway_queue::log::LogEnd;
@@ -29,8 +30,7 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::backoff::Backoff;
-use crate::http::problem::chain;
+use crate::backoff::until_nats_is_back;
 use crate::metrics::Metrics;
 
 /// The durable consumer's name, shared by all dispatchers of a prefix.
@@ -102,7 +102,7 @@ pub(crate) struct Archiver {
 impl Archiver {
     /// Runs until `stop`.
     pub(crate) async fn run(self, stop: CancellationToken) {
-        let mut backoff = Backoff::default();
+        let mut backoff = until_nats_is_back();
         loop {
             match stop.run_until_cancelled(self.serve(&mut backoff)).await {
                 None => return,
@@ -111,13 +111,13 @@ impl Archiver {
                     tracing::warn!(error = chain(&error), "the log archiver starts over");
                 }
             }
-            if !backoff.pause(&stop).await {
+            if !backoff.wait_unless(stop.cancelled()).await {
                 return;
             }
         }
     }
 
-    async fn serve(&self, backoff: &mut Backoff) -> Result<(), ArchiveError> {
+    async fn serve(&self, backoff: &mut Pauses) -> Result<(), ArchiveError> {
         let config = pull::Config {
             durable_name: Some(CONSUMER.to_owned()),
             description: Some("moves logs of finished builds to the artifact store".to_owned()),

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::{StreamExt as _, TryStreamExt as _};
+use slipway_fault::{Pauses, chain};
 use slipway_proto::api::StateName;
 use slipway_proto::{Build, BuildId, ProjectName};
 use slipway_queue::read::{ReadError, Reader};
@@ -18,10 +19,9 @@ use tokio::sync::{broadcast, mpsc};
 use tokio::time::Instant;
 
 use crate::app::App;
-use crate::backoff::Backoff;
+use crate::backoff::until_nats_is_back;
 use crate::events::archive;
 use crate::events::feed::{Subscription, Told};
-use crate::http::problem::chain;
 
 /// How often a follower asks for the build's state by itself, should the event of its outcome not
 /// reach it; and how long a chunk that the stream is known to hold may take.
@@ -179,7 +179,7 @@ impl Log<'_> {
         subscription: Subscription,
     ) -> Result<Build, Stop> {
         let mut told = Some(subscription.receiver);
-        let mut backoff = Backoff::default();
+        let mut backoff = until_nats_is_back();
         let mut last = None;
         // Whether a check has passed since the build was finished.
         let mut waited = false;
@@ -191,7 +191,7 @@ impl Log<'_> {
                 Ok(reader) => reader,
                 Err(error) => {
                     tracing::debug!(error = chain(&error), "following a log: opening it again");
-                    if backoff.pause(&self.app.stop).await {
+                    if backoff.wait_unless(self.app.stop.cancelled()).await {
                         continue;
                     }
                     return Err(Stop::Broken);
@@ -212,7 +212,7 @@ impl Log<'_> {
                         }
                         Err(error) => {
                             tracing::debug!(error = chain(&error), "following a log: lost it");
-                            if backoff.pause(&self.app.stop).await {
+                            if backoff.wait_unless(self.app.stop.cancelled()).await {
                                 continue 'open;
                             }
                             return Err(Stop::Broken);
@@ -248,7 +248,7 @@ impl Log<'_> {
         &mut self,
         last: Option<u64>,
         waited: bool,
-        backoff: &mut Backoff,
+        backoff: &mut Pauses,
     ) -> Result<bool, Stop> {
         let LogRequest { project, build, .. } = &self.request;
         loop {
@@ -267,7 +267,7 @@ impl Log<'_> {
                 }
                 Err(_elapsed) => tracing::debug!("following a log: its end is not known"),
             }
-            if !backoff.pause(&self.app.stop).await {
+            if !backoff.wait_unless(self.app.stop.cancelled()).await {
                 return Err(Stop::Broken);
             }
         }

@@ -11,6 +11,7 @@ mod code;
 use axum::response::{IntoResponse, Response};
 use http::header::{CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use slipway_artifact::{ReceiveError, StoreError};
+use slipway_fault::chain;
 use slipway_proto::api::Problem;
 use slipway_proto::{BuildId, FieldError};
 use slipway_queue::read::ReadError;
@@ -134,18 +135,6 @@ impl IntoResponse for ApiError {
         }
         response
     }
-}
-
-/// Writes an error with its sources in one line.
-pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }
 
 fn queue_unavailable(error: &(dyn std::error::Error + 'static)) -> ApiError {

@@ -7,6 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::StreamExt as _;
+use slipway_fault::chain;
 use slipway_proto::api::RepairsView;
 use slipway_proto::event::Event;
 use slipway_proto::{Build, BuildId, ProjectName, Timestamp};
@@ -24,7 +25,6 @@ use crate::builds::announce::announce_outcome;
 use crate::builds::cancel::CancelError;
 use crate::builds::supersede::supersede;
 use crate::events::projection::{ProjectionError, Stand};
-use crate::http::problem::chain;
 use crate::metrics;
 
 /// How long the projection may take to catch up with the events that were there at the start.

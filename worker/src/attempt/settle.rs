@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::jetstream::{AckKind, Message};
-use rand::Rng as _;
+use slipway_fault::Backoff;
 use slipway_proto::event::Event;
 use slipway_proto::{Build, Change, Failure, Phase, Reason, Timestamp};
 use slipway_queue::publish::DeliveryError;
@@ -22,9 +22,11 @@ use super::{Attempt, Attempts, End};
 use crate::confirm::confirmed;
 use crate::failure::StageError;
 
-/// The delay after the first failed attempt; it doubles with each.
-const FIRST_DELAY: Duration = Duration::from_secs(1);
-const MAX_DELAY: Duration = Duration::from_secs(60);
+/// The delay of the next attempt after a failed one, spread so that builds that failed together do
+/// not come back together.
+const RETRY_DELAY: Backoff = Backoff::constant(1_000, 2, 60_000, 40);
+/// The longest delay that a registry can ask for.
+const MAX_REQUESTED_DELAY: Duration = Duration::from_secs(600);
 /// How often an acknowledgement is tried before the message is left to come back.
 const ACK_TRIES: u32 = 3;
 /// How long a worker that lost a build tries to say that it was no fault of the build.
@@ -138,7 +140,8 @@ impl Attempt {
     async fn retry(mut self, failure: Failure, charged: bool, retry_after: Option<Duration>) {
         self.refresh().await;
         let state = &self.record.build.state;
-        let delay = retry_after.unwrap_or_else(|| backoff(state.attempt)).min(MAX_DELAY * 10);
+        let usual = RETRY_DELAY.pause(state.attempt, &mut rand::rng());
+        let delay = retry_after.map_or(usual, |asked| asked.min(MAX_REQUESTED_DELAY));
         let now = Timestamp::now();
         let not_before = now.checked_add(delay).unwrap_or(now);
         let epoch = state.epoch;
@@ -267,12 +270,6 @@ fn ended_within(build: &Build, period: Duration) -> bool {
     Duration::try_from(Timestamp::now().duration_since(ended)).is_ok_and(|age| age < period)
 }
 
-/// Exponential, with jitter so that builds that failed together do not come back together.
-fn backoff(attempt: u32) -> Duration {
-    let doubled = FIRST_DELAY * 2u32.saturating_pow(attempt.saturating_sub(1).min(16));
-    doubled.min(MAX_DELAY).mul_f64(rand::rng().random_range(0.8..1.2))
-}
-
 async fn publish_outcome(queue: &Queue, build: &Build) -> bool {
     let event = Event::finished(build).expect("the build has its outcome");
     match queue.publish_event(&event).await {
@@ -366,18 +363,6 @@ async fn acknowledge(message: &Message, kind: AckKind) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn delays_grow_and_stay_bounded() {
-        for (attempt, seconds) in [(1, 1), (2, 2), (3, 4), (7, 60), (40, 60)] {
-            let nominal = Duration::from_secs(seconds);
-            let delay = backoff(attempt);
-            assert!(
-                delay >= nominal.mul_f64(0.8) && delay <= nominal.mul_f64(1.2),
-                "{attempt}: {delay:?}"
-            );
-        }
-    }
 
     #[test]
     fn the_start_is_told_again_before_an_outcome_as_long_as_a_copy_is_noticed() {

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use slipway_fault::chain;
 use slipway_proto::event::Event;
 use slipway_proto::{Build, BuildId, BuildRequest, Digest, Phase, ProjectName, Timestamp};
 use slipway_queue::{Creating, PublishError, Record, RecordError, failpoint};
@@ -17,7 +18,6 @@ use crate::builds::existence::Known;
 use crate::builds::find::FindError;
 use crate::builds::supersede::supersede_later;
 use crate::events::projection::ProjectionError;
-use crate::http::problem::chain;
 
 /// How long a request waits for a projection that has just been opened. Of one that was kept, the
 /// first events that are read say within milliseconds that it knows enough; one that is made anew

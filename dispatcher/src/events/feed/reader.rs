@@ -2,6 +2,7 @@
 
 //! Reading `EVENTS`, from behind the last event that was folded, through every break.
 
+use slipway_fault::{Pauses, chain};
 use slipway_queue::Queue;
 use slipway_queue::read::ReadError;
 use slipway_queue::topology::Limits;
@@ -9,9 +10,8 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::Arrived;
-use crate::backoff::Backoff;
+use crate::backoff::until_nats_is_back;
 use crate::events::projection::Work;
-use crate::http::problem::chain;
 
 /// How many events are handed to the projection at once, at most.
 const MAX_TOGETHER: usize = 128;
@@ -24,7 +24,7 @@ pub(crate) async fn read(
     limits: Limits,
     stop: CancellationToken,
 ) {
-    let mut backoff = Backoff::default();
+    let mut backoff = until_nats_is_back();
     loop {
         let reading = Box::pin(read_on(&queue, &work, &limits, &mut backoff));
         let outcome = stop.run_until_cancelled(reading).await;
@@ -38,7 +38,7 @@ pub(crate) async fn read(
             }
             Some(Ok(never)) => match never {},
         }
-        if !backoff.pause(&stop).await {
+        if !backoff.wait_unless(stop.cancelled()).await {
             return;
         }
     }
@@ -61,7 +61,7 @@ async fn read_on(
     queue: &Queue,
     work: &mpsc::Sender<Work>,
     limits: &Limits,
-    backoff: &mut Backoff,
+    backoff: &mut Pauses,
 ) -> Result<std::convert::Infallible, Interrupted> {
     // A server that restarted has forgotten its readers, which the client would notice only by
     // their silence, and may have come back with another stream.

@@ -19,12 +19,12 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 
 use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior, params};
+use slipway_fault::chain;
 use slipway_proto::event::{Event, EventBody, Queued};
 use slipway_proto::{Build, BuildId, ProjectName, Timestamp};
 
 use super::row::{self, Columns, Row, integer};
 use super::{ProjectionError, schema};
-use crate::http::problem::chain;
 
 /// How many unfinished builds are kept parsed between batches. Each takes a few KiB; a build that
 /// is not among them is read from its row again.

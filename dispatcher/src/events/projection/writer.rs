@@ -3,6 +3,7 @@
 //! The thread that folds: takes what has arrived, in batches, and tells subscribers afterwards, so
 //! that what an event says is in the lists when the event is seen.
 
+use slipway_fault::chain;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
@@ -13,9 +14,8 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::{Folder, Stored};
-use crate::backoff::Backoff;
+use crate::backoff::until_nats_is_back;
 use crate::events::feed::{Arrived, Feed, Pace};
-use crate::http::problem::chain;
 use crate::metrics::Metrics;
 
 /// How many events one transaction takes at most. Larger batches save little more, and hold the
@@ -205,7 +205,7 @@ impl Writer {
         &mut self,
         mut step: impl FnMut(&mut Self) -> Result<T, super::ProjectionError>,
     ) -> Option<T> {
-        let mut backoff = Backoff::default();
+        let mut backoff = until_nats_is_back();
         loop {
             match step(self) {
                 Ok(value) => return Some(value),
@@ -214,7 +214,7 @@ impl Writer {
                 }
             }
             let (runtime, stop) = (self.runtime.clone(), self.stop.clone());
-            if !runtime.block_on(backoff.pause(&stop)) {
+            if !runtime.block_on(backoff.wait_unless(stop.cancelled())) {
                 return None;
             }
         }

@@ -15,6 +15,7 @@ use bytes::Bytes;
 use futures::StreamExt as _;
 use futures::stream::{self, BoxStream};
 use http::{HeaderMap, Uri};
+use slipway_fault::chain;
 use slipway_proto::{BuildId, ProjectName};
 use slipway_queue::read::{Message, ReadError};
 use tokio::sync::broadcast::error::RecvError;
@@ -24,7 +25,7 @@ use super::logs::{event_stream, last_event_id};
 use crate::app::App;
 use crate::events::feed::{Arrived, Notice, Subscription, Told};
 use crate::http::extract::{InProject, Parameters};
-use crate::http::problem::{ApiError, Code, chain};
+use crate::http::problem::{ApiError, Code};
 use crate::http::sse;
 use crate::metrics::Metrics;
 

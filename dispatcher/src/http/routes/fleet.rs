@@ -7,13 +7,14 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::response::Response;
 use http::StatusCode;
+use slipway_fault::chain;
 use slipway_proto::api::{EnvironmentView, WorkerView};
 use slipway_queue::control::ControlError;
 
 use super::{in_time, json, unavailable};
 use crate::app::App;
 use crate::http::extract::{NoParameters, OfWorker};
-use crate::http::problem::{ApiError, Code, chain};
+use crate::http::problem::{ApiError, Code};
 
 pub(super) async fn environments(
     State(app): State<Arc<App>>,
