@@ -11,18 +11,19 @@ use slipway_proto::api::{BatchResult, BatchView, MAX_BATCH};
 use super::retry::{self, Patience};
 use super::{Client, ClientError, SWEEP_DEADLINE};
 
-/// So many bytes of builds go in one batch, less than a dispatcher takes; the rest in the next.
+/// The largest number of bytes in one batch, less than a dispatcher accepts. More builds go in the
+/// next batch.
 const MAX_BATCH_BYTES: usize = 4 << 20;
 
 impl Client {
-    /// Submits builds, each of which should have an `idempotency_key`, and returns what became of
-    /// each. In as many batches as it takes; what was refused because the server is busy is
-    /// submitted again as often as a single build would be.
+    /// Submits builds, each of which should have an `idempotency_key`, and returns one result for
+    /// each. Sends as many batches as needed. A build that was refused because the server is busy
+    /// is submitted again as often as a single build would be.
     ///
     /// # Errors
     ///
-    /// When the server stays away or refuses a batch as a whole, with what became of the builds of
-    /// the batches before it.
+    /// When the server stays away or refuses a whole batch, with the results of the batches before
+    /// it.
     pub async fn submit_batch(
         &self,
         builds: &[Value],
@@ -78,7 +79,7 @@ impl Client {
     }
 }
 
-/// Returns how many of these builds go in one batch; at least one.
+/// Returns how many of these builds fit in one batch; at least one.
 fn fitting(builds: &[Value]) -> usize {
     let mut bytes = 0;
     let fits = |build: &&Value| {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! Builds: submitting, looking at, following and calling them off.
+//! Builds: submitting, reading, following and cancelling them.
 
 use std::time::Duration;
 
@@ -18,11 +18,11 @@ use super::{Client, ClientError, Follower, REQUEST_DEADLINE, SWEEP_DEADLINE};
 pub struct ListQuery {
     /// Only those in one of these states, if any is named.
     pub states: Vec<StateName>,
-    /// Only those of this image, at any tag if none is named.
+    /// Only those of this image, with any tag if none is given.
     pub image: Option<String>,
-    /// How many at most.
+    /// The largest number of builds.
     pub limit: Option<u32>,
-    /// Where the page before ended.
+    /// The end of the page before.
     pub cursor: Option<String>,
 }
 
@@ -31,7 +31,7 @@ pub struct ListQuery {
 pub enum Events {
     /// Those that happen from now on; the stream does not end.
     Coming,
-    /// Those that have happened; the stream ends behind them.
+    /// Those that have happened; then the stream ends.
     Past,
     /// Both; the stream does not end.
     All,
@@ -39,7 +39,7 @@ pub enum Events {
 
 impl Client {
     /// Submits a build and returns it as it was accepted. Repeated under the same key while the
-    /// server is busy or away, so that one build comes of it however often it arrives.
+    /// server is busy or away, so it becomes one build however often it arrives.
     ///
     /// # Errors
     ///
@@ -49,8 +49,8 @@ impl Client {
         self.repeat(keyed(request, key)?, Patience::Away).await
     }
 
-    /// Submits what a finished build was made from once more, as a new build, and returns that one.
-    /// Repeated under the same key like [`submit`](Self::submit).
+    /// Submits the request of a finished build as a new build, and returns the new one. Repeated
+    /// under the same key like [`submit`](Self::submit).
     ///
     /// # Errors
     ///
@@ -60,7 +60,7 @@ impl Client {
         self.repeat(keyed(self.request(Method::POST, url), key)?, Patience::Away).await
     }
 
-    /// Calls a build off and returns it as it is then. One that is cancelled already stays so.
+    /// Cancels a build and returns it. A build that was already cancelled is returned unchanged.
     ///
     /// # Errors
     ///
@@ -70,8 +70,8 @@ impl Client {
         self.repeat(self.request(Method::POST, url), Patience::Away).await
     }
 
-    /// Calls off all builds of the project that wait for a worker and returns which these were.
-    /// Not repeated when the answer is lost: the next one would not name them.
+    /// Cancels all builds of the project that wait for a worker, and returns them. Not repeated
+    /// when the answer is lost, because the next answer would not name them.
     ///
     /// # Errors
     ///
@@ -85,16 +85,16 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// When there is none of that id, or the server cannot be asked.
+    /// When there is no such build, or the server cannot be asked.
     pub async fn build(&self, id: BuildId) -> Result<BuildView, ClientError> {
         self.get(self.project_url(&["builds", &id.to_string()])).await
     }
 
-    /// Returns a build, without patience for a server that is busy.
+    /// Returns a build, without repeating the request when the server is busy.
     ///
     /// # Errors
     ///
-    /// When there is none of that id, or the server cannot be asked now.
+    /// When there is no such build, or the server cannot be asked now.
     pub async fn build_now(&self, id: BuildId) -> Result<BuildView, ClientError> {
         let url = self.project_url(&["builds", &id.to_string()]);
         self.json(self.request(Method::GET, url).timeout(REQUEST_DEADLINE)).await
@@ -180,7 +180,7 @@ impl Client {
     }
 }
 
-/// Names a submission, so that its repetitions are known as such.
+/// Gives a submission its key, so that the server recognises a repetition.
 fn keyed(request: RequestBuilder, key: &str) -> Result<RequestBuilder, ClientError> {
     let key = HeaderValue::try_from(key).map_err(|_| ClientError::InvalidKey)?;
     Ok(request.header("idempotency-key", key))

@@ -2,7 +2,7 @@
 
 //! The project's dead letters: requests that used up their attempts or cannot be read.
 //!
-//! They are named by the build as a text, because what stands there need not be a request of ours.
+//! They are named by the build as text, because the message need not be a request of ours.
 
 use reqwest::Method;
 use slipway_proto::api::{BuildView, DeadLetterList, DeadLetterView};
@@ -11,7 +11,7 @@ use tokio::time::sleep;
 use super::retry::{Patience, Retries};
 use super::{Client, ClientError, REQUEST_DEADLINE};
 
-/// The server's word for a letter that is not there.
+/// The server's code for a letter that does not exist.
 const NOT_FOUND: &str = "dead_letter_not_found";
 
 impl Client {
@@ -44,9 +44,9 @@ impl Client {
         self.get(self.project_url(&["dead", build])).await
     }
 
-    /// Puts the request of a dead letter back into the queue and returns the build, which is the
-    /// same one under its next epoch. Not repeated when the answer is lost: the letter may be gone
-    /// by then, and a build that failed again would be taken for one that waits.
+    /// Puts the request of a dead letter back into the queue and returns the build, the same one
+    /// under its next epoch. Not repeated when the answer is lost: the letter may be gone by then,
+    /// and a build that has failed again would be replayed twice.
     ///
     /// # Errors
     ///
@@ -56,7 +56,7 @@ impl Client {
         self.repeat(self.request(Method::POST, url), Patience::Busy).await
     }
 
-    /// Removes a dead letter; its build stays failed.
+    /// Removes a dead letter. Its build remains failed.
     ///
     /// # Errors
     ///
@@ -69,7 +69,7 @@ impl Client {
             let request = self.request(Method::DELETE, url.clone()).timeout(REQUEST_DEADLINE);
             match self.send(request).await {
                 Ok(_) => return Ok(()),
-                // The try before dropped it, and its answer was lost.
+                // The previous try removed it, and the answer was lost.
                 Err(error) if repeated && error.code() == Some(NOT_FOUND) => return Ok(()),
                 Err(error) => match retries.after(&error, Patience::Away) {
                     Some(pause) => sleep(pause).await,

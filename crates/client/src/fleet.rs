@@ -43,7 +43,7 @@ impl Client {
         self.get(self.url(&["workers"])).await
     }
 
-    /// Returns what waits in the queue.
+    /// Returns the depth of the queue.
     ///
     /// # Errors
     ///
@@ -52,19 +52,19 @@ impl Client {
         self.get(self.url(&["queue"])).await
     }
 
-    /// Tells a worker to finish what it holds and to take no more, and returns it as it was when
-    /// it heard.
+    /// Drains a worker: it finishes what it holds and takes no more. Returns the worker as it was
+    /// when it answered.
     ///
     /// # Errors
     ///
-    /// When there is no such worker, it does not hear, or the server cannot be asked.
+    /// When there is no such worker, it does not answer, or the server cannot be asked.
     pub async fn drain(&self, worker: &WorkerId) -> Result<WorkerView, ClientError> {
         let request = self.request(Method::POST, self.url(&["workers", worker.as_str(), "drain"]));
         self.repeat(request, Patience::Busy).await
     }
 
-    /// Has the server look for builds that a crash left half accepted or half ended, and returns
-    /// what it repaired.
+    /// Makes the server look for builds that a crash left half accepted or half ended, and returns
+    /// the repairs.
     ///
     /// # Errors
     ///

@@ -2,8 +2,8 @@
 
 //! Follows an event stream of the dispatcher across its restarts.
 //!
-//! A task of its own reads the stream and hands events over a bounded channel, so that who waits
-//! for them can wait for other things as well without ever dropping half a connection.
+//! A task of its own reads the stream and sends events through a bounded channel. So a caller can
+//! wait for other things at the same time without dropping a connection midway.
 
 use std::time::Duration;
 
@@ -20,10 +20,10 @@ use crate::sse::{SseEvent, SseParser};
 
 /// How long the stream may be silent. The dispatcher writes a comment every few seconds, so a
 /// silence as long as this is a dead connection.
-const SILENCE_DEADLINE: Duration = Duration::from_secs(60);
+const STREAM_SILENCE_DEADLINE: Duration = Duration::from_secs(60);
 
-/// How long the server may be away before following ends. Above any restart or roll-out.
-const PATIENCE: Duration = Duration::from_secs(600);
+/// How long the server may be away before following ends. Longer than any restart or roll-out.
+const SERVER_AWAY_LIMIT: Duration = Duration::from_secs(600);
 
 /// The pause before a stream that ended well is opened again.
 const REOPEN_PAUSE: Duration = Duration::from_millis(500);
@@ -34,14 +34,14 @@ const PAUSES: Backoff = Backoff::constant(250, 2, 3_000, 20);
 /// How many events may wait to be read.
 const BUFFER: usize = 256;
 
-/// What there is to know about a followed stream.
+/// What happened on a followed stream.
 #[derive(Debug)]
 pub enum Followed {
     /// The stream is open; events from now on will be seen.
     Opened,
     /// An event.
     Event(SseEvent),
-    /// The server ended the stream. It is opened again, behind the last event, after a moment.
+    /// The server ended the stream. It is opened again after a moment, following the last event.
     Ended,
     /// The connection broke or cannot be made. It is tried again for a while.
     Lost(ClientError),
@@ -70,11 +70,11 @@ impl Follower {
     ///
     /// # Errors
     ///
-    /// When the server refuses, or has been away for too long; nothing follows then.
+    /// When the server refuses, or has been away for too long. Nothing comes after that.
     pub async fn next(&mut self) -> Result<Followed, ClientError> {
         match self.events.recv().await {
             Some(followed) => followed,
-            // The task sends its error last, so this is only asked for again behind it.
+            // The task sends its error last, so the channel is empty only after that.
             None => std::future::pending().await,
         }
     }
@@ -129,7 +129,7 @@ impl Stream {
                 return Err(Stopped::Failed(error));
             }
             let since = *away_since.get_or_insert_with(Instant::now);
-            if since.elapsed() > PATIENCE {
+            if since.elapsed() > SERVER_AWAY_LIMIT {
                 return Err(Stopped::Failed(error));
             }
             self.tell(Followed::Lost(error)).await?;
@@ -152,14 +152,14 @@ impl Stream {
         }
     }
 
-    /// Hands over events until the stream ends (`None`) or breaks.
+    /// Sends events on until the stream ends (`None`) or breaks.
     async fn read(
         &mut self,
         mut response: reqwest::Response,
     ) -> Result<Option<ClientError>, Stopped> {
         let mut parser = SseParser::default();
         loop {
-            let bytes = match self.client.next_piece(&mut response, SILENCE_DEADLINE).await {
+            let bytes = match self.client.next_piece(&mut response, STREAM_SILENCE_DEADLINE).await {
                 Ok(Some(bytes)) => bytes,
                 Ok(None) => return Ok(None),
                 Err(error) => return Ok(Some(error)),

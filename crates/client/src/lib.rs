@@ -2,9 +2,9 @@
 
 //! The client of the dispatcher's HTTP API, typed by [`slipway_proto::api`].
 //!
-//! Every request has a deadline, and what can be repeated without harm is repeated when the server
-//! says that it is busy: an upload is named by its digest and a submission by its key. Here is what
-//! all requests have in common; what can be asked stands beside it, by what it is about.
+//! Every request has a deadline. A request that can be repeated without harm is repeated when the
+//! server is busy: an upload is named by its digest and a submission by its key. This file has what
+//! all requests share; the requests are in the modules below it, by topic.
 
 mod batch;
 mod builds;
@@ -36,20 +36,20 @@ pub use upload::{Progress, Upload};
 
 use retry::{Patience, Retries};
 
-/// How long a connection may take to come about.
+/// How long it may take to connect.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
 
-/// How long an ordinary request may take. The dispatcher's own deadline towards NATS is 5 s and it
-/// asks more than once, so less than that would give up on answers that are on their way.
+/// How long an ordinary request may take. The dispatcher's deadline for NATS is 5 s and it may ask
+/// more than once, so a shorter time would give up on answers that are on their way.
 const REQUEST_DEADLINE: Duration = Duration::from_secs(30);
 
-/// How long a request may take that goes through all builds, of which there can be many.
+/// How long a request may take that goes through all builds.
 const SWEEP_DEADLINE: Duration = Duration::from_secs(180);
 
-/// More than this of an error's body is not read: it is not from a dispatcher.
+/// How much of an error's body is read. A longer one is not from a dispatcher.
 const MAX_PROBLEM: usize = 1 << 20;
 
-/// What a client speaks to.
+/// The options of a client.
 #[derive(Debug, Clone)]
 pub struct ClientOptions {
     /// The dispatcher's address; a path before `/v1` is kept.
@@ -60,7 +60,7 @@ pub struct ClientOptions {
     pub token: Option<String>,
 }
 
-/// Speaks to a dispatcher.
+/// A client of one dispatcher and project.
 #[derive(Debug, Clone)]
 pub struct Client {
     http: reqwest::Client,
@@ -73,9 +73,9 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// When the token cannot stand in a header, or TLS cannot be set up.
+    /// When the token cannot be sent in a header, or TLS cannot be set up.
     pub fn new(options: ClientOptions) -> Result<Self, ClientError> {
-        // It fails when somebody in this process has installed one, which is as good.
+        // It fails if this process has installed one already, which serves as well.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let mut headers = HeaderMap::new();
         if let Some(token) = options.token.filter(|token| !token.is_empty()) {
@@ -88,14 +88,14 @@ impl Client {
             .user_agent(concat!("slipway/", env!("CARGO_PKG_VERSION")))
             .default_headers(headers)
             .connect_timeout(CONNECT_DEADLINE)
-            // The API redirects nowhere, and a token must not go to another host.
+            // The API never redirects, and a token must not go to another host.
             .redirect(redirect::Policy::none());
         if is_loopback(&options.server) {
             builder = builder.no_proxy();
         }
         if options.server.scheme() == "http" {
-            // The default reads the system's certificates and fails where there are none, as in
-            // many containers, although plain HTTP needs none. This trusts nobody.
+            // The default reads the system's certificates and fails if there are none, as in many
+            // containers, although plain HTTP needs none. This one trusts nobody.
             let tls = rustls::ClientConfig::builder()
                 .with_root_certificates(rustls::RootCertStore::empty())
                 .with_no_client_auth();
@@ -121,7 +121,7 @@ impl Client {
         self.repeat(self.request(Method::GET, url), Patience::Busy).await
     }
 
-    /// Sends a request, again as long as there is hope, and reads its answer.
+    /// Sends a request, repeats it while that may help, and reads the answer.
     async fn repeat<T: DeserializeOwned>(
         &self,
         request: RequestBuilder,
@@ -130,7 +130,7 @@ impl Client {
         self.repeat_within(REQUEST_DEADLINE, request, patience).await
     }
 
-    /// The same, each time within the given deadline.
+    /// The same, with the given deadline for each try.
     async fn repeat_within<T: DeserializeOwned>(
         &self,
         deadline: Duration,
@@ -182,7 +182,7 @@ impl Client {
         })
     }
 
-    /// Sends a request and makes an error of an answer that is one.
+    /// Sends a request, and turns an error answer into an error.
     async fn send(&self, request: RequestBuilder) -> Result<Response, ClientError> {
         let response = request.send().await.map_err(|source| self.transport(source))?;
         if response.status().is_success() {
@@ -219,7 +219,7 @@ impl Client {
         ClientError::Stalled { server: self.shown(), seconds: deadline.as_secs() }
     }
 
-    /// The address as it may be shown: without a password.
+    /// The address without a password, for messages.
     fn shown(&self) -> String {
         let mut url = self.server.clone();
         let _ = url.set_password(None);

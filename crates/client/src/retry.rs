@@ -10,8 +10,8 @@ use slipway_fault::{Backoff, Pauses};
 
 use super::ClientError;
 
-/// How often a request is sent at most. With the pauses below that is about a minute: longer than
-/// the restart of a dispatcher, shorter than the patience of who waits for it.
+/// The largest number of tries. With the pauses below they take about a minute: longer than the
+/// restart of a dispatcher, shorter than a person waits.
 pub(super) const MAX_TRIES: u32 = 10;
 
 /// The longest pause, also of those that the server asks for.
@@ -28,8 +28,8 @@ const PAUSES: Backoff = match Backoff::new(Duration::from_millis(250), 2, LONGES
 pub(super) enum Patience {
     /// The server answers that it is busy.
     Busy,
-    /// Also its being away, when nobody knows whether the request was done: only for what is the
-    /// same done twice.
+    /// Also when it is unreachable and may have carried out the request: only for requests that can
+    /// be done twice.
     Away,
 }
 
@@ -46,7 +46,7 @@ impl Default for Retries {
 }
 
 impl Retries {
-    /// Returns how long to wait before the next try; `None` when there is to be none.
+    /// Returns how long to wait before the next try; `None` to give up.
     pub(super) fn after(&mut self, error: &ClientError, patience: Patience) -> Option<Duration> {
         let answered =
             matches!(error, ClientError::Refused { .. } | ClientError::Unexpected { .. });

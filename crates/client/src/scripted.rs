@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! A server for tests of the client: it answers each request by the next line of a script.
+//! A server for tests of the client. It answers each request with the next step of a script.
 
 use std::sync::{Arc, Mutex};
 
@@ -31,7 +31,7 @@ impl Step {
     }
 }
 
-/// The server; it ends when it is dropped.
+/// The server. It ends when it is dropped.
 #[derive(Debug)]
 pub(super) struct Scripted {
     address: String,

@@ -3,21 +3,21 @@
 //! Reads `text/event-stream` (WHATWG HTML, "Server-sent events", section 9.2.6), without I/O: bytes
 //! go in as they arrive, whole events come out.
 
-/// More than this in one event is not from a slipway server.
+/// A larger event is not from a Slipway server.
 const MAX_EVENT: usize = 8 << 20;
 
 /// An event of the stream.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SseEvent {
-    /// Its type; `message` unless the server says otherwise.
+    /// Its type; `message` unless the server names one.
     pub name: String,
-    /// What to send as `Last-Event-ID` to go on behind it.
+    /// The `Last-Event-ID` to continue after it.
     pub id: Option<String>,
     /// Its data, lines joined by `\n`.
     pub data: String,
 }
 
-/// Takes a stream apart.
+/// Parses a stream.
 #[derive(Debug, Default)]
 pub struct SseParser {
     buffer: Vec<u8>,
@@ -25,7 +25,7 @@ pub struct SseParser {
     name: String,
     data: String,
     has_data: bool,
-    /// The id of the event that is being read, or of one before it.
+    /// The id of the event that is being read, or of an earlier one.
     next_id: Option<String>,
     /// The id of the last event that was complete.
     last_id: Option<String>,
@@ -41,7 +41,7 @@ impl SseParser {
     ///
     /// # Errors
     ///
-    /// When an event grows beyond all measure.
+    /// When an event is larger than 8 MiB.
     pub fn push(&mut self, bytes: &[u8]) -> Result<Vec<SseEvent>, TooLarge> {
         self.buffer.extend_from_slice(bytes);
         let mut events = Vec::new();
@@ -61,7 +61,7 @@ impl SseParser {
         Ok(events)
     }
 
-    /// Returns what to send as `Last-Event-ID` to go on behind what was read.
+    /// Returns the `Last-Event-ID` to continue after everything that was read.
     #[must_use]
     pub fn last_id(&self) -> Option<&str> {
         self.last_id.as_deref()
@@ -90,7 +90,7 @@ impl SseParser {
     }
 
     fn dispatch(&mut self) -> Option<SseEvent> {
-        // Also where no data follows: so a server says where a stream without events begins.
+        // Also without data: in this way a server reports where a stream without events begins.
         self.last_id.clone_from(&self.next_id);
         let name = std::mem::take(&mut self.name);
         let data = std::mem::take(&mut self.data);
@@ -122,7 +122,8 @@ mod tests {
         SseEvent { name: name.into(), id: id.map(str::to_owned), data: data.into() }
     }
 
-    const STREAM: &str = "\u{feff}: hello\nretry: 1000\n\nid: 1\nevent: log\ndata: one\ndata:  two\n\n\
+    const STREAM: &str = "\u{feff}: hello\nretry: 1000\n\nid: 1\nevent: log\ndata: one\ndata:  \
+        two\n\n\
                           data: three\r\n\r\nevent: empty\n\nid: 2\ndata\n\ndata: unfinished";
 
     fn expected() -> Vec<SseEvent> {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! What the client asks for and how it takes the answers.
+//! Which requests the client sends, and what it does with the answers.
 
 use serde_json::{Value, json};
 use slipway_proto::BuildId;

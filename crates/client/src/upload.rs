@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! Uploads an artifact: named by its digest, and only if the project does not have it.
+//! Uploads an artifact under its digest, if the project does not have it.
 //!
-//! The file is read from disk as it is sent. A form or one `Bytes` would be simpler, and would
-//! need as much memory as the artifact is large.
+//! The file is read from disk as it is sent. A form or one `Bytes` would be simpler, but would hold
+//! the whole artifact in memory.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -25,9 +25,9 @@ use super::{Client, ClientError, REQUEST_DEADLINE, is_missing};
 /// How much is read from the file at once.
 const PIECE: usize = 1 << 18;
 
-/// How long an upload may stand still. Above the time in which a dispatcher digests, inspects and
-/// stores what it was sent, which it does without a word once it has the last byte.
-const STALL_DEADLINE: Duration = Duration::from_secs(120);
+/// How long an upload may make no progress. Longer than a dispatcher needs to digest, inspect and
+/// store an artifact, which it does silently after the last byte.
+const UPLOAD_STALL_DEADLINE: Duration = Duration::from_secs(120);
 
 /// An artifact to upload.
 #[derive(Debug, Clone, Copy)]
@@ -42,17 +42,17 @@ pub struct Upload<'a> {
     pub size_bytes: u64,
 }
 
-/// Told how an upload goes on.
+/// Receives the progress of an upload.
 pub trait Progress: Send + Sync {
-    /// Bytes start to be sent, from the first one; called again when a try failed.
+    /// Sending starts with the first byte. Called again after a failed try.
     fn started(&self);
-    /// So many bytes have been sent in all.
+    /// The given number of bytes has been sent in total.
     fn sent(&self, bytes: u64);
-    /// All have been sent and the server has them.
+    /// All bytes were sent, and the server has them.
     fn finished(&self);
 }
 
-/// Hears and says nothing.
+/// Ignores the progress.
 impl Progress for () {
     fn started(&self) {}
     fn sent(&self, _bytes: u64) {}
@@ -75,7 +75,7 @@ impl Client {
             if status.is_success() {
                 return Ok(true);
             }
-            // The answer to HEAD has no body to say why, so the upload that follows asks again.
+            // The answer to HEAD has no body with a reason, so the upload that follows asks again.
             let error = self.refusal(response).await;
             match retries.after(&error, Patience::Busy) {
                 Some(pause) if !is_missing(status) => tokio::time::sleep(pause).await,
@@ -84,8 +84,8 @@ impl Client {
         }
     }
 
-    /// Uploads an artifact unless the project has it; returns what the server read from it, or
-    /// `None` when it was there.
+    /// Uploads an artifact unless the project has it. Returns what the server read from it, or
+    /// `None` if it was there.
     ///
     /// # Errors
     ///
@@ -123,7 +123,7 @@ impl Client {
             .map_err(|source| ClientError::ReadArtifact { path: upload.path.to_owned(), source })?;
         progress.started();
         let sent = Arc::new(AtomicU64::new(0));
-        // Not beyond the size that was announced, should the file grow meanwhile.
+        // No more than the announced size, even if the file grows meanwhile.
         let pieces = ReaderStream::with_capacity(file.take(upload.size_bytes), PIECE);
         let counter = Arc::clone(&sent);
         let listener = Arc::clone(progress);
@@ -151,7 +151,7 @@ impl Client {
         };
         tokio::select! {
             answer = answer => answer,
-            () = stalled(&sent) => Err(self.silent(STALL_DEADLINE)),
+            () = stalled(&sent) => Err(self.silent(UPLOAD_STALL_DEADLINE)),
         }
     }
 }
@@ -165,7 +165,7 @@ async fn stalled(sent: &AtomicU64) {
             return;
         }
         seen = Some(now);
-        tokio::time::sleep(STALL_DEADLINE).await;
+        tokio::time::sleep(UPLOAD_STALL_DEADLINE).await;
     }
 }
 

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! Talks to OCI registries: one connection pool and one set of tokens for all builds of a process.
+//! The client of OCI registries: one connection pool and one set of tokens for all builds of a
+//! process.
 //!
-//! No client library serves here: `oci-client` 0.18 asks `/v2/` before each request to a registry
-//! that needs no token, drops `Retry-After`, gives up the upload session that a refused mount opens,
-//! and gets tokens for one repository, which allow no mount. What each request means is in the OCI
-//! distribution specification 1.1; the sections are named at the methods.
+//! No client library is suitable: `oci-client` 0.18 probes `/v2/` before each request to an open
+//! registry, drops `Retry-After`, gives up the upload session of a refused mount, and gets tokens
+//! for one repository, which allow no mount. The requests are those of the OCI distribution
+//! specification 1.1; the methods name its sections.
 
 mod access;
 mod challenge;
@@ -43,8 +44,8 @@ pub use upload::{Mounted, Posted, UploadSession};
 /// four together are as long as a registry takes to restart.
 const PAUSES: Backoff = Backoff::constant(50, 4, 3_200, 20);
 
-/// The largest manifest or index that is read, in bytes; the limit that registries themselves
-/// have (distribution specification, "Pushing Manifests").
+/// The largest manifest or index that is read, in bytes: the limit of registries themselves
+/// (distribution specification, "Pushing Manifests").
 pub const MAX_MANIFEST: usize = 4 * 1024 * 1024;
 
 /// The media types of manifests and indexes that can be read.
@@ -56,9 +57,9 @@ const MANIFEST_TYPES: &str = "application/vnd.oci.image.manifest.v1+json, \
 /// A repository, and the credentials to use for it.
 #[derive(Debug, Clone)]
 pub struct Repository {
-    /// Registry and repository; tag and digest are ignored, also in comparisons.
+    /// Registry and repository. Tag and digest are ignored, also in comparisons.
     pub reference: Reference,
-    /// The named credentials, where the default ones do not serve.
+    /// The named credentials to use instead of the default ones.
     pub secret: Option<SecretName>,
 }
 
@@ -83,7 +84,7 @@ impl Hash for Repository {
     }
 }
 
-/// A manifest or index as the registry has it.
+/// A manifest or index from a registry.
 #[derive(Debug, Clone)]
 pub struct Manifest {
     /// Its bytes.
@@ -94,7 +95,7 @@ pub struct Manifest {
     pub media_type: Option<String>,
 }
 
-/// What came of reading a manifest.
+/// The result of reading a manifest.
 type Reading = Result<Manifest, RegistryError>;
 
 impl Registry {
@@ -126,11 +127,11 @@ impl Registry {
         Ok(Manifest { bytes, digest, media_type })
     }
 
-    /// Reads a manifest as [`manifest`](Self::manifest) does, once for all who ask at the same time.
-    /// What a caller gets was read after it asked, so that a tag that was moved before a build was
-    /// submitted is never seen where it was: of many builds, the first reads for itself, and the
-    /// second for all that asked meanwhile. Nothing is kept for later. A registry that does not answer
-    /// is waited for once.
+    /// Reads a manifest like [`manifest`](Self::manifest), once for all callers at the same time.
+    /// Each caller gets a result that was read after it asked, so a build never sees a tag where it
+    /// was before its submission: of many builds, the first reads for itself, and the second for
+    /// all that asked meanwhile. Nothing is kept for later, and a registry that does not answer is
+    /// waited for once.
     ///
     /// # Errors
     ///
@@ -167,7 +168,7 @@ impl Registry {
         digest: Digest,
     ) -> Result<bool, RegistryError> {
         let path = format!("blobs/{digest}");
-        // With the rights to push: a fresh repository may be invisible to a token for pulling.
+        // With the right to push, because a new repository may be invisible to a token for pulling.
         let access = Access::push(repository);
         match self.send(&access, Method::HEAD, &path, &|b| b, &Body::Empty).await {
             Ok(_) => Ok(true),
@@ -194,8 +195,8 @@ impl Registry {
         .await
     }
 
-    /// Writes a manifest under a tag ("Pushing manifests"). `writer` stands in the request's header
-    /// `Slipway-Tag-Write`, so that a registry's log says which attempt moved a tag.
+    /// Writes a manifest under a tag ("Pushing manifests"). `writer` is sent in the header
+    /// `Slipway-Tag-Write`, so that a registry's log shows which attempt moved a tag.
     ///
     /// # Errors
     ///
@@ -232,7 +233,7 @@ impl Registry {
     }
 }
 
-/// Checks the digest that the registry says it stored, where it says one.
+/// Checks the digest that the registry reports, if it reports one.
 fn check_digest(
     response: &reqwest::Response,
     expected: Digest,
@@ -242,7 +243,7 @@ fn check_digest(
     if told.to_str().is_ok_and(|told| told == expected.to_string()) {
         return Ok(());
     }
-    // Not what was sent: it may go better the next time, and must not count as pushed.
+    // Not the sent digest. It must not count as pushed, and another try may succeed.
     Err(RegistryError::unavailable(format!(
         "the registry says that it stored {what} as {}, and {expected} was sent",
         told.to_str().unwrap_or("something unreadable")

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! A whole upload, which goes on where it broke if the registry kept what it had.
+//! A whole upload, which continues where it broke if the registry kept its part.
 //!
 //! A blob goes in one PUT, a large one in PATCH requests of a bounded size and a closing PUT. When
 //! a request breaks, the session is asked what it holds ("Pushing a blob in chunks", GET of the
-//! upload's location): the rest goes in PATCH requests. A session that is gone is replaced by a new
-//! one. docker-registry 2.8 gives up a session whose request broke while it wrote, and one whose
-//! state it cannot read because it was started again without `REGISTRY_HTTP_SECRET`; it goes on
-//! where the break lies between two requests.
+//! upload's location), and the rest goes in PATCH requests. A session that is gone is replaced by a
+//! new one. docker-registry 2.8 gives up a session whose request broke while it wrote, and one
+//! whose state it cannot read after a restart without `REGISTRY_HTTP_SECRET`. It continues if the
+//! break was between two requests.
 
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -24,9 +24,9 @@ use super::transport::Registry;
 use super::upload::{UploadSession, octets, stored};
 use super::{ErrorKind, PAUSES, RegistryError, Repository};
 
-/// How often an upload may break without getting further.
+/// How often an upload may break without progress.
 const MAX_BREAKS: u32 = 3;
-/// What counts as getting further, in bytes. So the number of breaks is bounded by the size.
+/// The fewest bytes that count as progress. So the number of breaks is bounded by the size.
 const PROGRESS: u64 = 1 << 20;
 /// How often a registry that does not answer is asked again about a session: with the pauses, for
 /// as long as a restart takes.
@@ -41,7 +41,7 @@ pub struct Upload<'a> {
     pub digest: Digest,
     /// The number of its bytes.
     pub size: u64,
-    /// Reads its bytes from an offset to the end; called again after a break.
+    /// Reads its bytes from an offset to the end. Called again after a break.
     pub content: &'a (dyn Fn(u64) -> Pieces + Send + Sync),
 }
 
@@ -56,23 +56,23 @@ pub enum UploadError {
     Content(#[source] io::Error),
 }
 
-/// Why a request of an upload did not do what it should.
+/// Why a request of an upload failed.
 enum Stop {
     /// For good.
     End(UploadError),
-    /// The connection broke or the registry has an error: the session may have kept a part.
+    /// The connection broke or the registry had an error. The session may have kept a part.
     Broken(RegistryError),
     /// The registry refuses what was sent into this session.
     Refused(RegistryError),
 }
 
 impl Registry {
-    /// Uploads a blob, into a session that is open already if there is one.
+    /// Uploads a blob, into an open session if there is one.
     ///
     /// # Errors
     ///
-    /// When the content cannot be read, or the registry refuses, breaks off again and again without
-    /// getting further, or computed another digest.
+    /// When the content cannot be read, or the registry refuses, breaks again and again without
+    /// progress, or computed another digest.
     pub async fn upload(
         &self,
         repository: &Repository,
@@ -93,7 +93,7 @@ impl Registry {
     }
 }
 
-/// An upload that is under way.
+/// An upload in progress.
 struct Sending<'a> {
     registry: &'a Registry,
     repository: &'a Repository,
@@ -103,7 +103,7 @@ struct Sending<'a> {
     session: Option<UploadSession>,
     /// The bytes that the session holds.
     held: u64,
-    /// Whether the session was gone on with after a break.
+    /// Whether the session was continued after a break.
     is_resumed: bool,
 }
 

@@ -53,7 +53,7 @@ pub(super) struct Shared {
     readings: SingleFlight<(Repository, String), Reading>,
 }
 
-/// A request's body; made anew for each try.
+/// A request's body, made again for each try.
 pub(super) enum Body {
     Empty,
     Bytes(Bytes),
@@ -81,10 +81,10 @@ impl Registry {
         Ok(Self { http, shared: Arc::new(shared) })
     }
 
-    /// Sends a request below `/v2/<repository>/`, and returns its response if that is a success.
+    /// Sends a request below `/v2/<repository>/`, and returns a successful response.
     ///
-    /// Broken connections and faults of the registry are tried again a few times, which is safe for
-    /// every request that comes through here: repeated, it has the same effect.
+    /// Broken connections and faults of the registry are retried a few times. Every request that
+    /// comes through here can be repeated without harm.
     pub(super) async fn send(
         &self,
         access: &Access,
@@ -110,7 +110,7 @@ impl Registry {
                 Ok(response) => RegistryError::from_response(&what, response).await,
                 Err(failure) => failure,
             };
-            // A rate limit is for the caller: it names its own time.
+            // A rate limit is left to the caller, because it names its own time.
             if failure.kind() != ErrorKind::Unavailable || pauses.failures() + 1 >= MAX_TRIES {
                 return Err(failure);
             }
@@ -118,8 +118,8 @@ impl Registry {
         }
     }
 
-    /// Sends a request to an address that the registry gave, and returns whatever it answers.
-    /// `make` makes the request, anew if it must be sent again with another token.
+    /// Sends a request to an address from the registry, and returns any answer. `make` makes the
+    /// request, again if it must be sent with another token.
     pub(super) async fn send_to(
         &self,
         access: &Access,
@@ -130,27 +130,27 @@ impl Registry {
         if same_host {
             self.send_authorized(access, what, make).await
         } else {
-            // A token is never sent to another host than the one it is for.
+            // A token is never sent to a host other than the one it is for.
             access::send(make(), what).await
         }
     }
 
-    /// Returns above which size a blob is uploaded in chunks, and their size; 0 is never.
+    /// Returns the size above which a blob is uploaded in chunks of that size; 0 turns it off.
     pub(super) fn upload_chunk_bytes(&self) -> u64 {
         self.shared.options.upload_chunk_bytes
     }
 
-    /// Returns whether a registry is known not to take a blob in one POST.
+    /// Returns whether a registry is known not to accept a blob in one POST.
     pub(super) fn refuses_whole(&self, registry: &str) -> bool {
         lock(&self.shared.refuse_whole).contains(registry)
     }
 
-    /// Remembers that a registry does not take a blob in one POST.
+    /// Remembers that a registry does not accept a blob in one POST.
     pub(super) fn remember_refusal(&self, registry: &str) {
         lock(&self.shared.refuse_whole).insert(registry.to_owned());
     }
 
-    /// Returns the tags that are read at this moment.
+    /// Returns the reads of tags in progress.
     pub(super) fn readings(&self) -> &SingleFlight<(Repository, String), Reading> {
         &self.shared.readings
     }
@@ -164,7 +164,7 @@ impl Registry {
         let reference = &access.repository.reference;
         let registry = reference.registry();
         let scheme = if self.is_plain(registry) { "http" } else { "https" };
-        // Docker Hub's API lives on another host than its name.
+        // Docker Hub's API is on another host than its name.
         let host = if registry == "docker.io" { "registry-1.docker.io" } else { registry };
         Url::parse(&format!("{scheme}://{host}/v2/{}/{path}", reference.repository()))
             .map_err(|error| RegistryError::malformed(format!("{reference}: {error}")))
@@ -175,7 +175,7 @@ impl Registry {
     }
 }
 
-/// Returns whether a registry's host is this machine, which is spoken to in plain HTTP as Docker
+/// Returns whether a registry's host is this machine, which is reached over plain HTTP, as Docker
 /// does.
 fn is_loopback(registry: &str) -> bool {
     let host = match registry.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
@@ -185,8 +185,8 @@ fn is_loopback(registry: &str) -> bool {
     host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
-/// Makes the client. A machine without certificate authorities still reaches registries in plain
-/// HTTP; those behind TLS are then refused as not trusted.
+/// Makes the client. A machine without certificate authorities can still reach registries over
+/// plain HTTP. Those with TLS are then refused as untrusted.
 fn http_client() -> Result<reqwest::Client, reqwest::Error> {
     let builder = || {
         reqwest::Client::builder()
@@ -195,7 +195,8 @@ fn http_client() -> Result<reqwest::Client, reqwest::Error> {
             .user_agent(concat!("slipway/", env!("CARGO_PKG_VERSION")))
     };
     builder().build().or_else(|error| {
-        tracing::warn!(%error, "no certificate authorities: install ca-certificates to reach registries over TLS");
+        tracing::warn!(%error, "no certificate authorities: install ca-certificates to reach \
+            registries over TLS");
         let trusts_nobody = rustls::ClientConfig::builder()
             .with_root_certificates(rustls::RootCertStore::empty())
             .with_no_client_auth();
@@ -203,13 +204,13 @@ fn http_client() -> Result<reqwest::Client, reqwest::Error> {
     })
 }
 
-/// Chooses ring as the process's TLS cryptography, once; another choice made before stands.
+/// Chooses ring as the process's TLS provider, once. An earlier choice stays.
 pub(crate) fn install_crypto() {
     let _already_chosen = rustls::crypto::ring::default_provider().install_default();
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    // The maps are whole after every operation, so a panic elsewhere does not spoil them.
+    // The maps are consistent after every operation, so a panic elsewhere does not spoil them.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

@@ -3,7 +3,7 @@
 //! The single requests of an upload: mount, open a session, send all or a piece into it, ask what
 //! it holds. `resume` combines them.
 //!
-//! A refused mount answers with an upload session, which is used instead of opening another one
+//! A refused mount answers with an upload session, which is used instead of opening another one one
 //! (distribution specification, "Mounting a blob from another repository").
 
 use bytes::Bytes;
