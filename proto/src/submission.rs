@@ -13,7 +13,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::environment::{AUTO, Catalogue};
+use crate::environment::{AUTO, Catalogue, ChooseError, Environment};
 use crate::id::SecretName;
 use crate::request::{
     Artifact, Base, Compression, Port, default_queue_timeout_s, default_stall_timeout_s,
@@ -69,6 +69,14 @@ pub struct FieldError {
     pub code: String,
     /// What is wrong and what to do.
     pub detail: String,
+}
+
+impl FieldError {
+    /// Makes a mistake of a field.
+    #[must_use]
+    pub fn new(field: &str, code: &str, detail: String) -> Self {
+        Self { field: field.to_owned(), code: code.to_owned(), detail }
+    }
 }
 
 impl fmt::Display for FieldError {
@@ -257,50 +265,77 @@ impl Submission {
         catalogue: &Catalogue,
     ) -> Result<BuildRequest, Vec<FieldError>> {
         let mut errors = std::mem::take(&mut self.errors);
-        let mut mistake = |field: &str, code: &str, detail: String| {
-            errors.push(FieldError { field: field.into(), code: code.into(), detail });
-        };
-        let mut environment = None;
-        if let (Some(digest), None) = (self.artifact, uploaded) {
-            let detail = format!("the project has no artifact {digest}: upload it first");
-            mistake("artifact", "artifact_not_found", detail);
-        }
-        match uploaded {
-            Some(uploaded) => {
-                let facts = &uploaded.facts;
-                match catalogue.choose(&self.environment, facts, self.base.is_some()) {
-                    Ok(found) => environment = Some(found),
-                    Err(error @ crate::environment::ChooseError::NotFound { .. }) => {
-                        mistake("environment", "environment_not_found", error.to_string());
-                    }
-                    Err(error) => {
-                        mistake("environment", "environment_unsuitable", error.to_string());
-                    }
-                }
-                if let (ArtifactFacts::Binary(elf), Some(platform)) = (facts, self.platform)
-                    && platform.architecture != elf.architecture
-                {
-                    mistake(
-                        "platform",
-                        "platform_mismatch",
-                        format!(
-                            "the executable is for {}, not {platform}: build it for that platform, or leave the field out",
-                            Platform::from(elf.architecture)
-                        ),
-                    );
-                }
-            }
-            None if self.environment != AUTO => {
-                if let Err(error) = catalogue.find(&self.environment) {
-                    mistake("environment", "environment_not_found", error.to_string());
-                }
-            }
-            None => {}
-        }
-        let complete = (self.artifact, self.image, uploaded, environment);
+        let environment = self.environment(uploaded, catalogue, &mut errors);
+        errors.extend(uploaded.and_then(|uploaded| self.other_platform(&uploaded.facts)));
+        let complete = (self.artifact, self.image.take(), uploaded, environment);
         let (Some(digest), Some(image), Some(uploaded), Some(environment)) = complete else {
             return Err(errors);
         };
+        let request = self.request(build, project, digest, image, uploaded, &environment);
+        if let Err(error) = codec::encode(&request) {
+            let detail = format!("{error}: shorten env, labels, annotations or args");
+            errors.push(FieldError::new("", "too_large", detail));
+        }
+        if errors.is_empty() { Ok(request) } else { Err(errors) }
+    }
+
+    /// Returns the environment that suits the artifact. Of an artifact that was not uploaded it
+    /// checks only that a named environment exists.
+    fn environment(
+        &self,
+        uploaded: Option<&Uploaded>,
+        catalogue: &Catalogue,
+        errors: &mut Vec<FieldError>,
+    ) -> Option<Environment> {
+        let Some(uploaded) = uploaded else {
+            if let Some(digest) = self.artifact {
+                let detail = format!("the project has no artifact {digest}: upload it first");
+                errors.push(FieldError::new("artifact", "artifact_not_found", detail));
+            }
+            if self.environment != AUTO
+                && let Err(error) = catalogue.find(&self.environment)
+            {
+                let detail = error.to_string();
+                errors.push(FieldError::new("environment", "environment_not_found", detail));
+            }
+            return None;
+        };
+        match catalogue.choose(&self.environment, &uploaded.facts, self.base.is_some()) {
+            Ok(found) => Some(found),
+            Err(error) => {
+                let code = match error {
+                    ChooseError::NotFound { .. } => "environment_not_found",
+                    _ => "environment_unsuitable",
+                };
+                errors.push(FieldError::new("environment", code, error.to_string()));
+                None
+            }
+        }
+    }
+
+    /// Returns the mistake of asking for another platform than that of an executable.
+    fn other_platform(&self, facts: &ArtifactFacts) -> Option<FieldError> {
+        let (ArtifactFacts::Binary(elf), Some(platform)) = (facts, self.platform) else {
+            return None;
+        };
+        (platform.architecture != elf.architecture).then(|| {
+            let own = Platform::from(elf.architecture);
+            let detail = format!(
+                "the executable is for {own}, not {platform}: build it for that platform, or leave the field out"
+            );
+            FieldError::new("platform", "platform_mismatch", detail)
+        })
+    }
+
+    fn request(
+        self,
+        build: BuildId,
+        project: ProjectName,
+        digest: Digest,
+        image: Reference,
+        uploaded: &Uploaded,
+        environment: &Environment,
+    ) -> BuildRequest {
         let platform = self.platform.unwrap_or(match &uploaded.facts {
             ArtifactFacts::Binary(elf) => Platform::from(elf.architecture),
             _ => Platform::LINUX_AMD64,
@@ -311,7 +346,7 @@ impl Submission {
                 references.push(reference);
             }
         }
-        let request = BuildRequest {
+        BuildRequest {
             build,
             project,
             artifact: Artifact {
@@ -339,15 +374,7 @@ impl Submission {
             supersede_key: self.supersede_key,
             retry_of: None,
             compression: self.compression,
-        };
-        if let Err(error) = codec::encode(&request) {
-            errors.push(FieldError {
-                field: String::new(),
-                code: "too_large".into(),
-                detail: format!("{error}: shorten env, labels, annotations or args"),
-            });
         }
-        if errors.is_empty() { Ok(request) } else { Err(errors) }
     }
 }
 

@@ -21,11 +21,7 @@ pub(super) struct Reader<'a> {
 
 impl Reader<'_> {
     pub(super) fn mistake(&mut self, field: &str, code: &str, detail: &str) {
-        self.errors.push(FieldError {
-            field: field.to_owned(),
-            code: code.to_owned(),
-            detail: detail.to_owned(),
-        });
+        self.errors.push(FieldError::new(field, code, detail.to_owned()));
     }
 
     pub(super) fn refuse_unknown(&mut self) {
