@@ -232,6 +232,41 @@ impl Subjects {
     }
 }
 
+/// The subject of a build request, `<prefix>.build.<pool>.<priority>.<project>.<build>`, as it was
+/// read.
+///
+/// Its tokens are texts, because anybody may publish below the prefix: a message whose subject
+/// names no project or no build must be moved out of the queue all the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RequestSubject<'a> {
+    /// The pool.
+    pub pool: &'a str,
+    /// The priority.
+    pub priority: &'a str,
+    /// The project.
+    pub project: &'a str,
+    /// The build.
+    pub build: &'a str,
+}
+
+impl<'a> RequestSubject<'a> {
+    /// Reads a subject from its end; returns `None` when it has fewer than five tokens.
+    #[must_use]
+    pub fn parse(subject: &'a str) -> Option<Self> {
+        let mut tokens = subject.rsplit('.');
+        let (build, project) = (tokens.next()?, tokens.next()?);
+        let (priority, pool) = (tokens.next()?, tokens.next()?);
+        tokens.next()?;
+        Some(Self { pool, priority, project, build })
+    }
+
+    /// Returns the project and the build, if the subject names one of each.
+    #[must_use]
+    pub fn ids(&self) -> Option<(ProjectName, BuildId)> {
+        Some((self.project.parse().ok()?, self.build.parse().ok()?))
+    }
+}
+
 fn shard(build: BuildId) -> u8 {
     // The last byte of a UUID of either version is random or a digest's.
     let digits = build.to_string();

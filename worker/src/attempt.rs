@@ -14,12 +14,12 @@ mod tag;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_nats::jetstream::Message;
 use slipway_proto::event::Event;
 use slipway_proto::outcome::Image;
 use slipway_proto::state::Epoch;
 use slipway_proto::{BuildRequest, Change, Failure, Reason, Stage, Timestamp, WorkerId};
-use slipway_queue::publish::{Sent, read_delivery};
+use slipway_queue::delivery::{Answer, Delivery};
+use slipway_queue::publish::Sent;
 use slipway_queue::{Queue, Record, RecordError, failpoint, is_off};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -65,8 +65,8 @@ enum End {
 impl Attempts {
     /// Handles a delivered message to its end. Whatever happens, the message is acknowledged,
     /// given back with a delay, or left to be delivered again when its lease ends.
-    pub(crate) async fn handle(&self, message: Message) {
-        let delivered = match read_delivery(message.headers.as_ref(), &message.payload) {
+    pub(crate) async fn handle(&self, message: Delivery) {
+        let delivered = match message.read() {
             Ok(delivered) => delivered,
             Err(error) => return settle::bury(&self.queue, &message, &error).await,
         };
@@ -74,7 +74,8 @@ impl Attempts {
         let Some(registered) = self.running.register(build) else {
             // The lease was thought lost, and the build came back to the worker that still works
             // on it: extend, and let the attempt go on.
-            return settle::extend(&message).await;
+            settle::answer(&message, Answer::Extend).await;
+            return;
         };
         let message = Arc::new(message);
         let lease = Lease::keep(Arc::clone(&message));
@@ -112,7 +113,7 @@ impl Attempts {
 struct Attempt {
     shared: Attempts,
     request: Arc<BuildRequest>,
-    message: Arc<Message>,
+    message: Arc<Delivery>,
     lease: Lease,
     record: Record,
     /// The epoch it claimed.

@@ -1,21 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! Keeps a build's lease while an attempt runs, and ends the attempt when it cannot.
+//! Keeps a build's lease while an attempt runs, and ends the attempt when the lease cannot be kept.
 //!
-//! Every extension is confirmed by the server. A worker that has had no confirmation for 11 s
-//! stops by itself: 15 s after the last one JetStream gives the build to another worker, and what
-//! this one still had in hand must be over by then.
+//! The server confirms every extension. A worker that has had no confirmation for 11 s stops by
+//! itself: 15 s after the last one JetStream gives the build to another worker, and the work of this
+//! one must be over by then.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
 
-use async_nats::jetstream::{AckKind, Message};
+use slipway_queue::delivery::Delivery;
 use slipway_queue::is_off;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-
-use crate::confirm::confirmed as confirm;
 
 /// How often the lease is extended; a third of the ack wait.
 pub(crate) const EXTEND_EVERY: Duration = Duration::from_secs(5);
@@ -34,12 +32,12 @@ pub(crate) struct Lease {
 }
 
 impl Lease {
-    /// Starts to keep the lease of a message that was delivered just now.
+    /// Starts to keep the lease of a build that was delivered just now.
     #[must_use]
-    pub(crate) fn keep(message: Arc<Message>) -> Self {
+    pub(crate) fn keep(delivery: Arc<Delivery>) -> Self {
         let confirmed = Arc::new(Mutex::new(Instant::now()));
         let lost = CancellationToken::new();
-        let keeper = tokio::spawn(extend(message, Arc::clone(&confirmed), lost.clone()));
+        let keeper = tokio::spawn(extend(delivery, Arc::clone(&confirmed), lost.clone()));
         Self { confirmed, lost, keeper }
     }
 
@@ -79,7 +77,7 @@ impl Drop for Lease {
     }
 }
 
-async fn extend(message: Arc<Message>, confirmed: Arc<Mutex<Instant>>, lost: CancellationToken) {
+async fn extend(delivery: Arc<Delivery>, confirmed: Arc<Mutex<Instant>>, lost: CancellationToken) {
     let mut pause = EXTEND_EVERY;
     loop {
         let deadline = {
@@ -98,8 +96,7 @@ async fn extend(message: Arc<Message>, confirmed: Arc<Mutex<Instant>>, lost: Can
             *confirmed.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
         }
         let asked = Instant::now();
-        let extension = confirm(&message, AckKind::Progress);
-        match tokio::time::timeout(EXTEND_TIMEOUT, extension).await {
+        match tokio::time::timeout(EXTEND_TIMEOUT, delivery.extend()).await {
             Ok(Ok(())) => {
                 // From the moment of asking: the server may have counted from then.
                 *confirmed.lock().unwrap_or_else(PoisonError::into_inner) = asked;

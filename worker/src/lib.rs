@@ -10,7 +10,6 @@ mod attempt;
 pub mod base;
 pub mod cache;
 pub mod config;
-mod confirm;
 pub mod export;
 pub mod failure;
 pub mod known;

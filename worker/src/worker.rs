@@ -9,6 +9,7 @@ use futures::StreamExt as _;
 use rand::Rng as _;
 use slipway_proto::api::WorkerView;
 use slipway_proto::{Timestamp, WorkerId};
+use slipway_queue::pull::Puller;
 use slipway_queue::topology::{Limits, TopologyError};
 use slipway_queue::{ConnectError, Queue, QueueOptions};
 use tokio::sync::Semaphore;
@@ -17,7 +18,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::attempt::Attempts;
 use crate::config::Config;
-use crate::pull::Puller;
+use crate::pull;
 use crate::running::Running;
 use crate::stages::{ImageStages, PipelineStages, StagesError};
 
@@ -85,7 +86,7 @@ impl Worker {
                 // The dispatcher makes the streams; a worker that comes first makes them alike.
                 queue.ensure_topology(&Limits::default()).await?;
             }
-            Puller::open(&queue, &config.pool).await
+            queue.pull(&config.pool).await
         };
         let puller = queue.when_able(open).await?;
         let attempts = Attempts {
@@ -120,15 +121,14 @@ impl Worker {
         let slots = Arc::new(Semaphore::new(config.slots as usize));
         let tracker = TaskTracker::new();
         tracing::info!(worker = %id, pool = %config.pool, slots = config.slots, "taking builds");
-        puller
-            .run(slots, stop, |message, slot| {
-                let attempts = attempts.clone();
-                tracker.spawn(async move {
-                    Box::pin(attempts.handle(message)).await;
-                    drop(slot);
-                });
-            })
-            .await;
+        pull::run(puller, slots, stop, |delivery, slot| {
+            let attempts = attempts.clone();
+            tracker.spawn(async move {
+                Box::pin(attempts.handle(delivery)).await;
+                drop(slot);
+            });
+        })
+        .await;
         tracker.close();
         let held = attempts.running.list().len();
         tracing::info!(worker = %id, held, "taking no more builds");

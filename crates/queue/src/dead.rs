@@ -7,12 +7,14 @@ use async_nats::jetstream::consumer::DeliverPolicy;
 use bytes::Bytes;
 use futures::StreamExt as _;
 use slipway_proto::state::Epoch;
+use slipway_proto::subject::RequestSubject;
 use slipway_proto::{
     Build, BuildId, BuildRequest, Digest, PoolName, ProjectName, Timestamp, codec,
 };
 
 use crate::Queue;
 use crate::bucket::timestamp;
+use crate::delivery::{Delivery, DeliveryError};
 use crate::publish::{PublishError, header};
 use crate::read::{Message, ReadError, Reader, is_missing};
 
@@ -114,18 +116,17 @@ impl Queue {
     /// When the server does not acknowledge.
     pub async fn bury_message(
         &self,
-        subject: &str,
-        mut headers: HeaderMap,
-        payload: Bytes,
-        why: &str,
+        message: &Delivery,
+        why: &DeliveryError,
     ) -> Result<(), PublishError> {
-        // `<prefix>.build.<pool>.<priority>.<project>.<build>`
-        let tokens: Vec<&str> = subject.rsplitn(5, '.').collect();
-        let [build, project, _priority, pool, _] = tokens.as_slice() else {
+        let subject = message.subject();
+        let Some(RequestSubject { pool, project, build, .. }) = RequestSubject::parse(subject)
+        else {
             return Err(PublishError::Refused(format!("`{subject}` is no build's subject").into()));
         };
         let pool = pool.parse().unwrap_or_default();
-        headers.insert(header::DEAD_REASON, one_line(why).as_str());
+        let (mut headers, payload) = (message.headers(), message.payload());
+        headers.insert(header::DEAD_REASON, one_line(&why.to_string()).as_str());
         let id = format!("dead:{build}:{}", Digest::of(&payload).hex());
         let dead = self.subjects.dead(&pool, project, build);
         self.store(dead, headers, payload, &id).await.map(drop)

@@ -12,6 +12,7 @@ mod bucket;
 pub mod connection;
 pub mod control;
 pub mod dead;
+pub mod delivery;
 pub mod durability;
 pub mod events;
 pub mod failpoint;
@@ -21,14 +22,19 @@ pub mod log;
 pub mod presence;
 pub mod probe;
 pub mod publish;
+pub mod pull;
+pub mod query;
 pub mod read;
 pub mod record;
 pub mod requests;
 pub mod start;
 pub mod tag;
+#[cfg(test)]
+mod testing;
 pub mod topology;
 
 pub use connection::{ConnectError, Queue, QueueOptions};
 pub use failpoint::{failpoint, is_off};
 pub use publish::PublishError;
+pub use query::QueryError;
 pub use record::{Creating, Record, RecordError, Records};

@@ -8,7 +8,7 @@ use async_nats::jetstream::context::{PublishAckFuture, PublishErrorKind};
 use async_nats::jetstream::{ErrorCode, message::PublishMessage};
 use bytes::Bytes;
 use slipway_proto::event::Event;
-use slipway_proto::{Build, BuildRequest, Digest, ProjectName, Timestamp, codec};
+use slipway_proto::{Build, ProjectName, codec};
 
 use crate::Queue;
 use crate::connection::REQUEST_TIMEOUT;
@@ -271,69 +271,4 @@ fn describes_subject_limit(error: &async_nats::jetstream::context::PublishError)
 fn project_of(event: &Event) -> ProjectName {
     let name = event.source.rsplit('/').next().unwrap_or_default();
     name.parse().expect("an event's source names a project")
-}
-
-/// A build request as it came out of the queue.
-#[derive(Debug, Clone)]
-pub struct Delivered {
-    /// The request.
-    pub request: BuildRequest,
-    /// The digest of what the client sent.
-    pub submission: Digest,
-    /// When it was accepted.
-    pub accepted_at: Timestamp,
-    /// Its place in the order of acceptance.
-    pub order: u64,
-}
-
-/// Why a message of the queue is no build request.
-#[derive(Debug, thiserror::Error)]
-pub enum DeliveryError {
-    /// The bytes do not decode.
-    #[error("the request does not decode")]
-    Codec(#[from] codec::CodecError),
-    /// The bytes are not those that were published.
-    #[error(
-        "the request's bytes are corrupt: their digest is {actual}, and {expected} was published"
-    )]
-    Corrupt {
-        /// The digest in the header.
-        expected: String,
-        /// The digest of the bytes.
-        actual: Digest,
-    },
-    /// A header is missing or does not parse.
-    #[error("the header {0} is missing or malformed")]
-    Header(&'static str),
-}
-
-/// Reads a delivered message.
-///
-/// # Errors
-///
-/// When it is not a request, or was corrupted on its way; it can then never be built.
-pub fn read_delivery(
-    headers: Option<&HeaderMap>,
-    payload: &[u8],
-) -> Result<Delivered, DeliveryError> {
-    let text = |name: &'static str| {
-        let value = headers.and_then(|headers| headers.get(name));
-        value.map(async_nats::HeaderValue::as_str).ok_or(DeliveryError::Header(name))
-    };
-    let expected = text(header::SPEC_DIGEST)?;
-    let actual = codec::spec_digest(payload);
-    if expected != actual.to_string() {
-        return Err(DeliveryError::Corrupt { expected: expected.to_owned(), actual });
-    }
-    let parse_error = DeliveryError::Header;
-    Ok(Delivered {
-        request: codec::decode(payload)?,
-        submission: text(header::SUBMISSION_DIGEST)?
-            .parse()
-            .map_err(|_| parse_error(header::SUBMISSION_DIGEST))?,
-        accepted_at: text(header::ACCEPTED_AT)?
-            .parse()
-            .map_err(|_| parse_error(header::ACCEPTED_AT))?,
-        order: text(header::ORDER)?.parse().map_err(|_| parse_error(header::ORDER))?,
-    })
 }

@@ -15,6 +15,7 @@ use slipway_proto::api::{QueueClass, QueueView};
 use slipway_proto::{PoolName, Priority};
 
 use crate::Queue;
+use crate::pull::BuildsConsumer;
 
 /// How long a worker holds a build without a word before another gets it.
 ///
@@ -148,7 +149,7 @@ impl Queue {
         &self,
         pool: &PoolName,
         priority: Priority,
-    ) -> Result<PullConsumer, TopologyError> {
+    ) -> Result<BuildsConsumer, TopologyError> {
         let name = self.subjects.builds_consumer(pool, priority);
         let config = pull::Config {
             durable_name: Some(name.clone()),
@@ -184,7 +185,7 @@ impl Queue {
         if actual.max_ack_pending != MAX_ACK_PENDING {
             return differs("max_ack_pending");
         }
-        Ok(consumer)
+        Ok(BuildsConsumer::new(consumer))
     }
 
     fn streams(&self, limits: &Limits) -> Vec<Config> {
@@ -356,9 +357,6 @@ impl Queue {
         })
     }
 }
-
-/// A consumer of build requests.
-pub type PullConsumer = async_nats::jetstream::consumer::Consumer<pull::Config>;
 
 fn class_of(consumer: &str) -> Option<(PoolName, Priority)> {
     let (pool, priority) = consumer.rsplit_once('-')?;

@@ -6,14 +6,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use std::sync::Arc;
 
-use async_nats::jetstream::{AckKind, Message};
 use futures::StreamExt as _;
 use slipway_proto::event::Event;
 use slipway_proto::{Build, BuildId, PoolName, Priority, ProjectName, Reference};
 use slipway_queue::dead::DeadLetter;
-use slipway_queue::publish::{Stored, read_delivery};
+use slipway_queue::delivery::{self, Answer};
+use slipway_queue::publish::Stored;
+use slipway_queue::pull::BuildsConsumer;
 use slipway_queue::tag::TagOwner;
-use slipway_queue::topology::{Limits, PullConsumer};
+use slipway_queue::topology::Limits;
 use slipway_queue::{PublishError, Queue, QueueOptions, Record, RecordError};
 
 use super::world::{Delivery, Enqueued, Letter, Model, Server};
@@ -27,8 +28,8 @@ const STREAM_BYTES: i64 = 16 << 20;
 pub(crate) struct Real {
     queue: Queue,
     project: ProjectName,
-    consumer: PullConsumer,
-    deliveries: Vec<Message>,
+    consumer: BuildsConsumer,
+    deliveries: Vec<delivery::Delivery>,
     letters: BTreeMap<u64, DeadLetter>,
     last_event: u64,
 }
@@ -71,15 +72,12 @@ impl Real {
         }
     }
 
-    async fn fetch(&self) -> Option<Message> {
-        let mut batch =
-            self.consumer.fetch().max_messages(1).messages().await.expect("NATS answers");
-        batch.next().await.map(|message| message.expect("NATS answers"))
+    async fn fetch(&self) -> Option<delivery::Delivery> {
+        self.consumer.take_one().await.expect("NATS answers")
     }
 
-    async fn answer(&self, delivery: Delivery, kind: AckKind) {
-        let message = &self.deliveries[delivery.number];
-        message.double_ack_with(kind).await.expect("NATS confirms");
+    async fn answer(&self, delivery: Delivery, answer: Answer) {
+        self.deliveries[delivery.number].answer(answer).await.expect("NATS confirms");
     }
 }
 
@@ -132,10 +130,8 @@ impl Server for Real {
             message = self.fetch().await;
         }
         let message = message?;
-        let delivered = read_delivery(message.headers.as_ref(), &message.payload);
-        let delivered = delivered.expect("a request");
-        let info = message.info().expect("a delivery");
-        let (sequence, count) = (info.stream_sequence, info.delivered);
+        let delivered = message.read().expect("a request");
+        let (sequence, count) = (message.sequence(), message.count());
         self.deliveries.push(message);
         Some(Delivery {
             number: self.deliveries.len() - 1,
@@ -148,18 +144,18 @@ impl Server for Real {
     }
 
     async fn acknowledge(&mut self, delivery: Delivery) {
-        self.answer(delivery, AckKind::Ack).await;
+        self.answer(delivery, Answer::Done).await;
     }
 
     async fn give_back(&mut self, delivery: Delivery) {
-        self.answer(delivery, AckKind::Nak(None)).await;
+        self.answer(delivery, Answer::GiveBack(None)).await;
     }
 
     async fn remove_request(&mut self, build: &Build) {
         self.queue.remove_request(&build.request).await.expect("NATS answers");
         // Until it is asked, nats-server 2.9.10 counts what was removed as waiting, and lets a fetch
         // wait for it.
-        self.consumer.info().await.expect("NATS answers");
+        self.consumer.recount().await.expect("NATS answers");
     }
 
     async fn in_queue(&mut self) -> BTreeSet<BuildId> {

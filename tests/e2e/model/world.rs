@@ -39,7 +39,7 @@ pub(crate) struct Delivery {
     /// When it was accepted.
     pub(crate) accepted_at: Timestamp,
     /// How often this request was delivered.
-    pub(crate) count: i64,
+    pub(crate) count: u64,
 }
 
 /// A dead letter.
@@ -127,7 +127,7 @@ struct Queue {
     /// The first message that was never delivered.
     next: u64,
     /// How often each message that is not acknowledged was delivered.
-    delivered: BTreeMap<u64, i64>,
+    delivered: BTreeMap<u64, u64>,
     again: VecDeque<u64>,
     deliveries: usize,
 }

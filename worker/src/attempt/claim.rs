@@ -5,10 +5,10 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
-use async_nats::jetstream::Message;
 use slipway_proto::event::Event;
 use slipway_proto::{Build, Change, Failure, Phase, Reason, Timestamp};
-use slipway_queue::publish::{Delivered, Sent};
+use slipway_queue::delivery::{Delivered, Delivery};
+use slipway_queue::publish::Sent;
 use slipway_queue::{Record, RecordError, failpoint, topology};
 
 use super::{Attempts, settle};
@@ -40,7 +40,7 @@ impl Attempts {
     pub(super) async fn claim(
         &self,
         delivered: &Delivered,
-        message: &Message,
+        message: &Delivery,
         lease: &Lease,
     ) -> Result<Claim, RecordError> {
         let records = self.queue.records();
@@ -67,7 +67,7 @@ impl Attempts {
                 self.finished_before(&record.build, message).await;
                 return Ok(Claim::Settled);
             }
-            if is_redelivered(message) && may_be_unannounced(&record.build) {
+            if message.is_repeated() && may_be_unannounced(&record.build) {
                 // Whoever was to say that it is queued died, and so did the first worker.
                 let queued = Event::queued(&record.build);
                 if let Err(error) = self.queue.publish_event(&queued).await {
@@ -137,8 +137,8 @@ impl Attempts {
     /// The dispatcher publishes it after the build is in the queue, and a worker may be faster.
     /// The same event from here is dropped as a duplicate if the dispatcher was first, and else
     /// keeps the order that subscribers rely on.
-    async fn announce_queued(&self, delivered: &Delivered, message: &Message) {
-        if !is_younger(delivered.accepted_at, YOUNG) || is_redelivered(message) {
+    async fn announce_queued(&self, delivered: &Delivered, message: &Delivery) {
+        if !is_younger(delivered.accepted_at, YOUNG) || message.is_repeated() {
             return;
         }
         if let Err(error) = self.queue.publish_event(&Event::queued(&accepted(delivered))).await {
@@ -150,7 +150,7 @@ impl Attempts {
     async fn not_yet(
         &self,
         build: &Build,
-        message: &Message,
+        message: &Delivery,
     ) -> Result<Option<Duration>, RecordError> {
         if let Phase::Queued { not_before: Some(time) } = &build.state.phase {
             return Ok(Duration::try_from(time.duration_since(Timestamp::now())).ok());
@@ -158,7 +158,7 @@ impl Attempts {
         let Some(holder) = build.state.holder().filter(|holder| **holder != self.worker) else {
             return Ok(None);
         };
-        if !is_redelivered(message) {
+        if !message.is_repeated() {
             // A second copy; the first one's lease decides.
             return Ok(Some(topology::ACK_WAIT));
         }
@@ -180,8 +180,8 @@ fn accepted(delivered: &Delivered) -> Build {
 /// The record as it stands if nobody has changed it since the build was accepted: its revision is
 /// the build's place in the order of acceptance. A compare-and-set finds out without a read before
 /// it. Not for a message that comes again: its build was claimed, most likely.
-fn untouched(delivered: &Delivered, message: &Message) -> Option<Record> {
-    if is_redelivered(message) {
+fn untouched(delivered: &Delivered, message: &Delivery) -> Option<Record> {
+    if message.is_repeated() {
         return None;
     }
     Some(Record { build: accepted(delivered), revision: delivered.order })
@@ -206,8 +206,4 @@ async fn after<T>(first: Option<impl Future<Output = ()>>, second: impl Future<O
         Some(first) => tokio::join!(biased; first, second).1,
         None => second.await,
     }
-}
-
-fn is_redelivered(message: &Message) -> bool {
-    message.info().is_ok_and(|info| info.delivered > 1)
 }

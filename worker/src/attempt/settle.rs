@@ -10,16 +10,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_nats::jetstream::{AckKind, Message};
 use slipway_fault::Backoff;
 use slipway_proto::event::Event;
 use slipway_proto::{Build, Change, Failure, Phase, Reason, Timestamp};
-use slipway_queue::publish::DeliveryError;
-use slipway_queue::{Queue, RecordError, failpoint, is_off};
+use slipway_queue::delivery::{Answer, Delivery, DeliveryError};
+use slipway_queue::{Queue, RecordError, failpoint};
 
 use super::claim::{REMEMBERED, is_younger};
 use super::{Attempt, Attempts, End};
-use crate::confirm::confirmed;
 use crate::failure::StageError;
 
 /// The delay of the next attempt after a failed one, spread so that builds that failed together do
@@ -27,8 +25,6 @@ use crate::failure::StageError;
 const RETRY_DELAY: Backoff = Backoff::constant(1_000, 2, 60_000, 40);
 /// The longest delay that a registry can ask for.
 const MAX_REQUESTED_DELAY: Duration = Duration::from_secs(600);
-/// How often an acknowledgement is tried before the message is left to come back.
-const ACK_TRIES: u32 = 3;
 /// How long a worker that lost a build tries to say that it was no fault of the build.
 const UNCHARGE_FOR: Duration = Duration::from_secs(60);
 const UNCHARGE_EVERY: Duration = Duration::from_millis(500);
@@ -207,14 +203,14 @@ impl Attempt {
 impl Attempts {
     /// Answers the message of a build that has its outcome already: whoever recorded it may have
     /// died before publishing it.
-    pub(super) async fn finished_before(&self, build: &Build, message: &Message) {
+    pub(super) async fn finished_before(&self, build: &Build, message: &Delivery) {
         tracing::info!(build = %build.request.build, "a finished build was delivered again");
         self.ended_without_word(build, message).await;
     }
 
     /// Does what is left to do about a build whose last worker may have died before it said that it
     /// had started the build.
-    pub(super) async fn ended_without_word(&self, build: &Build, message: &Message) {
+    pub(super) async fn ended_without_word(&self, build: &Build, message: &Delivery) {
         if let Some(started) = may_be_unannounced(build)
             && let Err(error) = self.queue.publish_event(&started).await
         {
@@ -227,7 +223,7 @@ impl Attempts {
     /// Publishes the outcome of a build, sees to the tags and the dead letter that it may leave,
     /// and acknowledges. If one of these fails the message comes back after the lease, and they are
     /// done again.
-    pub(super) async fn ended(&self, build: &Build, message: &Message) {
+    pub(super) async fn ended(&self, build: &Build, message: &Delivery) {
         let (queue, id) = (&self.queue, build.request.build);
         if !publish_outcome(queue, build).await {
             return;
@@ -249,7 +245,7 @@ impl Attempts {
             }
             failpoint("dead.buried");
         }
-        if acknowledge(message, AckKind::Ack).await {
+        if answer(message, Answer::Done).await {
             tracing::info!(build = %id, "settled");
         }
     }
@@ -283,36 +279,30 @@ async fn publish_outcome(queue: &Queue, build: &Build) -> bool {
 
 /// Moves a message that is no build request out of the queue. If there is such a build, it fails:
 /// its record still holds the request as it was accepted, from which a replay makes a new message.
-pub(super) async fn bury(queue: &Queue, message: &Message, error: &DeliveryError) {
-    let subject = message.subject.as_str();
+pub(super) async fn bury(queue: &Queue, message: &Delivery, error: &DeliveryError) {
+    let subject = message.subject();
     tracing::error!(subject, %error, "a message of the queue is no build request");
-    let Ok(failed) = fail_corrupt(queue, subject, error).await else { return };
+    let Ok(failed) = fail_corrupt(queue, message, error).await else { return };
     // Before the letter: once that is there somebody may replay the build.
     if let Some(build) = &failed
         && !publish_outcome(queue, build).await
     {
         return;
     }
-    let headers = message.headers.clone().unwrap_or_default();
-    let payload = message.payload.clone();
-    let buried = queue.bury_message(subject, headers, payload, &error.to_string()).await;
-    if let Err(error) = buried {
+    if let Err(error) = queue.bury_message(message, error).await {
         tracing::error!(subject, %error, "could not write a dead letter");
         return;
     }
-    acknowledge(message, AckKind::Term).await;
+    answer(message, Answer::Reject).await;
 }
 
 /// Fails the build that a corrupt message stands for, if it is one and has not ended.
 async fn fail_corrupt(
     queue: &Queue,
-    subject: &str,
+    delivery: &Delivery,
     error: &DeliveryError,
 ) -> Result<Option<Build>, RecordError> {
-    let mut tokens = subject.rsplit('.');
-    let build = tokens.next().and_then(|build| build.parse().ok());
-    let project = tokens.next().and_then(|project| project.parse().ok());
-    let (Some(project), Some(build)) = (project, build) else { return Ok(None) };
+    let Some((project, build)) = delivery.ids() else { return Ok(None) };
     let records = queue.records();
     loop {
         let Some(record) = records.get(&project, build).await? else { return Ok(None) };
@@ -334,30 +324,18 @@ async fn fail_corrupt(
 }
 
 /// Gives a message back, to be delivered at once or after a delay.
-pub(super) async fn give_back(message: &Message, delay: Option<Duration>) {
-    acknowledge(message, AckKind::Nak(delay)).await;
+pub(super) async fn give_back(message: &Delivery, delay: Option<Duration>) {
+    answer(message, Answer::GiveBack(delay)).await;
 }
 
-/// Extends the lease of a message that another handle of this process works on.
-pub(super) async fn extend(message: &Message) {
-    acknowledge(message, AckKind::Progress).await;
-}
-
-/// Answers a message and waits for the server's confirmation. Without one the message comes back,
-/// which is harmless: the record says what became of the build.
-async fn acknowledge(message: &Message, kind: AckKind) -> bool {
-    if is_off("confirmed-ack") {
-        return message.ack_with(kind).await.is_ok();
+/// Answers a message, and returns whether the server confirmed it. Without a confirmation the
+/// message comes back, which is harmless: the record says what became of the build.
+pub(super) async fn answer(message: &Delivery, answer: Answer) -> bool {
+    let confirmed = message.answer(answer).await;
+    if let Err(error) = &confirmed {
+        tracing::warn!(%error, subject = message.subject(), "an answer was not confirmed");
     }
-    for _ in 0..ACK_TRIES {
-        match confirmed(message, kind).await {
-            Ok(()) => return true,
-            Err(error) => {
-                tracing::warn!(%error, subject = %message.subject, "an answer was not confirmed");
-            }
-        }
-    }
-    false
+    confirmed.is_ok()
 }
 
 #[cfg(test)]

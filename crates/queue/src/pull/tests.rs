@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! Whose turn it is, and when a class is asked.
+//! When a class is asked, and for how much.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -65,11 +65,10 @@ impl Consumer for Memory {
 }
 
 /// Takes from three classes.
-fn puller(classes: [&Memory; 3]) -> Puller<Memory> {
-    let classes =
-        classes.map(|class| Class { consumer: class.clone(), waiting: None, empty_since: None });
+fn puller(classes: [&Memory; 3]) -> Classes<Memory> {
     let (_never, reconnected) = watch::channel(0);
-    Puller { classes: classes.into(), turns: Turns::default(), reconnected }
+    let weights = Priority::ALL.map(|(_, _, weight)| weight);
+    Classes::new(classes.map(Memory::clone).into(), &weights, reconnected)
 }
 
 /// A round of turns: each class has a share in it.
@@ -82,7 +81,7 @@ async fn a_class_that_was_empty_while_others_were_not_is_asked_again_after_a_res
     assert_eq!(puller.available(ROUND).await, ["n"; ROUND]);
     assert_eq!((high.asked(), low.asked()), (vec![Asked::Now], vec![Asked::Now]));
     // A worker with short builds: free slots in each millisecond.
-    for _ in 1..REST.as_millis() {
+    for _ in 1..IDLE_CLASS_PAUSE.as_millis() {
         tokio::time::advance(Duration::from_millis(1)).await;
         assert_eq!(puller.available(ROUND).await, ["n"; ROUND]);
     }
@@ -92,7 +91,7 @@ async fn a_class_that_was_empty_while_others_were_not_is_asked_again_after_a_res
     tokio::time::advance(Duration::from_millis(1)).await;
     assert_eq!(puller.available(ROUND).await[..2], ["h", "n"], "it is not forgotten");
     // By a request that moves its consumer on; the least that the server counts.
-    let glance = vec![Asked::Within(GLANCE)];
+    let glance = vec![Asked::Within(IDLE_CLASS_EXPIRES)];
     assert_eq!((high.asked(), low.asked()), (glance.clone(), glance), "once");
 }
 
@@ -116,42 +115,7 @@ async fn when_all_classes_are_empty_a_request_waits_in_each() {
     assert!(puller.available(2).await.is_empty());
     high.asked();
     assert!(puller.classes[0].wait().await);
-    assert_eq!(high.asked(), [Asked::Within(WAIT)]);
-    assert!(!puller.classes[0].rests(), "what that one brings is taken at once");
-    assert!(puller.classes[1].rests());
-}
-
-const ALL: [bool; 3] = [true; 3];
-
-#[test]
-fn a_round_of_turns_has_the_weights_of_the_classes() {
-    let mut turns = Turns::default();
-    let mut first = [0; 3];
-    for _ in 0..21 * 10 {
-        let share = turns.share(1, ALL);
-        let class = share.iter().position(|turns| *turns == 1).expect("somebody's turn");
-        first[class] += 1;
-    }
-    assert_eq!(first, [160, 40, 10]);
-}
-
-#[test]
-fn many_turns_at_once_are_shared_as_one_by_one() {
-    let mut turns = Turns::default();
-    let mut shared = [0; 3];
-    for room in [1, 5, 2, 13, 21, 8, 21, 13] {
-        let shares = turns.share(room, ALL);
-        assert_eq!(shares.iter().sum::<usize>(), room);
-        shared = [0, 1, 2].map(|class| shared[class] + shares[class]);
-    }
-    // Four rounds of 21.
-    assert_eq!(shared, [64, 16, 4]);
-}
-
-#[test]
-fn what_empty_classes_leave_goes_to_the_others_and_is_not_held_against_them() {
-    let mut turns = Turns::default();
-    assert_eq!(turns.share(8, [false, true, false]), [0, 8, 0]);
-    assert_eq!(turns.share(21 * 10 - 8, [false, false, true]), [0, 0, 21 * 10 - 8]);
-    assert_eq!(turns.share(21, ALL), [16, 4, 1]);
+    assert_eq!(high.asked(), [Asked::Within(REQUEST_EXPIRES)]);
+    assert!(!puller.classes[0].is_paused(), "what that one brings is taken at once");
+    assert!(puller.classes[1].is_paused());
 }
