@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use clap::builder::BoolishValueParser;
 use serde::{Deserialize, Serialize};
-use slipway_proto::subject::Subjects;
+use slipway_proto::id::Prefix;
 use slipway_queue::connection::redact;
 use slipway_queue::topology::Limits;
 
@@ -281,7 +281,7 @@ impl Config {
                 self.listen
             ));
         }
-        if let Err(error) = self.prefix.parse::<Subjects>() {
+        if let Err(error) = self.prefix.parse::<Prefix>() {
             wrong.push(format!("prefix: {error}"));
         }
         if !matches!(self.replicas, 1 | 3 | 5) {
@@ -334,8 +334,8 @@ impl Config {
         }
     }
 
-    /// Returns the maker of subjects.
-    pub(crate) fn subjects(&self) -> Subjects {
+    /// Returns the prefix of all names in NATS.
+    pub(crate) fn prefix(&self) -> Prefix {
         self.prefix.parse().expect("validate checked the prefix")
     }
 }

@@ -268,7 +268,7 @@ async fn connect(config: &Config) -> Result<Queue, StartError> {
             url: config.nats_url.clone(),
             credentials: config.nats_credentials.clone(),
             client_name: "slipway-dispatcher".to_owned(),
-            subjects: config.subjects(),
+            prefix: config.prefix(),
             replicas: config.replicas,
         };
         match Queue::connect(options).await {

@@ -8,6 +8,8 @@
 //! `artifact.published`); the types are Slipway's own (`dev.slipway.…`), because a `dev.cdevents`
 //! type would promise CDEvents' envelope inside the CloudEvent.
 
+mod source;
+
 use serde::{Deserialize, Serialize};
 
 use crate::outcome::Image;
@@ -16,6 +18,7 @@ use crate::{
     Build, BuildId, BuildRequest, Digest, Failure, Platform, ProjectName, Reference, Stage,
     Timestamp, WorkerId,
 };
+pub use source::{EventSource, ParseEventSourceError};
 
 /// An event.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,7 +28,7 @@ pub struct Event {
     /// Identifies the fact: the same fact published twice has the same id.
     pub id: String,
     /// The project, as `/projects/<project>`.
-    pub source: String,
+    pub source: EventSource,
     /// The build.
     pub subject: BuildId,
     /// When it happened, by the clock of who saw it.
@@ -225,7 +228,7 @@ impl Event {
         Self {
             specversion: "1.0".to_owned(),
             id: format!("{build}:{discriminator}:{}", body.short_type()),
-            source: format!("/projects/{project}"),
+            source: EventSource { project: project.clone() },
             subject: build,
             time,
             datacontenttype: "application/json".to_owned(),

@@ -105,6 +105,16 @@ names! {
     WorkerId = "worker id";
     /// Names the credentials for a registry; never the credentials themselves.
     SecretName = "secret name";
+    /// Sets one installation apart from others on the same NATS: the first token of its subjects and
+    /// the first part of the names of its streams and buckets.
+    Prefix = "prefix";
+}
+
+impl Default for Prefix {
+    /// Returns the prefix `slipway`.
+    fn default() -> Self {
+        Self("slipway".to_owned())
+    }
 }
 
 impl Default for PoolName {

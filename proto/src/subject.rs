@@ -1,16 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! The names of everything in NATS: subjects, streams, buckets, consumers.
+//! The names of everything in NATS: subjects, streams, buckets, keys, consumers.
 //!
-//! All filters of consumers come from here, because nats-server 2.9.10 accepts overlapping filters
-//! on a work queue and would hand one build to two workers; these are disjoint by construction.
+//! They are made and read here alone, so that the form of a name is known in one place. All filters
+//! of consumers come from here too, because nats-server 2.9.10 accepts overlapping filters on a work
+//! queue and would hand one build to two workers; these are disjoint by construction.
 //!
-//! `<prefix>.backlog.<pool>.<lane>.<priority>.<project>.<build>` and the stream `BACKLOG` are taken:
-//! builds of a project above its share will wait there.
+//! `<prefix>.backlog.<pool>.<lane>.<priority>.<project>.<build>` and the stream `BACKLOG` are
+//! reserved: builds of a project above its share will wait there.
+
+mod parsed;
 
 use crate::event::EventBody;
-use crate::id::ParseNameError;
+use crate::id::{ParseNameError, Prefix};
 use crate::{BuildId, PoolName, Priority, ProjectName, WorkerId};
+
+pub use parsed::{DeadSubject, EventSubject, RecordKey, RequestSubject, cancelled_build, class_of};
 
 /// How many shards a project's events are spread over.
 ///
@@ -19,14 +24,14 @@ use crate::{BuildId, PoolName, Priority, ProjectName, WorkerId};
 pub const EVENT_SHARDS: u8 = 64;
 
 /// Makes names from a configurable prefix.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Subjects {
-    prefix: String,
+    prefix: Prefix,
 }
 
-impl Default for Subjects {
-    fn default() -> Self {
-        Self { prefix: "slipway".to_owned() }
+impl From<Prefix> for Subjects {
+    fn from(prefix: Prefix) -> Self {
+        Self { prefix }
     }
 }
 
@@ -34,15 +39,32 @@ impl std::str::FromStr for Subjects {
     type Err = ParseNameError;
 
     fn from_str(prefix: &str) -> Result<Self, Self::Err> {
-        // A prefix is a subject token and part of bucket names, so it obeys the same rule.
-        prefix.parse::<ProjectName>().map(|name| Self { prefix: name.as_str().to_owned() })
+        prefix.parse::<Prefix>().map(Self::from)
     }
+}
+
+/// Returns the name of the stream behind a key-value bucket.
+#[must_use]
+pub fn bucket_stream(bucket: &str) -> String {
+    format!("KV_{bucket}")
+}
+
+/// Returns the subject of a key of a bucket.
+#[must_use]
+pub fn bucket_subject(bucket: &str, key: &str) -> String {
+    format!("$KV.{bucket}.{key}")
+}
+
+/// Returns the subject filter of all keys of a bucket.
+#[must_use]
+pub fn bucket_subjects(bucket: &str) -> String {
+    format!("$KV.{bucket}.>")
 }
 
 impl Subjects {
     /// Returns the prefix.
     #[must_use]
-    pub fn prefix(&self) -> &str {
+    pub fn prefix(&self) -> &Prefix {
         &self.prefix
     }
 
@@ -98,7 +120,7 @@ impl Subjects {
         format!("{}-tags", self.prefix)
     }
 
-    /// Returns the name of the bucket of leases between dispatchers.
+    /// Returns the name of the bucket in which dispatchers elect a leader.
     #[must_use]
     pub fn leases_bucket(&self) -> String {
         format!("{}-leases", self.prefix)
@@ -132,12 +154,6 @@ impl Subjects {
     #[must_use]
     pub fn workers_bucket(&self) -> String {
         format!("{}-workers", self.prefix)
-    }
-
-    /// Returns the key of a build in the state bucket.
-    #[must_use]
-    pub fn state_key(&self, project: &ProjectName, build: BuildId) -> String {
-        format!("{project}.{build}")
     }
 
     /// Returns the subject a build request is published on. One message at most can stand on it.
@@ -219,6 +235,13 @@ impl Subjects {
         format!("{}.dead.{pool}.{project}.{build}", self.prefix)
     }
 
+    /// Returns the subject filter of a build's dead request, whatever its pool; at most one message
+    /// matches.
+    #[must_use]
+    pub fn dead_in_any_pool(&self, project: &ProjectName, build: &str) -> String {
+        format!("{}.dead.*.{project}.{build}", self.prefix)
+    }
+
     /// Returns the subject filter of one project's dead requests.
     #[must_use]
     pub fn deads_of(&self, project: &ProjectName) -> String {
@@ -232,41 +255,6 @@ impl Subjects {
     }
 }
 
-/// The subject of a build request, `<prefix>.build.<pool>.<priority>.<project>.<build>`, as it was
-/// read.
-///
-/// Its tokens are texts, because anybody may publish below the prefix: a message whose subject
-/// names no project or no build must be moved out of the queue all the same.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct RequestSubject<'a> {
-    /// The pool.
-    pub pool: &'a str,
-    /// The priority.
-    pub priority: &'a str,
-    /// The project.
-    pub project: &'a str,
-    /// The build.
-    pub build: &'a str,
-}
-
-impl<'a> RequestSubject<'a> {
-    /// Reads a subject from its end; returns `None` when it has fewer than five tokens.
-    #[must_use]
-    pub fn parse(subject: &'a str) -> Option<Self> {
-        let mut tokens = subject.rsplit('.');
-        let (build, project) = (tokens.next()?, tokens.next()?);
-        let (priority, pool) = (tokens.next()?, tokens.next()?);
-        tokens.next()?;
-        Some(Self { pool, priority, project, build })
-    }
-
-    /// Returns the project and the build, if the subject names one of each.
-    #[must_use]
-    pub fn ids(&self) -> Option<(ProjectName, BuildId)> {
-        Some((self.project.parse().ok()?, self.build.parse().ok()?))
-    }
-}
-
 fn shard(build: BuildId) -> u8 {
     // The last byte of a UUID of either version is random or a digest's.
     let digits = build.to_string();
@@ -275,33 +263,4 @@ fn shard(build: BuildId) -> u8 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn subjects_have_the_shape_of_the_contract() {
-        let subjects = Subjects::default();
-        let project = "team".parse().expect("a name");
-        let build = "01890a5d-ac96-774b-bcce-b302099a8057".parse().expect("an id");
-        let pool = PoolName::default();
-        assert_eq!(
-            subjects.build(&pool, Priority::Normal, &project, build),
-            "slipway.build.default.normal.team.01890a5d-ac96-774b-bcce-b302099a8057"
-        );
-        assert_eq!(subjects.builds_of(&pool, Priority::High), "slipway.build.default.high.>");
-        assert_eq!(
-            subjects.log(&project, build),
-            "slipway.log.team.01890a5d-ac96-774b-bcce-b302099a8057"
-        );
-        assert_eq!(shard(build), 0x57 % 64);
-    }
-
-    #[test]
-    fn another_prefix_is_another_world() {
-        let subjects: Subjects = "staging".parse().expect("a prefix");
-        assert_eq!(subjects.builds(), "staging.build.>");
-        assert_eq!(subjects.builds_stream(), "STAGING_BUILDS");
-        assert_eq!(subjects.state_bucket(), "staging-state");
-        assert!("a.b".parse::<Subjects>().is_err());
-    }
-}
+mod tests;

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use slipway_proto::subject::Subjects;
+use slipway_proto::id::Prefix;
 use slipway_proto::{PoolName, WorkerId};
 use slipway_queue::connection::redact;
 
@@ -21,7 +21,7 @@ pub struct Config {
     /// A NATS credentials file.
     pub nats_credentials: Option<PathBuf>,
     /// The prefix of all subjects, streams and buckets.
-    pub prefix: String,
+    pub prefix: Prefix,
     /// What the worker calls itself; made from the host name and a random part if not given.
     pub id: Option<WorkerId>,
     /// The pool it takes builds from.
@@ -55,7 +55,7 @@ impl Default for Config {
         Self {
             nats_url: "nats://127.0.0.1:4222".to_owned(),
             nats_credentials: None,
-            prefix: Subjects::default().prefix().to_owned(),
+            prefix: Prefix::default(),
             id: None,
             pool: PoolName::default(),
             slots: default_slots(),
@@ -177,10 +177,7 @@ impl Options {
     pub fn resolve(self, file: Self) -> Result<Config, ConfigError> {
         let mut mistakes = Vec::new();
         let default = Config::default();
-        let prefix = self.prefix.or(file.prefix).unwrap_or(default.prefix);
-        if let Err(error) = prefix.parse::<Subjects>() {
-            mistakes.push(format!("prefix: {error}"));
-        }
+        let prefix = parse(self.prefix.or(file.prefix), "prefix", &mut mistakes);
         let id = parse(self.id.or(file.id), "id", &mut mistakes);
         let pool = parse(self.pool.or(file.pool), "pool", &mut mistakes);
         let slots = self.slots.or(file.slots).unwrap_or(default.slots);
@@ -199,7 +196,7 @@ impl Options {
         Ok(Config {
             nats_url: self.nats_url.or(file.nats_url).unwrap_or(default.nats_url),
             nats_credentials: self.nats_credentials.or(file.nats_credentials),
-            prefix,
+            prefix: prefix.unwrap_or_default(),
             id,
             pool: pool.unwrap_or_default(),
             slots,
@@ -268,7 +265,7 @@ mod tests {
         let flags = Options { slots: Some(7), ..Options::default() };
         let config = flags.resolve(file).expect("it holds");
         assert_eq!((config.slots, config.pool.as_str()), (7, "arm"));
-        assert_eq!(config.prefix, "slipway");
+        assert_eq!(config.prefix.as_str(), "slipway");
     }
 
     #[test]

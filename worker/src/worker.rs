@@ -71,13 +71,11 @@ impl Worker {
         stages: Arc<dyn ImageStages>,
     ) -> Result<Self, WorkerError> {
         let id = config.id.clone().unwrap_or_else(make_id);
-        let subjects =
-            config.prefix.parse().expect("the prefix was checked with the configuration");
         let queue = Queue::connect(QueueOptions {
             url: config.nats_url.clone(),
             credentials: config.nats_credentials.clone(),
             client_name: format!("slipway-worker {id}"),
-            subjects,
+            prefix: config.prefix.clone(),
             replicas: 1,
         })
         .await?;

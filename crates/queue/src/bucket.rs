@@ -13,6 +13,7 @@ use async_nats::jetstream::{self, ErrorCode};
 use bytes::Bytes;
 use slipway_fault::Backoff;
 use slipway_proto::Timestamp;
+use slipway_proto::subject::{bucket_stream, bucket_subject};
 
 /// How often a write is tried again that the server called busy, or whose outcome is not known.
 const MAX_TRIES: u32 = 10;
@@ -70,7 +71,7 @@ impl Bucket {
 
     /// Returns the subject of a key.
     pub(crate) fn subject(&self, key: &str) -> String {
-        format!("$KV.{}.{key}", self.name)
+        bucket_subject(&self.name, key)
     }
 
     /// Reads an entry from the stream's leader.
@@ -89,7 +90,7 @@ impl Bucket {
     async fn last(&self, key: &str) -> Result<Option<StreamMessage>, BucketError> {
         let stream = self
             .jetstream
-            .get_stream_no_info(format!("KV_{}", self.name))
+            .get_stream_no_info(bucket_stream(&self.name))
             .await
             .map_err(|error| BucketError::Unavailable(error.into()))?;
         match stream.get_last_raw_message_by_subject(&self.subject(key)).await {

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use async_nats::jetstream::{self, context::ContextBuilder};
 use slipway_fault::Backoff;
+use slipway_proto::id::Prefix;
 use slipway_proto::subject::Subjects;
 use tokio::sync::watch;
 
@@ -40,7 +41,7 @@ pub struct QueueOptions {
     /// What this process calls itself in the server's connection list.
     pub client_name: String,
     /// The prefix of all subjects, streams and buckets.
-    pub subjects: Subjects,
+    pub prefix: Prefix,
     /// How many copies of each stream the cluster keeps.
     pub replicas: usize,
 }
@@ -144,11 +145,12 @@ impl Queue {
             .max_ack_inflight(MAX_ACKS_IN_FLIGHT)
             .backpressure_on_inflight(true)
             .build(client);
-        let records = Records::new(jetstream.clone(), options.subjects.state_bucket());
+        let subjects = Subjects::from(options.prefix);
+        let records = Records::new(jetstream.clone(), subjects.state_bucket());
         Ok(Self {
             records: Arc::new(records),
             jetstream,
-            subjects: Arc::new(options.subjects),
+            subjects: Arc::new(subjects),
             replicas: options.replicas,
             events,
             connections,

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use async_nats::client::RequestErrorKind;
 use futures::{Stream, StreamExt as _};
+use slipway_proto::subject::cancelled_build;
 use slipway_proto::{BuildId, WorkerId};
 
 use crate::Queue;
@@ -52,11 +53,7 @@ impl Queue {
         &self,
     ) -> Result<impl Stream<Item = BuildId> + Send + Unpin + use<>, ControlError> {
         let messages = self.subscribe(self.subjects.cancels()).await?;
-        Ok(Box::pin(
-            messages.filter_map(|message| async move {
-                message.subject.rsplit('.').next()?.parse().ok()
-            }),
-        ))
+        Ok(Box::pin(messages.filter_map(async |message| cancelled_build(&message.subject))))
     }
 
     /// Tells a worker to drain, and returns once it has heard.

@@ -7,7 +7,7 @@ use async_nats::jetstream::consumer::DeliverPolicy;
 use bytes::Bytes;
 use futures::StreamExt as _;
 use slipway_proto::state::Epoch;
-use slipway_proto::subject::RequestSubject;
+use slipway_proto::subject::{DeadSubject, RequestSubject};
 use slipway_proto::{
     Build, BuildId, BuildRequest, Digest, PoolName, ProjectName, Timestamp, codec,
 };
@@ -57,15 +57,14 @@ impl DeadLetter {
         headers: HeaderMap,
         payload: Bytes,
     ) -> Option<Self> {
-        // `<prefix>.dead.<pool>.<project>.<build>`
-        let mut tokens = subject.split('.').skip(2);
+        let subject = DeadSubject::parse(subject)?;
         let text = |name: &str| headers.get(name).map(|value| value.as_str().to_owned());
         let number = |name: &str| text(name).and_then(|value| value.parse().ok()).unwrap_or(0);
         Some(Self {
             sequence,
-            pool: tokens.next()?.parse().unwrap_or_default(),
-            project: tokens.next()?.to_owned(),
-            build: tokens.next()?.to_owned(),
+            pool: subject.pool.parse().unwrap_or_default(),
+            project: subject.project.to_owned(),
+            build: subject.build.to_owned(),
             reason: text(header::DEAD_REASON).unwrap_or_default(),
             died_at,
             epoch: number(header::DEAD_EPOCH),
@@ -172,7 +171,7 @@ impl Queue {
         let stream = self.jetstream.get_stream_no_info(&name).await;
         let stream = stream.map_err(|error| unavailable(error.into()))?;
         // The pool is not known here; at most one letter of a build matches.
-        let subject = format!("{}.dead.*.{project}.{build}", self.subjects.prefix());
+        let subject = self.subjects.dead_in_any_pool(project, build);
         match stream.get_last_raw_message_by_subject(&subject).await {
             Ok(message) => {
                 let (died_at, sequence) = (timestamp(&message), message.sequence);

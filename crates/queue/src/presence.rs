@@ -8,6 +8,7 @@ use async_nats::jetstream::consumer::DeliverPolicy;
 use async_nats::jetstream::message::PublishMessage;
 use futures::StreamExt as _;
 use slipway_proto::api::WorkerView;
+use slipway_proto::subject::{bucket_stream, bucket_subject, bucket_subjects};
 use slipway_proto::{Timestamp, WorkerId};
 
 use crate::Queue;
@@ -17,7 +18,7 @@ use crate::record::RecordError;
 
 impl Queue {
     fn presence_subject(&self, worker: &WorkerId) -> String {
-        format!("$KV.{}.{worker}", self.subjects.workers_bucket())
+        bucket_subject(&self.subjects.workers_bucket(), worker.as_str())
     }
 
     /// Announces a worker until the bucket forgets it, 15 s from now.
@@ -66,8 +67,8 @@ impl Queue {
     ///
     /// When the bucket cannot be read.
     pub async fn workers(&self) -> Result<Vec<WorkerView>, ReadError> {
-        let stream = format!("KV_{}", self.subjects.workers_bucket());
-        let filter = format!("$KV.{}.>", self.subjects.workers_bucket());
+        let bucket = self.subjects.workers_bucket();
+        let (stream, filter) = (bucket_stream(&bucket), bucket_subjects(&bucket));
         let reader = Reader::open(self, &stream, &filter, DeliverPolicy::LastPerSubject).await?;
         let mut present = reader.until_caught_up();
         let mut workers = Vec::new();

@@ -7,11 +7,16 @@
 
 use async_nats::jetstream::message::PublishMessage;
 
+use slipway_proto::subject::bucket_subject;
+
 use crate::Queue;
 
 /// More than a page: on a full disk there is still room in the last page of a file, and a few bytes
 /// would be stored there for minutes.
 const PROBE: [u8; 4200] = [b'.'; 4200];
+
+/// The key of the bucket of workers that is written.
+const PROBE_KEY: &str = "_probe";
 
 impl Queue {
     /// Writes somewhat more than a page and waits until it is stored. It goes to the bucket of
@@ -21,7 +26,7 @@ impl Queue {
     ///
     /// When the server does not acknowledge.
     pub async fn probe_write(&self) -> Result<(), async_nats::Error> {
-        let subject = format!("$KV.{}._probe", self.subjects.workers_bucket());
+        let subject = bucket_subject(&self.subjects.workers_bucket(), PROBE_KEY);
         let message = PublishMessage::build().payload(bytes::Bytes::from_static(&PROBE));
         self.jetstream.send_publish(subject, message).await?.await?;
         Ok(())

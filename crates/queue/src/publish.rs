@@ -8,7 +8,7 @@ use async_nats::jetstream::context::{PublishAckFuture, PublishErrorKind};
 use async_nats::jetstream::{ErrorCode, message::PublishMessage};
 use bytes::Bytes;
 use slipway_proto::event::Event;
-use slipway_proto::{Build, ProjectName, codec};
+use slipway_proto::{Build, codec};
 
 use crate::Queue;
 use crate::connection::REQUEST_TIMEOUT;
@@ -210,8 +210,7 @@ impl Queue {
     }
 
     fn event_message(&self, event: &Event) -> (String, HeaderMap, Bytes) {
-        let project = project_of(event);
-        let subject = self.subjects.event(&project, event.subject, &event.body);
+        let subject = self.subjects.event(&event.source.project, event.subject, &event.body);
         let mut headers = HeaderMap::new();
         headers.insert(header::BUILD_ID, event.subject.to_string());
         headers.insert("content-type", "application/cloudevents+json");
@@ -268,7 +267,3 @@ fn describes_subject_limit(error: &async_nats::jetstream::context::PublishError)
     error.source().is_some_and(|source| source.to_string().contains("per subject"))
 }
 
-fn project_of(event: &Event) -> ProjectName {
-    let name = event.source.rsplit('/').next().unwrap_or_default();
-    name.parse().expect("an event's source names a project")
-}

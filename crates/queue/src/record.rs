@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use async_nats::jetstream;
 use async_nats::jetstream::consumer::DeliverPolicy;
 use bytes::Bytes;
+use slipway_proto::subject::{RecordKey, bucket_stream, bucket_subjects};
 use slipway_proto::{Build, BuildId, ProjectName};
 
 use crate::Queue;
@@ -76,11 +77,7 @@ impl Record {
 }
 
 fn key(build: &Build) -> String {
-    key_of(&build.request.project, build.request.build)
-}
-
-fn key_of(project: &ProjectName, build: BuildId) -> String {
-    format!("{project}.{build}")
+    RecordKey::new(&build.request.project, build.request.build).to_string()
 }
 
 impl Records {
@@ -98,7 +95,7 @@ impl Records {
         project: &ProjectName,
         build: BuildId,
     ) -> Result<Option<Record>, RecordError> {
-        let key = key_of(project, build);
+        let key = RecordKey::new(project, build).to_string();
         let Some(entry) = self.bucket.get(&key).await? else { return Ok(None) };
         Record::parse(&key, &entry.value, entry.revision).map(Some)
     }
@@ -235,12 +232,9 @@ pub struct Changes {
 fn seen(message: Message) -> Seen {
     let removed = message.headers.as_ref().is_some_and(|h| h.get("KV-Operation").is_some());
     if removed {
-        let mut tokens = message.subject.rsplit('.');
-        let build = tokens.next().and_then(|build| build.parse().ok());
-        let project = tokens.next().and_then(|project| project.parse().ok());
-        return match (project, build) {
-            (Some(project), Some(build)) => Seen::Removed(project, build),
-            _ => Seen::Other,
+        return match RecordKey::of_subject(&message.subject) {
+            Some(RecordKey { project, build }) => Seen::Removed(project, build),
+            None => Seen::Other,
         };
     }
     Seen::Record(Stored { document: message.payload, revision: message.sequence })
@@ -254,7 +248,7 @@ impl Queue {
     /// When the server refuses or does not answer.
     pub async fn read_states(&self) -> Result<StateReader, ReadError> {
         let bucket = self.subjects.state_bucket();
-        let (stream, filter) = (format!("KV_{bucket}"), format!("$KV.{bucket}.>"));
+        let (stream, filter) = (bucket_stream(&bucket), bucket_subjects(&bucket));
         // Each subject holds one message, so all of them are the last ones. Asked for the last of
         // each subject, nats-server 2.9.10 counts every record anew for each change that it delivers
         // to a reader that keeps up.

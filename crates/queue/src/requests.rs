@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 
 use futures::TryStreamExt as _;
+use slipway_proto::subject::RequestSubject;
 use slipway_proto::{Build, BuildId, BuildRequest, PoolName, Priority, ProjectName, Timestamp};
 
 use crate::Queue;
@@ -78,8 +79,8 @@ impl Queue {
         subjects
             .map_err(|error| refused(error.into()))
             .try_filter_map(|(subject, _count)| async move {
-                let build = subject.rsplit('.').next();
-                Ok(build.and_then(|build| build.parse::<BuildId>().ok()))
+                let request = RequestSubject::parse(&subject);
+                Ok(request.and_then(|request| request.build.parse::<BuildId>().ok()))
             })
             .try_collect()
             .await

@@ -12,6 +12,7 @@ use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, pull};
 use async_nats::jetstream::stream::{Config, DiscardPolicy, RetentionPolicy, StorageType};
 use futures::TryStreamExt as _;
 use slipway_proto::api::{QueueClass, QueueView};
+use slipway_proto::subject::{bucket_stream, bucket_subjects, class_of};
 use slipway_proto::{PoolName, Priority};
 
 use crate::Queue;
@@ -218,7 +219,7 @@ impl Queue {
             } else {
                 DUPLICATE_WINDOW.min(max_age)
             },
-            ..stream(format!("KV_{bucket}"), format!("$KV.{bucket}.>"), description)
+            ..stream(bucket_stream(&bucket), bucket_subjects(&bucket), description)
         };
         vec![
             Config {
@@ -356,10 +357,4 @@ impl Queue {
             dead,
         })
     }
-}
-
-fn class_of(consumer: &str) -> Option<(PoolName, Priority)> {
-    let (pool, priority) = consumer.rsplit_once('-')?;
-    let (priority, ..) = Priority::ALL.into_iter().find(|(_, name, _)| *name == priority)?;
-    Some((pool.parse().ok()?, priority))
 }

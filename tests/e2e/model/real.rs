@@ -46,7 +46,7 @@ impl Real {
             url: url.to_owned(),
             credentials: None,
             client_name: "model".to_owned(),
-            subjects: prefix.parse().expect("a prefix"),
+            prefix: prefix.parse().expect("a prefix"),
             replicas: 1,
         });
         let queue = queue.await.expect("NATS is there");

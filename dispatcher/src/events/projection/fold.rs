@@ -267,8 +267,7 @@ impl BatchFold<'_> {
     /// Folds an event in its turn. A `build.queued` says something new here when it is a replay's.
     fn fold(&mut self, sequence: u64, event: &Event) -> Result<(), ProjectionError> {
         if !self.known(event)? {
-            let Some(project) = project(event) else { return Ok(()) };
-            match (self.find)(&project, event.subject)? {
+            match (self.find)(&event.source.project, event.subject)? {
                 Some(build) => self.insert(event.subject, build),
                 None => return self.put_early(sequence, event),
             }
@@ -290,7 +289,7 @@ impl BatchFold<'_> {
         if self.active.contains_key(&id) {
             return Ok(true);
         }
-        let project = event.source.strip_prefix("/projects/").unwrap_or_default();
+        let project = event.source.project.as_str();
         let found: Option<(i64, String)> = self
             .transaction
             .prepare_cached(
@@ -372,10 +371,6 @@ fn accepted(queued: &Queued, time: Timestamp) -> Build {
         build.state.epoch = queued.epoch;
     }
     build
-}
-
-fn project(event: &Event) -> Option<ProjectName> {
-    event.source.strip_prefix("/projects/")?.parse().ok()
 }
 
 fn last_sequence(connection: &Connection) -> rusqlite::Result<u64> {

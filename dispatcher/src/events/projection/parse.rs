@@ -11,7 +11,7 @@ use std::borrow::Cow;
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use slipway_proto::event::{Event, EventBody, Finished, Outcome};
+use slipway_proto::event::{Event, EventBody, EventSource, Finished, Outcome};
 use slipway_proto::outcome::Image;
 use slipway_proto::state::Epoch;
 use slipway_proto::{BuildId, Failure, ProjectName, Reference, Timestamp, WorkerId};
@@ -35,7 +35,7 @@ pub(crate) fn event(kind: &str, payload: &[u8]) -> Result<Event, serde_json::Err
 struct Envelope<'a, T> {
     specversion: String,
     id: String,
-    source: String,
+    source: EventSource,
     subject: BuildId,
     time: Timestamp,
     datacontenttype: String,

@@ -25,6 +25,7 @@ use slipway_artifact::ArtifactStore;
 use slipway_proto::api::{BuildView, CancelledView, DeadLetterList, DeadLetterView, RepairsView};
 use slipway_proto::environment::Catalogue;
 use slipway_proto::event::Event;
+use slipway_proto::id::Prefix;
 use slipway_proto::{Build, BuildId, Change, Digest, Timestamp};
 use slipway_queue::read::Message;
 use slipway_queue::{Queue, QueueOptions};
@@ -68,7 +69,7 @@ impl Api {
             url: format!("nats://{nats}"),
             credentials: None,
             client_name: "test".into(),
-            subjects: "slipway".parse().expect("a prefix"),
+            prefix: Prefix::default(),
             replicas: 1,
         })
         .await

@@ -102,8 +102,7 @@ pub(crate) async fn publish(
     subjects: &Subjects,
     event: &Event,
 ) -> anyhow::Result<PublishAckFuture> {
-    let project = event.source.trim_start_matches("/projects/").parse()?;
-    let subject = subjects.event(&project, event.subject, &event.body);
+    let subject = subjects.event(&event.source.project, event.subject, &event.body);
     let mut headers = HeaderMap::new();
     headers.insert("Slipway-Build-Id", event.subject.to_string());
     let payload = serde_json::to_vec(event)?;
