@@ -7,16 +7,18 @@
 //! still in process (10164, seen on clusters), which the store folds into one error, and must read
 //! from the leader, since a direct get may answer from a replica that lags (ADR-31).
 
-use async_nats::jetstream::context::{PublishAckFuture, PublishErrorKind};
+use async_nats::jetstream;
+use async_nats::jetstream::context::{PublishAckFuture, PublishError};
 use async_nats::jetstream::message::{PublishMessage, StreamMessage};
-use async_nats::jetstream::{self, ErrorCode};
 use bytes::Bytes;
 use slipway_fault::Backoff;
 use slipway_proto::Timestamp;
 use slipway_proto::subject::{bucket_stream, bucket_subject};
 
+use crate::refusal::Refusal;
+
 /// How often a write is tried again that the server called busy, or whose outcome is not known.
-const MAX_TRIES: u32 = 10;
+const MAX_WRITE_TRIES: u32 = 10;
 
 /// The pauses before a write that the server called busy is sent again, spread so that two writers
 /// do not meet again.
@@ -57,12 +59,8 @@ pub(crate) enum BucketError {
     Unavailable(#[source] async_nats::Error),
 }
 
-enum Refused {
-    Wrong,
-    Busy,
-    Full(async_nats::Error),
-    Unavailable(async_nats::Error),
-}
+/// A write that the server did not acknowledge: what that means, and the client's error.
+struct Refused(Refusal, async_nats::Error);
 
 impl Bucket {
     pub(crate) fn new(jetstream: jetstream::Context, name: String) -> Self {
@@ -157,7 +155,7 @@ impl Bucket {
         let mut unavailable = None;
         let mut first = Some(first);
         let mut pauses = BUSY.pauses();
-        for attempt in 0..MAX_TRIES {
+        for attempt in 0..MAX_WRITE_TRIES {
             let outcome = match first.take() {
                 Some(first) => first,
                 None => {
@@ -167,16 +165,16 @@ impl Bucket {
             };
             match outcome {
                 Ok(revision) => return Ok(revision),
-                Err(Refused::Wrong) if unavailable.is_some() => {
+                Err(Refused(Refusal::WrongRevision, _)) if unavailable.is_some() => {
                     return self.settle(key, &value).await;
                 }
-                Err(Refused::Wrong) => return Err(BucketError::Conflict),
-                Err(Refused::Busy) => pauses.wait().await,
-                Err(Refused::Full(error)) => return Err(BucketError::Full(error)),
-                // It may have been stored all the same: writing again tells, because then the
-                // revision is wrong and the value is ours.
-                Err(Refused::Unavailable(error)) if attempt < 2 => unavailable = Some(error),
-                Err(Refused::Unavailable(error)) => return Err(BucketError::Unavailable(error)),
+                Err(Refused(Refusal::Busy, _)) => pauses.wait().await,
+                // It may have been stored all the same. Writing again shows that: the revision is
+                // wrong then, and the value is ours.
+                Err(Refused(Refusal::Unknown | Refusal::TooLarge, error)) if attempt < 2 => {
+                    unavailable = Some(error);
+                }
+                Err(refused) => return Err(refused.into()),
             }
         }
         let error = unavailable.unwrap_or_else(|| "the subject stayed busy".into());
@@ -186,14 +184,12 @@ impl Bucket {
     /// Removes an entry if it still has its revision.
     pub(crate) async fn delete(&self, key: &str, revision: u64) -> Result<(), BucketError> {
         let mut pauses = BUSY.pauses();
-        for _ in 0..MAX_TRIES {
+        for _ in 0..MAX_WRITE_TRIES {
             let message = PublishMessage::build().header("KV-Operation", "DEL");
             match self.publish(key, message, revision).await {
                 Ok(_revision) => return Ok(()),
-                Err(Refused::Wrong) => return Err(BucketError::Conflict),
-                Err(Refused::Busy) => pauses.wait().await,
-                Err(Refused::Full(error)) => return Err(BucketError::Full(error)),
-                Err(Refused::Unavailable(error)) => return Err(BucketError::Unavailable(error)),
+                Err(Refused(Refusal::Busy, _)) => pauses.wait().await,
+                Err(refused) => return Err(refused.into()),
             }
         }
         Err(BucketError::Unavailable("the subject stayed busy".into()))
@@ -224,21 +220,29 @@ impl Bucket {
     ) -> Result<PublishAckFuture, Refused> {
         let message = message.expected_last_subject_sequence(revision);
         let sent = self.jetstream.send_publish(self.subject(key), message).await;
-        sent.map_err(|error| Refused::Unavailable(error.into()))
+        sent.map_err(Refused::from)
     }
 }
 
 /// Waits for what the server says of a write, and returns its revision.
 async fn acknowledged(sent: PublishAckFuture) -> Result<u64, Refused> {
-    let error = match sent.await {
-        Ok(acknowledgement) => return Ok(acknowledgement.sequence),
-        Err(error) => error,
-    };
-    match (error.kind(), crate::publish::server_error(&error)) {
-        (PublishErrorKind::WrongLastSequence, _) => Err(Refused::Wrong),
-        (_, Some(ErrorCode::STREAM_WRONG_LAST_SEQUENCE_CONSTANT)) => Err(Refused::Busy),
-        (_, Some(ErrorCode::STREAM_STORE_FAILED)) => Err(Refused::Full(error.into())),
-        _ => Err(Refused::Unavailable(error.into())),
+    Ok(sent.await?.sequence)
+}
+
+impl From<PublishError> for Refused {
+    fn from(error: PublishError) -> Self {
+        Self(Refusal::of(&error), error.into())
+    }
+}
+
+impl From<Refused> for BucketError {
+    fn from(Refused(refusal, error): Refused) -> Self {
+        match refusal {
+            Refusal::WrongRevision => Self::Conflict,
+            // A bucket keeps one message for each key and replaces it: only its size is bounded.
+            Refusal::Full | Refusal::SubjectTaken => Self::Full(error),
+            Refusal::Busy | Refusal::TooLarge | Refusal::Unknown => Self::Unavailable(error),
+        }
     }
 }
 

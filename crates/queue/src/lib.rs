@@ -26,6 +26,7 @@ pub mod pull;
 pub mod query;
 pub mod read;
 pub mod record;
+mod refusal;
 pub mod requests;
 pub mod start;
 pub mod tag;

@@ -4,8 +4,8 @@
 
 use async_nats::HeaderMap;
 use async_nats::header::NATS_MESSAGE_ID;
-use async_nats::jetstream::context::{PublishAckFuture, PublishErrorKind};
-use async_nats::jetstream::{ErrorCode, message::PublishMessage};
+use async_nats::jetstream::context::PublishAckFuture;
+use async_nats::jetstream::message::PublishMessage;
 use bytes::Bytes;
 use slipway_proto::event::Event;
 use slipway_proto::{Build, codec};
@@ -13,6 +13,7 @@ use slipway_proto::{Build, codec};
 use crate::Queue;
 use crate::connection::REQUEST_TIMEOUT;
 use crate::json;
+use crate::refusal::Refusal;
 
 /// Names of the headers on a build request.
 pub mod header {
@@ -39,7 +40,7 @@ pub mod header {
 }
 
 /// How often a publish whose outcome is not known is repeated, under the same id.
-const MAX_TRIES: u32 = 3;
+const MAX_PUBLISH_TRIES: u32 = 3;
 
 /// Why a message was not stored.
 #[derive(Debug, thiserror::Error)]
@@ -55,25 +56,36 @@ pub enum PublishError {
     Refused(#[source] async_nats::Error),
 }
 
-/// Returns the server's error code, if the server itself refused.
-pub(crate) fn server_error(
-    error: &async_nats::jetstream::context::PublishError,
-) -> Option<ErrorCode> {
-    use std::error::Error as _;
-    let source = error.source()?;
-    let refusal = source.downcast_ref::<async_nats::jetstream::Error>()?;
-    Some(refusal.error_code())
-}
-
-/// What became of a message that was published.
+/// What became of a build that was put into the queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stored {
-    /// It is in the stream.
+    /// It is in the queue.
     Now,
-    /// Its subject holds a message already: the build is queued.
+    /// Its subject holds a message already: the build was in the queue before.
     Before,
     /// A message of the same id came within the last two minutes; it may have been consumed since.
     Repeated,
+}
+
+/// What the server answered to a message that it stored or need not store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Acknowledged {
+    /// It is stored.
+    New { sequence: u64 },
+    /// It is a copy of a message of the same id.
+    Copy { first: u64 },
+    /// Its subject holds another message, whose sequence the server does not say.
+    SubjectTaken,
+}
+
+impl From<Acknowledged> for Stored {
+    fn from(acknowledged: Acknowledged) -> Self {
+        match acknowledged {
+            Acknowledged::New { .. } => Self::Now,
+            Acknowledged::Copy { .. } => Self::Repeated,
+            Acknowledged::SubjectTaken => Self::Before,
+        }
+    }
 }
 
 /// An event that was sent and may be stored.
@@ -161,7 +173,7 @@ impl Queue {
         let subject =
             self.subjects.build(&request.pool, request.priority, &request.project, request.build);
         let id = format!("{}:{copy}", request.build);
-        self.store(subject, headers, payload.into(), &id).await.map(|(stored, _sequence)| stored)
+        self.store(subject, headers, payload.into(), &id).await.map(Stored::from)
     }
 
     /// Publishes an event and waits until it is stored.
@@ -181,7 +193,12 @@ impl Queue {
     /// When the server does not acknowledge.
     pub async fn publish_event_at(&self, event: &Event) -> Result<u64, PublishError> {
         let (subject, headers, payload) = self.event_message(event);
-        self.store(subject, headers, payload, &event.id).await.map(|(_stored, sequence)| sequence)
+        match self.store(subject, headers, payload, &event.id).await? {
+            Acknowledged::New { sequence } | Acknowledged::Copy { first: sequence } => Ok(sequence),
+            Acknowledged::SubjectTaken => {
+                Err(PublishError::Full("the stream of events allows one message a subject".into()))
+            }
+        }
     }
 
     /// Publishes an event without waiting for its acknowledgement, which can be asked for later;
@@ -223,9 +240,9 @@ impl Queue {
         headers: HeaderMap,
         payload: Bytes,
         id: &str,
-    ) -> Result<(Stored, u64), PublishError> {
+    ) -> Result<Acknowledged, PublishError> {
         let mut last = None;
-        for _ in 0..MAX_TRIES {
+        for _ in 0..MAX_PUBLISH_TRIES {
             let message = PublishMessage::build()
                 .payload(payload.clone())
                 .headers(headers.clone())
@@ -237,33 +254,19 @@ impl Queue {
             let error = match outcome {
                 // After a try whose outcome is not known, the copy is our own.
                 Ok(stored) if stored.duplicate && last.is_none() => {
-                    return Ok((Stored::Repeated, stored.sequence));
+                    return Ok(Acknowledged::Copy { first: stored.sequence });
                 }
-                Ok(stored) => return Ok((Stored::Now, stored.sequence)),
+                Ok(stored) => return Ok(Acknowledged::New { sequence: stored.sequence }),
                 Err(error) => error,
             };
-            match (error.kind(), server_error(&error)) {
-                // One code, several texts: "per subject" says that the build is queued already.
-                (_, Some(ErrorCode::STREAM_STORE_FAILED)) => {
-                    if describes_subject_limit(&error) {
-                        // Whose sequence the server does not say.
-                        return Ok((Stored::Before, 0));
-                    }
-                    return Err(PublishError::Full(error.into()));
-                }
-                (PublishErrorKind::MaxPayloadExceeded, _) => {
-                    return Err(PublishError::Refused(error.into()));
-                }
-                _ => last = Some(error),
+            match Refusal::of(&error) {
+                Refusal::SubjectTaken => return Ok(Acknowledged::SubjectTaken),
+                Refusal::Full => return Err(PublishError::Full(error.into())),
+                Refusal::TooLarge => return Err(PublishError::Refused(error.into())),
+                Refusal::WrongRevision | Refusal::Busy | Refusal::Unknown => last = Some(error),
             }
         }
         let error = last.expect("there was at least one try");
         Err(PublishError::Unavailable(error.into()))
     }
 }
-
-fn describes_subject_limit(error: &async_nats::jetstream::context::PublishError) -> bool {
-    use std::error::Error as _;
-    error.source().is_some_and(|source| source.to_string().contains("per subject"))
-}
-
