@@ -7,8 +7,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use slipway_proto::PoolName;
-use slipway_queue::Queue;
-use slipway_queue::topology::TopologyError;
+use slipway_queue::{QueryError, Queue};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
@@ -67,9 +66,8 @@ impl Pools {
     }
 }
 
-async fn ask(queue: &Queue) -> Result<BTreeSet<PoolName>, TopologyError> {
-    let depth = tokio::time::timeout(DEADLINE, queue.depth()).await.map_err(|elapsed| {
-        TopologyError::Refused { what: "the list of pools".to_owned(), source: elapsed.into() }
-    })??;
+async fn ask(queue: &Queue) -> Result<BTreeSet<PoolName>, QueryError> {
+    let depth = tokio::time::timeout(DEADLINE, queue.depth()).await;
+    let depth = depth.map_err(|elapsed| QueryError::new("the list of pools", elapsed))??;
     Ok(depth.classes.into_iter().map(|class| class.pool).collect())
 }

@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use serde::Serialize;
 use slipway_fault::chain;
-use slipway_queue::Queue;
 use slipway_queue::durability::{Durability, at_least};
+use slipway_queue::{QueryError, Queue};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -102,7 +102,7 @@ impl Readiness {
         &self,
         queue: &Queue,
         sync_always: bool,
-    ) -> Result<(), slipway_queue::topology::TopologyError> {
+    ) -> Result<(), QueryError> {
         let durability = queue.durability(sync_always).await?;
         let before =
             self.durability.lock().unwrap_or_else(PoisonError::into_inner).replace(durability);

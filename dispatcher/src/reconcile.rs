@@ -8,7 +8,7 @@
 //! records, compares those that stand still with the queue, the events and the dead letters, and
 //! does the step that is missing. Each of its steps can be repeated without harm and is done only
 //! if the record is still the one that was looked at, so it matters little if two dispatchers do
-//! it; a lease sees to it that usually one does.
+//! it; an election sees to it that usually one does.
 
 mod memory;
 mod sweep;
@@ -20,7 +20,7 @@ use std::time::Duration;
 use slipway_fault::{Pauses, chain};
 use slipway_proto::Timestamp;
 use slipway_proto::api::RepairsView;
-use slipway_queue::lease::Lease;
+use slipway_queue::election::LeaderElection;
 use slipway_queue::read::ReadError;
 use slipway_queue::record::Changes;
 use tokio::sync::watch;
@@ -32,22 +32,22 @@ use memory::Memory;
 use sweep::Sweep;
 pub(crate) use sweep::SweepError;
 
-/// How often the holder renews the lease.
+/// How often the leader renews its leadership.
 const RENEW_EVERY: Duration = Duration::from_secs(2);
 
-/// How often the others look whether it is free.
+/// How often the others try to become the leader.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
-/// How long after its last renewal the holder still acts: less than the lease lives, so that it has
-/// stopped when another takes over.
+/// How long after its last renewal the leader still acts: less than a leadership lasts, so that it
+/// has stopped when another takes over.
 const ACTS_FOR: Duration = Duration::from_secs(6);
 
 /// How long changes are left to gather when all were read. Of a build that goes through several
 /// meanwhile only the last is looked at; each repair comes so much later.
 const GATHERED: Duration = Duration::from_millis(500);
 
-/// How long giving the lease up may take at the end; it ends by itself otherwise.
-const GIVE_UP_WITHIN: Duration = Duration::from_secs(1);
+/// How long giving the leadership up may take at the end; it ends by itself otherwise.
+const RESIGN_WITHIN: Duration = Duration::from_secs(1);
 
 /// How long the records may take to be read for a sweep that somebody asked for.
 const READ_WITHIN: Duration = Duration::from_secs(60);
@@ -56,14 +56,14 @@ const READ_WITHIN: Duration = Duration::from_secs(60);
 #[derive(Debug, Default)]
 pub(crate) struct Reconciler {
     memory: Mutex<Memory>,
-    /// Until when this dispatcher holds the lease.
+    /// Until when this dispatcher is the leader.
     held: watch::Sender<Option<Instant>>,
     // One sweep at a time.
     sweeping: tokio::sync::Mutex<()>,
 }
 
 impl Reconciler {
-    /// Returns whether this dispatcher holds the lease.
+    /// Returns whether this dispatcher is the leader.
     fn leads(&self) -> bool {
         self.held.borrow().is_some_and(|until| Instant::now() < until)
     }
@@ -73,27 +73,27 @@ impl Reconciler {
     }
 }
 
-/// Takes part in reconciling, until the dispatcher stops: sweeps every `every` while it holds the
-/// lease.
+/// Takes part in reconciling, until the dispatcher stops: sweeps every `every` while it is the
+/// leader.
 pub(crate) async fn run(app: Arc<App>, every: Duration) {
-    let holder = format!("{}:{}", std::process::id(), Timestamp::now().as_nanosecond());
-    let mut lease = app.queue.lease("reconciler", &holder);
+    let candidate = format!("{}:{}", std::process::id(), Timestamp::now().as_nanosecond());
+    let mut election = app.queue.election("reconciler", &candidate);
     let part = async {
-        tokio::join!(keep(&app.reconciler, &mut lease), lead(&app, every));
+        tokio::join!(keep(&app.reconciler, &mut election), lead(&app, every));
     };
     app.stop.run_until_cancelled(Box::pin(part)).await;
     let held = app.reconciler.held.send_replace(None).is_some();
-    if held && tokio::time::timeout(GIVE_UP_WITHIN, lease.give_up()).await.is_err() {
-        tracing::debug!("the reconciler's lease was not given up; it will end");
+    if held && tokio::time::timeout(RESIGN_WITHIN, election.resign()).await.is_err() {
+        tracing::debug!("the leadership was not given up; it will end");
     }
 }
 
-/// Takes the lease and renews it.
-async fn keep(reconciler: &Reconciler, lease: &mut Lease) {
+/// Takes the leadership and renews it.
+async fn keep(reconciler: &Reconciler, election: &mut LeaderElection) {
     loop {
         // From before it is asked for: the server counts from when it heard.
         let asked = Instant::now();
-        match tokio::time::timeout(ACTS_FOR, lease.hold()).await {
+        match tokio::time::timeout(ACTS_FOR, election.lead()).await {
             Ok(Ok(true)) => {
                 if reconciler.held.send_replace(Some(asked + ACTS_FOR)).is_none() {
                     tracing::info!("this dispatcher is the reconciler now");
@@ -105,9 +105,9 @@ async fn keep(reconciler: &Reconciler, lease: &mut Lease) {
                 }
             }
             Ok(Err(error)) => {
-                tracing::debug!(error = chain(&error), "the reconciler's lease was not renewed");
+                tracing::debug!(error = chain(&error), "the leadership was not renewed");
             }
-            Err(_elapsed) => tracing::debug!("the reconciler's lease was not renewed in time"),
+            Err(_elapsed) => tracing::debug!("the leadership was not renewed in time"),
         }
         if !reconciler.leads() {
             reconciler.held.send_replace(None);
@@ -117,7 +117,7 @@ async fn keep(reconciler: &Reconciler, lease: &mut Lease) {
     }
 }
 
-/// Follows the records and sweeps, while this dispatcher holds the lease.
+/// Follows the records and sweeps, while this dispatcher is the leader.
 async fn lead(app: &App, every: Duration) {
     let reconciler = &app.reconciler;
     let mut held = reconciler.held.subscribe();
@@ -199,7 +199,7 @@ async fn sweep_as_leader(app: &App, asked: bool) -> Result<RepairsView, SweepErr
     Ok(repairs)
 }
 
-/// Sweeps now, because somebody asked. A dispatcher that does not hold the lease reads all records
+/// Sweeps now, because somebody asked. A dispatcher that is not the leader reads all records
 /// for it and watches them for the time that a record must have stood still.
 pub(crate) async fn sweep_now(app: &App) -> Result<RepairsView, SweepError> {
     if app.reconciler.leads() {

@@ -14,19 +14,16 @@ use std::time::Duration;
 
 use axum::serve::ListenerExt as _;
 use slipway_artifact::{ArtifactStore, StoreError};
-use slipway_fault::chain;
 use slipway_proto::environment::{Catalogue, CatalogueError};
-use slipway_queue::topology::TopologyError;
+use slipway_queue::topology::SetupError;
 use slipway_queue::{ConnectError, Queue, QueueOptions};
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, mpsc};
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::app::{App, MAX_BATCH_BYTES, MAX_BATCHES_READ};
-use crate::backoff::until_nats_is_back;
 use crate::builds::existence::Known;
 use crate::builds::find::Builds;
 use crate::config::{Config, ConfigError};
@@ -49,9 +46,6 @@ const GRACE: Duration = Duration::from_secs(10);
 
 /// How long the background tasks may take after that.
 const BACKGROUND_GRACE: Duration = Duration::from_secs(5);
-
-/// How long NATS may take to appear at the start, as when both are started together.
-const NATS_APPEARS: Duration = Duration::from_secs(30);
 
 /// How many readings of events, of a hundred at most each, wait for the projection; more wait in
 /// the server.
@@ -99,9 +93,9 @@ pub enum StartError {
     /// NATS cannot be reached.
     #[error(transparent)]
     Connect(#[from] ConnectError),
-    /// NATS is not as it must be.
+    /// The streams are not as they must be.
     #[error(transparent)]
-    Topology(#[from] TopologyError),
+    Setup(#[from] SetupError),
     /// The projection cannot be used.
     #[error("failed to open the projection in {directory}")]
     Projection {
@@ -142,13 +136,13 @@ impl Dispatcher {
         let address = listener.local_addr().map_err(listen)?;
         let catalogue = catalogue(&config)?;
         let store = ArtifactStore::open(&config.store).await?;
-        let queue = connect(&config).await?;
+        let queue = Queue::connect(nats(&config)).await?;
         let readiness = Readiness::default();
         let set_up = async || {
             queue.ensure_topology(&config.limits()).await?;
-            readiness.learn_durability(&queue, config.nats_sync_always).await
+            Ok(readiness.learn_durability(&queue, config.nats_sync_always).await?)
         };
-        queue.when_able(set_up).await?;
+        queue.when_ready(set_up).await?;
         let path = config.data_dir.join("projection.sqlite");
         let find = find_record(queue.clone(), Handle::current());
         let opened = tokio::task::spawn_blocking(move || Projection::open(&path, find)).await;
@@ -259,34 +253,14 @@ fn catalogue(config: &Config) -> Result<Catalogue, StartError> {
         .map_err(|source| StartError::Catalogue { path: shown, source })
 }
 
-/// Connects, and waits for a server that is just starting.
-async fn connect(config: &Config) -> Result<Queue, StartError> {
-    let start = Instant::now();
-    let mut backoff = until_nats_is_back();
-    loop {
-        let options = QueueOptions {
-            url: config.nats_url.clone(),
-            credentials: config.nats_credentials.clone(),
-            client_name: "slipway-dispatcher".to_owned(),
-            prefix: config.prefix(),
-            replicas: config.replicas,
-        };
-        match Queue::connect(options).await {
-            Err(ConnectError::Unreachable { url, source })
-                if may_appear(&source) && start.elapsed() < NATS_APPEARS =>
-            {
-                tracing::warn!(url, error = chain(&source), "waiting for NATS");
-                backoff.wait().await;
-            }
-            outcome => return Ok(outcome?),
-        }
+fn nats(config: &Config) -> QueueOptions {
+    QueueOptions {
+        url: config.nats_url.clone(),
+        credentials: config.nats_credentials.clone(),
+        client_name: "slipway-dispatcher".to_owned(),
+        prefix: config.prefix(),
+        replicas: config.replicas,
     }
-}
-
-/// Returns whether a server that does not answer may do so soon; one that refuses will not.
-fn may_appear(error: &async_nats::ConnectError) -> bool {
-    use async_nats::ConnectErrorKind as Kind;
-    matches!(error.kind(), Kind::Io | Kind::TimedOut | Kind::Dns | Kind::MaxReconnects)
 }
 
 /// Lets the projection's thread, which is no task, ask for a live record.

@@ -10,7 +10,7 @@ use rand::Rng as _;
 use slipway_proto::api::WorkerView;
 use slipway_proto::{Timestamp, WorkerId};
 use slipway_queue::pull::Puller;
-use slipway_queue::topology::{Limits, TopologyError};
+use slipway_queue::topology::{Limits, SetupError};
 use slipway_queue::{ConnectError, Queue, QueueOptions};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -35,7 +35,7 @@ pub enum WorkerError {
     Connect(#[from] ConnectError),
     /// The streams are not as they must be.
     #[error(transparent)]
-    Topology(#[from] TopologyError),
+    Setup(#[from] SetupError),
     /// Artifact store, cache or registry client cannot be used.
     #[error(transparent)]
     Stages(#[from] StagesError),
@@ -86,7 +86,7 @@ impl Worker {
             }
             queue.pull(&config.pool).await
         };
-        let puller = queue.when_able(open).await?;
+        let puller = queue.when_ready(open).await?;
         let attempts = Attempts {
             queue,
             stages,

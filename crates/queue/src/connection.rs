@@ -69,6 +69,20 @@ pub enum ConnectError {
     },
 }
 
+impl ConnectError {
+    /// Returns whether a server that cannot be reached may be reached soon; one that refuses will not
+    /// change its mind.
+    pub(crate) fn may_pass(&self) -> bool {
+        use async_nats::ConnectErrorKind::{Dns, Io, MaxReconnects, TimedOut};
+        match self {
+            Self::Unreachable { source, .. } => {
+                matches!(source.kind(), Io | TimedOut | Dns | MaxReconnects)
+            }
+            Self::Credentials { .. } => false,
+        }
+    }
+}
+
 /// Counts of what the server told this client out of band. A denied permission shows only here:
 /// the request itself looks like a timeout.
 #[derive(Debug, Default)]
@@ -96,12 +110,12 @@ pub struct Queue {
 }
 
 impl Queue {
-    /// Connects. Streams and buckets are made by [`Queue::ensure_topology`](crate::topology).
+    /// Tries once to connect.
     ///
     /// # Errors
     ///
     /// When the server cannot be reached or refuses the credentials.
-    pub async fn connect(options: QueueOptions) -> Result<Self, ConnectError> {
+    pub(crate) async fn connect_once(options: &QueueOptions) -> Result<Self, ConnectError> {
         let events = Arc::new(ClientEvents::default());
         let seen = Arc::clone(&events);
         let (connected, connections) = watch::channel(0);
@@ -145,7 +159,7 @@ impl Queue {
             .max_ack_inflight(MAX_ACKS_IN_FLIGHT)
             .backpressure_on_inflight(true)
             .build(client);
-        let subjects = Subjects::from(options.prefix);
+        let subjects = Subjects::from(options.prefix.clone());
         let records = Records::new(jetstream.clone(), subjects.state_bucket());
         Ok(Self {
             records: Arc::new(records),

@@ -7,7 +7,7 @@ use std::fmt;
 use serde::Serialize;
 
 use crate::Queue;
-use crate::topology::TopologyError;
+use crate::query::QueryError;
 
 /// What accepted builds survive, from the server's version, the replicas of the queue and whether
 /// the servers flush each message before they acknowledge it.
@@ -62,7 +62,7 @@ impl Queue {
     /// # Errors
     ///
     /// When the server does not answer.
-    pub async fn durability(&self, sync_always: bool) -> Result<Durability, TopologyError> {
+    pub async fn durability(&self, sync_always: bool) -> Result<Durability, QueryError> {
         let version = self.server_version();
         let replicas = self.queue_replicas().await?;
         Ok(Durability::of(&version, replicas, sync_always))

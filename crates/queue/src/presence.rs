@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! Which workers are there: a bucket whose entries live 15 s, refreshed every 5 s.
+//! Which workers are there: a bucket that forgets an entry after 15 s, refreshed every 5 s.
 
 use std::time::Duration;
 
@@ -16,12 +16,18 @@ use crate::bucket::Bucket;
 use crate::read::{ReadError, Reader};
 use crate::record::RecordError;
 
+/// How long a worker is remembered without a word. Workers announce themselves every 5 s.
+///
+/// Lower, and a worker disappears from the list when two announcements are late; higher, and one
+/// that died is listed longer.
+pub const PRESENCE_AGE: Duration = Duration::from_secs(15);
+
 impl Queue {
     fn presence_subject(&self, worker: &WorkerId) -> String {
         bucket_subject(&self.subjects.workers_bucket(), worker.as_str())
     }
 
-    /// Announces a worker until the bucket forgets it, 15 s from now.
+    /// Announces a worker for [`PRESENCE_AGE`].
     ///
     /// # Errors
     ///

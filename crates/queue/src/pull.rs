@@ -23,7 +23,7 @@ use tokio::time::Instant;
 
 use crate::Queue;
 use crate::delivery::Delivery;
-use crate::topology::TopologyError;
+use crate::topology::SetupError;
 pub use consumer::BuildsConsumer;
 use consumer::Consumer;
 use turns::WeightedTurns;
@@ -82,7 +82,7 @@ impl Queue {
     /// # Errors
     ///
     /// When the server refuses.
-    pub async fn pull(&self, pool: &PoolName) -> Result<Puller, TopologyError> {
+    pub async fn pull(&self, pool: &PoolName) -> Result<Puller, SetupError> {
         let mut consumers = Vec::new();
         for (priority, ..) in Priority::ALL {
             consumers.push(self.builds_consumer(pool, priority).await?);

@@ -1,22 +1,34 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! The failure of a question to the server.
+//! The failure of a request about what is stored.
 //!
-//! Apart from [`SetupError`](crate::topology::TopologyError): a question changes nothing, may be asked
-//! again at any time, and cannot find that a setting is wrong.
+//! Apart from [`SetupError`](crate::topology::SetupError): such a request may be repeated at any
+//! time, and cannot find that a setting is wrong.
 
-/// The server did not answer a question about a stream, a bucket or a consumer, or refused it.
+use std::error::Error;
+
+/// The server did not answer a request about a stream, a bucket or a consumer, or refused it.
 #[derive(Debug, thiserror::Error)]
 #[error("failed to ask NATS about {what}")]
 pub struct QueryError {
     what: String,
     #[source]
-    source: async_nats::Error,
+    source: Box<dyn Error + Send + Sync>,
 }
 
 impl QueryError {
-    /// Says what was asked about, as in "the stream BUILDS", and what went wrong.
-    pub fn new(what: impl Into<String>, source: impl Into<async_nats::Error>) -> Self {
+    /// Says what was asked about, as in "the list of pools", and what went wrong.
+    pub fn new(what: impl Into<String>, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self { what: what.into(), source: source.into() }
+    }
+
+    /// The same about a stream.
+    pub(crate) fn of_stream(name: &str, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self::new(format!("the stream {name}"), source)
+    }
+
+    /// Returns what went wrong.
+    pub(crate) fn cause(&self) -> &(dyn Error + Send + Sync + 'static) {
+        &*self.source
     }
 }

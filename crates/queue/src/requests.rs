@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! What stands in the work queue, looked at from beside it: a work queue serves its messages to
-//! its consumers alone, but tells which subjects hold one.
+//! The requests that are in the work queue, seen without being a consumer: a work queue serves its
+//! messages to its consumers alone, but says which subjects hold one.
 
 use std::collections::BTreeSet;
 
@@ -11,15 +11,15 @@ use slipway_proto::{Build, BuildId, BuildRequest, PoolName, Priority, ProjectNam
 
 use crate::Queue;
 use crate::publish::PublishError;
+use crate::query::QueryError;
 use crate::read::is_missing;
-use crate::topology::TopologyError;
 
-/// Why a request was not put into the queue anew.
+/// Why a request was not put into the queue again.
 #[derive(Debug, thiserror::Error)]
 pub enum RequeueError {
     /// The old one could not be removed.
     #[error(transparent)]
-    Remove(#[from] TopologyError),
+    Remove(#[from] QueryError),
     /// The new one could not be stored.
     #[error(transparent)]
     Publish(#[from] PublishError),
@@ -30,8 +30,8 @@ impl Queue {
         self.subjects.build(&request.pool, request.priority, &request.project, request.build)
     }
 
-    fn builds_refused(&self, source: async_nats::Error) -> TopologyError {
-        TopologyError::Refused { what: format!("stream {}", self.subjects.builds_stream()), source }
+    fn builds_refused(&self, source: async_nats::Error) -> QueryError {
+        QueryError::of_stream(&self.subjects.builds_stream(), source)
     }
 
     /// Returns whether the queue holds a build's request, waiting or held by a worker.
@@ -39,7 +39,7 @@ impl Queue {
     /// # Errors
     ///
     /// When the server does not answer.
-    pub async fn holds(&self, request: &BuildRequest) -> Result<bool, TopologyError> {
+    pub async fn holds(&self, request: &BuildRequest) -> Result<bool, QueryError> {
         let stream = self.jetstream.get_stream_no_info(self.subjects.builds_stream()).await;
         let stream = stream.map_err(|error| self.builds_refused(error.into()))?;
         match stream.get_last_raw_message_by_subject(&self.request_subject(request)).await {
@@ -49,7 +49,7 @@ impl Queue {
         }
     }
 
-    /// Returns the builds of a project whose requests stand in the queue, waiting or held.
+    /// Returns the builds of a project whose requests are in the queue, waiting or held.
     ///
     /// # Errors
     ///
@@ -57,20 +57,20 @@ impl Queue {
     pub async fn builds_in_queue(
         &self,
         project: &ProjectName,
-    ) -> Result<BTreeSet<BuildId>, TopologyError> {
+    ) -> Result<BTreeSet<BuildId>, QueryError> {
         self.subjects_in_queue(&self.subjects.builds_of_project(project)).await
     }
 
-    /// Returns the builds of all projects whose requests stand in the queue.
+    /// Returns the builds of all projects whose requests are in the queue.
     ///
     /// # Errors
     ///
     /// When the server does not answer.
-    pub async fn all_in_queue(&self) -> Result<BTreeSet<BuildId>, TopologyError> {
+    pub async fn all_in_queue(&self) -> Result<BTreeSet<BuildId>, QueryError> {
         self.subjects_in_queue(&self.subjects.builds()).await
     }
 
-    async fn subjects_in_queue(&self, filter: &str) -> Result<BTreeSet<BuildId>, TopologyError> {
+    async fn subjects_in_queue(&self, filter: &str) -> Result<BTreeSet<BuildId>, QueryError> {
         let refused = |error: async_nats::Error| self.builds_refused(error);
         let stream = self.jetstream.get_stream_no_info(self.subjects.builds_stream()).await;
         let stream = stream.map_err(|error| refused(error.into()))?;
@@ -95,7 +95,7 @@ impl Queue {
     /// # Errors
     ///
     /// When the server does not answer.
-    pub async fn stranded(&self) -> Result<BTreeSet<(PoolName, Priority)>, TopologyError> {
+    pub async fn stranded(&self) -> Result<BTreeSet<(PoolName, Priority)>, QueryError> {
         let mut stranded = BTreeSet::new();
         for class in self.depth().await?.classes.into_iter().filter(|class| class.queued == 0) {
             let filter = self.subjects.builds_of(&class.pool, class.priority);
@@ -106,7 +106,7 @@ impl Queue {
         Ok(stranded)
     }
 
-    /// Puts a build's request into the queue anew, in the place of the one that stands there.
+    /// Replaces a build's request in the queue by a new message.
     ///
     /// # Errors
     ///
@@ -122,12 +122,12 @@ impl Queue {
     /// Takes a build's request out of the queue, whoever holds it. Repeating it is harmless.
     ///
     /// By its sequence and not by a purge of its subject: after such a purge the consumers of
-    /// nats-server 2.9.10 pass over every message that stands in the queue.
+    /// nats-server 2.9.10 pass over every message in the queue.
     ///
     /// # Errors
     ///
     /// When the server does not answer.
-    pub async fn remove_request(&self, request: &BuildRequest) -> Result<(), TopologyError> {
+    pub async fn remove_request(&self, request: &BuildRequest) -> Result<(), QueryError> {
         let stream = self.jetstream.get_stream_no_info(self.subjects.builds_stream()).await;
         let stream = stream.map_err(|error| self.builds_refused(error.into()))?;
         let message =

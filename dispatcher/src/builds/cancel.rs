@@ -11,8 +11,7 @@ use slipway_fault::chain;
 use slipway_proto::api::StateName;
 use slipway_proto::state::Refusal;
 use slipway_proto::{Build, BuildId, Change, Phase, ProjectName, Timestamp};
-use slipway_queue::topology::TopologyError;
-use slipway_queue::{RecordError, failpoint};
+use slipway_queue::{QueryError, RecordError, failpoint};
 
 use crate::app::App;
 use crate::builds::announce::announce_outcome;
@@ -79,7 +78,7 @@ pub(crate) enum CancelError {
     Record(#[source] RecordError),
     /// What waits could not be listed.
     #[error(transparent)]
-    Topology(#[from] TopologyError),
+    Query(#[from] QueryError),
 }
 
 impl From<ProjectionError> for CancelError {

@@ -15,8 +15,7 @@ use slipway_fault::chain;
 use slipway_proto::api::Problem;
 use slipway_proto::{BuildId, FieldError};
 use slipway_queue::read::ReadError;
-use slipway_queue::topology::TopologyError;
-use slipway_queue::{PublishError, RecordError};
+use slipway_queue::{PublishError, QueryError, RecordError};
 
 use crate::builds::accept::AcceptError;
 use crate::builds::cancel::CancelError;
@@ -198,7 +197,7 @@ impl From<CancelError> for ApiError {
             }
             CancelError::Find(source) => source.into(),
             CancelError::Record(source) => queue_unavailable(&source),
-            CancelError::Topology(source) => source.into(),
+            CancelError::Query(source) => source.into(),
         }
     }
 }
@@ -241,7 +240,7 @@ impl From<SweepError> for ApiError {
     fn from(error: SweepError) -> Self {
         match error {
             SweepError::Read(source) => queue_unavailable(&source),
-            SweepError::Topology(source) => queue_unavailable(&source),
+            SweepError::Query(source) => queue_unavailable(&source),
             SweepError::Projection(source) => source.into(),
         }
     }
@@ -268,8 +267,8 @@ impl From<ReadError> for ApiError {
     }
 }
 
-impl From<TopologyError> for ApiError {
-    fn from(error: TopologyError) -> Self {
+impl From<QueryError> for ApiError {
+    fn from(error: QueryError) -> Self {
         queue_unavailable(&error)
     }
 }

@@ -14,8 +14,7 @@ use slipway_proto::{Build, BuildId, ProjectName, Timestamp};
 use slipway_queue::publish::Stored;
 use slipway_queue::read::ReadError;
 use slipway_queue::requests::RequeueError;
-use slipway_queue::topology::TopologyError;
-use slipway_queue::{PublishError, Record, RecordError, is_off};
+use slipway_queue::{PublishError, QueryError, Record, RecordError, is_off};
 use tokio::time::Instant;
 
 use super::memory::{Classes, Due, Memory};
@@ -45,7 +44,7 @@ pub(crate) enum SweepError {
     Read(#[from] ReadError),
     /// The queue could not be listed.
     #[error(transparent)]
-    Topology(#[from] TopologyError),
+    Query(#[from] QueryError),
     /// The projection could not be read.
     #[error(transparent)]
     Projection(#[from] ProjectionError),
@@ -61,7 +60,7 @@ enum RepairError {
     #[error(transparent)]
     Read(#[from] ReadError),
     #[error(transparent)]
-    Topology(#[from] TopologyError),
+    Query(#[from] QueryError),
     #[error(transparent)]
     Requeue(#[from] RequeueError),
     #[error(transparent)]
@@ -74,7 +73,7 @@ enum RepairError {
 pub(super) struct Sweep<'a, A> {
     pub(super) app: &'a App,
     pub(super) memory: &'a Mutex<Memory>,
-    /// Whether it may still act: another dispatcher may hold the lease by now.
+    /// Whether it may still act: another dispatcher may be the leader by now.
     pub(super) may_act: A,
     /// Whether somebody asked for it and waits.
     pub(super) asked: bool,
