@@ -81,14 +81,13 @@ pub(crate) struct Readiness {
 impl Readiness {
     /// Tries the write again and again, until `stop`, and at once when a lost connection is back.
     pub(crate) async fn watch(&self, queue: &Queue, sync_always: bool, stop: CancellationToken) {
-        let mut connections = queue.connections();
+        let mut reconnections = queue.reconnections();
         loop {
-            connections.mark_unchanged();
             self.probe(queue).await;
             let reconnected = tokio::select! {
                 () = stop.cancelled() => return,
                 () = tokio::time::sleep(EVERY) => false,
-                _ = connections.changed() => true,
+                () = reconnections.next() => true,
             };
             // The server may have come back as another version.
             if reconnected && let Err(error) = self.learn_durability(queue, sync_always).await {

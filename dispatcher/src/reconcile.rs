@@ -14,20 +14,24 @@ mod memory;
 mod sweep;
 mod view;
 
+use std::convert::Infallible;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use slipway_fault::{Pauses, chain};
+use slipway_fault::chain;
 use slipway_proto::Timestamp;
 use slipway_proto::api::RepairsView;
+use slipway_proto::subject::bucket_stream;
+use slipway_queue::Queue;
 use slipway_queue::election::LeaderElection;
 use slipway_queue::read::ReadError;
+use slipway_queue::reconnect::{Progress, Reading, keep_reading};
 use slipway_queue::record::Changes;
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::app::App;
-use crate::backoff::until_nats_is_back;
+use crate::http::problem::chain;
 use memory::Memory;
 use sweep::Sweep;
 pub(crate) use sweep::SweepError;
@@ -137,39 +141,35 @@ async fn lead(app: &App, every: Duration) {
 
 /// Reads the records into the memory, for ever.
 async fn follow(app: &App) {
-    let mut backoff = until_nats_is_back();
-    loop {
-        let Err(error) = read(app, &app.reconciler.memory, &mut backoff).await else {
-            tracing::debug!("connected again; opening the records anew");
-            continue;
-        };
-        tracing::warn!(error = chain(&error), "lost the reader of records; opening another");
-        backoff.wait_unless(app.stop.cancelled()).await;
-    }
+    let mut reading = RecordsReading { queue: &app.queue, memory: &app.reconciler.memory };
+    match keep_reading(&mut reading).await {}
 }
 
-/// Reads the records until the connection is lost and made again: a server that restarted has
-/// forgotten its readers.
-async fn read(app: &App, memory: &Mutex<Memory>, backoff: &mut Pauses) -> Result<(), ReadError> {
-    let mut connections = app.queue.connections();
-    connections.mark_unchanged();
-    let opened = Timestamp::now();
-    let mut reader = app.queue.read_states().await?;
-    let mut old = reader.pending();
-    loop {
-        let changes = tokio::select! {
-            next = reader.next_batch() => next?,
-            _ = connections.changed() => return Ok(()),
-        };
-        let more = changes.more;
-        note(memory, changes, opened, &mut old);
-        backoff.reset();
-        if !more {
-            tokio::select! {
-                () = tokio::time::sleep(GATHERED) => {}
-                _ = connections.changed() => return Ok(()),
+struct RecordsReading<'a> {
+    queue: &'a Queue,
+    memory: &'a Mutex<Memory>,
+}
+
+impl Reading for RecordsReading<'_> {
+    type Outcome = Infallible;
+
+    async fn read(&mut self, progress: &Progress) -> Result<Infallible, ReadError> {
+        let opened = Timestamp::now();
+        let mut reader = self.queue.read_states().await?;
+        let mut old = reader.pending();
+        loop {
+            let changes = reader.next_batch().await?;
+            let more = changes.more;
+            note(self.memory, changes, opened, &mut old);
+            progress.made();
+            if !more {
+                tokio::time::sleep(GATHERED).await;
             }
         }
+    }
+
+    fn broke(&self, error: &ReadError) {
+        tracing::warn!(error = chain(error), "lost the reader of records; opening another");
     }
 }
 
@@ -207,9 +207,16 @@ pub(crate) async fn sweep_now(app: &App) -> Result<RepairsView, SweepError> {
     }
     let _alone = app.reconciler.sweeping.lock().await;
     let memory = Mutex::default();
-    let watched = watch_records(app, &memory);
+    let watched = async {
+        loop {
+            match watch_records(app, &memory).await {
+                Err(ReadError::Reconnected { .. }) => {}
+                outcome => return outcome,
+            }
+        }
+    };
     tokio::time::timeout(READ_WITHIN, watched).await.unwrap_or_else(|_elapsed| {
-        let stream = "KV_".to_owned() + &app.queue.subjects().state_bucket();
+        let stream = bucket_stream(&app.queue.subjects().state_bucket());
         Err(ReadError::Stalled { stream })
     })?;
     let sweep = Sweep { app, memory: &memory, may_act: || true, asked: true };

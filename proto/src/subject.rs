@@ -15,7 +15,9 @@ use crate::event::EventBody;
 use crate::id::{ParseNameError, Prefix};
 use crate::{BuildId, PoolName, Priority, ProjectName, WorkerId};
 
-pub use parsed::{DeadSubject, EventSubject, RecordKey, RequestSubject, cancelled_build, class_of};
+pub use parsed::{
+    DeadSubject, EventSubject, RecordKey, RequestSubject, cancelled_build, class_of, is_token,
+};
 
 /// How many shards a project's events are spread over.
 ///

@@ -187,7 +187,7 @@ impl Presence {
         let queue = &self.attempts.queue;
         let mut ticks = tokio::time::interval(ANNOUNCE_EVERY);
         // A server that was away may have forgotten this worker.
-        let mut connections = queue.connections();
+        let mut reconnections = queue.reconnections();
         loop {
             if let Err(error) = queue.announce(&self.view(draining.is_cancelled()).await).await {
                 tracing::debug!(%error, "could not announce the worker");
@@ -201,7 +201,7 @@ impl Presence {
             tokio::select! {
                 _ = ticks.tick() => {}
                 () = drain_begins => {}
-                Ok(()) = connections.changed() => {}
+                () = reconnections.next() => {}
                 () = gone.cancelled() => break,
             }
         }

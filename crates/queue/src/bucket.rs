@@ -17,6 +17,9 @@ use slipway_proto::subject::{bucket_stream, bucket_subject};
 
 use crate::refusal::Refusal;
 
+/// The header of a message that removes an entry of a key-value bucket.
+pub(crate) const OPERATION: &str = "KV-Operation";
+
 /// How often a write is tried again that the server called busy, or whose outcome is not known.
 const MAX_WRITE_TRIES: u32 = 10;
 
@@ -185,7 +188,7 @@ impl Bucket {
     pub(crate) async fn delete(&self, key: &str, revision: u64) -> Result<(), BucketError> {
         let mut pauses = BUSY.pauses();
         for _ in 0..MAX_WRITE_TRIES {
-            let message = PublishMessage::build().header("KV-Operation", "DEL");
+            let message = PublishMessage::build().header(OPERATION, "DEL");
             match self.publish(key, message, revision).await {
                 Ok(_revision) => return Ok(()),
                 Err(Refused(Refusal::Busy, _)) => pauses.wait().await,
@@ -247,7 +250,7 @@ impl From<Refused> for BucketError {
 }
 
 fn is_removed(message: &StreamMessage) -> bool {
-    message.headers.get("KV-Operation").is_some()
+    message.headers.get(OPERATION).is_some()
 }
 
 /// The server's time of a message; the epoch's start if it is none that we can express.

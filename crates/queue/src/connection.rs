@@ -69,6 +69,11 @@ pub enum ConnectError {
     },
 }
 
+/// The connection was closed already.
+#[derive(Debug, thiserror::Error)]
+#[error("failed to close the connection to NATS")]
+pub struct CloseError(#[from] async_nats::client::DrainError);
+
 impl ConnectError {
     /// Returns whether a server that cannot be reached may be reached soon; one that refuses will not
     /// change its mind.
@@ -103,7 +108,8 @@ pub struct Queue {
     pub(crate) replicas: usize,
     records: Arc<Records>,
     events: Arc<ClientEvents>,
-    connections: watch::Receiver<u64>,
+    /// Counts the connections that were made.
+    pub(crate) connections: watch::Receiver<u64>,
     /// When the connection was last made again, in milliseconds since it was first made; 0 if never.
     reconnected: Arc<AtomicU64>,
     first_connected: Instant,
@@ -179,12 +185,6 @@ impl Queue {
         &self.subjects
     }
 
-    /// Returns the JetStream context.
-    #[must_use]
-    pub fn jetstream(&self) -> &jetstream::Context {
-        &self.jetstream
-    }
-
     /// Returns the version of the connected server.
     #[must_use]
     pub fn server_version(&self) -> String {
@@ -195,13 +195,6 @@ impl Queue {
     #[must_use]
     pub fn client_events(&self) -> &ClientEvents {
         &self.events
-    }
-
-    /// Returns a counter of connections, which changes when a lost connection is made again: the
-    /// moment to repeat what a server forgets, such as waiting pull requests.
-    #[must_use]
-    pub fn connections(&self) -> watch::Receiver<u64> {
-        self.connections.clone()
     }
 
     /// Returns whether the connection was lost and made again within the last `period`.
@@ -228,8 +221,8 @@ impl Queue {
     /// # Errors
     ///
     /// When the connection is already closed.
-    pub async fn close(&self) -> Result<(), async_nats::client::DrainError> {
-        self.jetstream.client().drain().await
+    pub async fn close(&self) -> Result<(), CloseError> {
+        Ok(self.jetstream.client().drain().await?)
     }
 }
 

@@ -2,12 +2,12 @@
 
 //! The dead-letter stream: requests that cannot be built, kept to be looked at and replayed.
 
-use async_nats::HeaderMap;
 use async_nats::jetstream::consumer::DeliverPolicy;
+use async_nats::{HeaderMap, HeaderValue};
 use bytes::Bytes;
 use futures::StreamExt as _;
 use slipway_proto::state::Epoch;
-use slipway_proto::subject::{DeadSubject, RequestSubject};
+use slipway_proto::subject::{DeadSubject, RequestSubject, is_token};
 use slipway_proto::{
     Build, BuildId, BuildRequest, Digest, PoolName, ProjectName, Timestamp, codec,
 };
@@ -16,6 +16,7 @@ use crate::Queue;
 use crate::bucket::timestamp;
 use crate::delivery::{Delivery, DeliveryError};
 use crate::publish::{PublishError, header};
+use crate::query::QueryError;
 use crate::read::{Message, ReadError, Reader, is_missing};
 
 /// A request in the dead-letter stream.
@@ -37,8 +38,10 @@ pub struct DeadLetter {
     pub epoch: Epoch,
     /// How often it had been replayed.
     pub replays: u32,
-    /// Its headers, as they were in the queue.
-    pub headers: HeaderMap,
+    /// The digest of what the client sent, if the letter says it.
+    pub submission: Option<Digest>,
+    /// When the build was accepted, if the letter says it.
+    pub accepted_at: Option<Timestamp>,
     /// Its bytes.
     pub payload: Bytes,
 }
@@ -54,22 +57,23 @@ impl DeadLetter {
         subject: &str,
         sequence: u64,
         died_at: Timestamp,
-        headers: HeaderMap,
+        headers: &HeaderMap,
         payload: Bytes,
     ) -> Option<Self> {
         let subject = DeadSubject::parse(subject)?;
-        let text = |name: &str| headers.get(name).map(|value| value.as_str().to_owned());
+        let text = |name: &str| headers.get(name).map(HeaderValue::as_str);
         let number = |name: &str| text(name).and_then(|value| value.parse().ok()).unwrap_or(0);
         Some(Self {
             sequence,
             pool: subject.pool.parse().unwrap_or_default(),
             project: subject.project.to_owned(),
             build: subject.build.to_owned(),
-            reason: text(header::DEAD_REASON).unwrap_or_default(),
+            reason: text(header::DEAD_REASON).unwrap_or_default().to_owned(),
             died_at,
             epoch: number(header::DEAD_EPOCH),
             replays: u32::try_from(number(header::DEAD_REPLAYS)).unwrap_or(u32::MAX),
-            headers,
+            submission: text(header::SUBMISSION_DIGEST).and_then(|digest| digest.parse().ok()),
+            accepted_at: text(header::ACCEPTED_AT).and_then(|time| time.parse().ok()),
             payload,
         })
     }
@@ -77,7 +81,7 @@ impl DeadLetter {
 
 impl Queue {
     /// Puts the request of a failed build into the dead-letter stream. Repeating it is harmless as
-    /// long as the first copy stands there.
+    /// long as the first copy is there.
     ///
     /// # Errors
     ///
@@ -155,7 +159,8 @@ impl Queue {
         Ok(letters)
     }
 
-    /// Reads the dead letter of a build.
+    /// Reads the dead letter of a build, named as its subject has it; a text that cannot stand in a
+    /// subject names none.
     ///
     /// # Errors
     ///
@@ -165,6 +170,9 @@ impl Queue {
         project: &ProjectName,
         build: &str,
     ) -> Result<Option<DeadLetter>, ReadError> {
+        if !is_token(build) {
+            return Ok(None);
+        }
         let name = self.subjects.dead_stream();
         let unavailable =
             |source: async_nats::Error| ReadError::Unavailable { stream: name.clone(), source };
@@ -176,7 +184,7 @@ impl Queue {
             Ok(message) => {
                 let (died_at, sequence) = (timestamp(&message), message.sequence);
                 let subject = message.subject.to_string();
-                Ok(DeadLetter::of(&subject, sequence, died_at, message.headers, message.payload))
+                Ok(DeadLetter::of(&subject, sequence, died_at, &message.headers, message.payload))
             }
             Err(error) if is_missing(&error) => Ok(None),
             Err(error) => Err(unavailable(error.into())),
@@ -188,12 +196,14 @@ impl Queue {
     /// # Errors
     ///
     /// When the server does not answer.
-    pub async fn drop_letter(&self, letter: &DeadLetter) -> Result<(), async_nats::Error> {
-        let stream = self.jetstream.get_stream_no_info(self.subjects.dead_stream()).await?;
+    pub async fn drop_letter(&self, letter: &DeadLetter) -> Result<(), QueryError> {
+        let name = self.subjects.dead_stream();
+        let stream = self.jetstream.get_stream_no_info(&name).await;
+        let stream = stream.map_err(|error| QueryError::of_stream(&name, error))?;
         let subject = self.subjects.dead(&letter.pool, &letter.project, &letter.build);
-        // By subject and not by sequence alone: a copy written twice goes with it.
-        stream.purge().sequence(letter.sequence + 1).filter(subject).await?;
-        Ok(())
+        // By subject and not by sequence alone: a second copy of the letter goes with it.
+        let purged = stream.purge().sequence(letter.sequence + 1).filter(subject).await;
+        purged.map(drop).map_err(|error| QueryError::of_stream(&name, error))
     }
 
     /// Returns whether a build has a dead letter.
@@ -212,7 +222,7 @@ impl Queue {
 
 fn letter(message: Message) -> Option<DeadLetter> {
     let headers = message.headers.unwrap_or_default();
-    DeadLetter::of(&message.subject, message.sequence, message.time, headers, message.payload)
+    DeadLetter::of(&message.subject, message.sequence, message.time, &headers, message.payload)
 }
 
 fn one_line(text: &str) -> String {

@@ -10,6 +10,8 @@ use slipway_proto::state::Epoch;
 use slipway_proto::{BuildId, Digest, ProjectName};
 
 use crate::Queue;
+use crate::publish::PublishError;
+use crate::query::QueryError;
 use crate::read::{Message, ReadError, Reader, is_missing};
 
 /// The claim of a chunk's attempt.
@@ -19,9 +21,9 @@ const NUMBER: &str = "Slipway-Log-Chunk";
 /// On the last chunk of an attempt: the digest of all its lines.
 const DIGEST: &str = "Slipway-Log-Digest";
 
-/// Up to how many chunks a log is read one by one. A reader is a consumer that the server makes and
+/// How many chunks a log has at most that is read one by one. A reader is a consumer that the server makes and
 /// takes away again, and most logs have two chunks.
-const FEW: u64 = 8;
+const MAX_CHUNKS_READ_SINGLY: u64 = 8;
 
 /// A part of the log of one attempt.
 #[derive(Debug, Clone)]
@@ -72,7 +74,7 @@ impl Queue {
         project: &ProjectName,
         build: BuildId,
         chunk: LogChunk<'_>,
-    ) -> Result<(), async_nats::Error> {
+    ) -> Result<(), PublishError> {
         let LogChunk { epoch, number, text, whole } = chunk;
         let mut message = PublishMessage::build()
             .payload(text)
@@ -83,8 +85,7 @@ impl Queue {
             message = message.header(DIGEST, digest.to_string().as_str());
         }
         let subject = self.subjects.log(project, build);
-        self.jetstream.send_publish(subject, message).await?.await?;
-        Ok(())
+        self.confirmed(subject, message).await
     }
 
     /// Reads a build's log from its first chunk, or behind a sequence.
@@ -116,9 +117,7 @@ impl Queue {
         project: &ProjectName,
         build: BuildId,
     ) -> Result<impl Stream<Item = Result<Message, ReadError>> + Unpin + use<>, ReadError> {
-        let end = self.end_of_log(project, build).await.map_err(|source| {
-            ReadError::Unavailable { stream: self.subjects.logs_stream(), source }
-        })?;
+        let end = self.end_of_log(project, build).await?;
         Ok(self.read_log(project, build, None).await?.until(end.map(|end| end.sequence)))
     }
 
@@ -134,7 +133,7 @@ impl Queue {
         end: LogEnd,
     ) -> Result<impl Stream<Item = Result<Bytes, ReadError>> + Send + Unpin + use<>, ReadError>
     {
-        if end.chunks.is_none_or(|chunks| chunks > FEW) {
+        if end.chunks.is_none_or(|chunks| chunks > MAX_CHUNKS_READ_SINGLY) {
             let reader = self.read_log(project, build, None).await?;
             return Ok(reader
                 .until(Some(end.sequence))
@@ -185,13 +184,15 @@ impl Queue {
         &self,
         project: &ProjectName,
         build: BuildId,
-    ) -> Result<Option<LogEnd>, async_nats::Error> {
-        let stream = self.jetstream.get_stream_no_info(self.subjects.logs_stream()).await?;
+    ) -> Result<Option<LogEnd>, QueryError> {
+        let name = self.subjects.logs_stream();
+        let stream = self.jetstream.get_stream_no_info(&name).await;
+        let stream = stream.map_err(|error| QueryError::of_stream(&name, error))?;
         let subject = self.subjects.log(project, build);
         match stream.get_last_raw_message_by_subject(&subject).await {
             Ok(message) => Ok(Some(LogEnd::of(message))),
             Err(error) if is_missing(&error) => Ok(None),
-            Err(error) => Err(error.into()),
+            Err(error) => Err(QueryError::of_stream(&name, error)),
         }
     }
 
@@ -200,13 +201,11 @@ impl Queue {
     /// # Errors
     ///
     /// When the server refuses or does not answer.
-    pub async fn purge_log(
-        &self,
-        project: &ProjectName,
-        build: BuildId,
-    ) -> Result<(), async_nats::Error> {
-        let stream = self.jetstream.get_stream_no_info(self.subjects.logs_stream()).await?;
-        stream.purge().filter(self.subjects.log(project, build)).await?;
-        Ok(())
+    pub async fn purge_log(&self, project: &ProjectName, build: BuildId) -> Result<(), QueryError> {
+        let name = self.subjects.logs_stream();
+        let stream = self.jetstream.get_stream_no_info(&name).await;
+        let stream = stream.map_err(|error| QueryError::of_stream(&name, error))?;
+        let purged = stream.purge().filter(self.subjects.log(project, build)).await;
+        purged.map(drop).map_err(|error| QueryError::of_stream(&name, error))
     }
 }

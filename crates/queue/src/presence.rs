@@ -12,7 +12,8 @@ use slipway_proto::subject::{bucket_stream, bucket_subject, bucket_subjects};
 use slipway_proto::{Timestamp, WorkerId};
 
 use crate::Queue;
-use crate::bucket::Bucket;
+use crate::bucket::{Bucket, OPERATION};
+use crate::publish::PublishError;
 use crate::read::{ReadError, Reader};
 use crate::record::RecordError;
 
@@ -32,11 +33,11 @@ impl Queue {
     /// # Errors
     ///
     /// When the message cannot be sent; its acknowledgement is not awaited.
-    pub async fn announce(&self, worker: &WorkerView) -> Result<(), async_nats::Error> {
+    pub async fn announce(&self, worker: &WorkerView) -> Result<(), PublishError> {
         let payload = serde_json::to_vec(worker).expect("a worker is always valid JSON");
         let message = PublishMessage::build().payload(payload.into());
-        self.jetstream.send_publish(self.presence_subject(&worker.id), message).await?;
-        Ok(())
+        let sent = self.jetstream.send_publish(self.presence_subject(&worker.id), message).await;
+        sent.map(drop).map_err(|error| PublishError::Unavailable(error.into()))
     }
 
     /// Withdraws a worker's announcement.
@@ -44,11 +45,10 @@ impl Queue {
     /// # Errors
     ///
     /// When the server does not acknowledge.
-    pub async fn withdraw(&self, worker: &WorkerId) -> Result<(), async_nats::Error> {
+    pub async fn withdraw(&self, worker: &WorkerId) -> Result<(), PublishError> {
         let message =
-            PublishMessage::build().header("KV-Operation", "PURGE").header("Nats-Rollup", "sub");
-        self.jetstream.send_publish(self.presence_subject(worker), message).await?.await?;
-        Ok(())
+            PublishMessage::build().header(OPERATION, "PURGE").header("Nats-Rollup", "sub");
+        self.confirmed(self.presence_subject(worker), message).await
     }
 
     /// Reads a worker's announcement and how old it is, by this machine's clock.
@@ -80,7 +80,7 @@ impl Queue {
         let mut workers = Vec::new();
         while let Some(message) = present.next().await {
             let message = message?;
-            let removed = message.headers.as_ref().is_some_and(|h| h.get("KV-Operation").is_some());
+            let removed = message.is_removal();
             if let (false, Ok(worker)) =
                 (removed, serde_json::from_slice::<WorkerView>(&message.payload))
             {

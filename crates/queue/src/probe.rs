@@ -10,6 +10,7 @@ use async_nats::jetstream::message::PublishMessage;
 use slipway_proto::subject::bucket_subject;
 
 use crate::Queue;
+use crate::publish::PublishError;
 
 /// More than a page: on a full disk there is still room in the last page of a file, and a few bytes
 /// would be stored there for minutes.
@@ -25,10 +26,9 @@ impl Queue {
     /// # Errors
     ///
     /// When the server does not acknowledge.
-    pub async fn probe_write(&self) -> Result<(), async_nats::Error> {
+    pub async fn probe_write(&self) -> Result<(), PublishError> {
         let subject = bucket_subject(&self.subjects.workers_bucket(), PROBE_KEY);
         let message = PublishMessage::build().payload(bytes::Bytes::from_static(&PROBE));
-        self.jetstream.send_publish(subject, message).await?.await?;
-        Ok(())
+        self.confirmed(subject, message).await
     }
 }

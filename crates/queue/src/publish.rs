@@ -234,6 +234,17 @@ impl Queue {
         (subject, headers, json::bytes(event))
     }
 
+    /// Publishes a message once, and waits until it is stored.
+    pub(crate) async fn confirmed(
+        &self,
+        subject: String,
+        message: PublishMessage,
+    ) -> Result<(), PublishError> {
+        let acknowledged = async { self.jetstream.send_publish(subject, message).await?.await };
+        acknowledged.await.map(drop).map_err(|error| PublishError::Unavailable(error.into()))
+    }
+
+    /// Publishes a message until the server says what became of it.
     pub(crate) async fn store(
         &self,
         subject: String,

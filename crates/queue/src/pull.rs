@@ -18,11 +18,11 @@ use std::time::Duration;
 
 use futures::{FutureExt as _, StreamExt as _};
 use slipway_proto::{PoolName, Priority};
-use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::Queue;
 use crate::delivery::Delivery;
+use crate::reconnect::Reconnections;
 use crate::topology::SetupError;
 pub use consumer::BuildsConsumer;
 use consumer::Consumer;
@@ -64,7 +64,7 @@ pub struct Puller(Classes<BuildsConsumer>);
 struct Classes<C: Consumer> {
     classes: Vec<Class<C>>,
     turns: WeightedTurns,
-    reconnected: watch::Receiver<u64>,
+    reconnections: Reconnections,
 }
 
 /// One class of builds.
@@ -88,7 +88,7 @@ impl Queue {
             consumers.push(self.builds_consumer(pool, priority).await?);
         }
         let weights = Priority::ALL.map(|(_, _, weight)| weight);
-        Ok(Puller(Classes::new(consumers, &weights, self.connections())))
+        Ok(Puller(Classes::new(consumers, &weights, self.reconnections())))
     }
 }
 
@@ -125,10 +125,10 @@ impl Puller {
 }
 
 impl<C: Consumer> Classes<C> {
-    fn new(consumers: Vec<C>, weights: &[u32], reconnected: watch::Receiver<u64>) -> Self {
+    fn new(consumers: Vec<C>, weights: &[u32], reconnections: Reconnections) -> Self {
         let class = |consumer| Class { consumer, waiting: None, empty_since: None };
         let classes = consumers.into_iter().map(class).collect();
-        Self { classes, turns: WeightedTurns::new(weights), reconnected }
+        Self { classes, turns: WeightedTurns::new(weights), reconnections }
     }
 
     /// Returns the next messages, at least one and at most `room`; nothing when stopped before.
@@ -157,12 +157,9 @@ impl<C: Consumer> Classes<C> {
                 }
                 () = &mut stop => return None,
                 // A restarted server has forgotten the requests that waited on it.
-                changed = self.reconnected.changed() => {
+                () = self.reconnections.next() => {
                     for class in &mut self.classes {
                         class.waiting = None;
-                    }
-                    if changed.is_err() {
-                        tokio::time::sleep(FAILURE_PAUSE).await;
                     }
                 }
             }

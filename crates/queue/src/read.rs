@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use async_nats::jetstream::consumer::pull::OrderedError;
 use async_nats::jetstream::consumer::{DeliverPolicy, pull};
 use async_nats::jetstream::stream::{LastRawMessageError, LastRawMessageErrorKind};
 use async_nats::jetstream::{self, ErrorCode};
@@ -12,6 +13,9 @@ use slipway_proto::Timestamp;
 use tokio::task::unconstrained;
 
 use crate::Queue;
+use crate::bucket::OPERATION;
+use crate::query::QueryError;
+use crate::reconnect::Reconnections;
 
 /// How long the server may keep a reader waiting before it counts as gone. A reader that found
 /// messages pending must get them; this only bounds a server that died meanwhile.
@@ -32,6 +36,9 @@ const ON_ITS_WAY: Duration = Duration::from_secs(1);
 /// Why a stream could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
+    /// The server could not be asked about the stream.
+    #[error(transparent)]
+    Query(#[from] QueryError),
     /// The server refused or did not answer.
     #[error("failed to read the stream {stream}")]
     Unavailable {
@@ -44,6 +51,12 @@ pub enum ReadError {
     /// The server stopped answering in the middle.
     #[error("the stream {stream} stopped answering")]
     Stalled {
+        /// The stream.
+        stream: String,
+    },
+    /// The connection was lost and made again, so the server may have forgotten the reader.
+    #[error("the connection was lost while the stream {stream} was read")]
+    Reconnected {
         /// The stream.
         stream: String,
     },
@@ -69,6 +82,7 @@ pub struct Reader {
     /// The sequence of the last message that was read, or before the first that is to be.
     last: u64,
     messages: pull::Ordered,
+    pub(crate) reconnections: Reconnections,
 }
 
 /// A message of a stream.
@@ -83,9 +97,21 @@ pub struct Message {
     /// Its subject.
     pub subject: String,
     /// Its headers.
-    pub headers: Option<async_nats::HeaderMap>,
+    pub(crate) headers: Option<async_nats::HeaderMap>,
     /// Its bytes.
     pub payload: bytes::Bytes,
+}
+
+impl Message {
+    /// Returns whether the message stands for a removed entry of a bucket.
+    pub(crate) fn is_removal(&self) -> bool {
+        self.header(OPERATION).is_some()
+    }
+
+    /// Returns the value of a header.
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.as_ref()?.get(name).map(async_nats::HeaderValue::as_str)
+    }
 }
 
 impl Reader {
@@ -94,7 +120,7 @@ impl Reader {
     /// # Errors
     ///
     /// When the server refuses or does not answer.
-    pub async fn open(
+    pub(crate) async fn open(
         queue: &Queue,
         stream: &str,
         filter: &str,
@@ -104,6 +130,7 @@ impl Reader {
             stream: stream.to_owned(),
             source,
         };
+        let reconnections = queue.reconnections();
         let config = pull::OrderedConfig {
             filter_subject: filter.to_owned(),
             deliver_policy: from,
@@ -127,10 +154,11 @@ impl Reader {
             pending,
             last,
             messages,
+            reconnections,
         })
     }
 
-    /// Returns how many messages stood before the reader when it was opened.
+    /// Returns how many messages were in front of the reader when it was opened.
     #[must_use]
     pub fn pending(&self) -> u64 {
         self.pending
@@ -140,9 +168,30 @@ impl Reader {
     ///
     /// # Errors
     ///
-    /// When the server is lost; open a new reader behind the last sequence seen.
-    pub async fn next(&mut self) -> Result<Message, ReadError> {
-        match self.messages.next().await {
+    /// When the server is lost, or the connection was made again; open a new reader behind the last
+    /// sequence seen.
+    pub async fn follow(&mut self) -> Result<Message, ReadError> {
+        let Self { messages, reconnections, .. } = self;
+        let next = tokio::select! {
+            next = messages.next() => next,
+            () = reconnections.next() => {
+                return Err(ReadError::Reconnected { stream: self.stream.clone() });
+            }
+        };
+        self.read(next)
+    }
+
+    /// Returns the next message, although the connection may have been made again.
+    async fn next(&mut self) -> Result<Message, ReadError> {
+        let next = self.messages.next().await;
+        self.read(next)
+    }
+
+    fn read(
+        &mut self,
+        next: Option<Result<async_nats::jetstream::Message, OrderedError>>,
+    ) -> Result<Message, ReadError> {
+        match next {
             Some(Ok(message)) => {
                 let message = self.convert(message)?;
                 self.last = message.sequence;
@@ -155,16 +204,18 @@ impl Reader {
         }
     }
 
-    /// Returns the messages that are there, `max` at most, waiting for the first as long as it takes:
-    /// who reads a long history is woken once for many. Notices when the server has lost the reader.
+    /// Returns at most `max` messages that are there, waiting for the first as long as it takes, so
+    /// that a reader of a long history is woken once for many. Notices when the server has lost the
+    /// reader.
     ///
     /// # Errors
     ///
-    /// When the server is lost; open a new reader behind the last message that was returned.
+    /// When the server is lost, or the connection was made again; open a new reader behind the last
+    /// message that was returned.
     pub async fn next_batch(&mut self, max: usize) -> Result<Vec<Message>, ReadError> {
         let mut batch = vec![self.next_watched().await?];
-        // The runtime lets a task take no more than 128 things without a pause, and says that there
-        // is none when there are. This stops by itself.
+        // The runtime lets a task take at most 128 things without a pause, and reports then that there
+        // is none. This loop stops by itself.
         while batch.len() < max
             && let Some(message) = unconstrained(self.next()).now_or_never()
         {
@@ -176,11 +227,11 @@ impl Reader {
     /// Returns the next message, waiting for it as long as none is there.
     async fn next_watched(&mut self) -> Result<Message, ReadError> {
         loop {
-            if let Ok(next) = tokio::time::timeout(SILENCE, self.next()).await {
+            if let Ok(next) = tokio::time::timeout(SILENCE, self.follow()).await {
                 return next;
             }
             if !self.is_at_end().await? {
-                let next = tokio::time::timeout(ON_ITS_WAY, self.next()).await;
+                let next = tokio::time::timeout(ON_ITS_WAY, self.follow()).await;
                 return next.unwrap_or_else(|_elapsed| {
                     Err(ReadError::Stalled { stream: self.stream.clone() })
                 });

@@ -203,7 +203,7 @@ impl StateReader {
     ///
     /// When the server is lost; open a new reader.
     pub async fn next_batch(&mut self) -> Result<Changes, ReadError> {
-        let messages = self.reader.next_batch(MOST_TOGETHER).await?;
+        let messages = self.reader.next_batch(MAX_CHANGES_AT_ONCE).await?;
         let read = messages.len();
         let more = messages.last().is_some_and(|message| message.pending > 0);
         let mut latest: HashMap<String, Message> = HashMap::with_capacity(read);
@@ -211,12 +211,12 @@ impl StateReader {
             latest.insert(message.subject.clone(), message);
         }
         let seen = latest.into_values().map(seen).collect();
-        Ok(Changes { seen, read: read as u64, more: more || read == MOST_TOGETHER })
+        Ok(Changes { seen, read: read as u64, more: more || read == MAX_CHANGES_AT_ONCE })
     }
 }
 
 /// How many changes are returned at once, at most.
-const MOST_TOGETHER: usize = 1024;
+const MAX_CHANGES_AT_ONCE: usize = 1024;
 
 /// Changes of records, as [`StateReader`] reads them.
 #[derive(Debug)]
@@ -230,8 +230,7 @@ pub struct Changes {
 }
 
 fn seen(message: Message) -> Seen {
-    let removed = message.headers.as_ref().is_some_and(|h| h.get("KV-Operation").is_some());
-    if removed {
+    if message.is_removal() {
         return match RecordKey::of_subject(&message.subject) {
             Some(RecordKey { project, build }) => Seen::Removed(project, build),
             None => Seen::Other,

@@ -12,9 +12,8 @@ use slipway_proto::api::{DeadLetterView, StateName};
 use slipway_proto::event::Event;
 use slipway_proto::{Build, BuildId, Change, Digest, Phase, ProjectName, Timestamp};
 use slipway_queue::dead::DeadLetter;
-use slipway_queue::publish::header;
 use slipway_queue::read::ReadError;
-use slipway_queue::{PublishError, RecordError, failpoint};
+use slipway_queue::{PublishError, QueryError, RecordError, failpoint};
 
 use crate::app::App;
 use crate::builds::announce::announce;
@@ -45,7 +44,7 @@ pub(crate) enum DeadError {
     Publish(#[from] PublishError),
     /// The letter could not be taken out of the stream.
     #[error("failed to drop the letter")]
-    Drop(#[source] async_nats::Error),
+    Drop(#[source] QueryError),
 }
 
 /// Returns a letter as clients see it.
@@ -106,11 +105,6 @@ pub(crate) async fn find(
     project: &ProjectName,
     name: &str,
 ) -> Result<DeadLetter, DeadError> {
-    // What is no token of a subject names no letter, and would be a wildcard.
-    let token = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'.' | b'*' | b'>');
-    if name.is_empty() || !name.bytes().all(token) {
-        return Err(DeadError::NotFound);
-    }
     app.queue.dead_letter(project, name).await?.ok_or(DeadError::NotFound)
 }
 
@@ -159,11 +153,9 @@ fn remade(project: &ProjectName, letter: &DeadLetter, now: Timestamp) -> Option<
     if request.project != *project || request.build.to_string() != letter.build {
         return None;
     }
-    let text = |name: &str| letter.headers.get(name).map(async_nats::HeaderValue::as_str);
-    let submission = text(header::SUBMISSION_DIGEST).and_then(|digest| digest.parse().ok());
-    let submission = submission.unwrap_or_else(|| Digest::of(&letter.payload));
-    let accepted_at = text(header::ACCEPTED_AT).and_then(|time| time.parse().ok());
-    let mut build = Build::accepted(request, submission, accepted_at.unwrap_or(letter.died_at));
+    let submission = letter.submission.unwrap_or_else(|| Digest::of(&letter.payload));
+    let accepted_at = letter.accepted_at.unwrap_or(letter.died_at);
+    let mut build = Build::accepted(request, submission, accepted_at);
     build.state.epoch = letter.epoch + 1;
     build.replays = letter.replays.saturating_add(1);
     build.replayed_at = Some(now);
@@ -189,7 +181,6 @@ async fn forget(app: &App, project: &ProjectName, id: BuildId) -> Result<(), Dea
 
 #[cfg(test)]
 mod tests {
-    use async_nats::HeaderMap;
     use slipway_proto::{Failure, Reason, codec};
 
     use super::*;
@@ -197,9 +188,6 @@ mod tests {
 
     fn letter(build: &Build) -> DeadLetter {
         let payload = codec::encode(&build.request).expect("it encodes");
-        let mut headers = HeaderMap::new();
-        headers.insert(header::SUBMISSION_DIGEST, build.submission.to_string());
-        headers.insert(header::ACCEPTED_AT, build.accepted_at.to_string());
         DeadLetter {
             sequence: 7,
             build: build.request.build.to_string(),
@@ -209,7 +197,8 @@ mod tests {
             died_at: Timestamp::now(),
             epoch: 5,
             replays: 1,
-            headers,
+            submission: Some(build.submission),
+            accepted_at: Some(build.accepted_at),
             payload: payload.into(),
         }
     }

@@ -16,16 +16,15 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use async_nats::jetstream::AckKind;
-use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, pull};
 use bytes::{Bytes, BytesMut};
 use futures::{Stream, StreamExt as _, TryStreamExt as _};
 use slipway_artifact::{ArtifactStore, StoreError};
 use slipway_fault::{Pauses, chain};
 use slipway_proto::{Build, BuildId, Phase, ProjectName, Timestamp};
-use slipway_queue::Queue;
 use slipway_queue::log::LogEnd;
+use slipway_queue::outcomes::{Outcome, OutcomeError};
 use slipway_queue::read::ReadError;
+use slipway_queue::{QueryError, Queue};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -33,19 +32,12 @@ use tokio_util::sync::CancellationToken;
 use crate::backoff::until_nats_is_back;
 use crate::metrics::Metrics;
 
-/// The durable consumer's name, shared by all dispatchers of a prefix.
-const CONSUMER: &str = "log-archiver";
-
 /// How long an archived log stays in the stream, and how soon a log whose archiver died is taken up
 /// again.
 const KEPT: Duration = Duration::from_secs(60);
 
 /// How soon it is looked again whether a worker has ended its log.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
-
-/// How many outcomes may be on their way at once. Each of them waits for `KEPT`, so this bounds the
-/// archiver at some 8,000 builds a second; the default of 1,000 would at 16.
-const MAX_ACK_PENDING: i64 = 500_000;
 
 /// How many logs are moved at once when many wait. Each takes a few MiB at most, for the part being
 /// written.
@@ -68,25 +60,18 @@ const MAX_REST: Duration = Duration::from_millis(10);
 /// How long the server may take over one step.
 const DEADLINE: Duration = Duration::from_secs(10);
 
-/// The longest wait for outcomes in one pull; only bounds how long a lost pull goes unnoticed.
-const PULL_EXPIRES: Duration = Duration::from_secs(30);
-
 #[derive(Debug, thiserror::Error)]
 enum ArchiveError {
-    #[error("failed to use the consumer {CONSUMER}")]
-    Consumer(#[source] async_nats::Error),
+    #[error(transparent)]
+    Outcome(#[from] OutcomeError),
     #[error("failed to read the log")]
     Read(#[from] ReadError),
-    #[error("failed to look for the end of the log")]
-    End(#[source] async_nats::Error),
+    #[error("failed to find the end of the log, or to remove the log from the stream")]
+    Query(#[from] QueryError),
     #[error("failed to keep the log")]
     Store(#[from] StoreError),
     #[error("failed to read the live record")]
     Record(#[from] slipway_queue::RecordError),
-    #[error("failed to remove the log from the stream")]
-    Purge(#[source] async_nats::Error),
-    #[error("failed to acknowledge")]
-    Acknowledge(#[source] async_nats::Error),
     #[error("the server took too long")]
     Deadline(#[from] tokio::time::error::Elapsed),
 }
@@ -118,45 +103,21 @@ impl Archiver {
     }
 
     async fn serve(&self, backoff: &mut Pauses) -> Result<(), ArchiveError> {
-        let config = pull::Config {
-            durable_name: Some(CONSUMER.to_owned()),
-            description: Some("moves logs of finished builds to the artifact store".to_owned()),
-            filter_subject: self.queue.subjects().outcomes(),
-            ack_policy: AckPolicy::Explicit,
-            deliver_policy: DeliverPolicy::All,
-            ack_wait: KEPT,
-            max_ack_pending: MAX_ACK_PENDING,
-            ..Default::default()
-        };
-        let consumer = self
-            .queue
-            .jetstream()
-            .create_consumer_on_stream(config, self.queue.subjects().events_stream())
-            .await
-            .map_err(|error| ArchiveError::Consumer(error.into()))?;
-        let messages = consumer
-            .stream()
-            // Few at a time: those that wait here would be delivered to another after `KEPT`.
-            .max_messages_per_batch(CONCURRENCY * 4)
-            .expires(PULL_EXPIRES)
-            .heartbeat(PULL_EXPIRES / 3)
-            .messages()
-            .await
-            .map_err(|error| ArchiveError::Consumer(error.into()))?;
+        // Few at a time: those that wait here would be delivered to another after `KEPT`.
+        let outcomes = self.queue.outcomes(CONCURRENCY * 4, KEPT).await?;
         let turn = &Mutex::new(());
-        let mut outcomes = messages
-            .map(|message| async move {
-                let message = message.map_err(|error| ArchiveError::Consumer(error.into()))?;
-                let waiting = message.info().map_err(ArchiveError::Acknowledge)?.pending;
-                let alone = if waiting < MANY { Some(turn.lock().await) } else { None };
+        let mut taken = outcomes
+            .map(|outcome| async move {
+                let outcome = outcome?;
+                let alone = if outcome.waiting < MANY { Some(turn.lock().await) } else { None };
                 let begun = Instant::now();
-                if let Err(error) = self.take(&message).await {
+                if let Err(error) = self.take(&outcome).await {
                     tracing::warn!(
-                        subject = %message.subject,
+                        subject = outcome.subject(),
                         error = chain(&error),
                         "a log was not archived; trying again in a minute"
                     );
-                    acknowledge(&message, AckKind::Nak(Some(KEPT))).await?;
+                    again_in(&outcome, KEPT).await?;
                 }
                 if alone.is_some() {
                     tokio::time::sleep((begun.elapsed() * REST).min(MAX_REST)).await;
@@ -164,25 +125,25 @@ impl Archiver {
                 Ok::<_, ArchiveError>(())
             })
             .buffer_unordered(CONCURRENCY);
-        while let Some(outcome) = outcomes.next().await {
-            outcome?;
+        while let Some(taken) = taken.next().await {
+            taken?;
             backoff.reset();
         }
         Ok(())
     }
 
-    async fn take(&self, message: &async_nats::jetstream::Message) -> Result<(), ArchiveError> {
-        let Some((project, build)) = build_of(message) else {
-            tracing::warn!(subject = %message.subject, "an outcome of no build");
-            return acknowledge(message, AckKind::Ack).await;
+    async fn take(&self, outcome: &Outcome) -> Result<(), ArchiveError> {
+        let Some((project, build)) = outcome.ids() else {
+            tracing::warn!(subject = outcome.subject(), "an outcome of no build");
+            return done(outcome).await;
         };
         let Some(kept) = self.store.get_log(&project, build).await? else {
             let end = self.end(&project, build).await?;
-            if is_being_written(message, end.as_ref())? {
-                return acknowledge(message, AckKind::Nak(Some(LOOK_AGAIN))).await;
+            if is_being_written(outcome, end.as_ref()) {
+                return again_in(outcome, LOOK_AGAIN).await;
             }
             let log = self.log(&project, build, end).await?;
-            return self.keep(message, &project, build, log).await;
+            return self.keep(outcome, &project, build, log).await;
         };
         let records = self.queue.records();
         let record = tokio::time::timeout(DEADLINE, records.get(&project, build)).await??;
@@ -191,7 +152,7 @@ impl Archiver {
         {
             if !record.build.state.is_finished() {
                 // Its next outcome takes care of all that is there by then.
-                return acknowledge(message, AckKind::Ack).await;
+                return done(outcome).await;
             }
             // Whole, in memory: such builds are few, and logs are small.
             let kept = whole(kept).await?;
@@ -199,13 +160,11 @@ impl Archiver {
             let log = whole(self.log(&project, build, end).await?).await?;
             if let Some(log) = both(&kept, &log) {
                 let log = futures::stream::iter([Ok::<_, ReadError>(log)]);
-                return self.keep(message, &project, build, log).await;
+                return self.keep(outcome, &project, build, log).await;
             }
         }
-        tokio::time::timeout(DEADLINE, self.queue.purge_log(&project, build))
-            .await?
-            .map_err(ArchiveError::Purge)?;
-        acknowledge(message, AckKind::Ack).await
+        tokio::time::timeout(DEADLINE, self.queue.purge_log(&project, build)).await??;
+        done(outcome).await
     }
 
     /// Looks where the log ends as far as the stream holds it.
@@ -214,8 +173,8 @@ impl Archiver {
         project: &ProjectName,
         build: BuildId,
     ) -> Result<Option<LogEnd>, ArchiveError> {
-        let end = tokio::time::timeout(DEADLINE, self.queue.end_of_log(project, build)).await?;
-        end.map_err(ArchiveError::End)
+        let end = self.queue.end_of_log(project, build);
+        Ok(tokio::time::timeout(DEADLINE, end).await??)
     }
 
     /// Reads what the stream holds of a log, up to its end.
@@ -233,28 +192,22 @@ impl Archiver {
     /// Keeps a log, and has the outcome delivered again to remove it from the stream.
     async fn keep(
         &self,
-        message: &async_nats::jetstream::Message,
+        outcome: &Outcome,
         project: &ProjectName,
         build: BuildId,
         log: impl Stream<Item = Result<Bytes, ReadError>> + Send,
     ) -> Result<(), ArchiveError> {
         self.store.put_log(project, build, log).await?;
         self.metrics.logs_archived.fetch_add(1, Ordering::Relaxed);
-        acknowledge(message, AckKind::Nak(Some(KEPT))).await
+        again_in(outcome, KEPT).await
     }
 }
 
 /// Returns whether a worker that did not give the build its outcome is still to end the log.
-fn is_being_written(
-    message: &async_nats::jetstream::Message,
-    end: Option<&LogEnd>,
-) -> Result<bool, ArchiveError> {
-    let told = message.info().map_err(ArchiveError::Acknowledge)?.published;
-    let now = Timestamp::now().as_nanosecond();
-    if now - told.unix_timestamp_nanos() > KEPT.as_nanos().cast_signed() {
-        return Ok(false);
-    }
-    Ok(end.is_some_and(|end| !end.is_closed))
+fn is_being_written(outcome: &Outcome, end: Option<&LogEnd>) -> bool {
+    let age = Timestamp::now().duration_since(outcome.published_at);
+    let is_recent = Duration::try_from(age).map_or(true, |age| age <= KEPT);
+    is_recent && end.is_some_and(|end| !end.is_closed)
 }
 
 /// Reads a log to its end.
@@ -282,17 +235,12 @@ pub(crate) fn both(kept: &[u8], log: &[u8]) -> Option<Bytes> {
     Some(Bytes::from([kept, new].concat()))
 }
 
-async fn acknowledge(
-    message: &async_nats::jetstream::Message,
-    kind: AckKind,
-) -> Result<(), ArchiveError> {
-    tokio::time::timeout(DEADLINE, message.ack_with(kind)).await?.map_err(ArchiveError::Acknowledge)
+async fn done(outcome: &Outcome) -> Result<(), ArchiveError> {
+    Ok(tokio::time::timeout(DEADLINE, outcome.done()).await??)
 }
 
-fn build_of(message: &async_nats::jetstream::Message) -> Option<(ProjectName, BuildId)> {
-    let project = message.subject.split('.').nth(2)?.parse().ok()?;
-    let header = message.headers.as_ref()?.get(slipway_queue::publish::header::BUILD_ID)?;
-    Some((project, header.as_str().parse().ok()?))
+async fn again_in(outcome: &Outcome, delay: Duration) -> Result<(), ArchiveError> {
+    Ok(tokio::time::timeout(DEADLINE, outcome.again_in(delay)).await??)
 }
 
 #[cfg(test)]

@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use slipway_proto::{BuildId, ProjectName, Timestamp};
-use slipway_queue::read::Message;
+use slipway_queue::events::EventMessage;
 use slipway_queue::topology::RECORD_AGE;
 use tokio::sync::{broadcast, watch};
 
@@ -61,23 +61,15 @@ pub(crate) struct Arrived {
 }
 
 impl Arrived {
-    /// Reads what subject and headers say; the payload is parsed by who needs it.
-    pub(crate) fn of(message: Message) -> Self {
-        // `<prefix>.event.<project>.<shard>.<type>`, where a type has dots of its own.
-        let mut tokens = message.subject.splitn(5, '.').skip(2);
-        let project = tokens.next().and_then(|project| project.parse().ok());
-        let kind = tokens.nth(1).unwrap_or_default().to_owned();
-        let header = message.headers.as_ref();
-        let build = header
-            .and_then(|headers| headers.get(slipway_queue::publish::header::BUILD_ID))
-            .and_then(|value| value.as_str().parse().ok());
+    /// Takes a message; its payload is parsed where that is needed.
+    pub(crate) fn of(message: EventMessage) -> Self {
         Self {
             sequence: message.sequence,
             pending: message.pending,
             time: message.time,
-            project,
-            build,
-            kind,
+            project: message.project,
+            build: message.build,
+            kind: message.short_type,
             payload: message.payload,
         }
     }
@@ -375,29 +367,27 @@ impl Feed {
 mod tests {
     use super::*;
 
-    pub(super) fn message(sequence: u64) -> Message {
-        let build = BuildId::fresh();
-        let mut headers = async_nats::HeaderMap::new();
-        headers.insert(slipway_queue::publish::header::BUILD_ID, build.to_string());
-        Message {
+    pub(super) fn message(sequence: u64) -> EventMessage {
+        EventMessage {
             sequence,
             pending: 0,
             time: slipway_proto::Timestamp::UNIX_EPOCH,
-            subject: "slipway.event.team.7.build.finished".into(),
-            headers: Some(headers),
+            project: Some("team".parse().expect("a name")),
+            build: Some(BuildId::fresh()),
+            short_type: "build.finished".into(),
             payload: Bytes::from_static(b"{}"),
         }
     }
 
     #[test]
-    fn what_is_told_comes_from_subject_and_headers() {
+    fn what_is_told_is_what_the_message_says() {
         let arrived = Arrived::of(message(7));
         let notice = arrived.notice().expect("it is an event");
         assert_eq!(notice.project.as_str(), "team");
         assert!(notice.finished);
         assert_eq!(notice.frame, "id: 7\nevent: build.finished\ndata: {}\n\n");
         assert!(arrived.stored().event.is_none(), "the payload is no event");
-        let headless = Message { headers: None, ..message(8) };
+        let headless = EventMessage { build: None, ..message(8) };
         assert!(Arrived::of(headless).notice().is_none());
     }
 

@@ -11,15 +11,16 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::{StreamExt as _, TryStreamExt as _};
-use slipway_fault::{Pauses, chain};
+use slipway_fault::chain;
 use slipway_proto::api::StateName;
 use slipway_proto::{Build, BuildId, ProjectName};
+use slipway_queue::QueryError;
 use slipway_queue::read::{ReadError, Reader};
+use slipway_queue::reconnect::{Progress, Reading, keep_reading};
 use tokio::sync::{broadcast, mpsc};
-use tokio::time::Instant;
+use tokio::time::{Instant, Interval};
 
 use crate::app::App;
-use crate::backoff::until_nats_is_back;
 use crate::events::archive;
 use crate::events::feed::{Subscription, Told};
 
@@ -171,114 +172,26 @@ impl Log<'_> {
         Ok(())
     }
 
-    /// Sends chunks as they are stored, until the build is finished and its last one was sent;
+    /// Sends chunks as they are stored, until the build is finished and its last chunk was sent;
     /// returns the build as it was then.
-    async fn follow(
-        &mut self,
-        mut build: Build,
-        subscription: Subscription,
-    ) -> Result<Build, Stop> {
-        let mut told = Some(subscription.receiver);
-        let mut backoff = until_nats_is_back();
-        let mut last = None;
-        // Whether a check has passed since the build was finished.
-        let mut waited = false;
-        let mut check = tokio::time::interval_at(Instant::now() + CHECK, CHECK);
-        let mut connections = self.app.queue.connections();
-        'open: loop {
-            connections.mark_unchanged();
-            let mut reader = match self.open(last).await {
-                Ok(reader) => reader,
-                Err(error) => {
-                    tracing::debug!(error = chain(&error), "following a log: opening it again");
-                    if backoff.wait_unless(self.app.stop.cancelled()).await {
-                        continue;
-                    }
-                    return Err(Stop::Broken);
-                }
-            };
-            loop {
-                if build.state.is_finished() && self.is_complete(last, waited, &mut backoff).await?
-                {
-                    return Ok(build);
-                }
-                tokio::select! {
-                    chunk = reader.next() => match chunk {
-                        Ok(chunk) => {
-                            last = Some(chunk.sequence);
-                            self.text(chunk.payload).await?;
-                            backoff.reset();
-                            check.reset();
-                        }
-                        Err(error) => {
-                            tracing::debug!(error = chain(&error), "following a log: lost it");
-                            if backoff.wait_unless(self.app.stop.cancelled()).await {
-                                continue 'open;
-                            }
-                            return Err(Stop::Broken);
-                        }
-                    },
-                    // A server that restarted has forgotten the reader.
-                    _ = connections.changed() => continue 'open,
-                    finished = outcome(&mut told, self.request.build),
-                        if !build.state.is_finished() =>
-                    {
-                        if finished {
-                            build = self.look_again(build).await;
-                        }
-                    }
-                    _ = check.tick() => {
-                        if build.state.is_finished() {
-                            waited = true;
-                            // What is missing was removed from the stream meanwhile.
-                            if self.send_archive().await? {
-                                return Ok(build);
-                            }
-                        }
-                        build = self.look_again(build).await;
-                    }
-                }
-            }
-        }
+    async fn follow(&mut self, build: Build, subscription: Subscription) -> Result<Build, Stop> {
+        let mut following = Following {
+            log: self,
+            told: Some(subscription.receiver),
+            build,
+            last: None,
+            waited: false,
+            check: tokio::time::interval_at(Instant::now() + CHECK, CHECK),
+        };
+        keep_reading(&mut following).await?;
+        Ok(following.build)
     }
 
-    /// Returns whether everything of a finished build's log was sent. A worker whose build was
-    /// ended by others writes its last line after that; it is `waited` for, unless it died.
-    async fn is_complete(
-        &mut self,
-        last: Option<u64>,
-        waited: bool,
-        backoff: &mut Pauses,
-    ) -> Result<bool, Stop> {
-        let LogRequest { project, build, .. } = &self.request;
-        loop {
-            let end = tokio::time::timeout(DEADLINE, self.app.queue.end_of_log(project, *build));
-            match end.await {
-                Ok(Ok(Some(end))) => {
-                    return Ok(last >= Some(end.sequence) && (end.is_closed || waited));
-                }
-                // Nothing was ever logged, or it was removed: then it is in the archive.
-                Ok(Ok(None)) => {
-                    self.send_archive().await?;
-                    return Ok(true);
-                }
-                Ok(Err(error)) => {
-                    tracing::debug!(%error, "following a log: its end is not known");
-                }
-                Err(_elapsed) => tracing::debug!("following a log: its end is not known"),
-            }
-            if !backoff.wait_unless(self.app.stop.cancelled()).await {
-                return Err(Stop::Broken);
-            }
-        }
-    }
-
-    async fn look_again(&self, build: Build) -> Build {
+    async fn look_again(&self, build: &mut Build) {
         let LogRequest { project, build: id, .. } = &self.request;
-        match self.app.builds.find(project, *id).await {
-            Ok(Some(found)) => found,
-            // Asked again at the next check.
-            Ok(None) | Err(_) => build,
+        // Without an answer it is asked again at the next check.
+        if let Ok(Some(found)) = self.app.builds.find(project, *id).await {
+            *build = found;
         }
     }
 
@@ -303,6 +216,112 @@ impl Log<'_> {
         }
         let end = self.position;
         self.sink.send(Piece::Text { text, end }).await.map_err(|_| Stop::Gone)
+    }
+}
+
+/// A log that is followed, and how far that has come.
+struct Following<'a, 'app> {
+    log: &'a mut Log<'app>,
+    told: Option<broadcast::Receiver<Told>>,
+    /// The build as it was when last looked at.
+    build: Build,
+    /// The sequence of the last chunk that was sent.
+    last: Option<u64>,
+    /// Whether a check has passed since the build was finished.
+    waited: bool,
+    check: Interval,
+}
+
+/// Why no more chunks are sent.
+enum Interrupted {
+    Stop(Stop),
+    Read(ReadError),
+}
+
+impl From<Stop> for Interrupted {
+    fn from(stop: Stop) -> Self {
+        Self::Stop(stop)
+    }
+}
+
+impl From<ReadError> for Interrupted {
+    fn from(error: ReadError) -> Self {
+        Self::Read(error)
+    }
+}
+
+impl From<QueryError> for Interrupted {
+    fn from(error: QueryError) -> Self {
+        Self::Read(error.into())
+    }
+}
+
+impl Reading for Following<'_, '_> {
+    type Outcome = Result<(), Stop>;
+
+    async fn read(&mut self, progress: &Progress) -> Result<Self::Outcome, ReadError> {
+        match self.read_on(progress).await {
+            Ok(()) => Ok(Ok(())),
+            Err(Interrupted::Stop(stop)) => Ok(Err(stop)),
+            Err(Interrupted::Read(error)) => Err(error),
+        }
+    }
+
+    fn broke(&self, error: &ReadError) {
+        tracing::debug!(error = chain(error), "following a log: opening it again");
+    }
+}
+
+impl Following<'_, '_> {
+    /// Sends chunks behind the last one, until the build is finished and its last chunk was sent.
+    async fn read_on(&mut self, progress: &Progress) -> Result<(), Interrupted> {
+        let mut reader = self.log.open(self.last).await?;
+        loop {
+            if self.build.state.is_finished() && self.is_complete().await? {
+                return Ok(());
+            }
+            tokio::select! {
+                chunk = reader.follow() => {
+                    let chunk = chunk?;
+                    self.last = Some(chunk.sequence);
+                    self.log.text(chunk.payload).await?;
+                    progress.made();
+                    self.check.reset();
+                }
+                finished = outcome(&mut self.told, self.log.request.build),
+                    if !self.build.state.is_finished() =>
+                {
+                    if finished {
+                        self.log.look_again(&mut self.build).await;
+                    }
+                }
+                _ = self.check.tick() => {
+                    if self.build.state.is_finished() {
+                        self.waited = true;
+                        // What is missing was removed from the stream meanwhile.
+                        if self.log.send_archive().await? {
+                            return Ok(());
+                        }
+                    }
+                    self.log.look_again(&mut self.build).await;
+                }
+            }
+        }
+    }
+
+    /// Returns whether everything of a finished build's log was sent. A worker whose build was ended
+    /// by others writes its last line after that; the follower waits for it, unless the worker died.
+    async fn is_complete(&mut self) -> Result<bool, Interrupted> {
+        let LogRequest { project, build, .. } = &self.log.request;
+        let end = self.log.app.queue.end_of_log(project, *build);
+        let end = tokio::time::timeout(DEADLINE, end).await;
+        let end = end.map_err(|elapsed| QueryError::new("the end of a log", elapsed))??;
+        if let Some(end) = end {
+            return Ok(self.last >= Some(end.sequence) && (end.is_closed || self.waited));
+        }
+        // Nothing was ever logged, or it was removed: then it is in the archive.
+        self.log.send_archive().await?;
+        Ok(true)
     }
 }
 

@@ -231,7 +231,7 @@ impl From<DeadError> for ApiError {
             DeadError::Read(source) => queue_unavailable(&source),
             DeadError::Record(source) => queue_unavailable(&source),
             DeadError::Publish(source) => queue_unavailable(&source),
-            DeadError::Drop(source) => queue_unavailable(&*source),
+            DeadError::Drop(source) => queue_unavailable(&source),
         }
     }
 }

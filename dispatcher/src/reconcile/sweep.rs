@@ -66,7 +66,7 @@ enum RepairError {
     #[error(transparent)]
     Cancel(#[from] CancelError),
     #[error("failed to drop a dead letter")]
-    Drop(#[source] async_nats::Error),
+    Drop(#[source] QueryError),
 }
 
 /// One sweep.

@@ -115,6 +115,13 @@ impl fmt::Display for RecordKey {
     }
 }
 
+/// Returns whether a text can be one token of a subject: it has no dot, no wildcard and no space.
+#[must_use]
+pub fn is_token(text: &str) -> bool {
+    let may_stand = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'.' | b'*' | b'>');
+    !text.is_empty() && text.bytes().all(may_stand)
+}
+
 /// Returns the build that a message about a cancellation is about.
 #[must_use]
 pub fn cancelled_build(subject: &str) -> Option<BuildId> {

@@ -62,6 +62,14 @@ fn a_request_under_any_tokens_can_be_moved_to_the_dead_letters() {
     assert_eq!((read.pool, read.project, read.build), ("default", "Team", "1"));
 }
 
+#[test]
+fn what_could_be_several_tokens_or_a_wildcard_is_no_token() {
+    for text in ["", ".", "a.b", "*", "a*", ">", "a b", "\t", "ä"] {
+        assert!(!is_token(text), "{text:?}");
+    }
+    assert!(is_token(BUILD) && is_token("Team_1"));
+}
+
 fn name() -> impl Strategy<Value = String> {
     "[a-z0-9]([a-z0-9-]{0,20}[a-z0-9])?"
 }

@@ -66,9 +66,9 @@ impl Consumer for Memory {
 
 /// Takes from three classes.
 fn puller(classes: [&Memory; 3]) -> Classes<Memory> {
-    let (_never, reconnected) = watch::channel(0);
+    let (_never, connections) = tokio::sync::watch::channel(0);
     let weights = Priority::ALL.map(|(_, _, weight)| weight);
-    Classes::new(classes.map(Memory::clone).into(), &weights, reconnected)
+    Classes::new(classes.map(Memory::clone).into(), &weights, Reconnections::new(&connections))
 }
 
 /// A round of turns: each class has a share in it.

@@ -2,21 +2,21 @@
 
 //! Reading `EVENTS`, from behind the last event that was folded, through every break.
 
-use slipway_fault::{Pauses, chain};
+use slipway_fault::chain;
 use slipway_queue::Queue;
 use slipway_queue::read::ReadError;
+use slipway_queue::reconnect::{Progress, Reading, keep_reading};
 use slipway_queue::topology::Limits;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::Arrived;
-use crate::backoff::until_nats_is_back;
 use crate::events::projection::Work;
 
 /// How many events are handed to the projection at once, at most.
 const MAX_TOGETHER: usize = 128;
 
-/// Reads the stream for ever, into `work`, until `stop`. After any error it goes on behind the last
+/// Reads the stream for ever, into `work`, until `stop`. After any break it goes on behind the last
 /// event that the projection has.
 pub(crate) async fn read(
     queue: Queue,
@@ -24,55 +24,46 @@ pub(crate) async fn read(
     limits: Limits,
     stop: CancellationToken,
 ) {
-    let mut backoff = until_nats_is_back();
-    loop {
-        let reading = Box::pin(read_on(&queue, &work, &limits, &mut backoff));
-        let outcome = stop.run_until_cancelled(reading).await;
-        match outcome {
-            None | Some(Err(Interrupted::Closed)) => return,
-            Some(Err(Interrupted::Reconnected)) => {
-                tracing::debug!("connected again; opening the events anew");
-            }
-            Some(Err(Interrupted::Read(error))) => {
-                tracing::warn!(error = chain(&error), "lost the reader of events; opening another");
-            }
-            Some(Ok(never)) => match never {},
-        }
-        if !backoff.wait_unless(stop.cancelled()).await {
-            return;
-        }
+    let mut reading = EventsReading { queue, work, limits };
+    stop.run_until_cancelled(Box::pin(keep_reading(&mut reading))).await;
+}
+
+/// The projection's thread is gone.
+struct Closed;
+
+struct EventsReading {
+    queue: Queue,
+    work: mpsc::Sender<Work>,
+    limits: Limits,
+}
+
+impl Reading for EventsReading {
+    type Outcome = Closed;
+
+    async fn read(&mut self, progress: &Progress) -> Result<Closed, ReadError> {
+        read_on(&self.queue, &self.work, &self.limits, progress).await
+    }
+
+    fn broke(&self, error: &ReadError) {
+        tracing::warn!(error = chain(error), "lost the reader of events; opening another");
     }
 }
 
-enum Interrupted {
-    /// The projection's thread is gone.
-    Closed,
-    Reconnected,
-    Read(ReadError),
-}
-
-impl From<ReadError> for Interrupted {
-    fn from(error: ReadError) -> Self {
-        Self::Read(error)
-    }
-}
-
+/// Reads on behind the last event that the projection has, until the reader breaks off.
 async fn read_on(
     queue: &Queue,
     work: &mpsc::Sender<Work>,
     limits: &Limits,
-    backoff: &mut Pauses,
-) -> Result<std::convert::Infallible, Interrupted> {
-    // A server that restarted has forgotten its readers, which the client would notice only by
-    // their silence, and may have come back with another stream.
-    let mut connections = queue.connections();
-    connections.mark_unchanged();
+    progress: &Progress,
+) -> Result<Closed, ReadError> {
+    // A server that restarted may have come back with another stream.
+    let reconnections = queue.reconnections();
     let position = match queue.events_position().await {
         Ok(position) => position,
         Err(error) => {
             // The server may have come back without its streams.
             if let Err(error) = queue.ensure_topology(limits).await {
-                tracing::debug!(error = chain(&error), "the streams could not be made anew");
+                tracing::debug!(error = chain(&error), "the streams could not be made again");
             }
             return Err(error.into());
         }
@@ -80,21 +71,22 @@ async fn read_on(
     let (reply, aligned) = oneshot::channel();
     let align =
         Work::Align { created: position.created, last_sequence: position.last_sequence, reply };
-    work.send(align).await.map_err(|_| Interrupted::Closed)?;
-    let after = aligned.await.map_err(|_| Interrupted::Closed)?;
-    let mut reader = queue.read_events(&queue.subjects().events(), after).await?;
-    if reader.pending() == 0 || after >= position.last_sequence {
-        work.send(Work::AtEnd).await.map_err(|_| Interrupted::Closed)?;
+    if work.send(align).await.is_err() {
+        return Ok(Closed);
+    }
+    let Ok(after) = aligned.await else { return Ok(Closed) };
+    let mut reader = queue.read_events(None, after).await?.since(reconnections);
+    let is_at_end = reader.pending() == 0 || after >= position.last_sequence;
+    if is_at_end && work.send(Work::AtEnd).await.is_err() {
+        return Ok(Closed);
     }
     tracing::debug!(after, pending = reader.pending(), "reading events");
     loop {
-        tokio::select! {
-            messages = reader.next_batch(MAX_TOGETHER) => {
-                let arrived = messages?.into_iter().map(Arrived::of).collect();
-                work.send(Work::Fold(arrived)).await.map_err(|_| Interrupted::Closed)?;
-                backoff.reset();
-            }
-            _ = connections.changed() => return Err(Interrupted::Reconnected),
+        let messages = reader.next_batch(MAX_TOGETHER).await?;
+        let arrived = messages.into_iter().map(Arrived::of).collect();
+        if work.send(Work::Fold(arrived)).await.is_err() {
+            return Ok(Closed);
         }
+        progress.made();
     }
 }

@@ -224,15 +224,16 @@ impl Writer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use slipway_queue::read::Message;
+    use slipway_queue::events::EventMessage;
 
     fn arrived(pending: u64) -> Arrived {
-        Arrived::of(Message {
+        Arrived::of(EventMessage {
             sequence: 1,
             pending,
             time: slipway_proto::Timestamp::UNIX_EPOCH,
-            subject: "slipway.event.team.7.build.stage".to_owned(),
-            headers: None,
+            project: Some("team".parse().expect("a name")),
+            build: None,
+            short_type: "build.stage".to_owned(),
             payload: bytes::Bytes::new(),
         })
     }

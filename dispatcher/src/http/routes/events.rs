@@ -17,7 +17,8 @@ use futures::stream::{self, BoxStream};
 use http::{HeaderMap, Uri};
 use slipway_fault::chain;
 use slipway_proto::{BuildId, ProjectName};
-use slipway_queue::read::{Message, ReadError};
+use slipway_queue::events::EventMessage;
+use slipway_queue::read::ReadError;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::time::{Instant, Interval};
 
@@ -103,15 +104,15 @@ async fn history(app: &App, client: &Client, until: u64) -> Result<Option<Histor
     if client.last >= until {
         return Ok(None);
     }
-    let filter = app.queue.subjects().events_of(&client.project);
-    let reader = in_time(app, app.queue.read_events(&filter, client.last)).await?;
+    let reader = app.queue.read_events(Some(&client.project), client.last);
+    let reader = in_time(app, reader).await?;
     Ok((reader.pending() > 0).then(|| reader.until_caught_up().boxed()))
 }
 
-async fn in_time<T>(
-    app: &App,
-    answer: impl Future<Output = Result<T, slipway_queue::read::ReadError>>,
-) -> Result<T, ApiError> {
+async fn in_time<T, E>(app: &App, answer: impl Future<Output = Result<T, E>>) -> Result<T, ApiError>
+where
+    ApiError: From<E>,
+{
     let unavailable = || {
         let detail = "NATS does not answer: come back with the same Last-Event-ID";
         ApiError::new(Code::QueueUnavailable, detail)
@@ -123,7 +124,7 @@ async fn in_time<T>(
 }
 
 /// What the stream holds.
-type History = BoxStream<'static, Result<Message, ReadError>>;
+type History = BoxStream<'static, Result<EventMessage, ReadError>>;
 
 /// Who is told what.
 struct Client {

@@ -27,7 +27,7 @@ use slipway_proto::environment::Catalogue;
 use slipway_proto::event::Event;
 use slipway_proto::id::Prefix;
 use slipway_proto::{Build, BuildId, Change, Digest, Timestamp};
-use slipway_queue::read::Message;
+use slipway_queue::events::EventMessage;
 use slipway_queue::{Queue, QueueOptions};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};

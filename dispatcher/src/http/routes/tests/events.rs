@@ -5,14 +5,13 @@
 use super::*;
 
 fn told(sequence: u64, project: &str, build: BuildId) -> Arrived {
-    let mut headers = async_nats::HeaderMap::new();
-    headers.insert(slipway_queue::publish::header::BUILD_ID, build.to_string());
-    Arrived::of(Message {
+    Arrived::of(EventMessage {
         sequence,
         pending: 0,
         time: slipway_proto::Timestamp::UNIX_EPOCH,
-        subject: format!("slipway.event.{project}.1.build.started"),
-        headers: Some(headers),
+        project: Some(project.parse().expect("a name")),
+        build: Some(build),
+        short_type: "build.started".to_owned(),
         payload: Bytes::from(format!("{{\"n\":{sequence}}}")),
     })
 }

@@ -1,0 +1,206 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! What to do when a lost connection is made again.
+//!
+//! A server that restarted has forgotten its readers and the requests that waited on it, and the
+//! client notices that only by their silence. So a reader breaks off when the connection returns,
+//! and the one loop here opens it again.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use crate::Queue;
+use crate::read::ReadError;
+
+/// The first pause after a failure. A server that restarts is back within a second, so the first
+/// tries are close together.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+
+/// The longest pause between two tries, and so the longest that a reader stands still after the
+/// server's return.
+const MAX_PAUSE: Duration = Duration::from_secs(2);
+
+/// Says when a lost connection was made again: the moment to repeat what a server forgets.
+#[derive(Debug)]
+pub struct Reconnections(watch::Receiver<u64>);
+
+impl Reconnections {
+    /// Watches from now on a count that grows with each connection.
+    pub(crate) fn new(connections: &watch::Receiver<u64>) -> Self {
+        let mut connections = connections.clone();
+        connections.mark_unchanged();
+        Self(connections)
+    }
+
+    /// Waits until the connection was made again since this was made or last resolved.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe.
+    pub async fn next(&mut self) {
+        if self.0.changed().await.is_err() {
+            // The connection was closed for good.
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+/// Whether a reader got anything since it was opened.
+#[derive(Debug, Default)]
+pub struct Progress(AtomicBool);
+
+impl Progress {
+    /// Notes that something was read, so that the next break is the first again.
+    pub fn made(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    fn take(&self) -> bool {
+        self.0.swap(false, Ordering::Relaxed)
+    }
+}
+
+impl Queue {
+    /// Returns what says when a lost connection was made again, from now on.
+    #[must_use]
+    pub fn reconnections(&self) -> Reconnections {
+        Reconnections::new(&self.connections)
+    }
+}
+
+/// Reads a stream for as long as it takes, through every break.
+pub trait Reading {
+    /// The end of the reading.
+    type Outcome;
+
+    /// Opens a reader where the last one stopped, and reads until there is nothing left to do or the
+    /// reader breaks off.
+    fn read(
+        &mut self,
+        progress: &Progress,
+    ) -> impl Future<Output = Result<Self::Outcome, ReadError>> + Send;
+
+    /// Reports a failure, after which another reader is opened.
+    fn broke(&self, error: &ReadError);
+}
+
+/// Reads until there is nothing left to do.
+///
+/// After a failure there is a pause, which doubles as long as the reading makes no progress; after a
+/// reconnection there is none.
+pub async fn keep_reading<R: Reading>(reading: &mut R) -> R::Outcome {
+    let progress = Progress::default();
+    let mut pause = FIRST_PAUSE;
+    loop {
+        match reading.read(&progress).await {
+            Ok(outcome) => return outcome,
+            Err(ReadError::Reconnected { stream }) => {
+                tracing::debug!(stream, "connected again; opening another reader");
+            }
+            Err(error) => {
+                reading.broke(&error);
+                if progress.take() {
+                    pause = FIRST_PAUSE;
+                }
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(MAX_PAUSE);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+
+    use tokio::time::Instant;
+
+    use super::*;
+
+    /// Breaks off in the ways that are listed, and ends then.
+    struct Broken {
+        start: Instant,
+        ways: Vec<Way>,
+        /// When it was opened, in milliseconds.
+        opened: Vec<u128>,
+        failures: AtomicUsize,
+    }
+
+    #[derive(Clone, Copy)]
+    enum Way {
+        Stalls,
+        StallsAfterProgress,
+        Reconnects,
+    }
+
+    impl Broken {
+        fn new(ways: &[Way]) -> Self {
+            let failures = AtomicUsize::new(0);
+            Self { start: Instant::now(), ways: ways.to_vec(), opened: Vec::new(), failures }
+        }
+    }
+
+    impl Reading for Broken {
+        type Outcome = ();
+
+        async fn read(&mut self, progress: &Progress) -> Result<(), ReadError> {
+            self.opened.push(self.start.elapsed().as_millis());
+            let stream = "EVENTS".to_owned();
+            match self.ways.get(self.opened.len() - 1) {
+                Some(Way::Reconnects) => Err(ReadError::Reconnected { stream }),
+                Some(Way::Stalls) => Err(ReadError::Stalled { stream }),
+                Some(Way::StallsAfterProgress) => {
+                    progress.made();
+                    Err(ReadError::Stalled { stream })
+                }
+                None => Ok(()),
+            }
+        }
+
+        fn broke(&self, _error: &ReadError) {
+            self.failures.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn pauses_double_until_something_is_read() {
+        use Way::{Stalls, StallsAfterProgress};
+        let mut reading = Broken::new(&[Stalls, Stalls, Stalls, StallsAfterProgress, Stalls]);
+        keep_reading(&mut reading).await;
+        // 50, 100 and 200 ms; from the first again; twice as long.
+        assert_eq!(reading.opened, [0, 50, 150, 350, 400, 500]);
+        assert_eq!(reading.failures.into_inner(), 5);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_pause_is_longer_than_two_seconds() {
+        let mut reading = Broken::new(&[Way::Stalls; 20]);
+        keep_reading(&mut reading).await;
+        let last = reading.opened[20] - reading.opened[19];
+        assert_eq!(last, MAX_PAUSE.as_millis());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_reader_is_opened_again_at_once_when_the_connection_returns() {
+        let mut reading = Broken::new(&[Way::Reconnects; 3]);
+        keep_reading(&mut reading).await;
+        assert_eq!(reading.opened, [0; 4]);
+        assert_eq!(reading.failures.into_inner(), 0, "nothing is reported");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_connections_that_come_later_are_news() {
+        let (connected, connections) = watch::channel(0_u64);
+        connected.send_modify(|count| *count += 1);
+        let mut reconnections = Reconnections::new(&connections);
+        let waited = tokio::time::timeout(Duration::from_secs(1), reconnections.next()).await;
+        assert!(waited.is_err(), "it was there before");
+        connected.send_modify(|count| *count += 1);
+        reconnections.next().await;
+        drop(connected);
+        let waited = tokio::time::timeout(Duration::from_secs(1), reconnections.next()).await;
+        assert!(waited.is_err(), "a connection that is closed does not return");
+    }
+}
