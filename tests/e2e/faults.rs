@@ -67,6 +67,23 @@ async fn nats_killed_while_builds_run_loses_none() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_worker_started_before_nats_takes_a_build_once_nats_is_there() {
+    let mut stack = Stack::start().await;
+    stack.nats.kill(0);
+    let early = stack.add_worker(worker("worker-1"));
+    wait::until("the worker to wait for NATS", wait::SOON, || async {
+        stack.workers[early].output().contains("NATS is not ready").then_some(())
+    })
+    .await;
+    stack.restart_nats().await;
+    stack.dispatcher_ready().await;
+    let id = submit_tools(&stack, 1).await.remove(0);
+    let build = stack.finished(&id).await;
+    assert_eq!(build["state"], "succeeded", "{build}");
+    assert!(stack.workers[early].is_running(), "it is the same process");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_dispatcher_killed_after_202_finds_the_build_again_without_its_database() {
     let mut stack = Stack::start().await;
     let builds = submit_tools(&stack, 5).await;
