@@ -163,7 +163,7 @@ async fn listen(attempts: Attempts, id: WorkerId, stop: CancellationToken) {
         }
     };
     let drain = async {
-        match queue.told_to_drain(&id).await {
+        match queue.drain_requested(&id).await {
             Ok(()) => {
                 tracing::info!(worker = %id, "told to drain");
                 stop.cancel();

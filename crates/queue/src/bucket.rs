@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! Entries changed by compare-and-set: what records, tags and leases stand on.
+//! Entries changed by compare-and-set: the ground of records, owners of tags and elections.
 //!
-//! Written straight to the stream behind a key-value bucket instead of through the client's
-//! key-value store: a compare-and-set must tell apart a lost race (10071) from a write that is
-//! still in process (10164, seen on clusters), which the store folds into one error, and must read
-//! from the leader, since a direct get may answer from a replica that lags (ADR-31).
+//! They are written straight to the stream behind a key-value bucket, and not through the client's
+//! key-value store. A compare-and-set must tell a lost race (10071) from a write that is still in
+//! process (10164, seen on clusters); the store makes one error of both. And it must read from the
+//! leader, since a direct get may answer from a replica that lags (ADR-31).
 
 use async_nats::jetstream;
 use async_nats::jetstream::context::{PublishAckFuture, PublishError};
@@ -20,7 +20,7 @@ use crate::refusal::Refusal;
 /// The header of a message that removes an entry of a key-value bucket.
 pub(crate) const OPERATION: &str = "KV-Operation";
 
-/// How often a write is tried again that the server called busy, or whose outcome is not known.
+/// How often a write is tried that the server calls busy, or whose outcome is not known.
 const MAX_WRITE_TRIES: u32 = 10;
 
 /// The pauses before a write that the server called busy is sent again, spread so that two writers
@@ -54,7 +54,7 @@ pub(crate) struct Creating {
 /// Why an entry could not be read or written.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum BucketError {
-    #[error("the entry was changed by somebody else")]
+    #[error("the entry was changed by another process")]
     Conflict,
     #[error("the bucket is full")]
     Full(#[source] async_nats::Error),

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! The connection to NATS and what hangs on it.
+//! The connection to NATS: its options, its limits, and what the server reports over it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -34,7 +34,7 @@ const MAX_ACKS_IN_FLIGHT: usize = 4096;
 /// Where NATS is and how to log in.
 #[derive(Debug, Clone)]
 pub struct QueueOptions {
-    /// Server URLs, separated by commas; a user and password may stand in them.
+    /// Server URLs, separated by commas; each may contain a user and a password.
     pub url: String,
     /// A NATS credentials file (`.creds`).
     pub credentials: Option<std::path::PathBuf>,
@@ -88,8 +88,8 @@ impl ConnectError {
     }
 }
 
-/// Counts of what the server told this client out of band. A denied permission shows only here:
-/// the request itself looks like a timeout.
+/// Counts of what the server reported outside of answers. A denied permission shows only here: the
+/// request itself looks like a timeout.
 #[derive(Debug, Default)]
 pub struct ClientEvents {
     /// Errors the server sent, such as denied permissions.
@@ -191,7 +191,7 @@ impl Queue {
         self.jetstream.client().server_info().version
     }
 
-    /// Returns what the server told this client out of band.
+    /// Returns what the server reported outside of answers.
     #[must_use]
     pub fn client_events(&self) -> &ClientEvents {
         &self.events
@@ -204,7 +204,7 @@ impl Queue {
         !reconnected.is_zero() && self.first_connected.elapsed() < reconnected + period
     }
 
-    /// Returns whether the connection stands at this moment.
+    /// Returns whether there is a connection at this moment.
     #[must_use]
     pub fn is_connected(&self) -> bool {
         self.jetstream.client().connection_state() == async_nats::connection::State::Connected

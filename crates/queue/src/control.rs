@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! Words to workers over core NATS: stop this build, drain.
+//! Messages to workers over core NATS: stop this build, drain.
 //!
-//! Neither is stored. A worker that misses a cancellation sees it in the build's record when it
-//! next extends its lease; whoever asks a worker to drain is told whether it heard.
+//! They are not stored. A worker that misses a cancellation sees it in the build's record when it
+//! next extends its lease. A request to drain is answered, so that its sender knows that the worker
+//! received it.
 
 use std::time::Duration;
 
@@ -17,19 +18,19 @@ use crate::Queue;
 /// How long a worker may take to answer.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(3);
 
-/// Why words did not reach a worker.
+/// Why a message did not reach a worker.
 #[derive(Debug, thiserror::Error)]
 pub enum ControlError {
-    /// Nobody of that name listens.
+    /// No worker of that name listens.
     #[error("no worker of that name is connected")]
-    Nobody,
+    NoSuchWorker,
     /// The server did not answer.
     #[error("NATS does not answer")]
     Unavailable(#[source] async_nats::Error),
 }
 
 impl Queue {
-    /// Tells the worker that runs a build, if one does, that its record changed.
+    /// Notifies the worker that runs a build, if there is one, that its record changed.
     ///
     /// # Errors
     ///
@@ -56,7 +57,7 @@ impl Queue {
         Ok(Box::pin(messages.filter_map(async |message| cancelled_build(&message.subject))))
     }
 
-    /// Tells a worker to drain, and returns once it has heard.
+    /// Asks a worker to drain, and returns once it has received that.
     ///
     /// # Errors
     ///
@@ -66,28 +67,29 @@ impl Queue {
         let answer =
             self.jetstream.client().send_request(self.subjects.drain(worker), request).await;
         match answer {
-            Ok(_heard) => Ok(()),
+            Ok(_received) => Ok(()),
             Err(error) if error.kind() == RequestErrorKind::NoResponders => {
-                Err(ControlError::Nobody)
+                Err(ControlError::NoSuchWorker)
             }
             Err(error) => Err(ControlError::Unavailable(error.into())),
         }
     }
 
-    /// Waits until somebody tells this worker to drain, and answers.
+    /// Waits for a request to drain this worker, and answers it.
     ///
     /// # Errors
     ///
     /// When the connection is gone.
-    pub async fn told_to_drain(&self, worker: &WorkerId) -> Result<(), ControlError> {
+    pub async fn drain_requested(&self, worker: &WorkerId) -> Result<(), ControlError> {
         let mut messages = self.subscribe(self.subjects.drain(worker)).await?;
-        let told = messages.next().await;
-        let Some(message) = told else { return Err(ControlError::Unavailable("closed".into())) };
+        let Some(message) = messages.next().await else {
+            return Err(ControlError::Unavailable("the subscription was closed".into()));
+        };
         if let Some(reply) = message.reply {
             let client = self.jetstream.client();
             let answered = client.publish(reply, bytes::Bytes::from_static(b"draining")).await;
             if let Err(error) = answered {
-                tracing::debug!(%error, "whoever asked for the drain is not told");
+                tracing::debug!(%error, "a request to drain was not answered");
             }
         }
         Ok(())

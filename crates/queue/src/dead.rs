@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! The dead-letter stream: requests that cannot be built, kept to be looked at and replayed.
+//! The dead-letter stream: requests that cannot be built, kept so that they can be read and
+//! replayed.
 
 use async_nats::jetstream::consumer::DeliverPolicy;
 use async_nats::{HeaderMap, HeaderValue};
@@ -159,7 +160,7 @@ impl Queue {
         Ok(letters)
     }
 
-    /// Reads the dead letter of a build, named as its subject has it; a text that cannot stand in a
+    /// Reads the dead letter of a build, named as its subject has it; a text that is no token of a
     /// subject names none.
     ///
     /// # Errors

@@ -187,7 +187,7 @@ impl Delivery {
     ///
     /// By the client's common inbox, and not by `double_ack_with` of async-nats 0.51: that
     /// subscribes to an inbox for each answer and leaves it again, three lines to the server instead
-    /// of one, and it takes the server's word that nobody listens there for a confirmation.
+    /// of one, and it takes the answer "no responders" for a confirmation.
     async fn confirmed(&self, answer: Answer) -> Result<(), Unconfirmed> {
         let reply = self.message.reply.clone().expect("a delivery has a reply subject");
         let payload = AckKind::from(answer).into();

@@ -2,8 +2,8 @@
 
 //! Reading the stream `EVENTS`, and knowing which stream that is.
 //!
-//! A reader remembers the last sequence it saw. That number means nothing once somebody recreated
-//! the stream, so the stream's time of creation goes with it.
+//! A reader remembers the last sequence it saw. That number means nothing once the stream was
+//! recreated, so the stream's time of creation goes with it.
 
 use async_nats::jetstream::consumer::DeliverPolicy;
 use bytes::Bytes;

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! Points at which tests make a process die or stand still, and protections that they switch off.
+//! Points at which tests kill or stop a process, and protections that they switch off.
 //!
 //! In debug builds alone: a release build has neither the names nor the code. `SLIPWAY_FAILPOINTS`
 //! names points with what happens there, `accept.created=abort,tag.claimed=stop@2`: the process
-//! dies without a word, or stops as by SIGSTOP, when it comes there for the first or n-th time.
+//! aborts, or stops as by SIGSTOP, when it reaches the point for the first or n-th time.
 //! `SLIPWAY_SWITCH_OFF` names protections, to show that the suites notice when they are missing.
 
 /// Stands at a point between two durable steps.

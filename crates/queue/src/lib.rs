@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 
 //! JetStream as Slipway uses it: one connection, the streams and buckets, compare-and-set records,
-//! and publishing that knows what a failure means.
+//! publishing that knows what a failure means, and pulling.
 //!
-//! Dispatcher and worker share this crate so that a rule learnt about the server (a timed-out
-//! publish may have been stored; error 10164 is not a lost race; 2.9.10 drops options without an
-//! error) is written down once. The rules and their measurements are in `docs/protocol.md`,
-//! "What JetStream taught us".
+//! This crate is a wall: no other crate of the product names `async_nats`, and none of its types
+//! has to be named to use this one. Dispatcher and worker share it so that each rule learnt about
+//! the server is written down once, as that a publish which timed out may have been stored, that
+//! error 10164 is not a lost race, and that 2.9.10 silently drops options. The rules, and where they
+//! were measured, are in `docs/protocol.md`, "What JetStream taught us".
 
 mod bucket;
 pub mod connection;

@@ -38,7 +38,7 @@ pub struct LogChunk<'a> {
     pub whole: Option<&'a Digest>,
 }
 
-/// The end of a log as it stands in the stream.
+/// The end of a log as the stream has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogEnd {
     /// The sequence of the last chunk.

@@ -17,7 +17,8 @@ use crate::publish::PublishError;
 use crate::read::{ReadError, Reader};
 use crate::record::RecordError;
 
-/// How long a worker is remembered without a word. Workers announce themselves every 5 s.
+/// How long a worker is remembered after its last announcement. Workers announce themselves every
+/// 5 s.
 ///
 /// Lower, and a worker disappears from the list when two announcements are late; higher, and one
 /// that died is listed longer.

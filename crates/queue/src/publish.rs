@@ -213,9 +213,8 @@ impl Queue {
         Sent { event: Box::new(event), pending: pending.ok() }
     }
 
-    /// Publishes an event of which nobody asks whether it was stored: without a reply subject, so
-    /// that the server sends no answer that nobody reads. What is sent later on the same connection is
-    /// stored after it.
+    /// Publishes an event without asking whether it was stored: it has no reply subject, so the server
+    /// sends no answer. Messages that are sent later on the same connection are stored after it.
     pub async fn tell_event(&self, event: &Event) {
         let (subject, mut headers, payload) = self.event_message(event);
         headers.insert(NATS_MESSAGE_ID, event.id.as_str());

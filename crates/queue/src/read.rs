@@ -25,9 +25,9 @@ const READ_TIMEOUT: Duration = Duration::from_secs(10);
 /// counts one too many behind a sequence.
 const DOUBT_AFTER: Duration = Duration::from_millis(300);
 
-/// After how long a silence a reader asks whether there is something to read. A server that dies
-/// takes its readers along, and a client that is connected to another of the cluster is told nothing:
-/// what came next lay unread for half a minute.
+/// After how long a silence a reader asks whether there is something to read. The readers of a server
+/// end with it, and a client that is connected to another server of the cluster does not hear of
+/// that: what came next lay unread for half a minute.
 const SILENCE: Duration = Duration::from_secs(2);
 
 /// How long a message that is there may be on its way.
@@ -103,7 +103,7 @@ pub struct Message {
 }
 
 impl Message {
-    /// Returns whether the message stands for a removed entry of a bucket.
+    /// Returns whether the message removes an entry of a bucket.
     pub(crate) fn is_removal(&self) -> bool {
         self.header(OPERATION).is_some()
     }

@@ -40,7 +40,7 @@ pub struct Creating {
 #[derive(Debug, thiserror::Error)]
 pub enum RecordError {
     /// There is a record already, or it was changed in between: read it again.
-    #[error("the record was changed by somebody else")]
+    #[error("the record was changed by another process")]
     Conflict,
     /// The store takes no more.
     #[error("the state bucket is full")]
@@ -136,7 +136,7 @@ impl Records {
     ///
     /// # Errors
     ///
-    /// [`RecordError::Conflict`] when somebody changed it in between.
+    /// [`RecordError::Conflict`] when another process changed it in between.
     pub async fn delete(&self, record: &Record) -> Result<(), RecordError> {
         Ok(self.bucket.delete(&key(&record.build), record.revision).await?)
     }
@@ -145,15 +145,15 @@ impl Records {
     ///
     /// # Errors
     ///
-    /// [`RecordError::Conflict`] when somebody changed it in between.
+    /// [`RecordError::Conflict`] when another process changed it in between.
     pub async fn update(&self, build: Build, revision: u64) -> Result<Record, RecordError> {
         let revision = self.bucket.update(&key(&build), json::bytes(&build), revision).await?;
         Ok(Record { build, revision })
     }
 }
 
-/// A record as it is stored. Who follows thousands of changes a second parses no more of each than
-/// it needs.
+/// A record as it is stored. A follower of thousands of changes a second parses only the part of each
+/// that it needs.
 #[derive(Debug, Clone)]
 pub struct Stored {
     /// The JSON document of a [`Build`], as far as the bucket holds what it should. One that was
@@ -180,7 +180,7 @@ pub struct StateReader {
 }
 
 impl StateReader {
-    /// Returns how many records stood before the reader when it was opened.
+    /// Returns how many records were in front of the reader when it was opened.
     #[must_use]
     pub fn pending(&self) -> u64 {
         self.reader.pending()
@@ -196,8 +196,9 @@ impl StateReader {
     }
 
     /// Returns the changes that have arrived, waiting for the first as long as it takes; of a record
-    /// that changed several times only the last. The server sends each as it comes, before it is
-    /// asked for, and each was the last when it was sent: who reads one and then pauses falls behind.
+    /// that changed several times only the last change. The server sends each change before it is
+    /// asked for, and each was the last when it was sent: a reader that takes one at a time, with
+    /// pauses, falls behind.
     ///
     /// # Errors
     ///
@@ -249,7 +250,7 @@ impl Queue {
         let bucket = self.subjects.state_bucket();
         let (stream, filter) = (bucket_stream(&bucket), bucket_subjects(&bucket));
         // Each subject holds one message, so all of them are the last ones. Asked for the last of
-        // each subject, nats-server 2.9.10 counts every record anew for each change that it delivers
+        // each subject, nats-server 2.9.10 counts every record again for each change that it delivers
         // to a reader that keeps up.
         let reader = Reader::open(self, &stream, &filter, DeliverPolicy::All).await?;
         Ok(StateReader { reader })

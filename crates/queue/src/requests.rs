@@ -113,13 +113,14 @@ impl Queue {
     /// When the queue is full, or the server does not answer.
     pub async fn requeue(&self, build: &Build) -> Result<(), RequeueError> {
         self.remove_request(&build.request).await?;
-        // Under an id of its own: the server remembers the other one's for two minutes.
+        // Under an id of its own: the server remembers the id of the old message for two minutes.
         let id = format!("{}:{}", build.state.epoch, Timestamp::now().as_nanosecond());
         self.enqueue_as(build, None, &id).await?;
         Ok(())
     }
 
-    /// Takes a build's request out of the queue, whoever holds it. Repeating it is harmless.
+    /// Takes a build's request out of the queue, even while a worker holds it. Repeating it is
+    /// harmless.
     ///
     /// By its sequence and not by a purge of its subject: after such a purge the consumers of
     /// nats-server 2.9.10 pass over every message in the queue.
@@ -138,7 +139,7 @@ impl Queue {
             };
         match stream.delete_message(message.sequence).await {
             Ok(_deleted) => Ok(()),
-            // Somebody was faster, if it is gone.
+            // Another process was faster, if it is gone.
             Err(error) => match self.holds(request).await? {
                 true => Err(self.builds_refused(error.into())),
                 false => Ok(()),

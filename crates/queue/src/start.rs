@@ -95,7 +95,7 @@ fn may_pass(error: &SetupError) -> bool {
     if let Some(error) = source.downcast_ref::<GetStreamError>() {
         return match error.kind() {
             GetStreamErrorKind::Request => timed_out(error),
-            GetStreamErrorKind::JetStream(answer) => nobody_leads(&answer),
+            GetStreamErrorKind::JetStream(answer) => has_no_leader(&answer),
             _ => false,
         };
     }
@@ -103,7 +103,7 @@ fn may_pass(error: &SetupError) -> bool {
         return match error.kind() {
             CreateStreamErrorKind::TimedOut => true,
             CreateStreamErrorKind::JetStream(answer) => {
-                nobody_leads(&answer) || was_made_meanwhile(&answer)
+                has_no_leader(&answer) || was_made_meanwhile(&answer)
             }
             _ => false,
         };
@@ -111,7 +111,7 @@ fn may_pass(error: &SetupError) -> bool {
     if let Some(error) = source.downcast_ref::<ConsumerError>() {
         return match error.kind() {
             ConsumerErrorKind::TimedOut => true,
-            ConsumerErrorKind::JetStream(answer) => nobody_leads(&answer),
+            ConsumerErrorKind::JetStream(answer) => has_no_leader(&answer),
             _ => false,
         };
     }
@@ -131,7 +131,7 @@ fn was_made_meanwhile(answer: &jetstream::Error) -> bool {
 
 /// Returns whether the cluster has no leader, or one that was just elected and does not know yet that
 /// there are other servers to put a stream on.
-fn nobody_leads(answer: &jetstream::Error) -> bool {
+fn has_no_leader(answer: &jetstream::Error) -> bool {
     [
         ErrorCode::CLUSTER_NOT_AVAILABLE,
         ErrorCode::CLUSTER_NOT_LEADER,

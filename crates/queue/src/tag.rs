@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! Whose a tag is: the last submitted build that came as far as writing it.
+//! The owner of a tag: the last submitted build that came as far as writing it.
 //!
-//! A registry has no compare-and-set, so two builds of one tag would leave it to whoever writes
-//! last. Here each writer first enters itself as the tag's owner; an older build never displaces a
+//! A registry has no compare-and-set, so of two builds of one tag the later writer would win. Here each writer first enters itself as the tag's owner; an older build never displaces a
 //! newer one, and a writer that finds a newer owner behind it writes that one's image.
 
 use bytes::Bytes;
@@ -25,7 +24,7 @@ pub struct TagOwner {
     pub build: BuildId,
     /// Its place in the order of acceptance.
     pub order: u64,
-    /// The digest of its manifest, which stands in the tag's repository.
+    /// The digest of its manifest, which is in the tag's repository.
     pub digest: Digest,
 }
 
@@ -65,8 +64,7 @@ impl Tags {
         Ok(Some((owner, entry.revision)))
     }
 
-    /// Enters an owner unless a build that was submitted later stands there, and returns who owns
-    /// the tag then.
+    /// Enters an owner unless a build that was submitted later owns the tag, and returns the owner.
     ///
     /// # Errors
     ///

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! The streams, buckets and consumers, and that they are what we asked for.
+//! Makes the streams, buckets and consumers, and checks that they are what was asked for.
 //!
 //! Every setting is read back after creation: nats-server 2.9.10 drops options it does not know
 //! without an error, and a work queue without its per-subject limit would hand out builds twice.
@@ -18,11 +18,11 @@ use crate::pull::BuildsConsumer;
 use crate::query::QueryError;
 pub use streams::{Limits, RECORD_AGE};
 
-/// How long a worker holds a build without a word before another gets it.
+/// How long a worker holds a build without extending its lease before another worker gets it.
 ///
 /// Lower, and a pause of the machine (a snapshot, a stalled disk) takes builds from living workers;
 /// higher, and a build waits longer after its worker died. Workers extend it every 5 s and stop by
-/// themselves after 11 s without confirmation, so two never publish one build.
+/// themselves after 11 s without confirmation, so two workers never publish one build.
 pub const ACK_WAIT: Duration = Duration::from_secs(15);
 
 /// How many builds of one pool and priority may be held at once. The default of 1,000 would
@@ -50,7 +50,7 @@ pub enum SetupError {
     Query(#[from] QueryError),
     /// The server made something else than was asked.
     #[error(
-        "{what} has other settings than Slipway needs ({setting}): the NATS server is too old, or somebody changed it"
+        "{what} has other settings than Slipway needs ({setting}): the NATS server is too old, or the setting was changed by hand"
     )]
     Differs {
         /// The stream, bucket or consumer.

@@ -56,7 +56,7 @@ pub(super) async fn drain(
             Code::WorkerSilent,
             format!("the worker {worker} drains, but has not announced itself: look again"),
         )),
-        (Err(ControlError::Nobody), None) => Err(ApiError::new(
+        (Err(ControlError::NoSuchWorker), None) => Err(ApiError::new(
             Code::WorkerNotFound,
             format!("no worker {worker} is connected: /v1/workers lists those that are"),
         )),
