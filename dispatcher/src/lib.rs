@@ -11,7 +11,6 @@
 //! The library holds the behaviour, so that `slipway dev` can run it inside its own process.
 
 mod app;
-mod backoff;
 mod builds;
 pub mod config;
 mod events;

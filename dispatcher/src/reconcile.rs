@@ -31,7 +31,6 @@ use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::app::App;
-use crate::http::problem::chain;
 use memory::Memory;
 use sweep::Sweep;
 pub(crate) use sweep::SweepError;

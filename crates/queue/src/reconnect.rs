@@ -7,20 +7,17 @@
 //! and the one loop here opens it again.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
+use slipway_fault::Backoff;
 use tokio::sync::watch;
 
 use crate::Queue;
 use crate::read::ReadError;
 
-/// The first pause after a failure. A server that restarts is back within a second, so the first
-/// tries are close together.
-const FIRST_PAUSE: Duration = Duration::from_millis(50);
-
-/// The longest pause between two tries, and so the longest that a reader stands still after the
-/// server's return.
-const MAX_PAUSE: Duration = Duration::from_secs(2);
+/// The pauses between attempts at something that needs NATS. A server that restarts is back within a
+/// second, so the first attempts are close together; the longest pause is how long a reader may stand
+/// still after the server's return.
+pub const UNTIL_NATS_IS_BACK: Backoff = Backoff::constant(50, 2, 2_000, 20);
 
 /// Says when a lost connection was made again: the moment to repeat what a server forgets.
 #[derive(Debug)]
@@ -92,7 +89,7 @@ pub trait Reading {
 /// reconnection there is none.
 pub async fn keep_reading<R: Reading>(reading: &mut R) -> R::Outcome {
     let progress = Progress::default();
-    let mut pause = FIRST_PAUSE;
+    let mut pauses = UNTIL_NATS_IS_BACK.pauses();
     loop {
         match reading.read(&progress).await {
             Ok(outcome) => return outcome,
@@ -102,10 +99,9 @@ pub async fn keep_reading<R: Reading>(reading: &mut R) -> R::Outcome {
             Err(error) => {
                 reading.broke(&error);
                 if progress.take() {
-                    pause = FIRST_PAUSE;
+                    pauses.reset();
                 }
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(MAX_PAUSE);
+                pauses.wait().await;
             }
         }
     }
@@ -114,6 +110,7 @@ pub async fn keep_reading<R: Reading>(reading: &mut R) -> R::Outcome {
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::AtomicUsize;
+    use std::time::Duration;
 
     use tokio::time::Instant;
 
@@ -169,17 +166,13 @@ mod tests {
         use Way::{Stalls, StallsAfterProgress};
         let mut reading = Broken::new(&[Stalls, Stalls, Stalls, StallsAfterProgress, Stalls]);
         keep_reading(&mut reading).await;
-        // 50, 100 and 200 ms; from the first again; twice as long.
-        assert_eq!(reading.opened, [0, 50, 150, 350, 400, 500]);
+        // From the first again after the fourth.
+        for (count, failures) in [(1, 1), (2, 2), (3, 3), (4, 1), (5, 2)] {
+            let pause = reading.opened[count] - reading.opened[count - 1];
+            let longest = UNTIL_NATS_IS_BACK.nominal(failures).as_millis();
+            assert!((longest * 8 / 10..=longest + 1).contains(&pause), "{:?}", reading.opened);
+        }
         assert_eq!(reading.failures.into_inner(), 5);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn no_pause_is_longer_than_two_seconds() {
-        let mut reading = Broken::new(&[Way::Stalls; 20]);
-        keep_reading(&mut reading).await;
-        let last = reading.opened[20] - reading.opened[19];
-        assert_eq!(last, MAX_PAUSE.as_millis());
     }
 
     #[tokio::test(start_paused = true)]

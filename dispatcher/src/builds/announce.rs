@@ -11,10 +11,10 @@ use slipway_proto::Build;
 use slipway_proto::event::Event;
 use slipway_queue::Queue;
 use slipway_queue::publish::Sent;
+use slipway_queue::reconnect::UNTIL_NATS_IS_BACK;
 use tokio_util::sync::CancellationToken;
 
 use crate::app::App;
-use crate::backoff::until_nats_is_back;
 
 /// How long an event is tried again before it is left to the reconciler.
 const ANNOUNCE_FOR: Duration = Duration::from_secs(120);
@@ -57,7 +57,7 @@ pub(crate) fn announce_later(
 /// Publishes an event that could not be published at once, and returns its sequence; `None` when
 /// it is left to the reconciler.
 async fn again(queue: &Queue, event: &Event, stop: &CancellationToken) -> Option<u64> {
-    let mut backoff = until_nats_is_back();
+    let mut backoff = UNTIL_NATS_IS_BACK.pauses();
     let announced = async {
         loop {
             if let Ok(sequence) = queue.publish_event_at(event).await {

@@ -24,12 +24,12 @@ use slipway_proto::{Build, BuildId, Phase, ProjectName, Timestamp};
 use slipway_queue::log::LogEnd;
 use slipway_queue::outcomes::{Outcome, OutcomeError};
 use slipway_queue::read::ReadError;
+use slipway_queue::reconnect::UNTIL_NATS_IS_BACK;
 use slipway_queue::{QueryError, Queue};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::backoff::until_nats_is_back;
 use crate::metrics::Metrics;
 
 /// How long an archived log stays in the stream, and how soon a log whose archiver died is taken up
@@ -87,7 +87,7 @@ pub(crate) struct Archiver {
 impl Archiver {
     /// Runs until `stop`.
     pub(crate) async fn run(self, stop: CancellationToken) {
-        let mut backoff = until_nats_is_back();
+        let mut backoff = UNTIL_NATS_IS_BACK.pauses();
         loop {
             match stop.run_until_cancelled(self.serve(&mut backoff)).await {
                 None => return,

@@ -4,6 +4,7 @@
 //! that what an event says is in the lists when the event is seen.
 
 use slipway_fault::chain;
+use slipway_queue::reconnect::UNTIL_NATS_IS_BACK;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
@@ -14,7 +15,6 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::{Folder, Stored};
-use crate::backoff::until_nats_is_back;
 use crate::events::feed::{Arrived, Feed, Pace};
 use crate::metrics::Metrics;
 
@@ -205,7 +205,7 @@ impl Writer {
         &mut self,
         mut step: impl FnMut(&mut Self) -> Result<T, super::ProjectionError>,
     ) -> Option<T> {
-        let mut backoff = until_nats_is_back();
+        let mut backoff = UNTIL_NATS_IS_BACK.pauses();
         loop {
             match step(self) {
                 Ok(value) => return Some(value),
