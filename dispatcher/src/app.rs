@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! What the parts of a dispatcher share.
+//! The state that the routes share.
 
 use std::sync::Arc;
 
@@ -21,22 +21,22 @@ use crate::pools::Pools;
 use crate::readiness::Readiness;
 use crate::reconcile::Reconciler;
 
-/// So many batches are read at once: reading one takes milliseconds of a processor, and for that
-/// time some times the memory of its bytes.
+/// How many batches are read at once. Reading one takes milliseconds of a processor, and several
+/// times the memory of its bytes for that time.
 pub(crate) const MAX_BATCHES_READ: usize = 4;
 
-/// How many bytes the batches may have that are held at once, from their first byte to the answer:
-/// eight of the largest, hundreds of usual ones. What is made of them takes about as much again.
+/// How many bytes of batches are held at once, from the first byte to the answer: eight of the
+/// largest or hundreds of usual ones. The builds made of them take about as much again.
 pub(crate) const MAX_BATCH_BYTES: usize = 64 << 20;
 
-/// The parts that requests are served from.
+/// The parts that serve requests.
 #[derive(Debug)]
 pub(crate) struct App {
     /// The connection to NATS.
     pub(crate) queue: Queue,
     /// Artifacts and archived logs.
     pub(crate) store: ArtifactStore,
-    /// Remembers which artifacts there are.
+    /// Remembers which artifacts exist.
     pub(crate) artifacts: Artifacts,
     /// The environments.
     pub(crate) catalogue: Catalogue,
@@ -46,13 +46,13 @@ pub(crate) struct App {
     pub(crate) builds: Builds,
     /// Lists builds.
     pub(crate) projection: Projection,
-    /// Knows which builds the projection knows.
+    /// Asks whether the projection knows a build.
     pub(crate) known: Known,
-    /// Hands out events.
+    /// Sends events to subscribers.
     pub(crate) feed: Arc<Feed>,
-    /// How many more batches may be read at this moment.
+    /// Permits for reading a batch.
     pub(crate) batches: Semaphore,
-    /// How many more bytes batches may have.
+    /// Permits for bytes of batches.
     pub(crate) batch_bytes: Semaphore,
     /// Knows the pools.
     pub(crate) pools: Pools,
@@ -66,6 +66,6 @@ pub(crate) struct App {
     pub(crate) tasks: TaskTracker,
     /// Ends them, and every stream to a client.
     pub(crate) stop: CancellationToken,
-    /// Ends uploads that are still not done when the grace period is over.
+    /// Ends uploads that are unfinished when the grace period is over.
     pub(crate) cut_off: CancellationToken,
 }

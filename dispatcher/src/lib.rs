@@ -3,10 +3,10 @@
 //! The dispatcher: HTTP API, artifact intake, publishing of build requests and the projection of
 //! events.
 //!
-//! It accepts a build by the protocol of `builds::accept` and holds no state that it cannot rebuild: live
-//! records stand in the key-value bucket, history in the stream `EVENTS`, artifacts and old logs in
-//! the artifact store; its SQLite file is folded from the events. So any number of dispatchers
-//! serve side by side, and one that was killed loses nothing.
+//! It accepts a build by the protocol of `builds::accept` and holds no state that it cannot
+//! rebuild: live records are in the key-value bucket, history is in the stream `EVENTS`, artifacts
+//! and old logs are in the artifact store, and its SQLite file is folded from the events. So any
+//! number of dispatchers can serve at once, and a killed one loses nothing.
 //!
 //! The library holds the behaviour, so that `slipway dev` can run it inside its own process.
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! Which pools there are. A build for a pool that no worker has ever served would wait for ever,
-//! so it is refused when it is submitted.
+//! Which pools exist. A build for a pool that no worker has ever served would wait for ever, so it
+//! is refused when it is submitted.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -11,12 +11,11 @@ use slipway_queue::{QueryError, Queue};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
-/// How long a pool that was seen counts as there. Its consumers are durable: they stay when the
+/// How long a pool that was seen counts as existing. Its consumers are durable and stay when the
 /// last worker leaves.
 const KEPT: Duration = Duration::from_secs(60);
 
-/// How often the server is asked again for a pool that was not seen; a new worker's pool is known
-/// this soon.
+/// How often the server is asked again for an unknown pool. A new worker's pool is known this soon.
 const ASKED_AGAIN: Duration = Duration::from_millis(500);
 
 /// How long the server may take to answer.
@@ -36,7 +35,7 @@ struct Seen {
 }
 
 impl Pools {
-    /// Returns whether a pool has consumers; `None` when the server does not say.
+    /// Returns whether a pool has consumers; `None` if the server does not answer.
     pub(crate) async fn exists(&self, queue: &Queue, pool: &PoolName) -> Option<bool> {
         if *pool == PoolName::default() {
             // Made with the streams.

@@ -70,8 +70,8 @@ impl FromStr for ArtifactKind {
     }
 }
 
-/// What was read from an artifact's bytes when it was uploaded; the environment `auto` and the
-/// checks of a submission are decided by it.
+/// What was read from an artifact's bytes when it was uploaded. The environment `auto` and the
+/// checks of a submission depend on it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
 pub enum ArtifactFacts {
@@ -130,7 +130,7 @@ pub struct SpringBootFacts {
 pub struct WarFacts {
     /// The newest Java release among its classes.
     pub java_release: Option<u16>,
-    /// The servlet API it was written for, where that can be told.
+    /// The servlet API it was written for, if that is known.
     pub servlet_api: Option<ServletApi>,
 }
 

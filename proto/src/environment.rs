@@ -23,7 +23,7 @@ pub struct Environment {
     /// Other names for it.
     #[serde(default)]
     pub aliases: Vec<String>,
-    /// Tags that may follow a name; the base is then taken with that tag.
+    /// Tags that may follow a name. The base then gets that tag.
     #[serde(default)]
     pub tags: Vec<String>,
     /// One line for people.
@@ -88,7 +88,7 @@ fn default_file_mode() -> u32 {
 }
 
 impl Environment {
-    /// Returns the recipe, taking the place of the base where one is given.
+    /// Returns the recipe, with `base` in place of the environment's if one is given.
     #[must_use]
     pub fn recipe(&self, base: Option<Base>) -> Recipe {
         Recipe {
@@ -111,12 +111,12 @@ impl Environment {
 
     /// Checks that an artifact can run in this environment.
     ///
-    /// `base_replaced` says that the request brings a base of its own, of which the catalogue
-    /// knows nothing.
+    /// `base_replaced` says that the request has a base of its own, which the catalogue does not
+    /// know.
     ///
     /// # Errors
     ///
-    /// Says what the artifact needs and the environment has not.
+    /// Says what the artifact needs and the environment lacks.
     pub fn check(&self, facts: &ArtifactFacts, base_replaced: bool) -> Result<(), Unsuitable> {
         let kind = facts.kind();
         let unsuitable = |why: String| Err(Unsuitable { environment: self.name.clone(), why });
@@ -132,7 +132,8 @@ impl Environment {
             && jar.main_class.is_none()
         {
             return unsuitable(
-                "the JAR's manifest names no Main-Class, so nothing says how to start it: build an executable JAR"
+                "the JAR's manifest names no Main-Class, so nothing says how to start it: build \
+                an executable JAR"
                     .to_owned(),
             );
         }
@@ -143,7 +144,8 @@ impl Environment {
             && needed > runs
         {
             return unsuitable(format!(
-                "the artifact's classes need Java {needed}, and it runs Java {runs}: choose a newer one, or compile with --release {runs}"
+                "the artifact's classes need Java {needed}, and it runs Java {runs}: choose a \
+                newer one, or compile with --release {runs}"
             ));
         }
         if let (ArtifactFacts::War(war), Some(serves)) = (facts, self.servlet)
@@ -161,7 +163,8 @@ impl Environment {
             && !has.contains(needed)
         {
             return unsuitable(format!(
-                "the executable is dynamically linked and needs {needed}, which its base does not have: link it statically, or choose an environment or base that has it"
+                "the executable is dynamically linked and needs {needed}, which its base does not \
+                have: link it statically, or choose an environment or base that has it"
             ));
         }
         Ok(())

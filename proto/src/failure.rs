@@ -21,7 +21,7 @@ pub enum Reason {
     InvalidRequest,
     /// The environment is not in the catalogue.
     EnvironmentNotFound,
-    /// The base image does not exist, or not for the platform.
+    /// The base image does not exist, or has no manifest for the platform.
     BaseImageNotFound,
     /// The base image could not be read from its registry.
     PullBaseImageFailed,
@@ -39,18 +39,18 @@ pub enum Reason {
     QueueTimeExceeded,
     /// Somebody cancelled the build.
     Cancelled,
-    /// The worker shut down and handed the build back.
+    /// The worker shut down and gave the build back.
     WorkerDrained,
     /// The worker lost its lease: it could not reach the queue for too long.
     LeaseLost,
-    /// The worker that held the build stopped without a word.
+    /// The worker that held the build vanished.
     WorkerLost,
     /// Every permitted attempt failed.
     AttemptsExhausted,
 }
 
 impl Reason {
-    /// Returns the code as it stands in documents.
+    /// Returns the code as it is written in documents.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {

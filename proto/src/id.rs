@@ -15,7 +15,8 @@ use uuid::Uuid;
 /// A text that is not a valid name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "`{text}` is not a {what}: use 1 to 63 lowercase letters, digits and dashes, with a letter or digit at both ends"
+    "`{text}` is not a {what}: use 1 to 63 lowercase letters, digits and dashes, with a letter or \
+    digit at both ends"
 )]
 pub struct ParseNameError {
     what: &'static str,
@@ -124,8 +125,8 @@ impl Default for PoolName {
     }
 }
 
-/// The namespace of build ids derived from idempotency keys; a constant of the protocol, since
-/// two dispatchers must derive the same id.
+/// The namespace of build ids derived from idempotency keys. It must never change, because two
+/// dispatchers must derive the same id.
 const IDEMPOTENCY_NAMESPACE: Uuid = Uuid::from_u128(0x6f0c_8a6d_0c0e_5d39_9d5f_2a7b_51c1_9a10);
 
 /// Identifies a build.
@@ -146,20 +147,20 @@ impl BuildId {
     /// Derives the id that belongs to an idempotency key of a project.
     #[must_use]
     pub fn for_idempotency_key(project: &ProjectName, key: &str) -> Self {
-        // A project name holds no NUL byte, so the pair is written without ambiguity.
+        // A project name holds no NUL byte, so the pair is unambiguous.
         let name = format!("{project}\0{key}");
         Self(Uuid::new_v5(&IDEMPOTENCY_NAMESPACE, name.as_bytes()))
     }
 }
 
 impl BuildId {
-    /// Returns the id as the 16 bytes that it is.
+    /// Returns the 16 bytes of the id.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8; 16] {
         self.0.as_bytes()
     }
 
-    /// Makes the id of 16 bytes.
+    /// Makes an id from its 16 bytes.
     #[must_use]
     pub fn from_bytes(bytes: [u8; 16]) -> Self {
         Self(Uuid::from_bytes(bytes))

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! The words of Slipway as types: what travels between client, dispatcher and worker.
+//! The words of Slipway as types: everything that client, dispatcher and worker exchange.
 //!
 //! Holds the identifiers, the build request and its codec, the state machine of a build, the
 //! events, the subjects they travel on, the environment catalogue and the documents of the HTTP
-//! API. Nothing in this crate does I/O, so that all of it can be tested by properties and used by
-//! every process alike.
+//! API. Nothing in this crate does I/O, so all of it can be tested by properties and used by every
+//! program.
 
 pub mod api;
 pub mod artifact;

@@ -84,7 +84,8 @@ impl fmt::Debug for Platform {
 /// A text that is not a platform Slipway builds for.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "`{0}` is not a platform: use linux/amd64, linux/arm64, linux/arm, linux/386, linux/ppc64le, linux/riscv64 or linux/s390x"
+    "`{0}` is not a platform: use linux/amd64, linux/arm64, linux/arm, linux/386, linux/ppc64le, \
+    linux/riscv64 or linux/s390x"
 )]
 pub struct ParsePlatformError(String);
 

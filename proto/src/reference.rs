@@ -68,7 +68,7 @@ impl Reference {
         self.digest
     }
 
-    /// Returns what a manifest request names: the digest, else the tag, else `latest`.
+    /// Returns the reference that a manifest request uses: the digest, else the tag, else `latest`.
     #[must_use]
     pub fn version(&self) -> String {
         match (&self.digest, &self.tag) {
@@ -170,7 +170,8 @@ fn parse(text: &str, short: Short) -> Result<Reference, ParseReferenceError> {
         (None, Short::Refused) => {
             return Err(error(
                 text,
-                "name the registry first, as in registry.example/team/app:1.0 (docker.io/you/app for Docker Hub)",
+                "name the registry first, as in registry.example/team/app:1.0 (docker.io/you/app \
+                for Docker Hub)",
             ));
         }
         (None, Short::Completed) if name.contains('/') => {
@@ -227,7 +228,8 @@ fn check_repository(text: &str, repository: &str) -> Result<(), ParseReferenceEr
     }
     Err(error(
         text,
-        "the repository may hold lowercase letters and digits, joined by `.`, `_`, `__` or dashes, in components separated by `/`",
+        "the repository may hold lowercase letters and digits, joined by `.`, `_`, `__` or \
+        dashes, in components separated by `/`",
     ))
 }
 
@@ -254,7 +256,8 @@ fn check_tag(text: &str, tag: &str) -> Result<(), ParseReferenceError> {
     }
     Err(error(
         text,
-        "a tag has 1 to 128 letters, digits, `_`, `.` and `-`, and starts with a letter, a digit or `_`",
+        "a tag has 1 to 128 letters, digits, `_`, `.` and `-`, and starts with a letter, a digit \
+        or `_`",
     ))
 }
 
@@ -356,9 +359,12 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn whatever_parses_is_written_in_a_form_that_parses_to_the_same(text in "[a-z0-9.:/@_-]{1,40}") {
+        fn a_parsed_reference_is_written_in_a_form_that_parses_to_the_same(
+            text in "[a-z0-9.:/@_-]{1,40}",
+        ) {
             if let Ok(reference) = text.parse::<Reference>() {
-                proptest::prop_assert_eq!(reference.to_string().parse::<Reference>(), Ok(reference));
+                let again = reference.to_string().parse::<Reference>();
+                proptest::prop_assert_eq!(again, Ok(reference));
             }
         }
     }

@@ -116,7 +116,7 @@ impl Subjects {
             .to_vec()
     }
 
-    /// Returns the name of the bucket that says whose each tag is.
+    /// Returns the name of the bucket of tag owners.
     #[must_use]
     pub fn tags_bucket(&self) -> String {
         format!("{}-tags", self.prefix)
@@ -128,7 +128,8 @@ impl Subjects {
         format!("{}-leases", self.prefix)
     }
 
-    /// Returns the subject, of core NATS, on which the worker that runs a build is told to stop.
+    /// Returns the subject, in core NATS, of the message that stops a cancelled build at its
+    /// worker.
     #[must_use]
     pub fn cancel(&self, build: BuildId) -> String {
         format!("{}.control.cancel.{build}", self.prefix)
@@ -140,7 +141,7 @@ impl Subjects {
         format!("{}.control.cancel.*", self.prefix)
     }
 
-    /// Returns the subject, of core NATS, on which a worker is told to drain.
+    /// Returns the subject, in core NATS, of the request that drains a worker.
     #[must_use]
     pub fn drain(&self, worker: &WorkerId) -> String {
         format!("{}.control.drain.{worker}", self.prefix)

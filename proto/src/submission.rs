@@ -2,8 +2,8 @@
 
 //! A build request as a client writes it, and the checks that make it a [`BuildRequest`].
 //!
-//! Read by hand instead of by serde: serde stops at the first mistake, and a client should learn
-//! of all of them at once, by field.
+//! Read by hand instead of by serde: serde stops at the first mistake, and a client should see all
+//! of them at once, by field.
 
 mod reader;
 
@@ -52,10 +52,11 @@ pub const FIELDS: [&str; 24] = [
     "$schema",
 ];
 
-/// Bounds of the numeric fields: an attempt may take a day at most, and be repeated 20 times.
+/// Bounds of the numeric fields: an attempt takes at most a day, and a build has at most 20
+/// attempts.
 const TIMEOUT_S: std::ops::RangeInclusive<u64> = 1..=86_400;
 const MAX_ATTEMPTS: std::ops::RangeInclusive<u64> = 1..=20;
-/// A build may wait for two days: its record is kept for three.
+/// A build waits at most two days, because its record is kept for three.
 const QUEUE_TIMEOUT_S: std::ops::RangeInclusive<u64> = 1..=172_800;
 /// More references than this in one build are a mistake.
 const MAX_REFERENCES: usize = 32;
@@ -129,8 +130,8 @@ pub struct Uploaded {
 }
 
 impl Submission {
-    /// Reads a request. Mistakes are kept, to be reported by [`accept`](Self::accept) with those
-    /// that show only then.
+    /// Reads a request. Mistakes are kept, and [`accept`](Self::accept) reports them together with
+    /// those that it finds itself.
     #[must_use]
     pub fn read(document: &Value) -> Self {
         let empty = Map::new();
@@ -172,7 +173,7 @@ impl Submission {
             additional.extend(reader.keep(&field, "invalid_reference", parsed));
         }
         if additional.len() >= MAX_REFERENCES {
-            let detail = format!("a build may have {MAX_REFERENCES} references at most");
+            let detail = format!("a build has at most {MAX_REFERENCES} references");
             reader.mistake("additional_tags", "too_many", &detail);
         }
         let base = reader.text("base").and_then(|text| {
@@ -250,7 +251,8 @@ impl Submission {
         self.digest
     }
 
-    /// Checks what remains against the artifact and the catalogue, and makes the build request.
+    /// Makes the build request, after checking the submission against the artifact and the
+    /// catalogue.
     ///
     /// `uploaded` is `None` when the project has no artifact of that digest.
     ///
@@ -321,7 +323,8 @@ impl Submission {
         (platform.architecture != elf.architecture).then(|| {
             let own = Platform::from(elf.architecture);
             let detail = format!(
-                "the executable is for {own}, not {platform}: build it for that platform, or leave the field out"
+                "the executable is for {own}, not {platform}: build it for that platform, or \
+                leave the field out"
             );
             FieldError::new("platform", "platform_mismatch", detail)
         })
@@ -378,8 +381,9 @@ impl Submission {
     }
 }
 
-/// Says what a file name may be.
-pub const FILENAME_RULE: &str = "a file name has 1 to 200 characters, no `/`, `\\` or control character, and is not `.` or `..`";
+/// The rule for file names, for messages.
+pub const FILENAME_RULE: &str = "a file name has 1 to 200 characters, no `/`, `\\` or control \
+    character, and is not `.` or `..`";
 
 /// Returns whether a text may name an artifact's file. The name becomes a path inside images.
 #[must_use]
@@ -403,7 +407,8 @@ fn is_key(key: &str) -> bool {
     (1..=255).contains(&key.len()) && key.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
-const SUPERSEDE_KEY_RULE: &str = "a supersede key has 1 to 255 characters, none of them a control character, as in refs/heads/main";
+const SUPERSEDE_KEY_RULE: &str = "a supersede key has 1 to 255 characters, none of them a control \
+    character, as in refs/heads/main";
 
 fn is_supersede_key(key: &str) -> bool {
     (1..=255).contains(&key.len()) && !key.chars().any(char::is_control)
@@ -417,8 +422,7 @@ fn is_user(user: &str) -> bool {
     user.split_once(':').map_or_else(|| part(user), |(name, group)| part(name) && part(group))
 }
 
-/// Digests a document with its members in the order of their names, whatever order and spacing
-/// they were sent in.
+/// Digests a document with its members sorted by name, so that order and spacing do not matter.
 fn canonical_digest(document: &Value) -> Digest {
     fn write(value: &Value, text: &mut String) {
         match value {

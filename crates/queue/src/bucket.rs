@@ -107,16 +107,16 @@ impl Bucket {
         self.finish_create(creating).await
     }
 
-    /// Sends the first value of a key without waiting until it is stored. What is sent later on the
-    /// same connection is stored later, so values get their revisions in the order of these calls.
+    /// Sends the first value of a key without waiting until it is stored. Messages on one
+    /// connection are stored in order, so values get their revisions in the order of these calls.
     pub(crate) async fn begin_create(&self, key: String, value: Bytes) -> Creating {
         let message = PublishMessage::build().payload(value.clone());
         let sent = self.send(&key, message, 0).await;
         Creating { key, value, sent }
     }
 
-    /// Waits until a first value is stored and returns its revision. One that has to be sent again
-    /// loses its place in the order.
+    /// Waits until a first value is stored and returns its revision. A value that must be sent
+    /// again loses its place in the order.
     pub(crate) async fn finish_create(&self, creating: Creating) -> Result<u64, BucketError> {
         let Creating { key, value, sent } = creating;
         let first = match sent {
@@ -125,7 +125,7 @@ impl Bucket {
         };
         match self.write(&key, value.clone(), 0, first).await {
             Err(BucketError::Conflict) => match self.last(&key).await? {
-                // What a deletion left behind has a revision of its own, and is no entry.
+                // A deletion leaves a marker with a revision of its own, which is not an entry.
                 Some(message) if is_removed(&message) => {
                     self.update(&key, value, message.sequence).await
                 }
@@ -147,7 +147,7 @@ impl Bucket {
         self.write(key, value, revision, first).await
     }
 
-    /// Writes a value of which the first try came out as given.
+    /// Writes a value, given the result of the first try.
     async fn write(
         &self,
         key: &str,
@@ -198,7 +198,7 @@ impl Bucket {
         Err(BucketError::Unavailable("the subject stayed busy".into()))
     }
 
-    /// Finds out whether a write that was refused had in truth succeeded at an earlier try.
+    /// Finds out whether a refused write had succeeded at an earlier try.
     async fn settle(&self, key: &str, value: &Bytes) -> Result<u64, BucketError> {
         match self.get(key).await? {
             Some(entry) if entry.value == value => Ok(entry.revision),
@@ -227,7 +227,7 @@ impl Bucket {
     }
 }
 
-/// Waits for what the server says of a write, and returns its revision.
+/// Waits for the server's answer to a write, and returns its revision.
 async fn acknowledged(sent: PublishAckFuture) -> Result<u64, Refused> {
     Ok(sent.await?.sequence)
 }
@@ -253,7 +253,7 @@ fn is_removed(message: &StreamMessage) -> bool {
     message.headers.get(OPERATION).is_some()
 }
 
-/// The server's time of a message; the epoch's start if it is none that we can express.
+/// The server's time of a message; the start of the epoch if it cannot be represented.
 pub(crate) fn timestamp(message: &StreamMessage) -> Timestamp {
     Timestamp::from_nanosecond(message.time.unix_timestamp_nanos()).unwrap_or(Timestamp::UNIX_EPOCH)
 }

@@ -16,29 +16,29 @@ use crate::record::Records;
 
 /// How long a JetStream request or an awaited acknowledgement may take.
 ///
-/// Too low, and a server that flushes its disk looks dead; too high, and a client of the HTTP API
-/// waits as long for its 503.
+/// Lower, and a server that flushes its disk looks dead. Higher, and a client of the HTTP API waits
+/// that long for its 503.
 pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How often the client pings the server; a dead connection is noticed after two of them.
+/// How often the client pings the server. A dead connection is noticed after two pings.
 const PING_INTERVAL: Duration = Duration::from_secs(10);
 
 /// The pauses between attempts to reconnect. The client's own default grows to 4 s, which is most
 /// of what a worker has before it must give up its lease.
 const RECONNECT: Backoff = Backoff::constant(16, 2, 500, 20);
 
-/// How many published messages may wait for their acknowledgement at once; further publishers
-/// wait for a place.
+/// How many published messages may wait for their acknowledgement at once. More publishers wait for
+/// a place.
 const MAX_ACKS_IN_FLIGHT: usize = 4096;
 
-/// Where NATS is and how to log in.
+/// The address of NATS and the login.
 #[derive(Debug, Clone)]
 pub struct QueueOptions {
     /// Server URLs, separated by commas; each may contain a user and a password.
     pub url: String,
     /// A NATS credentials file (`.creds`).
     pub credentials: Option<std::path::PathBuf>,
-    /// What this process calls itself in the server's connection list.
+    /// The name of this process in the server's connection list.
     pub client_name: String,
     /// The prefix of all subjects, streams and buckets.
     pub prefix: Prefix,
@@ -100,7 +100,7 @@ pub struct ClientEvents {
     pub disconnects: AtomicU64,
 }
 
-/// A connection to NATS with everything Slipway does over it. Cheap to clone.
+/// A connection to NATS with all operations of Slipway. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Queue {
     pub(crate) jetstream: jetstream::Context,
@@ -110,7 +110,7 @@ pub struct Queue {
     events: Arc<ClientEvents>,
     /// Counts the connections that were made.
     pub(crate) connections: watch::Receiver<u64>,
-    /// When the connection was last made again, in milliseconds since it was first made; 0 if never.
+    /// When the connection was last restored, in milliseconds since it was first made; 0 if never.
     reconnected: Arc<AtomicU64>,
     first_connected: Instant,
 }
@@ -197,7 +197,7 @@ impl Queue {
         &self.events
     }
 
-    /// Returns whether the connection was lost and made again within the last `period`.
+    /// Returns whether the connection was lost and restored within the last `period`.
     #[must_use]
     pub fn reconnected_within(&self, period: Duration) -> bool {
         let reconnected = Duration::from_millis(self.reconnected.load(Ordering::Relaxed));
@@ -244,8 +244,8 @@ fn note(seen: &ClientEvents, event: &async_nats::Event) {
     }
 }
 
-/// Takes user, password and query (where object stores take keys) out of URLs that are separated
-/// by commas, for messages and printed configuration.
+/// Removes user, password and query (which may hold an object store's keys) from URLs separated by
+/// commas, for messages and printed configuration.
 #[must_use]
 pub fn redact(urls: &str) -> String {
     let one = |url: &str| {

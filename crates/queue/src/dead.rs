@@ -23,17 +23,17 @@ use crate::read::{Message, ReadError, Reader, is_missing};
 /// A request in the dead-letter stream.
 #[derive(Debug, Clone)]
 pub struct DeadLetter {
-    /// Its place in the stream; letters of one project are listed by it.
+    /// Its sequence in the stream, which orders lists.
     pub sequence: u64,
-    /// The build, as the subject has it.
+    /// The build in its subject.
     pub build: String,
-    /// The project, as the subject has it.
+    /// The project in its subject.
     pub project: String,
     /// The pool.
     pub pool: PoolName,
-    /// Why it is here.
+    /// Why it could not be built.
     pub reason: String,
-    /// When it came here.
+    /// When it was stored.
     pub died_at: Timestamp,
     /// The claim under which the build failed.
     pub epoch: Epoch,
@@ -113,7 +113,7 @@ impl Queue {
         self.store(subject, headers, payload, &id).await.map(drop)
     }
 
-    /// Moves a message of the queue that is no request into the dead-letter stream, as it is.
+    /// Moves a message of the queue that is not a request into the dead-letter stream, unchanged.
     ///
     /// # Errors
     ///
@@ -126,7 +126,9 @@ impl Queue {
         let subject = message.subject();
         let Some(RequestSubject { pool, project, build, .. }) = RequestSubject::parse(subject)
         else {
-            return Err(PublishError::Refused(format!("`{subject}` is no build's subject").into()));
+            return Err(PublishError::Refused(
+                format!("`{subject}` is not the subject of a build").into(),
+            ));
         };
         let pool = pool.parse().unwrap_or_default();
         let (mut headers, payload) = (message.headers(), message.payload());
@@ -136,7 +138,7 @@ impl Queue {
         self.store(dead, headers, payload, &id).await.map(drop)
     }
 
-    /// Reads the dead letters of a project behind a sequence, oldest first.
+    /// Reads the dead letters of a project after a sequence, oldest first.
     ///
     /// # Errors
     ///
@@ -179,7 +181,7 @@ impl Queue {
             |source: async_nats::Error| ReadError::Unavailable { stream: name.clone(), source };
         let stream = self.jetstream.get_stream_no_info(&name).await;
         let stream = stream.map_err(|error| unavailable(error.into()))?;
-        // The pool is not known here; at most one letter of a build matches.
+        // The pool is not known here. At most one letter matches a build.
         let subject = self.subjects.dead_in_any_pool(project, build);
         match stream.get_last_raw_message_by_subject(&subject).await {
             Ok(message) => {
@@ -192,7 +194,7 @@ impl Queue {
         }
     }
 
-    /// Takes a dead letter out of the stream. Repeating it is harmless.
+    /// Removes a dead letter from the stream. Repeating it is harmless.
     ///
     /// # Errors
     ///

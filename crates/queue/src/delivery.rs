@@ -29,12 +29,12 @@ pub struct Delivery {
     count: u64,
 }
 
-/// A build request as it came out of the queue.
+/// A build request from the queue.
 #[derive(Debug, Clone)]
 pub struct Delivered {
     /// The request.
     pub request: BuildRequest,
-    /// The digest of what the client sent.
+    /// The digest of the submitted document.
     pub submission: Digest,
     /// When it was accepted.
     pub accepted_at: Timestamp,
@@ -71,7 +71,7 @@ impl From<Answer> for AckKind {
 #[error("NATS did not confirm an answer to a delivery")]
 pub struct Unconfirmed(#[source] async_nats::Error);
 
-/// Why a message of the queue is no build request.
+/// Why a message of the queue is not a build request.
 #[derive(Debug, thiserror::Error)]
 pub enum DeliveryError {
     /// The bytes do not decode.

@@ -15,7 +15,7 @@ use crate::Queue;
 use crate::query::QueryError;
 
 impl Queue {
-    /// Returns whether the streams are there.
+    /// Returns whether the streams exist.
     ///
     /// # Errors
     ///
@@ -34,7 +34,7 @@ impl Queue {
         }
     }
 
-    /// Reads how many copies of the queue the cluster keeps.
+    /// Reads the number of replicas of the queue.
     ///
     /// # Errors
     ///
@@ -44,7 +44,7 @@ impl Queue {
         Ok(stream.cached_info().config.num_replicas)
     }
 
-    /// Reads how much waits in the queue.
+    /// Reads the depth of the queue.
     ///
     /// # Errors
     ///

@@ -9,14 +9,14 @@ use serde::Serialize;
 use crate::Queue;
 use crate::query::QueryError;
 
-/// What accepted builds survive, from the server's version, the replicas of the queue and whether
-/// the servers flush each message before they acknowledge it.
+/// What accepted builds survive. It follows from the server's version, the replicas of the queue
+/// and whether the servers flush each message before they acknowledge it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Durability {
-    /// Processes may be killed at any time; a power failure can lose builds, or the whole stream.
+    /// Processes may be killed at any time. A power failure can lose builds, or the whole stream.
     ProcessCrash,
-    /// One node of the cluster may lose power; all of them at once can lose builds.
+    /// One node of the cluster may lose power. If all do at once, builds can be lost.
     SinglePowerLoss,
     /// Every node may lose power at once.
     PowerLossSafe,
@@ -33,12 +33,12 @@ impl fmt::Display for Durability {
 }
 
 impl Durability {
-    /// Works the class out.
+    /// Determines the class.
     ///
-    /// `sync_always` is the operator's word that every server has `sync_interval: always`: a client
-    /// cannot read that setting. Servers before 2.10 do not have it (they ignore it without a
-    /// word), so there it counts for nothing. Nor do replicas: after a cluster of 2.9.10 was killed
-    /// and started, its replicas numbered the same messages differently.
+    /// `sync_always` is the operator's statement that every server has `sync_interval: always`,
+    /// because a client cannot read that setting. Servers before 2.10 silently ignore it, so for
+    /// them it does not count. Nor do their replicas: after a cluster of 2.9.10 was killed and
+    /// started, its replicas numbered the same messages differently.
     #[must_use]
     pub fn of(version: &str, replicas: usize, sync_always: bool) -> Self {
         match (at_least(version, (2, 10)), sync_always, replicas) {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! Reading the stream `EVENTS`, and knowing which stream that is.
+//! Reads the stream `EVENTS`, and identifies it.
 //!
 //! A reader remembers the last sequence it saw. That number means nothing once the stream was
 //! recreated, so the stream's time of creation goes with it.
@@ -17,7 +17,7 @@ use crate::query::QueryError;
 use crate::read::{Message, ReadError, Reader};
 use crate::reconnect::Reconnections;
 
-/// Where the stream of events is.
+/// The position of the stream of events.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EventsPosition {
     /// When the stream was created, in nanoseconds since the epoch: the identity of its sequences.
@@ -104,7 +104,7 @@ impl EventReader {
 }
 
 impl Queue {
-    /// Asks where the stream of events is.
+    /// Reads the position of the stream of events.
     ///
     /// # Errors
     ///

@@ -7,7 +7,7 @@
 //! aborts, or stops as by SIGSTOP, when it reaches the point for the first or n-th time.
 //! `SLIPWAY_SWITCH_OFF` names protections, to show that the suites notice when they are missing.
 
-/// Stands at a point between two durable steps.
+/// Marks a point between two durable steps.
 #[cfg(not(debug_assertions))]
 #[inline(always)]
 pub fn failpoint(_name: &'static str) {}
@@ -38,7 +38,7 @@ mod armed {
     #[derive(Debug)]
     pub(super) struct Armed {
         pub(super) action: Action,
-        /// At which time of coming by.
+        /// The number of the pass that triggers it.
         pub(super) at: u32,
         seen: AtomicU32,
     }
@@ -66,13 +66,13 @@ mod armed {
         armed.collect()
     }
 
-    /// Stands at a point between two durable steps.
+    /// Marks a point between two durable steps.
     pub fn failpoint(name: &'static str) {
         let Some(armed) = POINTS.get(name) else { return };
         if armed.seen.fetch_add(1, Ordering::SeqCst) + 1 != armed.at {
             return;
         }
-        tracing::warn!(name, action = ?armed.action, "came to an armed failpoint");
+        tracing::warn!(name, action = ?armed.action, "reached an armed failpoint");
         match armed.action {
             Action::Abort => std::process::abort(),
             Action::Stop => {
@@ -81,7 +81,7 @@ mod armed {
                 if let Err(error) = stopped {
                     tracing::error!(%error, "the process could not be stopped");
                 }
-                // The signal may be another thread's to take: this one must not go on meanwhile.
+                // Another thread may take the signal, and this one must not continue meanwhile.
                 std::thread::sleep(std::time::Duration::from_millis(500));
             }
         }

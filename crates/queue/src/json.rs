@@ -17,7 +17,7 @@ thread_local! {
     static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Writes a document whose keys are strings, so that it is always valid JSON.
+/// Writes a document. Its keys must be strings, so that it is always valid JSON.
 pub(crate) fn bytes(document: &impl Serialize) -> Bytes {
     BUFFER.with_borrow_mut(|buffer| {
         buffer.clear();

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! A lease between dispatchers: an entry that its holder renews and the bucket forgets.
+//! A lease between dispatchers: an entry that its holder renews and the bucket otherwise forgets.
 
 use std::time::Duration;
 
@@ -10,10 +10,11 @@ use crate::Queue;
 use crate::bucket::{Bucket, BucketError};
 use crate::record::RecordError;
 
-/// How long a lease lives without renewal. The next holder takes over within this and one look.
+/// How long a lease lives without renewal. The next holder takes over within this time and one
+/// check.
 pub const LEASE_AGE: Duration = Duration::from_secs(8);
 
-/// A lease that one process at a time holds.
+/// A lease that one process holds at a time.
 #[derive(Debug)]
 pub struct Lease {
     bucket: Bucket,
@@ -23,7 +24,7 @@ pub struct Lease {
 }
 
 impl Queue {
-    /// Returns a lease that `holder` may try to take. Nothing is taken yet.
+    /// Returns a lease for `holder`, which is not taken yet.
     #[must_use]
     pub fn lease(&self, name: &'static str, holder: &str) -> Lease {
         let bucket = Bucket::new(self.jetstream.clone(), self.subjects.leases_bucket());
@@ -33,12 +34,12 @@ impl Queue {
 }
 
 impl Lease {
-    /// Takes the lease, or renews it, and returns whether it is held now, for [`LEASE_AGE`] from
-    /// before this call.
+    /// Takes or renews the lease, and returns whether it is held now, for [`LEASE_AGE`] from before
+    /// this call.
     ///
     /// # Errors
     ///
-    /// When the server does not answer; whether the lease is held is then not known.
+    /// When the server does not answer. Then it is unknown whether the lease is held.
     pub async fn hold(&mut self) -> Result<bool, RecordError> {
         let written = match self.revision {
             Some(revision) => self.bucket.update(self.name, self.holder.clone(), revision).await,
@@ -57,7 +58,7 @@ impl Lease {
         }
     }
 
-    /// Gives the lease up, so that the next holder need not wait for its end.
+    /// Releases the lease, so that the next holder need not wait for its end.
     pub async fn give_up(&mut self) {
         let Some(revision) = self.revision.take() else { return };
         if let Err(error) = self.bucket.delete(self.name, revision).await {

@@ -43,9 +43,9 @@ pub struct LogChunk<'a> {
 pub struct LogEnd {
     /// The sequence of the last chunk.
     pub sequence: u64,
-    /// Whether it is the last of its attempt: a worker that still writes will add to any other.
+    /// Whether it is the last of its attempt. Otherwise the worker may still add to it.
     pub is_closed: bool,
-    /// How many chunks the log has, if that is known: where its build had one attempt.
+    /// How many chunks the log has, if that is known because its build had one attempt.
     chunks: Option<u64>,
     text: Bytes,
 }
@@ -88,7 +88,7 @@ impl Queue {
         self.confirmed(subject, message).await
     }
 
-    /// Reads a build's log from its first chunk, or behind a sequence.
+    /// Reads a build's log from its first chunk, or after a sequence.
     ///
     /// # Errors
     ///
@@ -106,8 +106,7 @@ impl Queue {
             .await
     }
 
-    /// Reads what the stream holds of a build's log, all of it: its end is asked of the stream's
-    /// leader.
+    /// Reads all of a build's log that the stream holds. The stream's leader is asked for its end.
     ///
     /// # Errors
     ///
@@ -121,7 +120,7 @@ impl Queue {
         Ok(self.read_log(project, build, None).await?.until(end.map(|end| end.sequence)))
     }
 
-    /// Reads a build's log up to where it was found to end.
+    /// Reads a build's log up to its known end.
     ///
     /// # Errors
     ///
@@ -165,7 +164,7 @@ impl Queue {
                 from = message.sequence + 1;
                 let here = LogEnd::of(message);
                 chunks.push(here.text);
-                // The one behind it is at hand.
+                // The next one is already there.
                 if here.chunks.map(|chunks| chunks + 1) == end.chunks {
                     break;
                 }
@@ -175,7 +174,7 @@ impl Queue {
         Ok(chunks)
     }
 
-    /// Returns where a build's log ends as far as the stream holds it.
+    /// Returns the end of a build's log in the stream.
     ///
     /// # Errors
     ///

@@ -33,7 +33,7 @@ impl Queue {
     ///
     /// # Errors
     ///
-    /// When the message cannot be sent; its acknowledgement is not awaited.
+    /// When the message cannot be sent. Its acknowledgement is not awaited.
     pub async fn announce(&self, worker: &WorkerView) -> Result<(), PublishError> {
         let payload = serde_json::to_vec(worker).expect("a worker is always valid JSON");
         let message = PublishMessage::build().payload(payload.into());
@@ -68,7 +68,7 @@ impl Queue {
         Ok(Some((view, Duration::try_from(age).unwrap_or_default())))
     }
 
-    /// Lists the workers that are there.
+    /// Lists the announced workers.
     ///
     /// # Errors
     ///

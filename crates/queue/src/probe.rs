@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! Whether the server still stores what it is sent.
+//! Checks that the server still stores messages.
 //!
-//! Its own health check does not say: nats-server 2.9.10 stays healthy on a full disk and lets
-//! publishers hang.
+//! The server's own health check does not show it: nats-server 2.9.10 stays healthy on a full disk
+//! and lets publishers hang.
 
 use async_nats::jetstream::message::PublishMessage;
 
@@ -12,8 +12,8 @@ use slipway_proto::subject::bucket_subject;
 use crate::Queue;
 use crate::publish::PublishError;
 
-/// More than a page: on a full disk there is still room in the last page of a file, and a few bytes
-/// would be stored there for minutes.
+/// More than a page: on a full disk there is still room in the last page of a file, which would
+/// take a few bytes for minutes.
 const PROBE: [u8; 4200] = [b'.'; 4200];
 
 /// The key of the bucket of workers that is written.
@@ -21,7 +21,7 @@ const PROBE_KEY: &str = "_probe";
 
 impl Queue {
     /// Writes somewhat more than a page and waits until it is stored. It goes to the bucket of
-    /// workers, which forgets it after 15 s and whose readers skip what is no worker.
+    /// workers, which forgets it after 15 s and whose readers skip everything else.
     ///
     /// # Errors
     ///

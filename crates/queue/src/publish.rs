@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! Publishing with an acknowledgement, and what its failures mean.
+//! Publishing with acknowledgement, and the meaning of its failures.
 
 use async_nats::HeaderMap;
 use async_nats::header::NATS_MESSAGE_ID;
@@ -23,7 +23,7 @@ pub mod header {
     pub const SCHEMA: &str = "Slipway-Schema";
     /// The digest of the encoded request.
     pub const SPEC_DIGEST: &str = "Slipway-Spec-Digest";
-    /// The digest of what the client sent.
+    /// The digest of the submitted document.
     pub const SUBMISSION_DIGEST: &str = "Slipway-Submission-Digest";
     /// When the build was accepted (RFC 3339).
     pub const ACCEPTED_AT: &str = "Slipway-Accepted-At";
@@ -39,16 +39,16 @@ pub mod header {
     pub const TRACEPARENT: &str = "traceparent";
 }
 
-/// How often a publish whose outcome is not known is repeated, under the same id.
+/// How often a publish with an unknown result is repeated, under the same id.
 const MAX_PUBLISH_TRIES: u32 = 3;
 
 /// Why a message was not stored.
 #[derive(Debug, thiserror::Error)]
 pub enum PublishError {
-    /// The stream is at its bound.
+    /// The stream is full.
     #[error("the queue is full")]
     Full(#[source] async_nats::Error),
-    /// No acknowledgement came; the message may have been stored all the same.
+    /// No acknowledgement came. The message may have been stored nevertheless.
     #[error("NATS did not acknowledge in time")]
     Unavailable(#[source] async_nats::Error),
     /// The message itself is refused.
@@ -63,7 +63,7 @@ pub enum Stored {
     Now,
     /// Its subject holds a message already: the build was in the queue before.
     Before,
-    /// A message of the same id came within the last two minutes; it may have been consumed since.
+    /// A message of the same id came within the last two minutes. It may have been consumed since.
     Repeated,
 }
 
@@ -110,8 +110,8 @@ impl Sent {
         self.stored(queue).await.map(drop)
     }
 
-    /// The same, and returns the event's sequence; that of the first copy if this is another. May be
-    /// called again after an error.
+    /// The same, and returns the event's sequence, or that of the first copy. May be called again
+    /// after an error.
     ///
     /// # Errors
     ///
@@ -185,8 +185,8 @@ impl Queue {
         self.publish_event_at(event).await.map(|_sequence| ())
     }
 
-    /// Publishes an event, waits until it is stored, and returns its sequence; that of the first
-    /// copy if this is another.
+    /// Publishes an event, waits until it is stored, and returns its sequence, or that of the first
+    /// copy.
     ///
     /// # Errors
     ///
@@ -201,8 +201,8 @@ impl Queue {
         }
     }
 
-    /// Publishes an event without waiting for its acknowledgement, which can be asked for later;
-    /// what the client sends later on the same connection is stored after it.
+    /// Publishes an event without waiting for its acknowledgement, which can be awaited later.
+    /// Later messages on the same connection are stored after it.
     pub async fn send_event(&self, event: Event) -> Sent {
         let (subject, headers, payload) = self.event_message(&event);
         let message =
@@ -262,7 +262,7 @@ impl Queue {
                 Err(error) => Err(error),
             };
             let error = match outcome {
-                // After a try whose outcome is not known, the copy is our own.
+                // After a try with an unknown result, the copy is our own.
                 Ok(stored) if stored.duplicate && last.is_none() => {
                     return Ok(Acknowledged::Copy { first: stored.sequence });
                 }

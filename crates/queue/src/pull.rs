@@ -224,13 +224,13 @@ impl<C: Consumer> Class<C> {
                 Some(_) => self.consumer.within(IDLE_CLASS_EXPIRES, most).await,
             };
             let Ok(mut batch) = asked else { return };
-            // Ends by itself when there are fewer: the server says so behind the last one.
+            // Ends by itself if there are fewer, because the server reports it after the last one.
             while let Some(Ok(message)) = batch.next().await {
                 messages.push(message);
             }
         };
         if tokio::time::timeout(ANSWER_DEADLINE, answer).await.is_err() {
-            tracing::debug!("the server did not say in time whether there are builds");
+            tracing::debug!("the server did not answer in time whether there are builds");
         }
     }
 
@@ -249,14 +249,14 @@ impl<C: Consumer> Class<C> {
     }
 }
 
-/// Returns what the first of the waiting requests brings: a message, or nothing when it ended.
+/// Returns the result of the first waiting request: a message, or `None` if it ended.
 async fn next_waiting<C: Consumer>(classes: &mut [Class<C>]) -> Option<C::Message> {
     let requests = classes.iter_mut().filter_map(|class| {
         let Class { waiting, empty_since, .. } = class;
         waiting.is_some().then(|| {
             async move {
                 let next = waiting.as_mut().expect("it was there").next().await;
-                // One message was asked for; whatever came, the request is over.
+                // The request was for one message, so it is over now.
                 *waiting = None;
                 match next {
                     Some(Ok(message)) => {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! Reading a stream in order: a whole history, or a history and what follows.
+//! Reads a stream in order: the whole history, or the history and what follows.
 
 use std::time::Duration;
 
@@ -17,12 +17,12 @@ use crate::bucket::OPERATION;
 use crate::query::QueryError;
 use crate::reconnect::Reconnections;
 
-/// How long the server may keep a reader waiting before it counts as gone. A reader that found
-/// messages pending must get them; this only bounds a server that died meanwhile.
+/// How long the server may keep a reader waiting before it counts as gone. Pending messages must
+/// arrive, so this only limits the wait for a server that died meanwhile.
 const READ_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// After how long a silence the server's count of what is pending is doubted: 2.9.10 sometimes
-/// counts one too many behind a sequence.
+/// The silence after which the server's pending count is doubted, because 2.9.10 sometimes counts
+/// one too many after a sequence.
 const DOUBT_AFTER: Duration = Duration::from_millis(300);
 
 /// After how long a silence a reader asks whether there is something to read. The readers of a server
@@ -30,7 +30,7 @@ const DOUBT_AFTER: Duration = Duration::from_millis(300);
 /// that: what came next lay unread for half a minute.
 const SILENCE: Duration = Duration::from_secs(2);
 
-/// How long a message that is there may be on its way.
+/// How long an existing message may be on its way.
 const ON_ITS_WAY: Duration = Duration::from_secs(1);
 
 /// Why a stream could not be read.
@@ -62,7 +62,7 @@ pub enum ReadError {
     },
 }
 
-/// Returns whether the server says that a subject holds no message.
+/// Returns whether the error means that a subject holds no message.
 pub(crate) fn is_missing(error: &LastRawMessageError) -> bool {
     match error.kind() {
         LastRawMessageErrorKind::NoMessageFound => true,
@@ -79,7 +79,7 @@ pub struct Reader {
     stream: String,
     filter: String,
     pending: u64,
-    /// The sequence of the last message that was read, or before the first that is to be.
+    /// The sequence of the last message that was read, or the one before the first to read.
     last: u64,
     messages: pull::Ordered,
     pub(crate) reconnections: Reconnections,
@@ -90,7 +90,7 @@ pub struct Reader {
 pub struct Message {
     /// Its sequence in the stream.
     pub sequence: u64,
-    /// How many messages of the filter follow it at this time.
+    /// How many messages of the filter followed it at that time.
     pub pending: u64,
     /// When it was stored, by the server's clock.
     pub time: Timestamp,
@@ -224,7 +224,7 @@ impl Reader {
         Ok(batch)
     }
 
-    /// Returns the next message, waiting for it as long as none is there.
+    /// Returns the next message, waiting for it if there is none.
     async fn next_watched(&mut self) -> Result<Message, ReadError> {
         loop {
             if let Ok(next) = tokio::time::timeout(SILENCE, self.follow()).await {
@@ -274,8 +274,8 @@ impl Reader {
         }))
     }
 
-    /// Returns the messages up to a sequence that the leader of the stream was asked for, and then
-    /// ends. On a cluster the reader's own replica may lag, and count less than there is.
+    /// Returns the messages up to a sequence from the leader of the stream, and then ends. On a
+    /// cluster the reader's own replica may lag, and count too few.
     pub fn until(
         self,
         last: Option<u64>,
@@ -311,7 +311,7 @@ impl Reader {
         }
     }
 
-    /// Returns whether the stream holds no message of the filter behind the last that was read.
+    /// Returns whether the stream holds no message of the filter after the last one that was read.
     ///
     /// # Errors
     ///

@@ -39,13 +39,13 @@ pub struct Creating {
 /// Why a record could not be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum RecordError {
-    /// There is a record already, or it was changed in between: read it again.
+    /// The record already exists, or was changed in between. Read it again.
     #[error("the record was changed by another process")]
     Conflict,
-    /// The store takes no more.
+    /// The bucket is full.
     #[error("the state bucket is full")]
     Full(#[source] async_nats::Error),
-    /// The server did not answer, or not in time.
+    /// The server did not answer in time.
     #[error("failed to reach the state bucket")]
     Unavailable(#[source] async_nats::Error),
     /// The stored bytes are not a record.
@@ -64,8 +64,7 @@ impl From<BucketError> for RecordError {
 }
 
 impl Record {
-    /// Reads a stored record. One that was never changed has its place in the order of acceptance
-    /// in its revision alone.
+    /// Reads a stored record. If it was never changed, its revision is its order of acceptance.
     fn parse(subject: &str, value: &[u8], revision: u64) -> Result<Self, RecordError> {
         let mut build: Build = serde_json::from_slice(value)
             .map_err(|error| RecordError::Malformed(subject.to_owned(), error))?;
@@ -111,7 +110,7 @@ impl Records {
     }
 
     /// Sends the first record of a build without waiting until it is stored. Builds are accepted in
-    /// the order of these calls, those aside that have to be sent again.
+    /// the order of these calls, except those that must be sent again.
     pub async fn begin_create(&self, build: Build) -> Creating {
         let entry = self.bucket.begin_create(key(&build), json::bytes(&build)).await;
         Creating { build, entry }
@@ -131,8 +130,7 @@ impl Records {
         Ok(Record { build, revision })
     }
 
-    /// Removes a record if it still has its revision, as when its build was not accepted after
-    /// all.
+    /// Removes a record if it still has its revision, for a build that was not accepted after all.
     ///
     /// # Errors
     ///
@@ -156,21 +154,21 @@ impl Records {
 /// that it needs.
 #[derive(Debug, Clone)]
 pub struct Stored {
-    /// The JSON document of a [`Build`], as far as the bucket holds what it should. One that was
-    /// never changed has its place in the order of acceptance in its revision alone.
+    /// The JSON document of a [`Build`], if the bucket holds what it should. If it was never
+    /// changed, its revision is its order of acceptance.
     pub document: Bytes,
     /// Its revision: the sequence of its message in the bucket's stream.
     pub revision: u64,
 }
 
-/// A change of a record, as [`StateReader`] sees it.
+/// A change of a record, from a [`StateReader`].
 #[derive(Debug)]
 pub enum Seen {
-    /// The record as it is now.
+    /// The record now.
     Record(Stored),
     /// The record was removed.
     Removed(ProjectName, BuildId),
-    /// Something that is no record.
+    /// Not a record.
     Other,
 }
 
@@ -186,7 +184,7 @@ impl StateReader {
         self.reader.pending()
     }
 
-    /// Returns whether every change there is was read.
+    /// Returns whether every existing change was read.
     ///
     /// # Errors
     ///
@@ -216,17 +214,17 @@ impl StateReader {
     }
 }
 
-/// How many changes are returned at once, at most.
+/// The largest number of changes that are returned at once.
 const MAX_CHANGES_AT_ONCE: usize = 1024;
 
-/// Changes of records, as [`StateReader`] reads them.
+/// Changes of records, from a [`StateReader`].
 #[derive(Debug)]
 pub struct Changes {
     /// The last change of each record, in no order.
     pub seen: Vec<Seen>,
     /// How many changes there were.
     pub read: u64,
-    /// Whether others follow that have not arrived, as far as the server has said.
+    /// Whether others follow that have not arrived, according to the server.
     pub more: bool,
 }
 

@@ -20,7 +20,7 @@ pub(crate) enum Refusal {
     Busy,
     /// The subject holds a message, and the stream allows one for each.
     SubjectTaken,
-    /// The stream is at its bound.
+    /// The stream is full.
     Full,
     /// The server takes no message of this size.
     TooLarge,

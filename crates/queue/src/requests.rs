@@ -86,11 +86,11 @@ impl Queue {
             .await
     }
 
-    /// Returns the classes that hold requests which their consumer neither delivers nor waits for.
+    /// Returns the classes with requests that their consumer neither delivers nor counts as held.
     ///
-    /// Seen on nats-server 2.9.10, after a full disk and after a purge by subject, and reported of
-    /// newer ones (nats-server#7680). Only classes of which the server says that nothing waits: in a
-    /// busy one the counts, which are read one after the other, never agree.
+    /// Seen on nats-server 2.9.10, after a full disk and after a purge by subject, and reported for
+    /// newer ones (nats-server#7680). Only classes without waiting requests are returned: in a busy
+    /// class the counts, which are read one after the other, never agree.
     ///
     /// # Errors
     ///

@@ -77,7 +77,8 @@ async fn patiently<T, E: Error + 'static>(
         if !is_reported {
             let seconds = within.as_secs();
             let cause = error.source().map(ToString::to_string);
-            tracing::warn!(%error, cause, "{what} is not ready; waiting at most {seconds} s for it");
+            tracing::warn!(%error, cause, "{what} is not ready; waiting at most {seconds} s for \
+                it");
             is_reported = true;
         }
         tokio::time::sleep(RETRY_PAUSE).await;

@@ -33,7 +33,7 @@ const MAX_ACK_PENDING: i64 = 100_000;
 /// worker.
 const MAX_WAITING: i64 = 8192;
 
-/// Why the streams are not as they must be.
+/// Why the streams cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum SetupError {
     /// The server refused to make or change something, or did not answer.
@@ -48,9 +48,10 @@ pub enum SetupError {
     /// The server could not be asked what is there.
     #[error(transparent)]
     Query(#[from] QueryError),
-    /// The server made something else than was asked.
+    /// The server made something other than what was requested.
     #[error(
-        "{what} has other settings than Slipway needs ({setting}): the NATS server is too old, or the setting was changed by hand"
+        "{what} has other settings than Slipway needs ({setting}): the NATS server is too old, or \
+        the setting was changed by hand"
     )]
     Differs {
         /// The stream, bucket or consumer.
@@ -61,11 +62,11 @@ pub enum SetupError {
 }
 
 impl Queue {
-    /// Makes whatever is missing of streams and buckets. Safe to run from many processes at once.
+    /// Makes the missing streams and buckets. Safe to run from many processes at once.
     ///
     /// # Errors
     ///
-    /// When the server refuses, or makes something else than was asked for.
+    /// When the server refuses, or makes something other than what was requested.
     pub async fn ensure_topology(&self, limits: &Limits) -> Result<(), SetupError> {
         for config in streams::all(&self.subjects, self.replicas, limits) {
             self.ensure_stream(config).await?;
@@ -77,7 +78,7 @@ impl Queue {
     ///
     /// # Errors
     ///
-    /// When the server refuses, or makes something else than was asked for.
+    /// When the server refuses, or makes something other than what was requested.
     pub async fn ensure_pool(&self, pool: &PoolName) -> Result<(), SetupError> {
         for (priority, ..) in Priority::ALL {
             self.builds_consumer(pool, priority).await?;
@@ -89,7 +90,7 @@ impl Queue {
     ///
     /// # Errors
     ///
-    /// When the server refuses, or makes something else than was asked for.
+    /// When the server refuses, or makes something other than what was requested.
     pub async fn builds_consumer(
         &self,
         pool: &PoolName,
@@ -103,7 +104,7 @@ impl Queue {
             ack_policy: AckPolicy::Explicit,
             deliver_policy: DeliverPolicy::All,
             ack_wait: ACK_WAIT,
-            // Attempts are counted in the build's record, where drains and restarts are free.
+            // Attempts are counted in the build's record, where drains and restarts cost nothing.
             max_deliver: -1,
             max_ack_pending: MAX_ACK_PENDING,
             max_waiting: MAX_WAITING,
@@ -142,8 +143,8 @@ impl Queue {
             .await
             .map_err(|error| refused(error.into()))?;
         let mut actual = stream.cached_info().config.clone();
-        // Bounds are an operator's to change; only those that a restart with other settings
-        // brings are carried over.
+        // Only limits that can be set in the configuration are updated. An operator may change the
+        // others.
         if (actual.max_messages, actual.max_bytes, actual.max_age, actual.num_replicas)
             != (config.max_messages, config.max_bytes, config.max_age, config.num_replicas)
         {

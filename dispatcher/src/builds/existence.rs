@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! Whether the projection knows a build, asked of many at once.
+//! Asks the projection whether it knows builds, many at once.
 //!
-//! Each submission with a key asks. A question to the projection goes to a thread that may block,
-//! and handing it there and back costs several times what the answer does. So the questions that
-//! come while one is under way go together in the next.
+//! Each submission with a key asks. A query of the projection runs on a blocking thread, and the
+//! way there and back costs several times the answer. So queries that arrive while one is under way
+//! are sent together in the next.
 
 use std::sync::{Arc, Mutex, PoisonError};
 

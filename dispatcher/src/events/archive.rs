@@ -2,15 +2,14 @@
 
 //! Moves the logs of finished builds from the stream `LOGS` into the artifact store.
 //!
-//! All dispatchers share one durable consumer of outcomes, so each log is moved once, and a crash
-//! in between has it moved again. A log is removed from the stream only when its outcome is
-//! delivered for the second time, a minute after it was archived: whoever was reading the end of
-//! the log has got it by then.
+//! All dispatchers share one durable consumer of outcomes, so each log is moved once, and again
+//! after a crash. A log is removed from the stream only when its outcome is delivered for the
+//! second time, a minute after it was archived. By then its readers have reached the end.
 //!
-//! A build that was ended by others than its worker, by a cancellation say, has an outcome before
-//! the worker has written its last line. Such a log is archived when that line is there, or after a
-//! minute. What comes later still, as from a worker that was frozen, or from a replay of a dead
-//! letter, is put behind what was archived when the outcome is delivered for the second time.
+//! A build that was not ended by its worker, for example a cancelled one, has an outcome before the
+//! worker has written its last line. Such a log is archived when that line is there, or after a
+//! minute. Later lines, as from a frozen worker or a replay of a dead letter, are appended when the
+//! outcome is delivered for the second time.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -32,29 +31,29 @@ use tokio_util::sync::CancellationToken;
 
 use crate::metrics::Metrics;
 
-/// How long an archived log stays in the stream, and how soon a log whose archiver died is taken up
-/// again.
+/// How long an archived log stays in the stream, and how soon a log whose archiver died is archived
+/// by another.
 const KEPT: Duration = Duration::from_secs(60);
 
-/// How soon it is looked again whether a worker has ended its log.
+/// How often the end of a worker's log is checked.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
-/// How many logs are moved at once when many wait. Each takes a few MiB at most, for the part being
+/// How many logs are moved at once when many wait. Each takes at most a few MiB, for the part being
 /// written.
 const CONCURRENCY: usize = 4;
 
-/// From how many waiting outcomes on logs are moved as fast as it goes, and not one by one with a rest
-/// behind each.
+/// From this number of waiting outcomes on, logs are moved as fast as possible, and not one by one
+/// with a rest after each.
 ///
-/// A log that waits costs nobody anything: who reads it reads the stream. To move it costs two waits
-/// for the disk and half as much of the processors as the whole build did, which thousands of builds
-/// a second have better use for. So many logs of 64 KiB each are a third of what the stream may hold.
+/// A waiting log costs nothing, because its readers read the stream. Moving it costs two disk
+/// flushes and half as much processor time as the whole build, which thousands of builds a second
+/// need more. This many logs of 64 KiB are a third of what the stream holds.
 const MANY: u64 = 10_000;
 
-/// How many times as long as it took to move a log the archiver rests behind it, while few wait.
+/// The rest after a log, as a multiple of the time it took to move it, while few logs wait.
 const REST: u32 = 3;
 
-/// The longest rest: a store that is far away takes its time and not that of a processor.
+/// The longest rest. A distant store takes long without using the processor.
 const MAX_REST: Duration = Duration::from_millis(10);
 
 /// How long the server may take over one step.
@@ -103,7 +102,8 @@ impl Archiver {
     }
 
     async fn serve(&self, backoff: &mut Pauses) -> Result<(), ArchiveError> {
-        // Few at a time: those that wait here would be delivered to another after `KEPT`.
+        // Few at a time, because outcomes that wait here are delivered to another archiver after a
+        // minute.
         let outcomes = self.queue.outcomes(CONCURRENCY * 4, KEPT).await?;
         let turn = &Mutex::new(());
         let mut taken = outcomes
@@ -151,10 +151,10 @@ impl Archiver {
             && may_have_grown(&record.build)
         {
             if !record.build.state.is_finished() {
-                // Its next outcome takes care of all that is there by then.
+                // Its next outcome covers everything that is there by then.
                 return done(outcome).await;
             }
-            // Whole, in memory: such builds are few, and logs are small.
+            // The whole log is in memory, because such builds are few and logs are small.
             let kept = whole(kept).await?;
             let end = self.end(&project, build).await?;
             let log = whole(self.log(&project, build, end).await?).await?;
@@ -167,7 +167,7 @@ impl Archiver {
         done(outcome).await
     }
 
-    /// Looks where the log ends as far as the stream holds it.
+    /// Finds the end of the log in the stream.
     async fn end(
         &self,
         project: &ProjectName,
@@ -177,7 +177,7 @@ impl Archiver {
         Ok(tokio::time::timeout(DEADLINE, end).await??)
     }
 
-    /// Reads what the stream holds of a log, up to its end.
+    /// Reads the part of a log that the stream holds.
     async fn log(
         &self,
         project: &ProjectName,
@@ -189,7 +189,7 @@ impl Archiver {
         Ok(tokio::time::timeout(DEADLINE, log).await??.right_stream())
     }
 
-    /// Keeps a log, and has the outcome delivered again to remove it from the stream.
+    /// Archives a log, and lets the outcome be delivered again to remove it from the stream.
     async fn keep(
         &self,
         outcome: &Outcome,
@@ -203,7 +203,7 @@ impl Archiver {
     }
 }
 
-/// Returns whether a worker that did not give the build its outcome is still to end the log.
+/// Returns whether a worker that did not end the build must still end the log.
 fn is_being_written(outcome: &Outcome, end: Option<&LogEnd>) -> bool {
     let age = Timestamp::now().duration_since(outcome.published_at);
     let is_recent = Duration::try_from(age).map_or(true, |age| age <= KEPT);
@@ -219,18 +219,18 @@ pub(crate) async fn whole<E>(log: impl Stream<Item = Result<Bytes, E>>) -> Resul
     Ok(joined.await?.freeze())
 }
 
-/// Returns whether a build's log may hold more than when its outcome was first told. A build that
-/// succeeded in its only attempt has said all before that.
+/// Returns whether a build's log may have grown since its outcome was first delivered. A build that
+/// succeeded in its only attempt has logged everything before that.
 fn may_have_grown(build: &Build) -> bool {
     !(build.state.epoch == 1 && matches!(build.state.phase, Phase::Succeeded { .. }))
 }
 
-/// Puts what the stream holds behind what was kept; `None` if it was kept already.
+/// Appends the stream's part to the archived one; `None` if it is already archived.
 pub(crate) fn both(kept: &[u8], log: &[u8]) -> Option<Bytes> {
     if kept.ends_with(log) {
         return None;
     }
-    // It may not have been removed before the replay.
+    // It may still be in the stream since before the replay.
     let new = log.strip_prefix(kept).unwrap_or(log);
     Some(Bytes::from([kept, new].concat()))
 }

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! The one reader of `EVENTS` of this dispatcher. What it reads goes to the projection and then,
-//! through a bounded broadcast, to every subscriber.
+//! The one reader of `EVENTS` of this dispatcher. Events go to the projection and then, through a
+//! bounded broadcast, to every subscriber.
 //!
-//! One reader for all: a consumer for each of a thousand dashboards would cost the server more than
-//! the events themselves. Each project has a broadcast of its own, and so has each build that is
-//! followed alone, so that nobody is woken for what it will not pass on. A subscriber that is too
-//! slow loses its place in the broadcast and is dropped; it comes back with the last id it saw and
-//! reads what it missed from the stream.
+//! One reader serves all: a consumer for each of a thousand dashboards would cost the server more
+//! than the events themselves. Each project has a broadcast of its own, and so has each build that
+//! is followed alone, so that no connection wakes up for an event it does not send. A subscriber
+//! that is too slow loses its place in the broadcast and is dropped. It comes back with the last id
+//! it saw and reads the missed events from the stream.
 
 mod pace;
 mod reader;
@@ -29,27 +29,27 @@ use crate::http::sse;
 pub(crate) use pace::Pace;
 pub(crate) use reader::read;
 
-/// How many events of a project a subscriber may fall behind, beside what the connection holds. At
-/// five thousand events a second this is 0.4 s; each place costs 32 bytes, and the events that are
-/// in them some KiB each.
+/// How many events of a project a subscriber may fall behind, in addition to those that the
+/// connection holds. At five thousand events a second this is 0.4 s. Each place costs 32 bytes, and
+/// the event in it some KiB.
 const MAX_LAG: usize = 2048;
 
-/// How many events of its build a subscriber to one build may fall behind: more than a build has.
+/// How many events a subscriber to one build may fall behind: more than a build has.
 const MAX_LAG_OF_BUILD: usize = 64;
 
-/// How young the last event that was folded must be for all events of builds whose live record is
-/// over to be folded. An hour less than records are kept: for clocks that differ, and events that
-/// were told late.
+/// If the last folded event is younger than this, all events of builds whose live record has
+/// expired are folded. An hour less than records are kept, to allow for clocks that differ and
+/// events that were published late.
 const PAST: Duration = RECORD_AGE.saturating_sub(Duration::from_secs(60 * 60));
 
-/// How many broadcasts are kept before those that nobody listens to any more are looked for.
+/// How many broadcasts are kept before unused ones are removed.
 const MIN_PRUNED: usize = 64;
 
 /// A message of the stream as it arrived.
 #[derive(Debug, Clone)]
 pub(crate) struct Arrived {
     pub(crate) sequence: u64,
-    /// How many messages follow it at this time.
+    /// How many messages followed it when it arrived.
     pub(crate) pending: u64,
     /// When it was stored.
     pub(crate) time: Timestamp,
@@ -79,8 +79,8 @@ impl Arrived {
         self.payload.len()
     }
 
-    /// Parses the payload, if a row holds what it says: an `artifact.published` says nothing that
-    /// the `build.finished` behind it does not.
+    /// Parses the payload if it changes a row. An `artifact.published` says nothing that the
+    /// following `build.finished` does not.
     pub(crate) fn stored(&self) -> Stored {
         if self.kind == "artifact.published" {
             return Stored { sequence: self.sequence, event: None };
@@ -89,14 +89,15 @@ impl Arrived {
             Ok(event) => Some(event),
             Err(error) => {
                 let sequence = self.sequence;
-                tracing::warn!(%error, sequence, kind = self.kind, "skipped an event that does not parse");
+                tracing::warn!(%error, sequence, kind = self.kind, "skipped an event that does \
+                    not parse");
                 None
             }
         };
         Stored { sequence: self.sequence, event }
     }
 
-    /// Makes what subscribers are told; `None` for what is no event.
+    /// Makes the item for subscribers; `None` if the message is not an event.
     pub(crate) fn notice(&self) -> Option<Notice> {
         let text = str::from_utf8(&self.payload).ok()?;
         Some(Notice {
@@ -109,7 +110,7 @@ impl Arrived {
     }
 }
 
-/// An event as subscribers get it.
+/// An event in the form for subscribers.
 #[derive(Debug)]
 pub(crate) struct Notice {
     /// Its sequence in the stream.
@@ -124,29 +125,29 @@ pub(crate) struct Notice {
     pub(crate) frame: Bytes,
 }
 
-/// What comes out of the broadcast.
+/// An item of the broadcast.
 #[derive(Debug, Clone)]
 pub(crate) enum Told {
     /// An event.
     Event(Arc<Notice>),
-    /// The stream was made anew: sequences start over, and nobody can go on from here.
+    /// The stream was recreated. Sequences start over, and no subscriber can continue from here.
     Anew,
 }
 
-/// Whom events are handed to.
+/// The subscribers.
 #[derive(Debug, Default)]
 struct Topics {
     projects: Broadcasts<ProjectName>,
     builds: Broadcasts<BuildId>,
-    /// Whether nothing is handed out any more.
+    /// Whether the feed is closed.
     closed: bool,
 }
 
-/// Broadcasts by what they are about.
+/// Broadcasts by project or build.
 #[derive(Debug)]
 struct Broadcasts<K> {
     senders: HashMap<K, broadcast::Sender<Told>>,
-    /// How many there may be before those that nobody listens to are removed.
+    /// How many broadcasts there may be before unused ones are removed.
     pruned_at: usize,
 }
 
@@ -166,7 +167,7 @@ impl<K: Eq + Hash> Broadcasts<K> {
         sender.subscribe()
     }
 
-    /// Returns the broadcast of a key, if anybody listens.
+    /// Returns the broadcast of a key, if it has subscribers.
     fn of(&self, key: &K) -> Option<&broadcast::Sender<Told>> {
         self.senders.get(key).filter(|sender| sender.receiver_count() > 0)
     }
@@ -176,30 +177,30 @@ impl<K: Eq + Hash> Broadcasts<K> {
     }
 }
 
-/// Hands events out.
+/// Sends events to subscribers.
 #[derive(Debug)]
 pub(crate) struct Feed {
     topics: RwLock<Topics>,
-    /// The sequence of the last event that was, or is about to be, handed out.
+    /// The sequence of the last event that was sent, or is about to be.
     position: AtomicU64,
     /// The sequence of the stream's last event when it was last opened.
     head: AtomicU64,
-    /// Whether `position` and `head` say anything yet.
+    /// Whether `position` and `head` are known yet.
     aligned: watch::Sender<bool>,
     /// The sequence of the last event that the projection has folded.
     folded: watch::Sender<u64>,
-    /// Whether the projection knows every build whose live record is over.
+    /// Whether the projection knows every build whose live record has expired.
     knows_past: watch::Sender<bool>,
     caught_up: AtomicBool,
 }
 
 /// A place in a broadcast.
 pub(crate) struct Subscription {
-    /// Gets every event behind `position`.
+    /// Gets every event after `position`.
     pub(crate) receiver: broadcast::Receiver<Told>,
-    /// Where the events stood: everything up to here must be read from the stream.
+    /// The position at the time: everything up to here must be read from the stream.
     pub(crate) position: u64,
-    /// The end of the stream as far as is known: what happens now comes behind it.
+    /// The known end of the stream. New events come after it.
     pub(crate) head: u64,
 }
 
@@ -218,8 +219,8 @@ impl Default for Feed {
 }
 
 impl Feed {
-    /// Waits until it is known, for the first time, where the events stand. Who subscribes before
-    /// would not be told what was before, nor learn that something was.
+    /// Waits until the position in the stream is known for the first time. An earlier subscriber
+    /// would miss older events without noticing.
     pub(crate) async fn aligned_once(&self) {
         let mut aligned = self.aligned.subscribe();
         let _sender_is_ours = aligned.wait_for(|aligned| *aligned).await;
@@ -230,7 +231,7 @@ impl Feed {
         self.place(|topics| topics.projects.subscribe(project.clone(), MAX_LAG))
     }
 
-    /// Takes a place in the broadcast of the events of one build, of whatever project.
+    /// Takes a place in the broadcast of the events of one build, in any project.
     pub(crate) fn subscribe_to_build(&self, build: BuildId) -> Subscription {
         self.place(|topics| topics.builds.subscribe(build, MAX_LAG_OF_BUILD))
     }
@@ -239,11 +240,11 @@ impl Feed {
         &self,
         subscribe: impl FnOnce(&mut Topics) -> broadcast::Receiver<Told>,
     ) -> Subscription {
-        // In this order: `tell` moves the position before it sends, so an event behind the position
+        // In this order: `tell` moves the position before it sends, so an event after the position
         // read here is sent after the subscription and is received.
         let receiver = {
             let mut topics = self.topics.write().unwrap_or_else(PoisonError::into_inner);
-            // A broadcast without a sender is at its end.
+            // A broadcast without a sender has ended.
             if topics.closed { broadcast::channel(1).1 } else { subscribe(&mut topics) }
         };
         let position = self.position.load(Ordering::SeqCst);
@@ -261,8 +262,8 @@ impl Feed {
         topics.projects.receivers() + topics.builds.receivers()
     }
 
-    /// Returns how many events somebody has still to read, of those who follow a project that one
-    /// of these events belongs to.
+    /// Returns the largest number of unread events among the subscribers of the projects of these
+    /// events.
     fn max_unread(&self, arrived: &[Arrived]) -> usize {
         let topics = self.topics();
         let projects: HashSet<&ProjectName> =
@@ -271,7 +272,7 @@ impl Feed {
         followed.map(broadcast::Sender::len).max().unwrap_or(0)
     }
 
-    /// Hands an event to all who follow its project or its build.
+    /// Sends an event to all subscribers of its project and of its build.
     pub(crate) fn tell(&self, arrived: &Arrived) {
         self.position.fetch_max(arrived.sequence, Ordering::SeqCst);
         let topics = self.topics();
@@ -282,19 +283,19 @@ impl Feed {
         }
         let Some(notice) = arrived.notice().map(Arc::new) else { return };
         for sender in [project, build].into_iter().flatten() {
-            // The last subscriber may have left just now.
+            // The last subscriber may just have left.
             let _unheard = sender.send(Told::Event(Arc::clone(&notice)));
         }
     }
 
-    /// Ends every broadcast, when the dispatcher stops. Subscribers are not told by a token each
-    /// asks: one lock that a thousand connections take with each event.
+    /// Ends every broadcast when the dispatcher stops. Subscribers do not watch a token for that,
+    /// because a thousand connections would take one lock with each event.
     pub(crate) fn close(&self) {
         let mut topics = self.topics.write().unwrap_or_else(PoisonError::into_inner);
         *topics = Topics { closed: true, ..Topics::default() };
     }
 
-    /// Notes where reading goes on, and where the stream ends.
+    /// Notes where reading continues, and where the stream ends.
     pub(crate) fn aligned(&self, position: u64, head: u64, anew: bool) {
         self.head.store(head, Ordering::SeqCst);
         self.position.store(position, Ordering::SeqCst);
@@ -315,21 +316,21 @@ impl Feed {
         self.folded.send_replace(sequence);
     }
 
-    /// Notes when the last event was stored that the projection has folded. Those behind it are of
-    /// builds that have a live record, or of builds that were folded, once it is young enough.
+    /// Notes the time of the last folded event. Once it is recent enough, all later events belong
+    /// to builds that have a live record or were folded.
     pub(crate) fn set_folded_until(&self, time: Timestamp) {
         if !self.knows_past() && time > Timestamp::now() - PAST {
             self.knows_past.send_replace(true);
         }
     }
 
-    /// Returns whether a build that has no live record, and that the projection does not know,
-    /// never was. It is not so while the projection is made anew, until the last 72 h are reached.
+    /// Returns whether a build without a live record that the projection does not know never
+    /// existed. This is `false` while the projection is rebuilt, until the last 72 h are reached.
     pub(crate) fn knows_past(&self) -> bool {
         *self.knows_past.borrow()
     }
 
-    /// Waits until it is so.
+    /// Waits until that is the case.
     pub(crate) async fn past_known(&self) {
         let mut knows_past = self.knows_past.subscribe();
         let _sender_is_ours = knows_past.wait_for(|knows| *knows).await;
@@ -341,20 +342,20 @@ impl Feed {
         let _sender_is_ours = folded.wait_for(|folded| *folded >= sequence).await;
     }
 
-    /// Returns whether an event is the last there is. The server counts what is pending behind it,
-    /// and 2.9.10 sometimes counts one too many; the end that the stream had when it was opened is
-    /// as good.
+    /// Returns whether an event is the last one. The server counts the pending events after it, and
+    /// 2.9.10 sometimes counts one too many, so the end that the stream had when it was opened also
+    /// counts.
     pub(crate) fn is_at_end(&self, arrived: &Arrived) -> bool {
         arrived.pending == 0 || arrived.sequence >= self.head.load(Ordering::SeqCst)
     }
 
-    /// Returns whether the projection has been at the end of the stream since the start. A latch:
-    /// falling behind later is load, and no reason to take this dispatcher out of service.
+    /// Returns whether the projection has reached the end of the stream since the start. It is a
+    /// latch: falling behind later is load, and no reason to take this dispatcher out of service.
     pub(crate) fn is_caught_up(&self) -> bool {
         self.caught_up.load(Ordering::Relaxed)
     }
 
-    /// Notes that the projection has folded everything there is.
+    /// Notes that the projection has folded everything.
     pub(crate) fn set_caught_up(&self) {
         self.knows_past.send_replace(true);
         if !self.caught_up.swap(true, Ordering::Relaxed) {
@@ -427,7 +428,7 @@ mod tests {
         let feed = Feed::default();
         let now = Timestamp::now();
         feed.set_folded_until(now - RECORD_AGE);
-        assert!(!feed.knows_past(), "the records of builds behind it may be over");
+        assert!(!feed.knows_past(), "the records of later builds may have expired");
         feed.set_folded_until(now);
         assert!(feed.knows_past());
         feed.aligned(5, 9, false);

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! Reading the log of a build: whole, or as it grows until the build is finished.
+//! Reads the log of a build: the whole log, or its growth until the build is finished.
 //!
 //! A log is in the stream `LOGS` while its build runs and for a minute after, and in the artifact
-//! store from its end on (see `archive`). Positions in it are byte offsets, which mean the same in
-//! both, so a reader can change over in the middle and a client can resume in either.
+//! store once the build has ended (see `archive`). Positions are byte offsets, which mean the same
+//! in both, so a reader can switch in the middle and a client can resume in either.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,21 +24,21 @@ use crate::app::App;
 use crate::events::archive;
 use crate::events::feed::{Subscription, Told};
 
-/// How often a follower asks for the build's state by itself, should the event of its outcome not
-/// reach it; and how long a chunk that the stream is known to hold may take.
+/// How often a follower reads the build's state, in case the event of its outcome does not arrive;
+/// and how long a chunk that the stream is known to hold may take.
 const CHECK: Duration = Duration::from_secs(10);
 
 /// How long the server may take to open a reader.
 const DEADLINE: Duration = Duration::from_secs(10);
 
-/// A piece of what a reader of the log is sent.
+/// A piece of the log for a reader.
 #[derive(Debug)]
 pub(crate) enum Piece {
     /// Bytes of the log.
     Text {
         /// The bytes.
         text: Bytes,
-        /// The offset behind them.
+        /// The offset after them.
         end: u64,
     },
     /// Everything was sent.
@@ -52,14 +52,14 @@ pub(crate) enum Piece {
 pub(crate) struct LogRequest {
     pub(crate) project: ProjectName,
     pub(crate) build: BuildId,
-    /// Whether to go on until the build is finished.
+    /// Whether to continue until the build is finished.
     pub(crate) follow: bool,
     /// How many bytes the client has already.
     pub(crate) skip: u64,
 }
 
-/// Sends a log into `sink`, ending with [`Piece::End`] or [`Piece::Broken`]. The subscription to
-/// its build is older than what was `found`.
+/// Sends a log into `sink`, ending with [`Piece::End`] or [`Piece::Broken`]. The build must have
+/// been subscribed to before it was `found`.
 pub(crate) async fn send(
     app: Arc<App>,
     request: LogRequest,
@@ -81,7 +81,7 @@ pub(crate) async fn send(
     }
 }
 
-/// Why a log was not sent to its end.
+/// Why the log was not sent to its end.
 enum Stop {
     /// The client left.
     Gone,
@@ -92,7 +92,7 @@ enum Stop {
 struct Log<'a> {
     app: &'a App,
     request: LogRequest,
-    /// How many bytes of the log were read.
+    /// How many bytes of the log have been read.
     position: u64,
     sink: mpsc::Sender<Piece>,
 }
@@ -120,9 +120,9 @@ impl Log<'_> {
         self.sink.send(Piece::End(state)).await.map_err(|_| Stop::Gone)
     }
 
-    /// Sends the archive of a replayed build and what the stream holds behind it: what was archived
-    /// after its first end lacks the replay until the archiver comes to it. Returns whether there is
-    /// an archive. Whole, in memory: replays are few, and logs are small.
+    /// Sends the archive of a replayed build and then the stream's part, because the archive of the
+    /// first outcome lacks the replay until the archiver adds it. Returns whether there is an
+    /// archive. The whole log is in memory, because replays are few and logs are small.
     async fn send_both(&mut self) -> Result<bool, Stop> {
         let LogRequest { project, build, .. } = &self.request;
         let kept = match self.app.store.get_log(project, *build).await {
@@ -138,7 +138,7 @@ impl Log<'_> {
         Ok(true)
     }
 
-    /// Sends what is behind `position` from the archive; returns whether there is one.
+    /// Sends the archive from `position` on; returns whether there is one.
     async fn send_archive(&mut self) -> Result<bool, Stop> {
         let LogRequest { project, build, .. } = &self.request;
         let mut archive = match self.app.store.get_log(project, *build).await {
@@ -160,7 +160,7 @@ impl Log<'_> {
         Ok(true)
     }
 
-    /// Sends what the stream holds now.
+    /// Sends the log that the stream holds now.
     async fn send_what_is_there(&mut self) -> Result<(), Stop> {
         let LogRequest { project, build, .. } = &self.request;
         let log = tokio::time::timeout(DEADLINE, self.app.queue.whole_log(project, *build));
@@ -204,7 +204,7 @@ impl Log<'_> {
         })
     }
 
-    /// Sends the next bytes, less what the client has already.
+    /// Sends the next bytes, without those the client already has.
     async fn text(&mut self, mut text: Bytes) -> Result<(), Stop> {
         let start = self.position;
         self.position += text.len() as u64;
@@ -298,7 +298,7 @@ impl Following<'_, '_> {
                 _ = self.check.tick() => {
                     if self.build.state.is_finished() {
                         self.waited = true;
-                        // What is missing was removed from the stream meanwhile.
+                        // The missing part was removed from the stream meanwhile.
                         if self.log.send_archive().await? {
                             return Ok(());
                         }
@@ -319,7 +319,7 @@ impl Following<'_, '_> {
         if let Some(end) = end {
             return Ok(self.last >= Some(end.sequence) && (end.is_closed || self.waited));
         }
-        // Nothing was ever logged, or it was removed: then it is in the archive.
+        // Either nothing was logged, or the log was removed and is in the archive.
         self.log.send_archive().await?;
         Ok(true)
     }
@@ -330,7 +330,8 @@ fn broken(error: &(dyn std::error::Error + 'static)) -> Stop {
     Stop::Broken
 }
 
-/// Waits for a sign that the build may be finished: its outcome, or that signs were missed.
+/// Waits for a sign that the build may be finished: its outcome, or the news that signs were
+/// missed.
 async fn outcome(told: &mut Option<broadcast::Receiver<Told>>, build: BuildId) -> bool {
     let Some(receiver) = told else { return std::future::pending().await };
     match receiver.recv().await {

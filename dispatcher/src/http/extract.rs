@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! What a request says, taken from path, query, headers and body, with a problem for each way to
-//! say it wrong.
+//! Reads path, query, headers and body of a request, with a problem for each kind of mistake.
 //!
-//! By hand instead of by axum's extractors of the same purpose: those answer in plain text, stop at
-//! the first mistake, and read other spellings of a build id than the one that is a subject.
+//! Written by hand instead of using axum's extractors: those answer in plain text, stop at the
+//! first mistake, and accept other spellings of a build id than the one used in subjects.
 
 use std::collections::BTreeMap;
 use std::str::FromStr;
@@ -23,11 +22,11 @@ use crate::http::problem::{ApiError, Code};
 /// The largest JSON body: as large as the largest encoded request.
 const MAX_JSON: usize = slipway_proto::codec::MAX_ENCODED;
 
-/// How many entries a page has unless the client asks otherwise, and how many at most.
+/// The default and the largest size of a page.
 const DEFAULT_LIMIT: usize = 50;
 const MAX_LIMIT: usize = 1000;
 
-/// How long a client may take to send it.
+/// How long a client may take to send the body.
 const BODY_DEADLINE: Duration = Duration::from_secs(30);
 
 /// The project in the path.
@@ -36,8 +35,7 @@ pub(crate) struct InProject(pub(crate) ProjectName);
 /// The project and the build in the path.
 pub(crate) struct OfBuild(pub(crate) ProjectName, pub(crate) BuildId);
 
-/// The project and the name of a dead letter in the path: a build's id, or whatever stood in its
-/// place.
+/// The project and the name of a dead letter in the path: a build's id, or the text in its place.
 pub(crate) struct OfLetter(pub(crate) ProjectName, pub(crate) String);
 
 /// The worker in the path.
@@ -100,7 +98,7 @@ impl<S: Sync> FromRequestParts<S> for OfArtifact {
     }
 }
 
-/// A query that says nothing, of a path that takes no parameters.
+/// An empty query, for a path that takes no parameters.
 pub(crate) struct NoParameters;
 
 impl<S: Sync> FromRequestParts<S> for NoParameters {
@@ -143,7 +141,7 @@ impl Parameters {
         self.errors.push(FieldError { field: name.to_owned(), code: code.to_owned(), detail });
     }
 
-    /// Returns a parameter as text; an empty one is as good as none.
+    /// Returns a parameter as text. An empty one counts as missing.
     pub(crate) fn text(&self, name: &str) -> Option<String> {
         self.values.get(name).filter(|value| !value.is_empty()).cloned()
     }
@@ -163,7 +161,7 @@ impl Parameters {
         }
     }
 
-    /// Returns how many entries the page is to have.
+    /// Returns the size of the page.
     pub(crate) fn limit(&mut self) -> usize {
         let limit = self.parsed("limit", "invalid_limit").unwrap_or(DEFAULT_LIMIT);
         if !(1..=MAX_LIMIT).contains(&limit) {
@@ -186,7 +184,7 @@ impl Parameters {
         }
     }
 
-    /// Returns the mistakes, if there are any, as the answer.
+    /// Returns the mistakes as an error, if there are any.
     pub(crate) fn finish(self) -> Result<(), ApiError> {
         if self.errors.is_empty() {
             return Ok(());
@@ -205,7 +203,7 @@ pub(crate) fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> 
     headers.get(name).map(|value| value.to_str().unwrap_or_default())
 }
 
-/// Returns whether the client would rather have a stream of events than plain text.
+/// Returns whether the client prefers a stream of events to plain text.
 pub(crate) fn accepts_event_stream(headers: &HeaderMap) -> bool {
     let accept = header(headers, "accept").unwrap_or_default();
     accept.split(',').any(|range| {
@@ -219,7 +217,8 @@ pub(crate) async fn json(request: Request<Body>) -> Result<serde_json::Value, Ap
         ApiError::new(
             Code::RequestTooLarge,
             format!(
-                "a build request may have {MAX_JSON} bytes: shorten env, labels or annotations"
+                "the request is larger than the limit of {MAX_JSON} bytes: shorten env, labels or \
+                annotations"
             ),
         )
     };
@@ -227,7 +226,7 @@ pub(crate) async fn json(request: Request<Body>) -> Result<serde_json::Value, Ap
     serde_json::from_slice(&body).map_err(|error| malformed(&error))
 }
 
-/// Reads the bytes of a JSON body that may have `limit` of them.
+/// Reads the bytes of a JSON body of at most `limit` bytes.
 pub(crate) async fn json_bytes(
     request: Request<Body>,
     limit: usize,
@@ -243,7 +242,7 @@ pub(crate) async fn json_bytes(
         return Err(too_large());
     }
     let broken =
-        || ApiError::new(Code::MalformedJson, "the body did not come to its end: send it again");
+        || ApiError::new(Code::MalformedJson, "the request body was cut off: send it again");
     let read = axum::body::to_bytes(request.into_body(), limit);
     let read = tokio::time::timeout(BODY_DEADLINE, read).await.map_err(|_elapsed| broken())?;
     read.map_err(|error| {

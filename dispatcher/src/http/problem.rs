@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! Errors as RFC 9457 `application/problem+json`: the one place that knows what an error of the
-//! domain is in HTTP.
+//! Errors as RFC 9457 `application/problem+json`: the only place that maps an error of the domain
+//! to HTTP.
 //!
 //! An error has two messages: `detail`, for the client, says what to do; the chain of sources, for
 //! the operator, goes to the log, once, when it is answered.
@@ -37,7 +37,7 @@ pub(crate) struct ApiError {
     for_operator: Option<Box<ForOperator>>,
 }
 
-/// What an error says to the operator.
+/// The operator's part of an error.
 #[derive(Debug)]
 struct ForOperator {
     /// Whether it is the dispatcher's own fault.
@@ -60,7 +60,7 @@ impl ApiError {
         Self { errors, ..Self::new(code, detail) }
     }
 
-    /// An error of ours, of which the client learns nothing but that it happened.
+    /// An internal error. The client learns only that it happened.
     pub(crate) fn internal(error: &(dyn std::error::Error + 'static), doing: &str) -> Self {
         let what = format!("failed to {doing}");
         let detail = format!("{what}: the dispatcher's log says why; try again later");
@@ -69,26 +69,26 @@ impl ApiError {
         Self { for_operator, ..Self::new(Code::Internal, detail) }
     }
 
-    /// The answer about a build that is not there.
+    /// The answer about a build that does not exist.
     pub(crate) fn build_not_found(build: BuildId) -> Self {
         let detail = format!("the project has no build {build}: check the id and the project");
         Self::new(Code::BuildNotFound, detail)
     }
 
-    /// Says that the connection is closed after the answer, as it must be where the rest of the
-    /// request is not read.
+    /// Closes the connection after the answer, which is necessary if the rest of the request is not
+    /// read.
     pub(crate) fn closing(self) -> Self {
         Self { closes: true, ..self }
     }
 
-    /// Adds what the operator is to know: what happened, and the error that was its cause.
+    /// Adds the operator's part: what happened, and its cause.
     fn because(self, what: &str, error: &(dyn std::error::Error + 'static)) -> Self {
         let (what, cause) = (what.to_owned(), chain(error));
         let for_operator = Some(Box::new(ForOperator { is_ours: false, what, cause }));
         Self { for_operator, ..self }
     }
 
-    /// Tells the operator, of `times` such errors.
+    /// Logs the operator's part for `times` such errors.
     pub(crate) fn log(&self, times: usize) {
         let Some(ForOperator { is_ours, what, cause }) = self.for_operator.as_deref() else {
             return;
@@ -151,12 +151,13 @@ impl From<AcceptError> for ApiError {
             AcceptError::KeyReused(build) => Self::new(
                 Code::IdempotencyKeyReused,
                 format!(
-                    "the key was sent before with another request, which became the build {build}: use a new key for a new request"
+                    "the key was already used for another request, which became build {build}: \
+                    use a new key for a new request"
                 ),
             ),
             AcceptError::Full(source) => Self::new(
                 Code::QueueFull,
-                "as many builds wait as the queue may hold; nothing was accepted: try again later",
+                "the queue is full and nothing was accepted: try again later",
             )
             .because("refused a build", &source),
             AcceptError::Unavailable(source) => queue_unavailable(source.as_ref()),
@@ -165,11 +166,12 @@ impl From<AcceptError> for ApiError {
             AcceptError::Find(source) => source.into(),
             AcceptError::Folding => Self::new(
                 Code::NotReady,
-                "old events are being folded anew, and until then nobody knows whether the Idempotency-Key was used; nothing was accepted: try again with the same key",
+                "the projection is being rebuilt, and until then it is unknown whether the \
+                Idempotency-Key was used; nothing was accepted: try again with the same key",
             ),
             AcceptError::Unwritable => Self::new(
                 Code::QueueUnavailable,
-                "NATS does not store messages, its disk may be full; nothing was accepted: try again later",
+                "NATS does not store messages, perhaps because its disk is full; nothing was accepted: try again later",
             ),
             AcceptError::NotFound(build) => Self::build_not_found(build),
             AcceptError::NotFinished(state) => Self::new(
@@ -186,14 +188,14 @@ impl From<CancelError> for ApiError {
             CancelError::NotFound(build) => Self::build_not_found(build),
             CancelError::Finished(state) => Self::new(
                 Code::BuildFinished,
-                format!("the build has {} already: there is nothing to cancel", state.as_str()),
+                format!("the build has already {}: there is nothing to cancel", state.as_str()),
             ),
             CancelError::Publishing => Self::new(
                 Code::BuildPublishing,
                 "the tags of the build are being written: it is too late to cancel it",
             ),
             CancelError::NotWaiting => {
-                Self::new(Code::BuildFinished, "the build does not wait any more")
+                Self::new(Code::BuildFinished, "the build is no longer waiting")
             }
             CancelError::Find(source) => source.into(),
             CancelError::Record(source) => queue_unavailable(&source),
@@ -207,22 +209,25 @@ impl From<DeadError> for ApiError {
         match error {
             DeadError::NotFound => Self::new(
                 Code::DeadLetterNotFound,
-                "the project has no dead letter of that build: it was replayed, dropped or never there",
+                "the project has no dead letter of this build: it was replayed or dropped, or \
+                never existed",
             ),
             DeadError::Unreadable => Self::new(
                 Code::LetterUnreadable,
-                "the letter's bytes are no request and the build's record is gone: drop the letter, and submit the build again",
+                "the letter does not hold a request and the build's record is gone: drop the \
+                letter and submit the build again",
             ),
             DeadError::Finished(state) => Self::new(
                 Code::BuildFinished,
                 format!(
-                    "the build has {} already: drop the letter if it is of no use",
+                    "the build has already {}: drop the letter if it is no longer needed",
                     state.as_str()
                 ),
             ),
             DeadError::Publish(PublishError::Full(source)) => Self::new(
                 Code::QueueFull,
-                "as many builds wait as the queue may hold; the replay is recorded and follows when there is room: replay it again to be sure",
+                "the queue is full; the replay is recorded and the build will be queued when \
+                there is room: replay it again to be sure",
             )
             .because("a replay waits for room in the queue", &*source),
             DeadError::Publish(PublishError::Refused(source)) => {
@@ -276,7 +281,7 @@ impl From<QueryError> for ApiError {
 impl From<ProjectionError> for ApiError {
     fn from(error: ProjectionError) -> Self {
         if let ProjectionError::Rebuilding = error {
-            let detail = "all events are being folded anew, and lists wait for it: try again later";
+            let detail = "the projection is being rebuilt, and lists are not available until then: try again later";
             return Self::new(Code::NotReady, detail);
         }
         Self::internal(&error, "read the projection")
@@ -311,7 +316,8 @@ impl From<ReceiveError> for ApiError {
             ReceiveError::DigestMismatch { expected, actual } => Self::new(
                 Code::DigestMismatch,
                 format!(
-                    "Content-Digest announces {expected}, and the bytes received are {actual}: the file changed on its way, upload it again"
+                    "Content-Digest says {expected}, but the digest of the received bytes is \
+                    {actual}: the file changed on its way, upload it again"
                 ),
             ),
             ReceiveError::Store(source) => source.into(),

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! The HTTP API: one table of routes, from which the router is made and against which the OpenAPI
-//! description is tested.
+//! The HTTP API: one table of routes, from which the router is made and with which the OpenAPI
+//! description is compared in tests.
 
 mod artifacts;
 mod batch;
@@ -84,20 +84,17 @@ pub(crate) fn router(app: Arc<App>) -> Router {
 }
 
 async fn not_found(uri: Uri) -> ApiError {
-    ApiError::new(
-        Code::NotFound,
-        format!("there is nothing at {}: /openapi.json describes what there is", uri.path()),
-    )
+    ApiError::new(Code::NotFound, format!("there is nothing at {}: see /openapi.json", uri.path()))
 }
 
 async fn method_not_allowed(method: Method, uri: Uri) -> ApiError {
     ApiError::new(
         Code::MethodNotAllowed,
-        format!("{} does not take {method}: see the Allow header", uri.path()),
+        format!("{} does not support {method}: see the Allow header", uri.path()),
     )
 }
 
-/// Writes a line for each request, with its path but not its query, where a secret may slip in.
+/// Logs each request with its path, but not its query, which may hold a secret.
 async fn log(request: Request, next: Next) -> Response {
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let start = Instant::now();
@@ -113,7 +110,7 @@ fn json<T: Serialize>(document: &T) -> Response {
     ([(CONTENT_TYPE, HeaderValue::from_static("application/json"))], body).into_response()
 }
 
-/// Waits for an answer from NATS, but not for long.
+/// Waits for an answer from NATS for a limited time.
 async fn in_time<T, E>(app: &App, answer: impl Future<Output = Result<T, E>>) -> Result<T, ApiError>
 where
     ApiError: From<E>,

@@ -1,20 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! Frames of `text/event-stream` (WHATWG HTML, section 9.2), written by hand: an event is framed
-//! once and the same bytes go to every subscriber.
+//! Frames of `text/event-stream` (WHATWG HTML, section 9.2). Written by hand, because an event is
+//! framed once and the same bytes go to every subscriber.
 
 use std::fmt::Write as _;
 use std::time::Duration;
 
 use bytes::Bytes;
 
-/// How often a silent stream says that it is alive. Proxies commonly close after 30 or 60 s.
+/// How often a silent stream sends a sign of life. Proxies commonly close after 30 or 60 s.
 pub(crate) const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
 /// A comment, which clients ignore.
 pub(crate) const ALIVE: Bytes = Bytes::from_static(b": alive\n\n");
 
-/// The first frame: how soon to come back after a break, and the id to come back with if no event
+/// The first frame: how soon to reconnect after a break, and the id to reconnect with if no event
 /// arrives before it.
 pub(crate) fn opening(id: u64) -> Bytes {
     format!("retry: 1000\nid: {id}\n\n").into()

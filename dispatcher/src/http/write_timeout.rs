@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! Connections whose client does not read are given up.
+//! Closes connections whose client does not read.
 //!
-//! An answer that is a stream is produced only as fast as its client reads; one that reads nothing
-//! would hold its connection, and what stands in the buffers of both sides, for ever. The kernel
-//! does not end it: a client that says its window is closed is alive.
+//! A streamed answer is produced only as fast as its client reads. A client that reads nothing
+//! would hold its connection and the buffers of both sides for ever. The kernel does not close it,
+//! because a client that reports a closed window is alive.
 
 use std::io;
 use std::pin::Pin;
@@ -15,11 +15,11 @@ use axum::serve::Listener;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
-/// How long a client may leave what it is sent unread. One that follows events comes back with the
-/// last id it saw.
+/// How long a client may leave data unread. A client that follows events comes back with the last
+/// id it saw.
 pub(crate) const STUCK: Duration = Duration::from_secs(30);
 
-/// Takes connections that are given up when nothing can be written for a time.
+/// Accepts connections that are closed when nothing can be written for a time.
 #[derive(Debug)]
 pub(crate) struct Impatient<L> {
     listener: L,
@@ -52,12 +52,12 @@ impl<L: Listener> Listener for Impatient<L> {
 pub(crate) struct Watched<T> {
     connection: T,
     patience: Duration,
-    /// Until when the write that waits may wait. Made when the first write has to, and kept.
+    /// The deadline of the waiting write. Made by the first write that has to wait, and kept.
     until: Option<(Pin<Box<Sleep>>, bool)>,
 }
 
 impl<T: AsyncWrite + Unpin> Watched<T> {
-    /// Writes, or takes note that it has to wait.
+    /// Writes, or notes that it has to wait.
     fn write(
         &mut self,
         cx: &mut Context<'_>,
@@ -76,7 +76,7 @@ impl<T: AsyncWrite + Unpin> Watched<T> {
             until.as_mut().reset(Instant::now() + patience);
         }
         ready!(until.as_mut().poll(cx));
-        tracing::info!("gave up a connection whose client does not read");
+        tracing::info!("closed a connection whose client does not read");
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 }
@@ -98,8 +98,8 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Watched<T> {
         self.get_mut().write(cx, |connection, cx| connection.poll_write_vectored(cx, parts))
     }
 
-    /// Says no, so that a chunk of an answer is written from one buffer: to hand the kernel its size,
-    /// its bytes and its end one by one costs more than to copy a thousand bytes.
+    /// Returns `false`, so that a chunk of an answer is written from one buffer: passing its size,
+    /// its bytes and its end to the kernel one by one costs more than copying a thousand bytes.
     fn is_write_vectored(&self) -> bool {
         false
     }
@@ -129,7 +129,7 @@ mod tests {
 
     use super::*;
 
-    /// A connection of which 16 bytes can be on the way.
+    /// A connection that buffers 16 bytes.
     fn pair() -> (Watched<tokio::io::DuplexStream>, tokio::io::DuplexStream) {
         let (connection, client) = tokio::io::duplex(16);
         (Watched { connection, patience: STUCK, until: None }, client)

@@ -119,10 +119,12 @@ fn any_change() -> impl Strategy<Value = Change> {
 }
 
 proptest! {
-    /// Whatever happens in whatever order: epochs never go back, a finished build never changes,
-    /// no image is published without the newest epoch, and attempts never exceed claims.
+    /// In any order of changes: epochs never go back, a finished build never changes, no image is
+    /// published without the newest epoch, and attempts never exceed claims.
     #[test]
-    fn no_sequence_of_changes_breaks_the_promises(changes in proptest::collection::vec(any_change(), 0..60)) {
+    fn no_sequence_of_changes_breaks_the_promises(
+        changes in proptest::collection::vec(any_change(), 0..60),
+    ) {
         let mut state = BuildState::accepted();
         for change in &changes {
             let Ok(next) = state.apply(change) else { continue };
@@ -132,7 +134,8 @@ proptest! {
             prop_assert!(u64::from(next.attempt) <= next.epoch);
             if let Change::Succeed { epoch, .. } = change {
                 prop_assert_eq!(*epoch, state.epoch);
-                prop_assert!(matches!(state.phase, Phase::Publishing { .. }), "published unannounced");
+                let publishing = matches!(state.phase, Phase::Publishing { .. });
+                prop_assert!(publishing, "published unannounced");
             }
             state = next;
         }

@@ -53,7 +53,8 @@ fn the_request_of_the_documentation_is_accepted() {
 fn every_mistake_is_reported_at_once_by_field() {
     let document = json!({
         "artifact": "sha256:12", "image": "app", "imagge": 1, "additional_tags": ["-"],
-        "environment": "jawa-17", "env": {"1A": "x", "B": 2}, "ports": [0, "80/sctp"], "user": "a b",
+        "environment": "jawa-17", "env": {"1A": "x", "B": 2}, "ports": [0, "80/sctp"],
+        "user": "a b",
         "platform": "linux/z80", "priority": "urgent", "pool": "A", "timeout_s": 0,
         "max_attempts": 99, "args": [1], "labels": [], "filename": "../x", "base": "UPPER/x",
         "compression": "xz"
@@ -90,7 +91,9 @@ fn every_mistake_is_reported_at_once_by_field() {
 #[test]
 fn mistakes_that_show_only_with_the_artifact_are_reported_with_the_others() {
     let artifact = Digest::of(b"x").to_string();
-    let document = json!({"artifact": artifact, "image": "r.example/a", "environment": "tomcat-10", "pool": "-"});
+    let document = json!({
+        "artifact": artifact, "image": "r.example/a", "environment": "tomcat-10", "pool": "-"
+    });
     let found = mistakes(&document, Some(&uploaded()));
     assert_eq!(found.len(), 2, "{found:?}");
     let missing = mistakes(&document, None);

@@ -93,9 +93,9 @@ impl Consumer for BuildsConsumer {
         time: Duration,
         most: usize,
     ) -> Result<Self::Request, async_nats::Error> {
-        // Without idle heartbeats: async-nats 0.51 swallows one without waking the reader again, so
-        // that after the first of them a message lies unread until the request expires. A dead
-        // server is noticed by the connection's own pings.
+        // Without idle heartbeats: async-nats 0.51 swallows one without waking the reader, so that
+        // a message after it lies unread until the request expires. The connection's own pings
+        // detect a dead server.
         Ok(self
             .consumer
             .batch()

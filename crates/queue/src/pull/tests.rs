@@ -7,14 +7,14 @@ use std::sync::{Arc, Mutex};
 
 use super::*;
 
-/// A class of a queue that is in memory, and what it was asked.
+/// A class of a queue in memory, and the requests to it.
 #[derive(Clone, Default)]
 struct Memory(Arc<Mutex<Held>>);
 
 #[derive(Default)]
 struct Held {
     builds: VecDeque<&'static str>,
-    /// What it was asked since somebody looked.
+    /// The requests since the last look.
     asked: Vec<Asked>,
 }
 

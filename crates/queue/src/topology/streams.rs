@@ -34,12 +34,12 @@ const ADVISORIES_BYTES: i64 = 64 << 20;
 /// bucket grows by one entry for each tag that was ever written.
 const TAG_OWNERS_AGE: Duration = Duration::ZERO;
 
-/// Bounds of the streams. Defaults suit one machine; an operator raises them.
+/// Limits of the streams. The defaults suit one machine; an operator raises them.
 #[derive(Debug, Clone)]
 pub struct Limits {
     /// How many builds may wait or run.
     pub queue_messages: i64,
-    /// How many bytes they may take.
+    /// The largest size of their requests, in bytes.
     pub queue_bytes: i64,
     /// How long events are kept.
     pub events_age: Duration,

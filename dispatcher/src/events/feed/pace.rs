@@ -1,40 +1,38 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! Handing out events no faster than they are read.
+//! Sends events no faster than they are read.
 //!
-//! Thousands of events are folded at once after a pause of NATS, or when the projection is made
-//! anew. Handed out at once, they would push everybody out of the broadcast, and all would come
-//! back in the same moment and read what they missed from the stream, each by a consumer of its
-//! own. Nor may one that does not read hold up the others: it has its time, and then loses its
-//! place.
+//! Thousands of events are folded at once after a pause of NATS or during a rebuild. Sent at once,
+//! they would drop every subscriber, and all would come back at the same moment and read the missed
+//! events from the stream, each with a consumer of its own. Nor may a subscriber that does not read
+//! delay the others: it gets its time, and then loses its place.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{Arrived, Feed, MAX_LAG};
 
-/// How many events are handed out at once.
+/// How many events are sent at once.
 const PORTION: usize = MAX_LAG / 8;
 
-/// How many events that somebody has still to read are no reason to wait: the other half of the
-/// places is for pauses of those who read.
+/// How many unread events are no reason to wait. The other half of the places allows readers to
+/// pause.
 const MAX_UNREAD: usize = MAX_LAG / 2;
 
-/// How long those who listen have for an event before others follow all the same. A tenth of a
-/// millisecond holds events up where more than ten thousand a second come, twice what is to be kept
-/// up with.
+/// How long subscribers have for an event before the next one follows anyway. A tenth of a
+/// millisecond delays events only above ten thousand a second, twice the intended rate.
 const READING: Duration = Duration::from_micros(100);
 
-/// How often to look whether they have read.
+/// How often to check whether they have read.
 const LOOK: Duration = Duration::from_micros(500);
 
-/// Hands out events, portion by portion.
+/// Sends events, portion by portion.
 #[derive(Debug)]
 pub(crate) struct Pace {
     feed: Arc<Feed>,
-    /// How long those who listen have for an event.
+    /// How long subscribers have for an event.
     reading: Duration,
-    /// Until when they have time for what was handed out.
+    /// Until when they have time for the last portion.
     until: Instant,
 }
 
@@ -43,7 +41,7 @@ impl Pace {
         Self { feed, reading: READING, until: Instant::now() }
     }
 
-    /// Hands events out; blocks while they come faster than they are read.
+    /// Sends events; blocks while they arrive faster than they are read.
     pub(crate) fn tell(&mut self, arrived: &[Arrived]) {
         for portion in arrived.chunks(PORTION) {
             while self.feed.max_unread(portion) > MAX_UNREAD {

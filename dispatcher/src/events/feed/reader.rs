@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! Reading `EVENTS`, from behind the last event that was folded, through every break.
+//! Reads `EVENTS` from the event after the last folded one, across every break.
 
 use slipway_fault::chain;
 use slipway_queue::Queue;
@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::Arrived;
 use crate::events::projection::Work;
 
-/// How many events are handed to the projection at once, at most.
+/// The largest number of events that go to the projection at once.
 const MAX_TOGETHER: usize = 128;
 
 /// Reads the stream for ever, into `work`, until `stop`. After any break it goes on behind the last

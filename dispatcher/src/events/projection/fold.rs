@@ -5,10 +5,10 @@
 //! A batch is one transaction that also moves `last_sequence`, so an event is folded exactly once
 //! however often it is delivered.
 //!
-//! A worker may announce that it started a build before the dispatcher announced that it accepted
-//! it; both publish on their own connection. An event of a build that is not known yet is helped by
-//! the live record; where that is gone too (a rebuild from old events), the event waits in the
-//! table `early` for the `build.queued` that follows.
+//! A worker may publish that it started a build before the dispatcher publishes that it accepted
+//! it, because both have connections of their own. For an event of an unknown build the live record
+//! is read. If that is gone too, as in a rebuild from old events, the event waits in the table
+//! `early` for the `build.queued` that follows.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -26,15 +26,16 @@ use slipway_proto::{Build, BuildId, ProjectName, Timestamp};
 use super::row::{self, Columns, Row, integer};
 use super::{ProjectionError, schema};
 
-/// How many unfinished builds are kept parsed between batches. Each takes a few KiB; a build that
-/// is not among them is read from its row again.
+/// How many unfinished builds are kept parsed between batches. Each takes a few KiB. Other builds
+/// are read from their rows again.
 const MAX_ACTIVE: usize = 5_000;
 
-/// How far behind an early event may fall before it is given up: its `build.queued` never came.
+/// How far behind an early event may fall before it is given up, because its `build.queued` never
+/// came.
 const EARLY_WINDOW: u64 = 100_000;
 
-/// How many events a rebuild from nothing must have before it to make the indexes of lists at its
-/// end. Fewer are folded in a second or two, indexes and all.
+/// A rebuild of at least this many events makes the indexes for lists at its end. Fewer are folded
+/// in a second or two, including the indexes.
 const LONG_REBUILD: u64 = 50_000;
 
 /// The live record could not be read.
@@ -51,7 +52,7 @@ pub(crate) type FindRecord =
 pub(crate) struct Stored {
     /// Its sequence in the stream.
     pub(crate) sequence: u64,
-    /// The event; `None` if the message does not parse, or says nothing that a row holds.
+    /// The event; `None` if the message does not parse, or changes no row.
     pub(crate) event: Option<Event>,
 }
 
@@ -62,11 +63,11 @@ pub(crate) struct Folder {
     find: FindRecord,
     last_sequence: u64,
     active: HashMap<BuildId, Row>,
-    /// Whether the indexes of lists are there, as readers see it.
+    /// Whether the indexes for lists exist, for readers.
     indexed: Arc<AtomicBool>,
-    /// Whether something was written without waiting for the disk.
+    /// Whether data was written without waiting for the disk.
     unsynced: bool,
-    /// Waits for the disk after that.
+    /// The thread that waits for the disk after that.
     syncing: Option<JoinHandle<()>>,
 }
 
@@ -96,8 +97,9 @@ impl Folder {
         self.last_sequence
     }
 
-    /// Makes sure that the file is a projection of this stream: one made at another time, or one
-    /// that ends before what was folded, has other events under the same sequences.
+    /// Makes sure that the file is a projection of this stream. A stream that was created at
+    /// another time, or ends before the last folded event, has other events under the same
+    /// sequences.
     pub(crate) fn align(&mut self, created: i128, last: u64) -> Result<(), ProjectionError> {
         let refused = schema::refused(&self.path);
         let created = created.to_string();
@@ -108,10 +110,13 @@ impl Folder {
             .map_err(&refused)?;
         let same = known.as_ref().is_none_or(|known| *known == created);
         if !same || last < self.last_sequence {
-            tracing::warn!("the events are another stream's than before; folding them anew");
+            tracing::warn!(
+                "the event stream is another one than before; rebuilding the \
+                projection"
+            );
             self.active.clear();
             self.wait_for_disk();
-            // The file's mark goes with its contents; what is written from here on is waited for.
+            // The file's mark goes with its contents. From here on, writes wait for the disk.
             schema::write_synced(&self.connection).map_err(&refused)?;
             self.unsynced = false;
             schema::reset(&self.connection).map_err(&refused)?;
@@ -121,7 +126,11 @@ impl Folder {
             .execute("INSERT OR REPLACE INTO meta VALUES ('stream_created', ?1)", [created])
             .map_err(&refused)?;
         if self.last_sequence == 0 && last > LONG_REBUILD {
-            tracing::info!(events = last, "folding all events; lists wait for the end of it");
+            tracing::info!(
+                events = last,
+                "rebuilding the projection from all events; lists wait \
+                for it"
+            );
             self.indexed.store(false, Ordering::Release);
             schema::drop_list_indexes(&self.connection).map_err(&refused)?;
             self.unsynced = schema::write_unsynced(&self.connection).map_err(&refused)?;
@@ -131,31 +140,35 @@ impl Folder {
         Ok(())
     }
 
-    /// Makes lists possible, now that the end of the events is reached: makes the indexes that a
-    /// long rebuild, perhaps that of a process which crashed since, did without.
+    /// Makes lists possible at the end of the events: makes the indexes that a long rebuild did
+    /// without, perhaps in an earlier process that crashed.
     pub(crate) fn complete(&mut self) -> Result<(), ProjectionError> {
         let refused = schema::refused(&self.path);
         if !self.indexed.load(Ordering::Acquire) {
             let started = Instant::now();
             schema::make_list_indexes(&self.connection).map_err(&refused)?;
             self.indexed.store(true, Ordering::Release);
-            tracing::info!(elapsed = ?started.elapsed(), "lists are possible again");
+            tracing::info!(elapsed = ?started.elapsed(), "lists are available again");
         }
         if self.unsynced {
             schema::write_synced(&self.connection).map_err(&refused)?;
             self.unsynced = false;
-            // It takes as long as the disk does for what is left of gigabytes; events go on.
+            // It takes as long as the disk needs for the rest of gigabytes. Folding continues.
             let path = self.path.clone();
             self.syncing = Some(std::thread::spawn(move || {
                 if let Err(error) = schema::sync(&path) {
-                    tracing::warn!(error = chain(&error), "a power cut would cost the projection");
+                    tracing::warn!(
+                        error = chain(&error),
+                        "a power failure would cost the \
+                        projection"
+                    );
                 }
             }));
         }
         Ok(())
     }
 
-    /// Waits until all that was written without waiting for the disk is there.
+    /// Waits until everything that was written without waiting is on the disk.
     pub(super) fn wait_for_disk(&mut self) {
         if let Some(syncing) = self.syncing.take()
             && syncing.join().is_err()
@@ -164,16 +177,17 @@ impl Folder {
         }
     }
 
-    /// Folds a batch and returns how many of its events were new. On an error nothing is folded.
+    /// Folds a batch and returns how many of its events were new. After an error, nothing is
+    /// folded.
     pub(crate) fn fold(&mut self, batch: &[Stored]) -> Result<usize, ProjectionError> {
         let outcome = self.try_fold(batch);
         if outcome.is_err() {
-            // They may be ahead of their rows now.
+            // The parsed builds may be ahead of their rows now.
             self.active.clear();
         }
         let bounded = schema::bound_log(&self.connection, &self.path, schema::MAX_LOG_BYTES);
         if let Err(error) = bounded {
-            tracing::debug!(%error, "the projection's log is not shortened");
+            tracing::debug!(%error, "the projection's write-ahead log was not shortened");
         }
         outcome
     }
@@ -197,7 +211,7 @@ impl Folder {
             path: &self.path,
         };
         let new = || batch.iter().filter(|stored| stored.sequence > before);
-        // First those that make a build known, since others of the batch may need it.
+        // First the events that introduce a build, because others of the batch may need it.
         for event in new().filter_map(|stored| stored.event.as_ref()) {
             batch_fold.accept(event)?;
         }
@@ -238,14 +252,14 @@ impl Folder {
 struct BatchFold<'a> {
     transaction: &'a Transaction<'a>,
     active: &'a mut HashMap<BuildId, Row>,
-    /// The builds that were looked at, some more than once.
+    /// The builds that were touched, some more than once.
     touched: Vec<BuildId>,
     find: &'a FindRecord,
     path: &'a Path,
 }
 
 impl BatchFold<'_> {
-    /// Makes a build known by its `build.queued`.
+    /// Introduces a build by its `build.queued`.
     fn accept(&mut self, event: &Event) -> Result<(), ProjectionError> {
         let EventBody::Queued(queued) = &event.body else { return Ok(()) };
         if self.known(event)? {
@@ -264,7 +278,7 @@ impl BatchFold<'_> {
         self.active.insert(id, Row { build, stored: None, dirty: true });
     }
 
-    /// Folds an event in its turn. A `build.queued` says something new here when it is a replay's.
+    /// Folds an event in its turn. A `build.queued` is news here if it belongs to a replay.
     fn fold(&mut self, sequence: u64, event: &Event) -> Result<(), ProjectionError> {
         if !self.known(event)? {
             match (self.find)(&event.source.project, event.subject)? {
@@ -283,7 +297,7 @@ impl BatchFold<'_> {
         Ok(())
     }
 
-    /// Brings an event's build into `active`; returns whether it is there.
+    /// Loads an event's build into `active`; returns whether it exists.
     fn known(&mut self, event: &Event) -> Result<bool, ProjectionError> {
         let id = event.subject;
         if self.active.contains_key(&id) {
@@ -342,8 +356,8 @@ impl BatchFold<'_> {
             .collect()
     }
 
-    /// Writes the rows of the builds that changed, touching an index only where its columns did,
-    /// and returns the builds that were looked at.
+    /// Writes the rows of changed builds, touching an index only if its columns changed, and
+    /// returns the touched builds.
     fn write(self) -> Result<Vec<BuildId>, ProjectionError> {
         let refused = schema::refused(self.path);
         let mut body = Vec::new();
@@ -360,7 +374,7 @@ impl BatchFold<'_> {
     }
 }
 
-/// Makes the build that a `build.queued` tells of, when nothing else is known of it.
+/// Makes a build from its `build.queued`, if nothing else is known of it.
 fn accepted(queued: &Queued, time: Timestamp) -> Build {
     let mut build = Build::accepted(queued.request.clone(), queued.submission, time);
     build.order = queued.order;

@@ -2,9 +2,9 @@
 
 //! Lists of builds, newest first, a page at a time.
 //!
-//! A page starts behind the last row of the one before (time and id), not at an offset, so it costs
-//! the same however deep it is and does not shift when builds arrive. A query over several states
-//! is asked once for each and merged: each part is then a run of one index in the order of the
+//! A page starts after the last row of the previous one (time and id), not at an offset, so it
+//! costs the same at any depth and does not shift when builds arrive. A query over several states
+//! runs once for each state and is merged. Each part is then a run of one index in the order of the
 //! answer, whatever the filters, and never a scan or a sort of all builds.
 
 use std::fmt;
@@ -27,9 +27,9 @@ pub(crate) struct ListQuery {
     pub(crate) states: Vec<StateName>,
     /// Only builds of this image.
     pub(crate) image: Option<ImageFilter>,
-    /// How many builds at most.
+    /// The largest number of builds.
     pub(crate) limit: usize,
-    /// Only builds behind this one.
+    /// Only builds after this one.
     pub(crate) after: Option<Cursor>,
 }
 
@@ -38,7 +38,7 @@ pub(crate) struct ListQuery {
 pub(crate) enum ImageFilter {
     /// With its tag.
     Tagged(String),
-    /// Whatever its tag.
+    /// With any tag.
     Repository(String),
 }
 
@@ -51,7 +51,7 @@ impl From<Reference> for ImageFilter {
     }
 }
 
-/// Where a page ended; opaque to clients.
+/// The end of a page; opaque to clients.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Cursor {
     accepted_at: i64,
@@ -66,7 +66,7 @@ impl fmt::Display for Cursor {
 
 /// A text that is not a cursor.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("is not a cursor: pass the `next_cursor` of the page before")]
+#[error("is not a cursor: pass the `next_cursor` of the previous page")]
 pub(crate) struct ParseCursorError;
 
 impl FromStr for Cursor {
@@ -88,11 +88,11 @@ impl FromStr for Cursor {
 pub(crate) struct Page {
     /// The builds, newest first.
     pub(crate) builds: Vec<Build>,
-    /// Where the next page starts; `None` behind the last.
+    /// Where the next page starts; `None` after the last.
     pub(crate) next: Option<Cursor>,
 }
 
-/// A page as it stands in the file.
+/// A page from the file.
 #[derive(Debug)]
 pub(super) struct Rows {
     bodies: Vec<String>,
@@ -122,7 +122,8 @@ pub(super) fn state_of_number(number: i64) -> StateName {
 
 pub(super) fn rows(connection: &Connection, query: &ListQuery) -> rusqlite::Result<Rows> {
     let states = if query.states.is_empty() { &StateName::ALL[..] } else { &query.states };
-    // One snapshot: a build that changes its state meanwhile would be found twice, or not at all.
+    // One snapshot, because a build that changes its state meanwhile would be found twice, or not
+    // at all.
     let snapshot = connection.unchecked_transaction()?;
     let mut found = Vec::new();
     for state in states {
@@ -154,7 +155,7 @@ fn part(
         Some(ImageFilter::Repository(name)) => (statement("repository = ?6 AND"), name.as_str()),
     };
     let after = query.after.as_ref();
-    // Behind every row: a time that none has.
+    // After every row: a time that no row has.
     let time = after.map_or(i64::MAX, |cursor| cursor.accepted_at);
     let id = after.map_or(&[][..], |cursor| cursor.id.as_bytes().as_slice());
     let limit = i64::try_from(query.limit).unwrap_or(i64::MAX - 1) + 1;

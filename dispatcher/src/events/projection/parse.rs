@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! Reading events fast: a rebuild spends most of its time here.
+//! Parses events fast, because a rebuild spends most of its time here.
 //!
-//! The members `type` and `data` decide each other, so the general way must first hold the whole of
-//! `data` in a form that can still become anything. The last tokens of the subject say what the
-//! type will be; with that `data` is read into its own type at once. An event that is not as its
-//! subject says, or not as expected in any other way, is read the general way.
+//! The type of `data` depends on the member `type`, so a general parser must first hold all of
+//! `data` in a generic form. The last tokens of the subject announce the type, so `data` is read
+//! into its own type at once. An event that does not match its subject, or is unexpected in any
+//! other way, is parsed the general way.
 
 use std::borrow::Cow;
 
@@ -65,8 +65,8 @@ fn typed<T: DeserializeOwned>(
     })
 }
 
-/// What `build.finished` tells: the members of its outcome, of which `outcome` says which are
-/// there, stand beside the others.
+/// The data of `build.finished`. The members of the outcome are among the others, and `outcome`
+/// says which of them exist.
 #[derive(Deserialize)]
 struct Told {
     project: ProjectName,

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! The thread that folds: takes what has arrived, in batches, and tells subscribers afterwards, so
-//! that what an event says is in the lists when the event is seen.
+//! The thread that folds: takes arrived events in batches, and sends them to subscribers
+//! afterwards, so the lists already show what an event says when it is seen.
 
 use slipway_fault::chain;
 use slipway_queue::reconnect::UNTIL_NATS_IS_BACK;
@@ -18,40 +18,40 @@ use super::{Folder, Stored};
 use crate::events::feed::{Arrived, Feed, Pace};
 use crate::metrics::Metrics;
 
-/// How many events one transaction takes at most. Larger batches save little more, and hold the
-/// write lock and the subscribers longer.
+/// The largest number of events in one transaction. Larger batches save little more, and hold the
+/// write lock and delay subscribers longer.
 const MAX_BATCH: usize = 8192;
 
-/// How many bytes of events one transaction takes at most.
+/// The largest number of bytes in one transaction.
 const MAX_BATCH_BYTES: usize = 16 * 1024 * 1024;
 
-/// How long a transaction waits at most for more events that follow without a pause.
+/// The longest time a transaction waits for more events that follow without a pause.
 const MAX_BATCH_TIME: Duration = Duration::from_millis(50);
 
-/// How long one transaction begins after another at the earliest. An event that comes alone is
-/// folded and told at once; of thousands a second each waits a little for others, which share the
-/// cost of the transaction, several times their own.
+/// The shortest time between the starts of two transactions. A lone event is folded and sent at
+/// once. Among thousands a second, each waits a little for others, and they share the cost of the
+/// transaction, which is several times their own.
 const INTERVAL: Duration = Duration::from_millis(2);
 
-/// How many times as long as it took to fold a batch the thread leaves the processor to others before
-/// the next: of a build whose events are some milliseconds apart, each batch writes the row anew.
+/// The rest after a batch, as a multiple of the time it took. The events of a build are some
+/// milliseconds apart, and each batch writes its row again.
 const REST: u32 = 4;
 
-/// How long one transaction begins after another at the latest, when events wait. Subscribers hear of
-/// an event so much later among thousands a second.
+/// The longest time between the starts of two transactions while events wait. Among thousands a
+/// second, subscribers see an event this much later.
 const MAX_INTERVAL: Duration = Duration::from_millis(20);
 
-/// How far behind the end of the stream the thread takes no rest, as while a projection is rebuilt.
+/// From this distance to the end of the stream the thread takes no rest, as during a rebuild.
 const BEHIND: u64 = 5_000;
 
-/// What the thread is asked to do, in order.
+/// The work of the thread, in order.
 #[derive(Debug)]
 pub(crate) enum Work {
     /// Fold messages of the stream.
     Fold(Vec<Arrived>),
     /// Take note that the stream has no more events now.
     AtEnd,
-    /// Make sure that the file belongs to this stream, and answer where to read on.
+    /// Make sure that the file belongs to this stream, and answer where to continue reading.
     Align {
         /// When the stream was made.
         created: i128,
@@ -76,7 +76,7 @@ pub(crate) fn spawn(
     std::thread::Builder::new().name("projection".to_owned()).spawn(move || writer.run(work))
 }
 
-/// What one transaction is to fold.
+/// The events of one transaction.
 #[derive(Default)]
 struct Batch {
     arrived: Vec<Arrived>,
@@ -85,7 +85,7 @@ struct Batch {
 }
 
 impl Batch {
-    /// Adds events, and parses them; gives anything else back.
+    /// Adds events and parses them; returns any other work.
     fn add(&mut self, work: Work) -> Option<Work> {
         let Work::Fold(arrived) = work else { return Some(work) };
         self.bytes += arrived.iter().map(Arrived::size).sum::<usize>();
@@ -132,7 +132,7 @@ impl Writer {
         while let Some(first) = work.blocking_recv() {
             let mut other = batch.add(first);
             if other.is_none() {
-                // Those that come meanwhile wait in the channel, and their reader behind them.
+                // Events that arrive meanwhile wait in the channel, and so does their reader.
                 std::thread::sleep(self.interval.saturating_sub(self.folded_at.elapsed()));
             }
             let started = Instant::now();
@@ -165,7 +165,7 @@ impl Writer {
         let folded = self.until_it_works(|writer| {
             let outcome = writer.folder.fold(&batch.stored);
             if !std::mem::replace(&mut told, true) {
-                // Also when it failed: a full disk here must not keep events from subscribers.
+                // Also if it failed: a full disk here must not withhold events from subscribers.
                 writer.pace.tell(&batch.arrived);
             }
             outcome
@@ -178,7 +178,8 @@ impl Writer {
         !self.feed.is_at_end(last) || self.complete()
     }
 
-    /// Does what is left to do when all events are folded; returns `false` when it is time to stop.
+    /// Does the work that remains when all events are folded; returns `false` when it is time to
+    /// stop.
     fn complete(&mut self) -> bool {
         let completed = self.until_it_works(|writer| writer.folder.complete()).is_some();
         if completed {
@@ -196,7 +197,7 @@ impl Writer {
         self.feed.aligned(now, last, now < before);
         self.metrics.projection_sequence.store(now, Ordering::Relaxed);
         self.feed.set_folded(now);
-        // Nobody waits for it any more if the reader was stopped.
+        // Nobody waits for the answer if the reader was stopped.
         let _unheard = reply.send(now);
         true
     }
@@ -210,7 +211,7 @@ impl Writer {
             match step(self) {
                 Ok(value) => return Some(value),
                 Err(error) => {
-                    tracing::error!(error = chain(&error), "the projection stands still");
+                    tracing::error!(error = chain(&error), "the projection makes no progress");
                 }
             }
             let (runtime, stop) = (self.runtime.clone(), self.stop.clone());

@@ -12,7 +12,7 @@ macro_rules! codes {
         /// A code, with the status, the title and the advice that belong to it.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         pub(crate) enum Code {
-            /// Bytes that are no artifact; the code is the inspection's own.
+            /// The bytes are not an artifact. The code comes from the inspection.
             InvalidArtifact(&'static str),
             $($name,)*
         }
@@ -20,13 +20,14 @@ macro_rules! codes {
         impl Code {
             /// Every code; of those of an inspection, one stands for all.
             #[cfg(test)]
-            const ALL: &'static [Self] = &[Self::InvalidArtifact("not_an_artifact"), $(Self::$name,)*];
+            const ALL: &'static [Self] =
+                &[Self::InvalidArtifact("not_an_artifact"), $(Self::$name,)*];
 
             /// Returns status, code and title.
             pub(super) fn describe(self) -> (StatusCode, &'static str, &'static str) {
                 match self {
                     Self::InvalidArtifact(code) => {
-                        (StatusCode::UNPROCESSABLE_ENTITY, code, "The file cannot become an image")
+                        (StatusCode::UNPROCESSABLE_ENTITY, code, "The file cannot be built")
                     }
                     $(Self::$name => (StatusCode::$status, $code, $title),)*
                 }
@@ -49,23 +50,24 @@ codes! {
     InvalidRequest UNPROCESSABLE_ENTITY "invalid_request" "The build request has mistakes";
     MalformedJson BAD_REQUEST "malformed_json" "The body is not JSON";
     UnsupportedMediaType UNSUPPORTED_MEDIA_TYPE "unsupported_media_type"
-        "The body has another media type than expected";
+        "The media type of the body is not supported";
     RequestTooLarge PAYLOAD_TOO_LARGE "request_too_large" "The build request is too large";
     BatchTooLarge PAYLOAD_TOO_LARGE "batch_too_large" "The batch is too large";
-    InvalidName BAD_REQUEST "invalid_name" "A name in the path is wrong";
-    InvalidBuildId BAD_REQUEST "invalid_build_id" "The build id is wrong";
-    InvalidDigest BAD_REQUEST "invalid_digest" "The digest is wrong";
+    InvalidName BAD_REQUEST "invalid_name" "A name in the path is malformed";
+    InvalidBuildId BAD_REQUEST "invalid_build_id" "The build id is malformed";
+    InvalidDigest BAD_REQUEST "invalid_digest" "The digest is malformed";
     InvalidQuery BAD_REQUEST "invalid_query" "The query parameters have mistakes";
     InvalidIdempotencyKey BAD_REQUEST "invalid_idempotency_key"
-        "The Idempotency-Key header is wrong";
+        "The Idempotency-Key header is malformed";
     IdempotencyKeyReused CONFLICT "idempotency_key_reused"
         "The idempotency key belongs to another request";
-    InvalidContentDigest BAD_REQUEST "invalid_content_digest" "The Content-Digest header is wrong";
+    InvalidContentDigest BAD_REQUEST "invalid_content_digest"
+        "The Content-Digest header is malformed";
     DigestMismatch UNPROCESSABLE_ENTITY "digest_mismatch"
-        "The bytes are not those that Content-Digest announced";
+        "The bytes do not match the Content-Digest header";
     ArtifactTooLarge PAYLOAD_TOO_LARGE "artifact_too_large" "The artifact is too large";
-    UploadTruncated BAD_REQUEST "upload_truncated" "The upload ended before its end";
-    UploadTimedOut REQUEST_TIMEOUT "upload_timed_out" "The upload stood still for too long";
+    UploadTruncated BAD_REQUEST "upload_truncated" "The upload was cut off";
+    UploadTimedOut REQUEST_TIMEOUT "upload_timed_out" "The upload made no progress for too long";
     ArtifactNotFound NOT_FOUND "artifact_not_found" "The project has no such artifact";
     BuildNotFound NOT_FOUND "build_not_found" "The project has no such build";
     BuildNotFinished CONFLICT "build_not_finished" "The build is not finished";
@@ -73,10 +75,11 @@ codes! {
     BuildPublishing CONFLICT "build_publishing" "The build is being published";
     DeadLetterNotFound NOT_FOUND "dead_letter_not_found" "The project has no such dead letter";
     LetterUnreadable UNPROCESSABLE_ENTITY "letter_unreadable"
-        "The dead letter holds no build request";
+        "The dead letter does not hold a build request";
     WorkerNotFound NOT_FOUND "worker_not_found" "There is no such worker";
     NotFound NOT_FOUND "not_found" "There is nothing at this path";
-    MethodNotAllowed METHOD_NOT_ALLOWED "method_not_allowed" "The path does not take this method";
+    MethodNotAllowed METHOD_NOT_ALLOWED "method_not_allowed"
+        "The path does not support this method";
     QueueFull SERVICE_UNAVAILABLE "queue_full" "The queue is full" 5;
     QueueUnavailable SERVICE_UNAVAILABLE "queue_unavailable" "The queue does not answer" 2;
     WorkerSilent SERVICE_UNAVAILABLE "worker_silent" "The worker does not answer" 2;
@@ -84,14 +87,14 @@ codes! {
     Busy SERVICE_UNAVAILABLE "busy" "The dispatcher is busy" 2;
     NotReady SERVICE_UNAVAILABLE "not_ready" "The dispatcher is not ready" 2;
     ShuttingDown SERVICE_UNAVAILABLE "shutting_down" "The dispatcher is shutting down" 2;
-    Internal INTERNAL_SERVER_ERROR "internal" "Something is wrong with the dispatcher";
+    Internal INTERNAL_SERVER_ERROR "internal" "Internal error of the dispatcher";
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// Golden: clients branch on these.
+    /// Clients branch on these, so they must not change.
     #[test]
     fn codes_and_their_statuses_stay() {
         let lines: Vec<String> = Code::ALL

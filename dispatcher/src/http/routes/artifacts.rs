@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! Upload of artifacts: the body goes to the store as it arrives and is never held in memory.
+//! Uploads of artifacts: the body goes to the store as it arrives and is never held in memory.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -27,9 +27,9 @@ use crate::metrics::Metrics;
 /// How long a client may send nothing in the middle of an upload.
 const IDLE: Duration = Duration::from_secs(60);
 
-/// How much of a refused body is read and thrown away, and for how long. A connection that is
-/// closed while the client still sends is reset, and the client may then never see the answer
-/// (RFC 9112, section 9.6); one that sends for ever must not be read for ever.
+/// How much of a refused body is read and discarded, and for how long. A connection that is closed
+/// while the client still sends is reset, and the client may never see the answer (RFC 9112,
+/// section 9.6). But a client that sends for ever must not be read for ever.
 const LINGER_BYTES: usize = 64 << 20;
 const LINGER: Duration = Duration::from_secs(5);
 
@@ -111,13 +111,13 @@ async fn copy(app: &App, body: &mut BodyDataStream, upload: &mut Upload) -> Resu
             Ok(Some(Ok(chunk))) => chunk,
             Ok(None) => return Ok(()),
             Ok(Some(Err(error))) => {
-                tracing::debug!(%error, "an upload broke off");
+                tracing::debug!(%error, "an upload was cut off");
                 return Err(truncated(upload.received(), None));
             }
             Err(_elapsed) => {
                 return Err(ApiError::new(
                     Code::UploadTimedOut,
-                    format!("no byte came for {} s: upload the artifact again", IDLE.as_secs()),
+                    format!("no byte arrived for {} s: upload the artifact again", IDLE.as_secs()),
                 ));
             }
         };
@@ -132,7 +132,8 @@ fn too_large(limit: u64) -> ApiError {
     ApiError::new(
         Code::ArtifactTooLarge,
         format!(
-            "an artifact may have {limit} bytes here: make it smaller, or ask the operator to raise max_artifact_bytes"
+            "the artifact is larger than the limit of {limit} bytes: make it smaller, or ask the \
+            operator to raise max_artifact_bytes"
         ),
     )
 }
@@ -141,11 +142,14 @@ fn truncated(received: u64, announced: Option<u64>) -> ApiError {
     let of = announced.map(|length| format!(" of {length}")).unwrap_or_default();
     ApiError::new(
         Code::UploadTruncated,
-        format!("the upload ended after {received}{of} bytes; nothing was kept: upload it again"),
+        format!(
+            "the upload was cut off after {received}{of} bytes and nothing was kept: upload \
+            it again"
+        ),
     )
 }
 
-/// Reads in the background what a client sends whose request was refused before its end.
+/// Reads the rest of a refused request in the background.
 pub(super) fn linger_later(app: &App, headers: &HeaderMap, body: BodyDataStream) {
     // A client that waits for `100 Continue` has sent nothing, and will not.
     if !headers.contains_key(EXPECT) {
@@ -185,7 +189,7 @@ fn missing(digest: Digest) -> ApiError {
     ApiError::new(Code::ArtifactNotFound, detail)
 }
 
-/// Adds what a HEAD request tells.
+/// Adds the headers for a HEAD request.
 fn describe(artifact: &ArtifactView, headers: &mut HeaderMap) {
     let text = |text: String| HeaderValue::try_from(text).expect("all of these are ASCII");
     headers.insert(ETAG, text(format!("\"{}\"", artifact.digest)));

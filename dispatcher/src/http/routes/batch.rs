@@ -2,10 +2,10 @@
 
 //! Submitting many builds in one request.
 //!
-//! The answer to a batch that could be read is 200, whatever became of its builds, with the answer
-//! that each would have got by itself, in their order, and their counts in front. So do the bulk
-//! interfaces of Elasticsearch and others. 207 would say the same and belongs to WebDAV, whose body
-//! is XML; 202 would be untrue of those that were refused.
+//! A batch that could be read is answered with 200, whatever happened to its builds. The body has
+//! their counts and the answer each would have got on its own, in order, as in the bulk interfaces
+//! of Elasticsearch and others. 207 belongs to WebDAV, whose body is XML, and 202 would be untrue
+//! for refused builds.
 
 mod document;
 
@@ -26,12 +26,11 @@ use crate::builds::accept::{AcceptError, Accepted, accept_batch};
 use crate::http::extract::{self, InProject, NoParameters};
 use crate::http::problem::{ApiError, Code};
 
-/// The largest batch in bytes: 8 KiB for each of its builds, which is a request with dozens of
-/// variables and labels. Larger ones go in smaller batches.
+/// The largest batch in bytes: 8 KiB for each build, which is a request with dozens of variables
+/// and labels. Larger requests need smaller batches.
 const MAX_BYTES: usize = MAX_BATCH * 8192;
 
-/// What a batch counts for at least: a thousand builds, and a thousand answers, take that much
-/// however short each of them is.
+/// The least that a batch counts for: a thousand short builds and their answers take this much.
 const MIN_BYTES: usize = 1 << 20;
 
 /// How long a batch waits for room.
@@ -51,7 +50,10 @@ pub(super) async fn submit(
     }
     let traceparent: Option<Arc<str>> = builds::traceparent(request.headers()).map(Arc::from);
     let too_large = || {
-        let detail = format!("a batch may have {MAX_BYTES} bytes: send its builds in several");
+        let detail = format!(
+            "the batch is larger than the limit of {MAX_BYTES} bytes: send \
+            several batches"
+        );
         ApiError::new(Code::BatchTooLarge, detail)
     };
     let _room = match room(&app, request.headers()).await {
@@ -72,21 +74,22 @@ pub(super) async fn submit(
     Ok(json(&view(&app, &project, outcomes)))
 }
 
-/// Waits for room in memory for a batch, before any of it is read. Until then it stays where it is,
-/// in the connection. One that does not say how long it is counts as the longest.
+/// Waits for room in memory for a batch before any of it is read. Until then it stays in the
+/// connection. A batch of unknown length counts as the largest.
 async fn room<'a>(app: &'a App, headers: &HeaderMap) -> Result<SemaphorePermit<'a>, ApiError> {
     let length = extract::content_length(headers).and_then(|length| u32::try_from(length).ok());
     let longest = u32::try_from(MAX_BYTES).expect("it is some millions");
     let least = u32::try_from(MIN_BYTES).expect("it is less");
     let room = app.batch_bytes.acquire_many(length.unwrap_or(longest).clamp(least, longest));
     let Ok(room) = tokio::time::timeout(PATIENCE, room).await else {
-        let detail = "other batches take all the memory there is for them; nothing was accepted: try again, or send smaller ones";
+        let detail = "other batches take all the memory for batches; nothing was accepted: \
+            try again, or send smaller ones";
         return Err(ApiError::new(Code::Busy, detail));
     };
     Ok(room.expect("nobody closes it"))
 }
 
-/// Counts what became of each build, and makes the answer of it.
+/// Counts the results, and makes the answer.
 fn view(
     app: &App,
     project: &ProjectName,
@@ -126,7 +129,7 @@ fn view(
             }
         });
     }
-    // A line for each kind of error: a thousand of one kind say no more.
+    // One line for each kind of error, because a thousand of one kind say no more.
     refusals.values().for_each(|(first, times)| first.log(*times));
     view
 }

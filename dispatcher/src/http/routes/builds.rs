@@ -175,7 +175,7 @@ fn states(parameters: &mut Parameters) -> Vec<StateName> {
             Some(_) => {}
             None => {
                 let known = StateName::ALL.map(StateName::as_str).join(", ");
-                let detail = format!("`{word}` is no state: use {known}, separated by commas");
+                let detail = format!("`{word}` is not a state: use {known}, separated by commas");
                 parameters.mistake("state", "invalid_state", detail);
             }
         }

@@ -2,8 +2,8 @@
 
 //! The events of a project as a stream that can be resumed without gap or duplicate.
 //!
-//! A client that resumes, or asks for what was before, reads the stream `EVENTS` up to where the
-//! broadcast stood when it subscribed, and the broadcast from there (see `feed`).
+//! A client that resumes, or asks for past events, reads the stream `EVENTS` up to the broadcast's
+//! position at its subscription, and the broadcast from there on (see `feed`).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,7 +30,7 @@ use crate::http::problem::{ApiError, Code};
 use crate::http::sse;
 use crate::metrics::Metrics;
 
-/// How long NATS may take to open a reader, and to say where the events stand after the start.
+/// How long NATS may take to open a reader, and to report the stream's position after the start.
 const DEADLINE: Duration = Duration::from_secs(5);
 
 pub(super) async fn follow(
@@ -46,7 +46,9 @@ pub(super) async fn follow(
     let resumed = last_event_id(&headers, &mut parameters);
     parameters.finish()?;
     if follow && tokio::time::timeout(DEADLINE, app.feed.aligned_once()).await.is_err() {
-        let detail = "the dispatcher has just started and has not reached the events yet: come back with the same Last-Event-ID";
+        let detail = "the dispatcher has just started and does not know the event stream's \
+            position yet: come \
+            back with the same Last-Event-ID";
         return Err(ApiError::new(Code::NotReady, detail));
     }
     let subscription = match build {
@@ -55,7 +57,7 @@ pub(super) async fn follow(
     };
     let mut client = Client { project, build, last: 0 };
     let (history, until) = match resumed.or(after) {
-        // Without following, everything there was is what was asked for.
+        // Without following, the request is for all past events.
         None if follow => {
             client.last = subscription.head;
             (None, 0)
@@ -83,7 +85,7 @@ pub(super) async fn follow(
     Ok(event_stream(Body::from_stream(frames.map(Ok::<_, std::convert::Infallible>))))
 }
 
-/// Returns behind which sequence to start, and where the stream ends.
+/// Returns the sequence to start after, and the end of the stream.
 async fn start(
     app: &App,
     asked: u64,
@@ -95,11 +97,11 @@ async fn start(
     }
     let position = in_time(app, app.queue.events_position()).await?;
     let end = position.last_sequence.max(subscription.position);
-    // An id that no event has yet was given out by a stream that is gone: start over.
+    // An id that no event has yet comes from a stream that is gone, so start over.
     Ok((if asked > end { 0 } else { asked }, end))
 }
 
-/// Opens a reader of what lies between the client's last event and `until`, if anything does.
+/// Opens a reader of the events between the client's last one and `until`, if there are any.
 async fn history(app: &App, client: &Client, until: u64) -> Result<Option<History>, ApiError> {
     if client.last >= until {
         return Ok(None);
@@ -123,20 +125,20 @@ where
     Ok(tokio::time::timeout(DEADLINE, answer).await.map_err(|_elapsed| unavailable())??)
 }
 
-/// What the stream holds.
+/// The events from the stream.
 type History = BoxStream<'static, Result<EventMessage, ReadError>>;
 
-/// Who is told what.
+/// The filter of a client.
 struct Client {
     project: ProjectName,
-    /// Only events of this build, if one was named.
+    /// Only events of this build, if one is given.
     build: Option<BuildId>,
-    /// The sequence of the last event it was told, or did not want.
+    /// The sequence of the last event that was sent or skipped.
     last: u64,
 }
 
 impl Client {
-    /// Returns whether it is to be told.
+    /// Returns whether the event must be sent.
     fn wants(&mut self, notice: &Notice) -> bool {
         if notice.sequence <= self.last {
             return false;
@@ -146,14 +148,14 @@ impl Client {
     }
 }
 
-/// What one client is still to be sent. The connection asks for it as fast as the client reads, and
-/// waits for the broadcast itself: between an event and the sockets it goes to there is one wake-up
-/// each, and what has gathered meanwhile is written at once. A client that reads nothing is given
-/// up by its connection (see `patience`).
+/// The rest of the stream for one client. The connection polls it as fast as the client reads, and
+/// waits for the broadcast directly, so there is one wake-up between an event and each socket, and
+/// gathered events are written at once. The connection of a client that reads nothing is closed
+/// (see `patience`).
 struct Serving {
     client: Client,
     opening: Option<Bytes>,
-    /// What was before `until`.
+    /// The events before `until`.
     history: Option<History>,
     until: u64,
     live: Option<Subscription>,
@@ -173,7 +175,7 @@ impl Serving {
             let arrived = match next {
                 Some(Ok(message)) => Arrived::of(message),
                 Some(Err(error)) => {
-                    tracing::debug!(error = chain(&error), "a reader of events broke off");
+                    tracing::debug!(error = chain(&error), "a reader of events ended early");
                     return None;
                 }
                 None => break,

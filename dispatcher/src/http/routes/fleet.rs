@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! What there is to build with: environments, workers, queue; and draining a worker.
+//! Environments, workers and the queue; and draining a worker.
 
 use std::sync::Arc;
 
@@ -44,7 +44,7 @@ pub(super) async fn drain(
     OfWorker(worker): OfWorker,
     _: NoParameters,
 ) -> Result<Response, ApiError> {
-    // First, since a worker that has nothing to finish is gone a moment after it heard.
+    // First, because a worker with nothing to finish is gone a moment after it answered.
     let present = in_time(&app, app.queue.worker(&worker)).await?.map(|(view, _age)| view);
     match (app.queue.drain_worker(&worker).await, present) {
         (Ok(()), Some(view)) => {
@@ -54,18 +54,19 @@ pub(super) async fn drain(
         }
         (Ok(()), None) => Err(ApiError::new(
             Code::WorkerSilent,
-            format!("the worker {worker} drains, but has not announced itself: look again"),
+            format!("worker {worker} drains, but has not announced itself yet: try again"),
         )),
         (Err(ControlError::NoSuchWorker), None) => Err(ApiError::new(
             Code::WorkerNotFound,
-            format!("no worker {worker} is connected: /v1/workers lists those that are"),
+            format!("no worker {worker} is connected: /v1/workers lists the connected ones"),
         )),
         (Err(error), Some(_)) => {
             tracing::warn!(%worker, error = chain(&error), "a worker does not answer");
             Err(ApiError::new(
                 Code::WorkerSilent,
                 format!(
-                    "the worker {worker} does not answer: it may be stopped or be gone; its builds go to others when their leases end"
+                    "worker {worker} does not answer: it may be stopped or gone, and its builds \
+                    go to other workers when their leases end"
                 ),
             ))
         }

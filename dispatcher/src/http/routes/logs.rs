@@ -19,8 +19,8 @@ use crate::http::extract::{self, OfBuild, Parameters};
 use crate::http::problem::ApiError;
 use crate::http::sse;
 
-/// How many pieces wait for a client. A chunk has 64 KiB at most, so this bounds what a slow
-/// reader costs at 1 MiB.
+/// How many pieces wait for a client. A chunk has at most 64 KiB, so a slow reader costs at most 1
+/// MiB.
 const MAX_WAITING: usize = 16;
 
 pub(super) async fn read(
@@ -34,7 +34,7 @@ pub(super) async fn read(
     let events = extract::accepts_event_stream(&headers);
     let skip = if events { last_event_id(&headers, &mut parameters) } else { None };
     parameters.finish()?;
-    // Before anything is asked, so that the outcome cannot fall in between.
+    // Before anything is read, so that the outcome cannot fall in between.
     let subscription = app.feed.subscribe_to_build(build);
     let Some(found) = app.builds.find(&project, build).await? else {
         return Err(ApiError::build_not_found(build));
@@ -57,9 +57,9 @@ pub(super) fn last_event_id(headers: &HeaderMap, parameters: &mut Parameters) ->
     id
 }
 
-/// A log that broke off. Ends the body without its end, so that a client sees that it is not whole.
+/// A log that was cut off. It aborts the body, so that a client sees that the log is incomplete.
 #[derive(Debug, thiserror::Error)]
-#[error("the log broke off")]
+#[error("the log was cut off")]
 struct BrokeOff;
 
 fn as_text(pieces: mpsc::Receiver<Piece>) -> Response {
@@ -107,7 +107,7 @@ fn as_events(app: &App, start: u64, mut pieces: mpsc::Receiver<Piece>) -> Respon
     event_stream(Body::from_stream(frames))
 }
 
-/// Answers with frames of `text/event-stream` as they come.
+/// Answers with frames of `text/event-stream` as they arrive.
 pub(super) fn event_stream(body: Body) -> Response {
     let headers = [
         (CONTENT_TYPE, HeaderValue::from_static("text/event-stream")),
@@ -118,9 +118,9 @@ pub(super) fn event_stream(body: Body) -> Response {
     (headers, unbuffered, body).into_response()
 }
 
-/// Cuts a log where events can be: an event is text, and a chunk may end inside a character.
+/// Cuts a log into events. An event is text, and a chunk may end inside a character.
 struct Framer {
-    /// The offset behind what was framed.
+    /// The offset after the framed bytes.
     sent: u64,
     rest: BytesMut,
 }
@@ -138,7 +138,7 @@ impl Framer {
     }
 }
 
-/// Returns how many bytes at the end are the start of a character whose rest is to come.
+/// Returns how many bytes at the end are the start of an incomplete character.
 fn unfinished(bytes: &[u8]) -> usize {
     match str::from_utf8(bytes) {
         Ok(_) => 0,

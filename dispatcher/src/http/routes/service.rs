@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! The dispatcher about itself: health, readiness, metrics, reconciling, and the description of its
-//! API.
+//! Routes about the dispatcher itself: health, readiness, metrics, reconciling, and the description
+//! of its API.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -21,7 +21,7 @@ use crate::reconcile::sweep_now;
 /// The description of the API; `{version}` in it is replaced.
 pub(super) const OPENAPI: &str = include_str!("openapi.json");
 
-/// The page at `/` until the web console is there.
+/// The page at `/` until there is a web console.
 const INDEX: &str = include_str!("index.html");
 
 pub(super) async fn alive() -> Response {
@@ -33,7 +33,7 @@ pub(super) async fn ready(State(app): State<Arc<App>>) -> Response {
     if report.ready {
         return super::json(&report);
     }
-    // The problem has the members of the report beside its own (RFC 9457, section 3.2).
+    // The problem also has the members of the report (RFC 9457, section 3.2).
     let error = ApiError::new(Code::NotReady, report.sentence());
     let mut document = serde_json::to_value(error.problem()).unwrap_or_default();
     let mut response = error.into_response();

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! Reading the document of a batch, one build after the other.
+//! Reads the document of a batch, one build after the other.
 //!
-//! Each build is made a [`Submission`] as soon as it was read, so that only one of them takes the
-//! memory of a JSON document; and nothing of the batch is used before it was read to its end.
+//! Each build becomes a [`Submission`] as soon as it is read, so only one at a time takes the
+//! memory of a JSON document. Nothing is used before the whole batch was read.
 
 use std::fmt;
 
@@ -17,7 +17,7 @@ use crate::http::extract::malformed;
 use crate::http::problem::{ApiError, Code};
 use crate::http::routes::builds::{KEY_RULE, is_key};
 
-/// The field of a build that stands beside its request.
+/// The field of a build that is not part of its request.
 const KEY: &str = "idempotency_key";
 
 /// Reads a batch.
@@ -27,9 +27,9 @@ pub(super) fn read(body: &[u8]) -> Result<Vec<Item>, ApiError> {
     let outcome = (&mut read).deserialize(&mut deserializer).and_then(|()| deserializer.end());
     match outcome {
         Ok(()) => {}
-        // JSON, but of another form than a batch has.
+        // JSON, but not in the form of a batch.
         Err(error) if error.is_data() => {
-            // Whether the rest is JSON does not matter to what is wrong first.
+            // The first mistake counts, even if the rest is not JSON.
             let detail = format!("must be an object with a list `builds`: {error}");
             read.mistake("", "not_a_batch", detail);
         }
@@ -43,7 +43,10 @@ pub(super) fn read(body: &[u8]) -> Result<Vec<Item>, ApiError> {
         Some(found) if found > MAX_BATCH => {
             return Err(ApiError::new(
                 Code::BatchTooLarge,
-                format!("a batch may have {MAX_BATCH} builds, and this has {found}: send several"),
+                format!(
+                    "a batch has at most {MAX_BATCH} builds, and this one has {found}: send \
+                    several batches"
+                ),
             ));
         }
         _ => {}
@@ -54,11 +57,11 @@ pub(super) fn read(body: &[u8]) -> Result<Vec<Item>, ApiError> {
     Ok(read.items)
 }
 
-/// What was read so far.
+/// The part that was read so far.
 #[derive(Debug, Default)]
 struct Read {
     items: Vec<Item>,
-    /// How many builds there are, of which not more than allowed are kept.
+    /// The number of builds. At most the allowed number is kept.
     found: Option<usize>,
     mistakes: Vec<FieldError>,
 }
@@ -94,7 +97,8 @@ impl<'de> Visitor<'de> for &mut Read {
                 "builds" => fields.next_value_seed(Builds(self))?,
                 "$schema" => drop(fields.next_value::<IgnoredAny>()?),
                 other => {
-                    let detail = "there is no such field: a batch has `builds`, and each of them the fields of a request";
+                    let detail = "there is no such field: a batch has `builds`, and each of them \
+                        the fields of a request";
                     self.mistake(other, "unknown_field", detail.to_owned());
                     fields.next_value::<IgnoredAny>()?;
                 }
@@ -138,8 +142,8 @@ impl<'de> Visitor<'de> for Builds<'_> {
     }
 }
 
-/// Parts the key from the request. Without it this is the document that would have been submitted
-/// alone, so that both name the same build.
+/// Separates the key from the request. Without it, the document is the same as in a single
+/// submission, so both name the same build.
 fn item(mut document: Value) -> Item {
     let key = document.as_object_mut().and_then(|fields| fields.remove(KEY));
     let mut mistakes = Vec::new();

@@ -89,7 +89,8 @@ async fn a_client_that_goes_on_sending_still_gets_its_refusal() {
     let address = api.listen().await;
     let length = 8 << 20;
     let head = format!(
-        "PUT /v1/projects/team/artifacts?filename=app HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n"
+        "PUT /v1/projects/team/artifacts?filename=app HTTP/1.1\r\nHost: x\r\n\
+        Content-Length: {length}\r\n\r\n"
     );
     let sent = [head.as_bytes(), &vec![0; length]].concat();
     let answer = converse(address, &sent, false).await;
@@ -102,7 +103,8 @@ async fn a_client_that_goes_on_sending_still_gets_its_refusal() {
 async fn a_client_that_asks_first_is_refused_without_sending() {
     let api = Api::start().await;
     let address = api.listen().await;
-    let head = "PUT /v1/projects/team/artifacts?filename=app HTTP/1.1\r\nHost: x\r\nContent-Length: 8192\r\nExpect: 100-continue\r\n\r\n";
+    let head = "PUT /v1/projects/team/artifacts?filename=app HTTP/1.1\r\nHost: x\r\n\
+        Content-Length: 8192\r\nExpect: 100-continue\r\n\r\n";
     let answer = converse(address, head.as_bytes(), false).await;
     assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
 }
@@ -111,7 +113,8 @@ async fn a_client_that_asks_first_is_refused_without_sending() {
 async fn an_upload_whose_connection_breaks_leaves_nothing() {
     let api = Api::start().await;
     let address = api.listen().await;
-    let head = "PUT /v1/projects/team/artifacts?filename=app HTTP/1.1\r\nHost: x\r\nContent-Length: 4000\r\n\r\n";
+    let head = "PUT /v1/projects/team/artifacts?filename=app HTTP/1.1\r\nHost: x\r\n\
+        Content-Length: 4000\r\n\r\n";
     let sent = [head.as_bytes(), &testing::executable()].concat();
     converse(address, &sent, true).await;
     // The connection is closed after the upload was dropped.
