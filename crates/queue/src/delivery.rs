@@ -66,7 +66,7 @@ impl From<Answer> for AckKind {
     }
 }
 
-/// The server did not confirm an answer; it may have taken it all the same.
+/// The server did not confirm an answer. It may have received it nevertheless.
 #[derive(Debug, thiserror::Error)]
 #[error("NATS did not confirm an answer to a delivery")]
 pub struct Unconfirmed(#[source] async_nats::Error);
@@ -93,7 +93,7 @@ pub enum DeliveryError {
 }
 
 impl Delivery {
-    /// Takes a message that a consumer was sent.
+    /// Takes a message from a consumer.
     ///
     /// # Errors
     ///
@@ -109,7 +109,7 @@ impl Delivery {
     ///
     /// # Errors
     ///
-    /// When the message is no request or was corrupted on its way; it can then never be built.
+    /// When the message is not a request or was corrupted on its way. Then it can never be built.
     pub fn read(&self) -> Result<Delivered, DeliveryError> {
         read(self.message.headers.as_ref(), &self.message.payload)
     }
@@ -148,7 +148,7 @@ impl Delivery {
     ///
     /// # Errors
     ///
-    /// When no confirmation came; the server may have extended the lease all the same.
+    /// When no confirmation came. The server may have extended the lease nevertheless.
     pub async fn extend(&self) -> Result<(), Unconfirmed> {
         self.confirmed(Answer::Extend).await
     }
@@ -157,7 +157,7 @@ impl Delivery {
     ///
     /// # Errors
     ///
-    /// When no confirmation came. The message is then delivered again, or was answered all the same.
+    /// When no confirmation came. The message is then delivered again, unless the answer arrived.
     pub async fn answer(&self, answer: Answer) -> Result<(), Unconfirmed> {
         if is_off("confirmed-ack") {
             return self.message.ack_with(answer.into()).await.map_err(Unconfirmed);
@@ -185,9 +185,9 @@ impl Delivery {
 
     /// Sends an answer and waits for the server's confirmation.
     ///
-    /// By the client's common inbox, and not by `double_ack_with` of async-nats 0.51: that
-    /// subscribes to an inbox for each answer and leaves it again, three lines to the server instead
-    /// of one, and it takes the answer "no responders" for a confirmation.
+    /// Uses the client's common inbox, and not `double_ack_with` of async-nats 0.51: that
+    /// subscribes to an inbox for each answer, three lines to the server instead of one, and takes
+    /// "no responders" for a confirmation.
     async fn confirmed(&self, answer: Answer) -> Result<(), Unconfirmed> {
         let reply = self.message.reply.clone().expect("a delivery has a reply subject");
         let payload = AckKind::from(answer).into();

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! How much waits in the queue, and how it is kept: questions that change nothing.
+//! The depth and the replicas of the queue: requests that change nothing.
 
 use std::collections::BTreeMap;
 
@@ -79,7 +79,7 @@ impl Queue {
         })
     }
 
-    /// Reads what the server says of a stream.
+    /// Reads the server's description of a stream.
     pub(crate) async fn stream(&self, name: String) -> Result<Stream, QueryError> {
         let stream = self.jetstream.get_stream(&name).await;
         stream.map_err(|error| QueryError::of_stream(&name, error))

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
 //! The election of a leader among dispatchers: an entry that the leader renews and the bucket
-//! forgets.
+//! otherwise forgets.
 //!
-//! Not a build's lease, which the server keeps for the worker that a build was delivered to.
+//! It is not a build's lease, which the server keeps for a worker.
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ pub struct LeaderElection {
     bucket: Bucket,
     name: &'static str,
     candidate: Bytes,
-    /// That of the entry, while this candidate is the leader.
+    /// The revision of the entry, while this candidate is the leader.
     revision: Option<u64>,
 }
 
@@ -43,7 +43,7 @@ impl LeaderElection {
     ///
     /// # Errors
     ///
-    /// When the server does not answer; it is not known then who leads.
+    /// When the server does not answer. Then it is unknown who leads.
     pub async fn lead(&mut self) -> Result<bool, RecordError> {
         let written = match self.revision {
             Some(revision) => self.bucket.update(self.name, self.candidate.clone(), revision).await,
@@ -62,7 +62,7 @@ impl LeaderElection {
         }
     }
 
-    /// Gives the leadership up, so that the next leader need not wait for its end.
+    /// Gives up the leadership, so that the next leader need not wait for its end.
     pub async fn resign(&mut self) {
         let Some(revision) = self.revision.take() else { return };
         if let Err(error) = self.bucket.delete(self.name, revision).await {

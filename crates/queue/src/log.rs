@@ -21,8 +21,8 @@ const NUMBER: &str = "Slipway-Log-Chunk";
 /// On the last chunk of an attempt: the digest of all its lines.
 const DIGEST: &str = "Slipway-Log-Digest";
 
-/// How many chunks a log has at most that is read one by one. A reader is a consumer that the server makes and
-/// takes away again, and most logs have two chunks.
+/// A log of at most this many chunks is read one by one. A reader is a consumer that the server
+/// makes and removes again, and most logs have two chunks.
 const MAX_CHUNKS_READ_SINGLY: u64 = 8;
 
 /// A part of the log of one attempt.
@@ -38,7 +38,7 @@ pub struct LogChunk<'a> {
     pub whole: Option<&'a Digest>,
 }
 
-/// The end of a log as the stream has it.
+/// The end of a log in the stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogEnd {
     /// The sequence of the last chunk.

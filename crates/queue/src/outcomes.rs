@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! The outcomes of builds as work: each is delivered to one of all dispatchers, until it is done.
+//! The outcomes of builds as work items: each is delivered to one dispatcher, again and again until
+//! it is done.
 
 use std::time::Duration;
 
@@ -16,12 +17,12 @@ use crate::publish::header;
 /// The durable consumer's name, shared by all dispatchers of a prefix.
 const CONSUMER: &str = "log-archiver";
 
-/// How many outcomes may be delivered and not done at once. Each of them waits for the retry time,
-/// so this bounds all dispatchers together at some 8,000 builds a second; the default of 1,000 would
-/// at 16.
+/// How many outcomes may be delivered and unfinished at once. Each waits for the retry time, so
+/// this limits all dispatchers together to some 8,000 builds a second. The default of 1,000 would
+/// limit them to 16.
 const MAX_OUTCOMES_PENDING: i64 = 500_000;
 
-/// The longest wait for outcomes in one pull; only bounds how long a lost pull goes unnoticed.
+/// The longest wait for outcomes in one pull. It only limits how long a lost pull goes unnoticed.
 const PULL_EXPIRES: Duration = Duration::from_secs(30);
 
 /// The outcome of a build, delivered to this process.
@@ -34,7 +35,7 @@ pub struct Outcome {
     pub published_at: Timestamp,
 }
 
-/// Outcomes could not be read or answered.
+/// Why outcomes could not be read or answered.
 #[derive(Debug, thiserror::Error)]
 pub enum OutcomeError {
     /// The consumer cannot be used.
@@ -67,11 +68,11 @@ impl Outcome {
         &self.message.subject
     }
 
-    /// Says that nothing is left to do; not delivered again.
+    /// Marks the outcome as done. It is not delivered again.
     ///
     /// # Errors
     ///
-    /// When the answer cannot be sent; it is not confirmed.
+    /// When the answer cannot be sent. It is not confirmed.
     pub async fn done(&self) -> Result<(), OutcomeError> {
         self.message.ack_with(AckKind::Ack).await.map_err(OutcomeError::Answer)
     }
@@ -80,15 +81,15 @@ impl Outcome {
     ///
     /// # Errors
     ///
-    /// When the answer cannot be sent; it is not confirmed.
+    /// When the answer cannot be sent. It is not confirmed.
     pub async fn again_in(&self, delay: Duration) -> Result<(), OutcomeError> {
         self.message.ack_with(AckKind::Nak(Some(delay))).await.map_err(OutcomeError::Answer)
     }
 }
 
 impl Queue {
-    /// Takes outcomes, at most `most` ahead of the one that is read. One that was not answered within
-    /// `retry` is delivered again, perhaps to another dispatcher.
+    /// Reads outcomes, at most `most` ahead. An outcome that was not answered within `retry` is
+    /// delivered again, perhaps to another dispatcher.
     ///
     /// # Errors
     ///

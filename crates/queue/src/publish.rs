@@ -56,25 +56,25 @@ pub enum PublishError {
     Refused(#[source] async_nats::Error),
 }
 
-/// What became of a build that was put into the queue.
+/// The result of putting a build into the queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stored {
     /// It is in the queue.
     Now,
-    /// Its subject holds a message already: the build was in the queue before.
+    /// Its subject already holds a message: the build was in the queue before.
     Before,
     /// A message of the same id came within the last two minutes. It may have been consumed since.
     Repeated,
 }
 
-/// What the server answered to a message that it stored or need not store.
+/// The server's answer to a message that it stored or need not store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Acknowledged {
     /// It is stored.
     New { sequence: u64 },
     /// It is a copy of a message of the same id.
     Copy { first: u64 },
-    /// Its subject holds another message, whose sequence the server does not say.
+    /// Its subject holds another message, whose sequence the server does not report.
     SubjectTaken,
 }
 
@@ -213,8 +213,8 @@ impl Queue {
         Sent { event: Box::new(event), pending: pending.ok() }
     }
 
-    /// Publishes an event without asking whether it was stored: it has no reply subject, so the server
-    /// sends no answer. Messages that are sent later on the same connection are stored after it.
+    /// Publishes an event whose storage nobody checks: it has no reply subject, so the server sends
+    /// no answer. Later messages on the same connection are stored after it.
     pub async fn tell_event(&self, event: &Event) {
         let (subject, mut headers, payload) = self.event_message(event);
         headers.insert(NATS_MESSAGE_ID, event.id.as_str());
@@ -243,7 +243,7 @@ impl Queue {
         acknowledged.await.map(drop).map_err(|error| PublishError::Unavailable(error.into()))
     }
 
-    /// Publishes a message until the server says what became of it.
+    /// Publishes a message until its result is known.
     pub(crate) async fn store(
         &self,
         subject: String,

@@ -2,8 +2,8 @@
 
 //! The failure of a request about what is stored.
 //!
-//! Apart from [`SetupError`](crate::topology::SetupError): such a request may be repeated at any
-//! time, and cannot find that a setting is wrong.
+//! Separate from [`SetupError`](crate::topology::SetupError), because such a request may be
+//! repeated at any time, and cannot find a wrong setting.
 
 use std::error::Error;
 
@@ -17,7 +17,7 @@ pub struct QueryError {
 }
 
 impl QueryError {
-    /// Says what was asked about, as in "the list of pools", and what went wrong.
+    /// Makes an error from the object of the request, as in "the list of pools", and its cause.
     pub fn new(what: impl Into<String>, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self { what: what.into(), source: source.into() }
     }

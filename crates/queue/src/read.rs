@@ -25,9 +25,9 @@ const READ_TIMEOUT: Duration = Duration::from_secs(10);
 /// one too many after a sequence.
 const DOUBT_AFTER: Duration = Duration::from_millis(300);
 
-/// After how long a silence a reader asks whether there is something to read. The readers of a server
-/// end with it, and a client that is connected to another server of the cluster does not hear of
-/// that: what came next lay unread for half a minute.
+/// The silence after which a reader asks whether there is something to read. The readers of a
+/// server end with it, and a client connected to another server of the cluster gets no notice: the
+/// next messages lay unread for half a minute.
 const SILENCE: Duration = Duration::from_secs(2);
 
 /// How long an existing message may be on its way.
@@ -54,7 +54,7 @@ pub enum ReadError {
         /// The stream.
         stream: String,
     },
-    /// The connection was lost and made again, so the server may have forgotten the reader.
+    /// The connection was lost and restored, so the server may have forgotten the reader.
     #[error("the connection was lost while the stream {stream} was read")]
     Reconnected {
         /// The stream.
@@ -158,7 +158,7 @@ impl Reader {
         })
     }
 
-    /// Returns how many messages were in front of the reader when it was opened.
+    /// Returns how many messages were waiting when the reader was opened.
     #[must_use]
     pub fn pending(&self) -> u64 {
         self.pending
@@ -168,7 +168,7 @@ impl Reader {
     ///
     /// # Errors
     ///
-    /// When the server is lost, or the connection was made again; open a new reader behind the last
+    /// When the server is lost, or the connection was restored. Open a new reader after the last
     /// sequence seen.
     pub async fn follow(&mut self) -> Result<Message, ReadError> {
         let Self { messages, reconnections, .. } = self;
@@ -181,7 +181,7 @@ impl Reader {
         self.read(next)
     }
 
-    /// Returns the next message, although the connection may have been made again.
+    /// Returns the next message, even if the connection was restored.
     async fn next(&mut self) -> Result<Message, ReadError> {
         let next = self.messages.next().await;
         self.read(next)
@@ -210,12 +210,12 @@ impl Reader {
     ///
     /// # Errors
     ///
-    /// When the server is lost, or the connection was made again; open a new reader behind the last
+    /// When the server is lost, or the connection was restored. Open a new reader after the last
     /// message that was returned.
     pub async fn next_batch(&mut self, max: usize) -> Result<Vec<Message>, ReadError> {
         let mut batch = vec![self.next_watched().await?];
-        // The runtime lets a task take at most 128 things without a pause, and reports then that there
-        // is none. This loop stops by itself.
+        // The runtime lets a task take at most 128 items without yielding, and then reports "not
+        // ready". This loop ends by itself.
         while batch.len() < max
             && let Some(message) = unconstrained(self.next()).now_or_never()
         {

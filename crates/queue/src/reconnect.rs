@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! What to do when a lost connection is made again.
+//! What to do when a lost connection is restored.
 //!
-//! A server that restarted has forgotten its readers and the requests that waited on it, and the
-//! client notices that only by their silence. So a reader breaks off when the connection returns,
-//! and the one loop here opens it again.
+//! A restarted server has forgotten its readers and the requests that waited on it, and the client
+//! notices that only by their silence. So a reader ends when the connection returns, and the loop
+//! here opens it again.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -14,12 +14,12 @@ use tokio::sync::watch;
 use crate::Queue;
 use crate::read::ReadError;
 
-/// The pauses between attempts at something that needs NATS. A server that restarts is back within a
-/// second, so the first attempts are close together; the longest pause is how long a reader may stand
-/// still after the server's return.
+/// The pauses between attempts at something that needs NATS. A restarted server is back within a
+/// second, so the first attempts are close together. The longest pause is how long a reader may be
+/// idle after the server's return.
 pub const UNTIL_NATS_IS_BACK: Backoff = Backoff::constant(50, 2, 2_000, 20);
 
-/// Says when a lost connection was made again: the moment to repeat what a server forgets.
+/// Reports that a lost connection was restored: the moment to repeat what a server forgets.
 #[derive(Debug)]
 pub struct Reconnections(watch::Receiver<u64>);
 
@@ -31,7 +31,7 @@ impl Reconnections {
         Self(connections)
     }
 
-    /// Waits until the connection was made again since this was made or last resolved.
+    /// Waits until the connection has been restored since this was made or last resolved.
     ///
     /// # Cancel safety
     ///
@@ -60,20 +60,20 @@ impl Progress {
 }
 
 impl Queue {
-    /// Returns what says when a lost connection was made again, from now on.
+    /// Returns a watch for restored connections, from now on.
     #[must_use]
     pub fn reconnections(&self) -> Reconnections {
         Reconnections::new(&self.connections)
     }
 }
 
-/// Reads a stream for as long as it takes, through every break.
+/// Reads a stream for as long as it takes, across every break.
 pub trait Reading {
     /// The end of the reading.
     type Outcome;
 
-    /// Opens a reader where the last one stopped, and reads until there is nothing left to do or the
-    /// reader breaks off.
+    /// Opens a reader where the last one stopped, and reads until nothing is left to do or the
+    /// reader ends.
     fn read(
         &mut self,
         progress: &Progress,
@@ -116,7 +116,7 @@ mod tests {
 
     use super::*;
 
-    /// Breaks off in the ways that are listed, and ends then.
+    /// Ends in the listed ways, one after the other.
     struct Broken {
         start: Instant,
         ways: Vec<Way>,

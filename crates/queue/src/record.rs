@@ -150,8 +150,7 @@ impl Records {
     }
 }
 
-/// A record as it is stored. A follower of thousands of changes a second parses only the part of each
-/// that it needs.
+/// A stored record. A reader of thousands of changes a second parses only the part that it needs.
 #[derive(Debug, Clone)]
 pub struct Stored {
     /// The JSON document of a [`Build`], if the bucket holds what it should. If it was never
@@ -178,7 +177,7 @@ pub struct StateReader {
 }
 
 impl StateReader {
-    /// Returns how many records were in front of the reader when it was opened.
+    /// Returns how many records existed when the reader was opened.
     #[must_use]
     pub fn pending(&self) -> u64 {
         self.reader.pending()
@@ -193,14 +192,13 @@ impl StateReader {
         self.reader.is_at_end().await
     }
 
-    /// Returns the changes that have arrived, waiting for the first as long as it takes; of a record
-    /// that changed several times only the last change. The server sends each change before it is
-    /// asked for, and each was the last when it was sent: a reader that takes one at a time, with
-    /// pauses, falls behind.
+    /// Returns the changes that have arrived, waiting for the first as long as it takes. Of several
+    /// changes of a record only the last is returned. The server sends each change at once, and
+    /// each was the last when it was sent, so a reader that takes one and then pauses falls behind.
     ///
     /// # Errors
     ///
-    /// When the server is lost; open a new reader.
+    /// When the server is lost. Open a new reader.
     pub async fn next_batch(&mut self) -> Result<Changes, ReadError> {
         let messages = self.reader.next_batch(MAX_CHANGES_AT_ONCE).await?;
         let read = messages.len();
@@ -247,9 +245,9 @@ impl Queue {
     pub async fn read_states(&self) -> Result<StateReader, ReadError> {
         let bucket = self.subjects.state_bucket();
         let (stream, filter) = (bucket_stream(&bucket), bucket_subjects(&bucket));
-        // Each subject holds one message, so all of them are the last ones. Asked for the last of
-        // each subject, nats-server 2.9.10 counts every record again for each change that it delivers
-        // to a reader that keeps up.
+        // Each subject holds one message, so every message is the last of its subject. If asked for
+        // the last of each subject, nats-server 2.9.10 counts every record again for each change
+        // that it delivers to a reader that keeps up.
         let reader = Reader::open(self, &stream, &filter, DeliverPolicy::All).await?;
         Ok(StateReader { reader })
     }

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! What it means when the server does not store a message.
+//! The meaning of the server's refusal to store a message.
 //!
-//! The client tells only some of the cases apart: it reports a lost race (10071) and a write that
+//! The client distinguishes only some of the cases: it reports a lost race (10071) and a write that
 //! is still in process (10164) as the same failure of a key-value store, and one code of the server
-//! (10077) stands for a full stream and for a subject that is taken.
+//! (10077) means both a full stream and a subject that already holds a message.
 
 use std::error::Error as _;
 
@@ -22,14 +22,14 @@ pub(crate) enum Refusal {
     SubjectTaken,
     /// The stream is full.
     Full,
-    /// The server takes no message of this size.
+    /// The message is too large for the server.
     TooLarge,
     /// No answer, or one that says nothing about the message: it may have been stored.
     Unknown,
 }
 
 impl Refusal {
-    /// Reads what the client or the server says.
+    /// Interprets an error of the client or the server.
     pub(crate) fn of(error: &PublishError) -> Self {
         let answer = error.source().and_then(|source| source.downcast_ref::<jetstream::Error>());
         match (error.kind(), answer.map(jetstream::Error::error_code)) {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! The requests that are in the work queue, seen without being a consumer: a work queue serves its
-//! messages to its consumers alone, but says which subjects hold one.
+//! The requests in the work queue, without consuming them: a work queue serves messages only to its
+//! consumers, but reports which subjects hold one.
 
 use std::collections::BTreeSet;
 
@@ -113,17 +113,17 @@ impl Queue {
     /// When the queue is full, or the server does not answer.
     pub async fn requeue(&self, build: &Build) -> Result<(), RequeueError> {
         self.remove_request(&build.request).await?;
-        // Under an id of its own: the server remembers the id of the old message for two minutes.
+        // Under a new id, because the server remembers the old one for two minutes.
         let id = format!("{}:{}", build.state.epoch, Timestamp::now().as_nanosecond());
         self.enqueue_as(build, None, &id).await?;
         Ok(())
     }
 
-    /// Takes a build's request out of the queue, even while a worker holds it. Repeating it is
+    /// Removes a build's request from the queue, even while a worker holds it. Repeating it is
     /// harmless.
     ///
     /// By its sequence and not by a purge of its subject: after such a purge the consumers of
-    /// nats-server 2.9.10 pass over every message in the queue.
+    /// nats-server 2.9.10 skip every message in the queue.
     ///
     /// # Errors
     ///
@@ -139,7 +139,7 @@ impl Queue {
             };
         match stream.delete_message(message.sequence).await {
             Ok(_deleted) => Ok(()),
-            // Another process was faster, if it is gone.
+            // If it is gone, another process was faster.
             Err(error) => match self.holds(request).await? {
                 true => Err(self.builds_refused(error.into())),
                 false => Ok(()),

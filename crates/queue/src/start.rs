@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! A process that starts before NATS can answer: how long every program waits, and for what.
+//! Waits at start until NATS can answer: how long, and for what.
 //!
-//! After a power failure all machines come up at once, and a cluster needs some seconds to elect its
-//! leaders. A worker that gave up meanwhile would be back only after its supervisor's pause, which
-//! grows to minutes. Nothing waits for what does not pass by itself, as a refused password or a
-//! server without JetStream.
+//! After a power failure all machines start at once, and a cluster needs some seconds to elect its
+//! leaders. A worker that gave up would come back only after its supervisor's pause, which grows to
+//! minutes. An error that does not pass by itself, such as a refused password or a server without
+//! JetStream, is returned at once.
 
 use std::error::Error;
 use std::time::Duration;
@@ -22,8 +22,8 @@ use tokio::time::Instant;
 use crate::topology::SetupError;
 use crate::{ConnectError, Queue, QueueOptions};
 
-/// How long a server may take to appear: longer than one takes to start beside this process, and
-/// short enough that a wrong address is reported while somebody is still looking.
+/// How long a server may take to appear: longer than one needs to start together with this process,
+/// and short enough that a wrong address is reported while somebody is still looking.
 pub const SERVER_APPEARS_WITHIN: Duration = Duration::from_secs(30);
 
 /// How long JetStream may take to become ready once the server is there: longer than a cluster needs
@@ -46,12 +46,13 @@ impl Queue {
         patiently("NATS", SERVER_APPEARS_WITHIN, connect, ConnectError::may_pass).await
     }
 
-    /// Takes the first steps of a process in JetStream, and repeats them for at most
+    /// Runs the first steps of a process in JetStream, and repeats them for at most
     /// [`JETSTREAM_READY_WITHIN`] while it is not ready to answer.
     ///
     /// # Errors
     ///
-    /// That of the last try: one that does not pass by itself, or the one at the end of that time.
+    /// The error of the last try: one that does not pass by itself, or the one at the end of that
+    /// time.
     pub async fn when_ready<T>(
         &self,
         steps: impl AsyncFn() -> Result<T, SetupError>,
@@ -124,14 +125,14 @@ fn timed_out(error: &GetStreamError) -> bool {
     source.is_some_and(|error| error.kind() == RequestErrorKind::TimedOut)
 }
 
-/// Another process made the stream after this one had looked for it, and with other settings: a
-/// worker does not have those of the dispatcher. The next look finds it.
+/// Another process made the stream after this one had looked for it, with other settings: a worker
+/// does not have those of the dispatcher. The next look finds it.
 fn was_made_meanwhile(answer: &jetstream::Error) -> bool {
     answer.error_code() == ErrorCode::STREAM_NAME_EXIST
 }
 
-/// Returns whether the cluster has no leader, or one that was just elected and does not know yet that
-/// there are other servers to put a stream on.
+/// Returns whether the cluster has no leader, or one that was just elected and does not know the
+/// other servers yet.
 fn has_no_leader(answer: &jetstream::Error) -> bool {
     [
         ErrorCode::CLUSTER_NOT_AVAILABLE,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! Makes the streams, buckets and consumers, and checks that they are what was asked for.
+//! Makes the streams, buckets and consumers, and checks their settings.
 //!
 //! Every setting is read back after creation: nats-server 2.9.10 drops options it does not know
 //! without an error, and a work queue without its per-subject limit would hand out builds twice.
@@ -45,7 +45,7 @@ pub enum SetupError {
         #[source]
         source: async_nats::Error,
     },
-    /// The server could not be asked what is there.
+    /// The existing streams could not be read.
     #[error(transparent)]
     Query(#[from] QueryError),
     /// The server made something other than what was requested.
