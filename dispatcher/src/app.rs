@@ -11,6 +11,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::builds::announce::Announcer;
 use crate::builds::existence::Known;
 use crate::builds::find::Builds;
 use crate::events::feed::Feed;
@@ -42,6 +43,8 @@ pub(crate) struct App {
     pub(crate) catalogue: Catalogue,
     /// The largest artifact in bytes.
     pub(crate) max_artifact_bytes: u64,
+    /// Publishes events that could not be stored at once.
+    pub(crate) announcer: Announcer,
     /// Finds one build.
     pub(crate) builds: Builds,
     /// Lists builds.

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use slipway_proto::api::RepairsView;
+use slipway_queue::protocol::reconcile;
 
 /// Counters since this dispatcher started.
 #[derive(Debug, Default)]
@@ -56,7 +57,7 @@ impl Metrics {
     pub(crate) fn count_sweep(&self, repairs: &RepairsView) {
         Self::count(&self.reconciler_sweeps);
         let mut sum = self.repairs.lock().unwrap_or_else(PoisonError::into_inner);
-        *sum = self::sum(&sum, repairs);
+        *sum = reconcile::sum(&sum, repairs);
     }
 
     /// Writes all of them.
@@ -139,21 +140,6 @@ impl Metrics {
         page.sample("repair", "message_removed", repairs.messages_removed);
         page.sample("repair", "timed_out", repairs.timed_out);
         page.sample("repair", "superseded", repairs.superseded);
-    }
-}
-
-/// Adds the repairs of two sweeps, or of two repairs of one sweep.
-pub(crate) fn sum(one: &RepairsView, other: &RepairsView) -> RepairsView {
-    RepairsView {
-        unfinished: one.unfinished + other.unfinished,
-        enqueued: one.enqueued + other.enqueued,
-        queued_events: one.queued_events + other.queued_events,
-        started_events: one.started_events + other.started_events,
-        finished_events: one.finished_events + other.finished_events,
-        dead_letters: one.dead_letters + other.dead_letters,
-        messages_removed: one.messages_removed + other.messages_removed,
-        timed_out: one.timed_out + other.timed_out,
-        superseded: one.superseded + other.superseded,
     }
 }
 

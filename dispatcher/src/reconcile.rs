@@ -2,17 +2,11 @@
 
 //! Finishing what a crash left undone.
 //!
-//! Every protocol here is a row of steps of which any may be the last before a crash. Most rows are
-//! completed by who sees the build next: the client that repeats its request, the worker that is
-//! delivered the message again. The reconciler is for what nobody sees: it follows all live
-//! records, compares those that stand still with the queue, the events and the dead letters, and
-//! does the step that is missing. Each of its steps can be repeated without harm and is done only
-//! if the record is still the one that was looked at, so it matters little if two dispatchers do
-//! it; an election sees to it that usually one does.
-
-mod memory;
-mod sweep;
-mod view;
+//! Every protocol is a sequence of steps, of which any may be the last before a crash. Most are
+//! completed when somebody sees the build next: the client that repeats its request, the worker
+//! that the message is delivered to again. The reconciler is for what nobody sees: it follows all
+//! live records and sweeps by [`slipway_queue::protocol::reconcile`]. Two dispatchers that sweep at
+//! once do no harm; an election sees to it that usually one does.
 
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -22,18 +16,17 @@ use slipway_fault::chain;
 use slipway_proto::Timestamp;
 use slipway_proto::api::RepairsView;
 use slipway_proto::subject::bucket_stream;
-use slipway_queue::Queue;
 use slipway_queue::election::LeaderElection;
+use slipway_queue::protocol::reconcile::{self as protocol, Memory, Sweep};
 use slipway_queue::read::ReadError;
 use slipway_queue::reconnect::{Progress, Reading, keep_reading};
 use slipway_queue::record::Changes;
+use slipway_queue::{QueryError, Queue};
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::app::App;
-use memory::Memory;
-use sweep::Sweep;
-pub(crate) use sweep::SweepError;
+use crate::builds::announce::EventsError;
 
 /// How often the leader renews its leadership.
 const RENEW_EVERY: Duration = Duration::from_secs(2);
@@ -54,6 +47,29 @@ const RESIGN_WITHIN: Duration = Duration::from_secs(1);
 
 /// How long the records may take to be read for a sweep that somebody asked for.
 const READ_WITHIN: Duration = Duration::from_secs(60);
+
+/// Why a sweep could not be made.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SweepError {
+    /// The records could not be read.
+    #[error(transparent)]
+    Records(#[from] ReadError),
+    /// The queue could not be listed.
+    #[error(transparent)]
+    Query(QueryError),
+    /// The events could not be read.
+    #[error(transparent)]
+    Events(EventsError),
+}
+
+impl From<protocol::SweepError<EventsError>> for SweepError {
+    fn from(error: protocol::SweepError<EventsError>) -> Self {
+        match error {
+            protocol::SweepError::Query(error) => Self::Query(error),
+            protocol::SweepError::Events(error) => Self::Events(error),
+        }
+    }
+}
 
 /// What a dispatcher knows as, or without being, the reconciler.
 #[derive(Debug, Default)]
@@ -187,12 +203,21 @@ async fn sweep_every(app: &App, every: Duration) {
     }
 }
 
+async fn sweep(
+    app: &App,
+    memory: &Mutex<Memory>,
+    may_act: impl Fn() -> bool + Send + Sync,
+    asked: bool,
+) -> Result<RepairsView, SweepError> {
+    let (operations, projection) = (&app.queue, &app.announcer);
+    let sweep = Sweep { operations, projection, memory, may_act, asked };
+    Ok(Box::pin(sweep.run()).await?)
+}
+
 async fn sweep_as_leader(app: &App, asked: bool) -> Result<RepairsView, SweepError> {
     let reconciler = &app.reconciler;
     let _alone = reconciler.sweeping.lock().await;
-    let may_act = || reconciler.leads();
-    let sweep = Sweep { app, memory: &reconciler.memory, may_act, asked };
-    let repairs = Box::pin(sweep.run()).await?;
+    let repairs = sweep(app, &reconciler.memory, || reconciler.leads(), asked).await?;
     app.metrics.set_reconciler(reconciler.leads(), repairs.unfinished);
     app.metrics.count_sweep(&repairs);
     Ok(repairs)
@@ -218,8 +243,7 @@ pub(crate) async fn sweep_now(app: &App) -> Result<RepairsView, SweepError> {
         let stream = bucket_stream(&app.queue.subjects().state_bucket());
         Err(ReadError::Stalled { stream })
     })?;
-    let sweep = Sweep { app, memory: &memory, may_act: || true, asked: true };
-    let repairs = Box::pin(sweep.run()).await?;
+    let repairs = sweep(app, &memory, || true, true).await?;
     app.metrics.count_sweep(&repairs);
     Ok(repairs)
 }
@@ -227,7 +251,7 @@ pub(crate) async fn sweep_now(app: &App) -> Result<RepairsView, SweepError> {
 /// Reads all records, and their changes until the first could have been repaired.
 async fn watch_records(app: &App, memory: &Mutex<Memory>) -> Result<(), ReadError> {
     let opened = Timestamp::now();
-    let until = Instant::now() + view::GRACE.unsigned_abs() + LOOK_EVERY;
+    let until = Instant::now() + protocol::GRACE.unsigned_abs() + LOOK_EVERY;
     let mut reader = app.queue.read_states().await?;
     let mut old = reader.pending();
     loop {

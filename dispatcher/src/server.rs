@@ -24,8 +24,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::app::{App, MAX_BATCH_BYTES, MAX_BATCHES_READ};
+use crate::builds::announce::Announcer;
 use crate::builds::existence::Known;
-use crate::builds::find::Builds;
+use crate::builds::find::{self, Builds};
 use crate::config::{Config, ConfigError};
 use crate::events::archive::Archiver;
 use crate::events::feed::{self, Feed};
@@ -137,6 +138,7 @@ impl Dispatcher {
         let catalogue = catalogue(&config)?;
         let store = ArtifactStore::open(&config.store).await?;
         let queue = Queue::connect(nats(&config)).await?;
+        let queue = queue.with_read_deadline(find::RECORD_DEADLINE);
         let readiness = Readiness::default();
         let set_up = async || {
             queue.ensure_topology(&config.limits()).await?;
@@ -151,7 +153,17 @@ impl Dispatcher {
                 let directory = config.data_dir.display().to_string();
                 StartError::Projection { directory, source: Box::new(source) }
             })?;
+        let feed: Arc<Feed> = Arc::default();
+        let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+        let announcer = Announcer::new(
+            queue.clone(),
+            projection.clone(),
+            Arc::clone(&feed),
+            tasks.clone(),
+            stop.clone(),
+        );
         let app = App {
+            announcer,
             builds: Builds::new(queue.clone(), projection.clone()),
             queue,
             store,
@@ -160,15 +172,15 @@ impl Dispatcher {
             max_artifact_bytes: config.max_artifact_bytes,
             projection,
             known: Known::default(),
-            feed: Arc::default(),
+            feed,
             batches: Semaphore::new(MAX_BATCHES_READ),
             batch_bytes: Semaphore::new(MAX_BATCH_BYTES),
             pools: Pools::default(),
             readiness,
             reconciler: Reconciler::default(),
             metrics: Arc::default(),
-            tasks: TaskTracker::new(),
-            stop: CancellationToken::new(),
+            tasks,
+            stop,
             cut_off: CancellationToken::new(),
         };
         Ok(Self { listener, address, app: Arc::new(app), folder, config })

@@ -61,7 +61,7 @@ const REPLAY: [&str; 3] = ["replay.recorded", "replay.announced", "replay.queued
 #[test]
 fn every_point_is_crashed_at() {
     let mut named = BTreeSet::new();
-    for directory in ["worker/src", "dispatcher/src"] {
+    for directory in ["worker/src", "dispatcher/src", "crates/queue/src"] {
         points(&repository().join(directory), &mut named);
     }
     let crashed: BTreeSet<String> = WORKER

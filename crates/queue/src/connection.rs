@@ -113,6 +113,7 @@ pub struct Queue {
     /// When the connection was last restored, in milliseconds since it was first made; 0 if never.
     reconnected: Arc<AtomicU64>,
     first_connected: Instant,
+    pub(crate) read_deadline: Option<Duration>,
 }
 
 impl Queue {
@@ -176,7 +177,15 @@ impl Queue {
             connections,
             reconnected,
             first_connected,
+            read_deadline: None,
         })
+    }
+
+    /// Returns the same connection for a process whose clients wait: a record is not waited for
+    /// longer than this, and not at all while the connection is lost.
+    #[must_use]
+    pub fn with_read_deadline(self, deadline: Duration) -> Self {
+        Self { read_deadline: Some(deadline), ..self }
     }
 
     /// Returns the maker of subjects.

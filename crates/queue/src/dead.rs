@@ -9,9 +9,7 @@ use bytes::Bytes;
 use futures::StreamExt as _;
 use slipway_proto::state::Epoch;
 use slipway_proto::subject::{DeadSubject, RequestSubject, is_token};
-use slipway_proto::{
-    Build, BuildId, BuildRequest, Digest, PoolName, ProjectName, Timestamp, codec,
-};
+use slipway_proto::{Build, BuildRequest, Digest, PoolName, ProjectName, Timestamp, codec};
 
 use crate::Queue;
 use crate::bucket::timestamp;
@@ -21,7 +19,7 @@ use crate::query::QueryError;
 use crate::read::{Message, ReadError, Reader, is_missing};
 
 /// A request in the dead-letter stream.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeadLetter {
     /// Its sequence in the stream, which orders lists.
     pub sequence: u64,
@@ -207,19 +205,6 @@ impl Queue {
         // By subject and not by sequence alone: a second copy of the letter goes with it.
         let purged = stream.purge().sequence(letter.sequence + 1).filter(subject).await;
         purged.map(drop).map_err(|error| QueryError::of_stream(&name, error))
-    }
-
-    /// Returns whether a build has a dead letter.
-    ///
-    /// # Errors
-    ///
-    /// When the server does not answer.
-    pub async fn is_buried(
-        &self,
-        project: &ProjectName,
-        build: BuildId,
-    ) -> Result<bool, ReadError> {
-        Ok(self.dead_letter(project, &build.to_string()).await?.is_some())
     }
 }
 

@@ -21,10 +21,11 @@ pub fn is_off(_protection: &'static str) -> bool {
 }
 
 #[cfg(debug_assertions)]
-pub use armed::{failpoint, is_off};
+pub use armed::{failpoint, is_off, without};
 
 #[cfg(debug_assertions)]
 mod armed {
+    use std::cell::Cell;
     use std::collections::BTreeMap;
     use std::sync::atomic::{AtomicU32, Ordering};
     use std::sync::{LazyLock, atomic::AtomicBool};
@@ -50,6 +51,11 @@ mod armed {
         names.split(',').map(|name| name.trim().to_owned()).collect()
     });
     static SAID: AtomicBool = AtomicBool::new(false);
+
+    thread_local! {
+        /// What is switched off on this thread alone.
+        static OFF_HERE: Cell<Option<&'static str>> = const { Cell::new(None) };
+    }
 
     pub(super) fn parse(text: &str) -> BTreeMap<String, Armed> {
         let armed = text.split(',').filter_map(|point| {
@@ -90,11 +96,22 @@ mod armed {
     /// Returns whether tests have switched a protection off.
     #[must_use]
     pub fn is_off(protection: &'static str) -> bool {
+        if OFF_HERE.get() == Some(protection) {
+            return true;
+        }
         let off = OFF.iter().any(|name| name == protection);
         if off && !SAID.swap(true, Ordering::Relaxed) {
             tracing::warn!(protection, "a protection is switched off");
         }
         off
+    }
+
+    /// Runs something with a protection switched off on this thread.
+    pub fn without<T>(protection: &'static str, run: impl FnOnce() -> T) -> T {
+        let before = OFF_HERE.replace(Some(protection));
+        let outcome = run();
+        OFF_HERE.set(before);
+        outcome
     }
 
     #[cfg(test)]

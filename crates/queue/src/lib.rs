@@ -24,6 +24,7 @@ pub mod log;
 pub mod outcomes;
 pub mod presence;
 pub mod probe;
+pub mod protocol;
 pub mod publish;
 pub mod pull;
 pub mod query;

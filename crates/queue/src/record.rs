@@ -237,6 +237,27 @@ fn seen(message: Message) -> Seen {
 }
 
 impl Queue {
+    /// Reads a live record, within the deadline of [`Queue::with_read_deadline`] if there is one.
+    ///
+    /// # Errors
+    ///
+    /// When the server does not answer, or the record does not parse.
+    pub async fn record(
+        &self,
+        project: &ProjectName,
+        build: BuildId,
+    ) -> Result<Option<Record>, RecordError> {
+        let read = self.records().get(project, build);
+        let Some(deadline) = self.read_deadline else { return read.await };
+        if !self.is_connected() {
+            return Err(RecordError::Unavailable("the connection to NATS is lost".into()));
+        }
+        match tokio::time::timeout(deadline, read).await {
+            Ok(outcome) => outcome,
+            Err(elapsed) => Err(RecordError::Unavailable(elapsed.into())),
+        }
+    }
+
     /// Reads every live record, oldest change first, and then every change as it happens.
     ///
     /// # Errors

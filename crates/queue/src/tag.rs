@@ -2,15 +2,16 @@
 
 //! The owner of a tag: the last submitted build that came as far as writing it.
 //!
-//! A registry has no compare-and-set, so of two builds of one tag the later writer would win. Here each writer first enters itself as the tag's owner; an older build never displaces a
-//! newer one, and a writer that finds a newer owner behind it writes that one's image.
+//! A registry has no compare-and-set, so of two builds of one tag the later writer would win. Here
+//! each writer first enters itself as the tag's owner; [`protocol`](crate::protocol) says which build
+//! may.
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use slipway_proto::{BuildId, Digest, ProjectName, Reference};
 
 use crate::Queue;
-use crate::bucket::{Bucket, BucketError};
+use crate::bucket::Bucket;
 use crate::record::RecordError;
 
 /// The owner of a tag.
@@ -26,6 +27,15 @@ pub struct TagOwner {
     pub order: u64,
     /// The digest of its manifest, which is in the tag's repository.
     pub digest: Digest,
+}
+
+/// The owner of a tag with the revision that a compare-and-set must name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OwnerEntry {
+    /// The owner.
+    pub owner: TagOwner,
+    /// The revision of its entry.
+    pub revision: u64,
 }
 
 /// Reads and writes the owners of tags.
@@ -52,39 +62,26 @@ impl Tags {
     /// # Errors
     ///
     /// When the server does not answer.
-    pub async fn owner(&self, reference: &Reference) -> Result<Option<TagOwner>, RecordError> {
-        Ok(self.read(reference).await?.map(|(owner, _revision)| owner))
-    }
-
-    async fn read(&self, reference: &Reference) -> Result<Option<(TagOwner, u64)>, RecordError> {
+    pub async fn read(&self, reference: &Reference) -> Result<Option<OwnerEntry>, RecordError> {
         let key = key(reference);
         let Some(entry) = self.bucket.get(&key).await? else { return Ok(None) };
         let owner = serde_json::from_slice(&entry.value)
             .map_err(|error| RecordError::Malformed(key, error))?;
-        Ok(Some((owner, entry.revision)))
+        Ok(Some(OwnerEntry { owner, revision: entry.revision }))
     }
 
-    /// Enters an owner unless a build that was submitted later owns the tag, and returns the owner.
+    /// Enters the owner of a tag if its entry still has a revision, 0 if there was none.
     ///
     /// # Errors
     ///
-    /// When the server does not answer.
-    pub async fn claim(&self, claimant: &TagOwner) -> Result<TagOwner, RecordError> {
-        let key = key(&claimant.reference);
-        let value = Bytes::from(serde_json::to_vec(claimant).expect("an owner is valid JSON"));
-        loop {
-            let written = match self.read(&claimant.reference).await? {
-                Some((owner, _)) if owner.order > claimant.order || owner == *claimant => {
-                    return Ok(owner);
-                }
-                Some((_, revision)) => self.bucket.update(&key, value.clone(), revision).await,
-                None => self.bucket.create(&key, value.clone()).await,
-            };
-            match written {
-                Ok(_revision) => return Ok(claimant.clone()),
-                Err(BucketError::Conflict) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
+    /// [`RecordError::Conflict`] when the entry has another revision.
+    pub async fn enter(&self, owner: &TagOwner, revision: u64) -> Result<(), RecordError> {
+        let key = key(&owner.reference);
+        let value = Bytes::from(serde_json::to_vec(owner).expect("an owner is valid JSON"));
+        match revision {
+            0 => self.bucket.create(&key, value).await?,
+            revision => self.bucket.update(&key, value, revision).await?,
+        };
+        Ok(())
     }
 }

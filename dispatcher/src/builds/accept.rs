@@ -1,18 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! Accepting builds (design section 4, step 2).
+//! Accepting builds: from a document to an answer.
 //!
-//! In this order: create the live record, put the request into the queue, send `build.queued`,
-//! answer. Everything behind the first step can be repeated without harm, so a client that got no
-//! answer repeats its request with its idempotency key, and a build that was left half accepted by
-//! a crash is completed then, or by the reconciler if nobody repeats it.
-//!
-//! A submission waits for two answers of NATS, those that make it durable: the record's and the
-//! request's. Whether its key was used before is not asked first; the record's creation tells. Many
-//! at once share one connection, where each waits for its own answers alone.
+//! A submission is checked, then takes the durable steps of
+//! [`slipway_queue::protocol::accept`]. Many at once share one connection, where each waits for its
+//! own answers alone.
 
+mod acceptance;
 mod batch;
-mod call;
 mod check;
 
 use std::sync::Arc;
@@ -24,7 +19,7 @@ use slipway_queue::{PublishError, RecordError};
 
 use crate::app::App;
 use crate::builds::find::FindError;
-use call::Call;
+use acceptance::Acceptance;
 use check::{check, check_again};
 
 pub(crate) use batch::{Item, accept_batch};
@@ -71,7 +66,7 @@ pub(crate) enum AcceptError {
     /// Earlier builds could not be read.
     #[error(transparent)]
     Find(#[from] FindError),
-    /// Nobody knows yet whether the key names a build.
+    /// It is not known yet whether the key names a build.
     #[error("the events that may tell of the key's build are not folded yet")]
     Folding,
     /// NATS does not store what it is sent, so nothing was tried.
@@ -101,9 +96,9 @@ impl From<PublishError> for AcceptError {
     }
 }
 
-/// What came with a request beside its document.
+/// What a client sends beside the document.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Beside {
+pub(crate) struct SubmissionHeaders {
     /// The idempotency key.
     pub(crate) key: Option<String>,
     /// The W3C trace context, handed on to the worker.
@@ -115,13 +110,13 @@ pub(crate) async fn accept(
     app: &Arc<App>,
     project: ProjectName,
     submission: Submission,
-    beside: Beside,
+    headers: SubmissionHeaders,
 ) -> Result<Accepted, AcceptError> {
-    let call = Call::new(app, project, submission.digest(), &beside);
-    let checked = check(app, call.id(), call.project(), submission, Vec::new()).await;
-    let prepared = call.prepare(checked).await;
-    let begun = call.begin(prepared).await;
-    call.finish(begun).await
+    let acceptance = Acceptance::new(app, project, submission.digest(), &headers);
+    let checked = check(app, acceptance.id(), acceptance.project(), submission, Vec::new()).await;
+    let prepared = acceptance.prepare(checked).await;
+    let started = acceptance.start(prepared).await;
+    acceptance.finish(started).await
 }
 
 /// Accepts a new build with the request of a finished one, or says why not.
@@ -129,26 +124,31 @@ pub(crate) async fn retry(
     app: &Arc<App>,
     project: ProjectName,
     finished: BuildId,
-    beside: Beside,
+    headers: SubmissionHeaders,
 ) -> Result<Accepted, AcceptError> {
     // The same key with anything else than this is a mistake.
     let digest = Digest::of(format!("retry:{finished}").as_bytes());
-    let call = Call::new(app, project, digest, &beside);
-    let again = again(app, &call, finished).await;
-    let prepared = call.prepare(again).await;
-    let begun = call.begin(prepared).await;
-    call.finish(begun).await
+    let acceptance = Acceptance::new(app, project, digest, &headers);
+    let request = request_for_retry(app, &acceptance, finished).await;
+    let prepared = acceptance.prepare(request).await;
+    let started = acceptance.start(prepared).await;
+    acceptance.finish(started).await
 }
 
 /// Makes the request that repeats a finished build's.
-async fn again(app: &App, call: &Call, finished: BuildId) -> Result<BuildRequest, AcceptError> {
-    let Some(build) = app.builds.find(call.project(), finished).await? else {
+async fn request_for_retry(
+    app: &App,
+    acceptance: &Acceptance,
+    finished: BuildId,
+) -> Result<BuildRequest, AcceptError> {
+    let Some(build) = app.builds.find(acceptance.project(), finished).await? else {
         return Err(AcceptError::NotFound(finished));
     };
     if !build.state.is_finished() {
         return Err(AcceptError::NotFinished(StateName::from(&build.state.phase)));
     }
-    let request = BuildRequest { build: call.id(), retry_of: Some(finished), ..build.request };
+    let request =
+        BuildRequest { build: acceptance.id(), retry_of: Some(finished), ..build.request };
     check_again(app, &request).await?;
     Ok(request)
 }

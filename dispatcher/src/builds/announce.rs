@@ -1,95 +1,137 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! Publishing what has happened already. The record says it, so whoever asked for it is answered
-//! even if the event cannot be stored at once; and what a crash prevents, the reconciler does.
+//! What the events say of builds, and publishing an event that could not be stored at once.
+//!
+//! The record says what has happened, so a client is answered even if the event cannot be stored;
+//! and what a crash prevents, the reconciler does.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use slipway_fault::chain;
-use slipway_proto::Build;
 use slipway_proto::event::Event;
-use slipway_queue::Queue;
+use slipway_proto::{BuildId, ProjectName};
+use slipway_queue::protocol::reconcile;
+use slipway_queue::protocol::{self, ProjectedState, Unreadable};
 use slipway_queue::publish::Sent;
 use slipway_queue::reconnect::UNTIL_NATS_IS_BACK;
+use slipway_queue::{QueryError, Queue};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
-use crate::app::App;
+use crate::events::feed::Feed;
+use crate::events::projection::{Projection, ProjectionError};
 
 /// How long an event is tried again before it is left to the reconciler.
 const ANNOUNCE_FOR: Duration = Duration::from_secs(120);
 
-/// Publishes an event and returns its sequence; `None` if that could not be done at once and goes
-/// on in the background.
-pub(crate) async fn announce(app: &App, event: Event) -> Option<u64> {
-    let error = match app.queue.publish_event_at(&event).await {
-        Ok(sequence) => return Some(sequence),
-        Err(error) => error,
-    };
-    tracing::warn!(id = event.id, error = chain(&error), "publishing an event later");
-    let (queue, stop) = (app.queue.clone(), app.stop.clone());
-    app.tasks.spawn(async move { again(&queue, &event, &stop).await });
-    None
+/// How long the projection may take to catch up with the events that were there at the start of a
+/// sweep.
+const FOLDED_WITHIN: Duration = Duration::from_secs(2);
+
+/// What this dispatcher has folded of the events, and its way to publish one later. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct Announcer {
+    queue: Queue,
+    projection: Projection,
+    feed: Arc<Feed>,
+    tasks: TaskTracker,
+    stop: CancellationToken,
 }
 
-/// Sees in the background that an event which was sent is stored, and says then where.
-pub(crate) fn announce_later(
-    app: &Arc<App>,
-    mut sent: Sent,
-    stored: impl FnOnce(u64) + Send + 'static,
-) {
-    let background = Arc::clone(app);
-    app.tasks.spawn(async move {
-        let app = background;
-        match sent.stored(&app.queue).await {
-            Ok(sequence) => stored(sequence),
-            Err(error) => {
-                let event = sent.event();
-                tracing::warn!(id = event.id, error = chain(&error), "publishing an event later");
-                if let Some(sequence) = again(&app.queue, event, &app.stop).await {
-                    stored(sequence);
+/// Why the events could not be read.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum EventsError {
+    /// The stream could not be asked for its end.
+    #[error(transparent)]
+    Query(#[from] QueryError),
+    /// The projection could not be read.
+    #[error(transparent)]
+    Projection(#[from] ProjectionError),
+}
+
+impl Announcer {
+    pub(crate) fn new(
+        queue: Queue,
+        projection: Projection,
+        feed: Arc<Feed>,
+        tasks: TaskTracker,
+        stop: CancellationToken,
+    ) -> Self {
+        Self { queue, projection, feed, tasks, stop }
+    }
+
+    /// Sees in the background that an event which was sent is stored, and passes its sequence on.
+    pub(crate) fn announce_later(&self, mut sent: Sent, stored: impl FnOnce(u64) + Send + 'static) {
+        let announcer = self.clone();
+        self.tasks.spawn(async move {
+            match sent.stored(&announcer.queue).await {
+                Ok(sequence) => stored(sequence),
+                Err(error) => {
+                    let event = sent.event();
+                    let error = chain(&error);
+                    tracing::warn!(id = event.id, error, "publishing an event later");
+                    if let Some(sequence) = announcer.publish_until_stored(event).await {
+                        stored(sequence);
+                    }
                 }
             }
-        }
-    });
-}
-
-/// Publishes an event that could not be published at once, and returns its sequence; `None` when
-/// it is left to the reconciler.
-async fn again(queue: &Queue, event: &Event, stop: &CancellationToken) -> Option<u64> {
-    let mut backoff = UNTIL_NATS_IS_BACK.pauses();
-    let announced = async {
-        loop {
-            if let Ok(sequence) = queue.publish_event_at(event).await {
-                return Some(sequence);
-            }
-            if !backoff.wait_unless(stop.cancelled()).await {
-                return None;
-            }
-        }
-    };
-    let announced = tokio::time::timeout(ANNOUNCE_FOR, announced).await;
-    announced.unwrap_or_else(|_elapsed| {
-        tracing::warn!(id = event.id, "gave up publishing an event; the reconciler will");
-        None
-    })
-}
-
-/// Publishes the outcome that a record holds, and before it what the projection has not heard: that
-/// the build was queued, which a crash may have kept from being said, and that its last attempt
-/// started, which the worker may be about to say. Who says it first does not matter: it is the same
-/// event, and subscribers see it before the outcome.
-pub(crate) async fn announce_outcome(app: &App, build: &Build) {
-    let Some(event) = Event::finished(build) else { return };
-    let folded = app.builds.folded(&build.request.project, build.request.build).await;
-    if let Ok(folded) = folded {
-        if folded.is_none() {
-            announce(app, Event::queued(build)).await;
-        }
-        let told = folded.map_or(0, |folded| folded.state.epoch);
-        if let Some(started) = Event::started(build).filter(|_| told < build.state.epoch) {
-            announce(app, started).await;
-        }
+        });
     }
-    announce(app, event).await;
+
+    /// Publishes an event that could not be stored at once, and returns its sequence; `None` when
+    /// it is left to the reconciler.
+    async fn publish_until_stored(&self, event: &Event) -> Option<u64> {
+        let mut backoff = UNTIL_NATS_IS_BACK.pauses();
+        let announced = async {
+            loop {
+                if let Ok(sequence) = self.queue.publish_event_at(event).await {
+                    return Some(sequence);
+                }
+                if !backoff.wait_unless(self.stop.cancelled()).await {
+                    return None;
+                }
+            }
+        };
+        let announced = tokio::time::timeout(ANNOUNCE_FOR, announced).await;
+        announced.unwrap_or_else(|_elapsed| {
+            tracing::warn!(id = event.id, "gave up publishing an event; the reconciler will");
+            None
+        })
+    }
+}
+
+impl protocol::Feed for Announcer {
+    async fn state(
+        &self,
+        project: &ProjectName,
+        build: BuildId,
+    ) -> Result<Option<ProjectedState>, Unreadable> {
+        let folded = self.projection.get(project, build).await.map_err(|error| {
+            tracing::debug!(%build, error = chain(&error), "the projection is not readable");
+            Unreadable
+        })?;
+        Ok(folded.map(|build| ProjectedState::of(&build)))
+    }
+
+    fn publish_later(&self, event: Event) {
+        let announcer = self.clone();
+        self.tasks.spawn(async move { announcer.publish_until_stored(&event).await });
+    }
+}
+
+impl reconcile::Projection for Announcer {
+    type Error = EventsError;
+
+    async fn states(
+        &self,
+        builds: Vec<(ProjectName, BuildId)>,
+    ) -> Result<Option<Vec<Option<ProjectedState>>>, EventsError> {
+        let last = self.queue.events_position().await?.last_sequence;
+        if tokio::time::timeout(FOLDED_WITHIN, self.feed.folded(last)).await.is_err() {
+            tracing::debug!(last, "the projection is behind; events are looked for later");
+            return Ok(None);
+        }
+        Ok(Some(self.projection.states(builds).await?))
+    }
 }

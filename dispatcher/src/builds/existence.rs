@@ -72,11 +72,11 @@ async fn ask(app: &App) {
             return;
         }
         let builds = questions.iter().map(|question| question.build.clone()).collect();
-        match app.projection.stands(builds).await {
-            Ok(stands) => {
-                for (question, stand) in questions.into_iter().zip(stands) {
+        match app.projection.states(builds).await {
+            Ok(states) => {
+                for (question, state) in questions.into_iter().zip(states) {
                     // Nobody waits any more where a client has gone.
-                    let _gone = question.answer.send(stand.is_some());
+                    let _gone = question.answer.send(state.is_some());
                 }
             }
             // Who waits finds out by the dropped questions.

@@ -14,7 +14,7 @@ use slipway_queue::{Queue, Record, RecordError};
 use crate::events::projection::{Projection, ProjectionError};
 
 /// How long a read waits for the live record before the projection must do.
-const RECORD_DEADLINE: Duration = Duration::from_secs(2);
+pub(crate) const RECORD_DEADLINE: Duration = Duration::from_secs(2);
 
 /// Why nobody knows whether there is such a build.
 #[derive(Debug, thiserror::Error)]
@@ -66,14 +66,7 @@ impl Builds {
         project: &ProjectName,
         build: BuildId,
     ) -> Result<Option<Record>, RecordError> {
-        if !self.queue.is_connected() {
-            return Err(RecordError::Unavailable("the connection to NATS is lost".into()));
-        }
-        let records = self.queue.records();
-        match tokio::time::timeout(RECORD_DEADLINE, records.get(project, build)).await {
-            Ok(outcome) => outcome,
-            Err(elapsed) => Err(RecordError::Unavailable(elapsed.into())),
-        }
+        self.queue.record(project, build).await
     }
 
     /// Reads the projection alone.

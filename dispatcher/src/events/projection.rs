@@ -13,7 +13,7 @@ mod list;
 mod parse;
 mod row;
 mod schema;
-mod stand;
+mod state;
 mod writer;
 
 use std::path::{Path, PathBuf};
@@ -22,12 +22,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use rusqlite::{Connection, OptionalExtension as _, params};
 use slipway_proto::{Build, BuildId, ProjectName};
+use slipway_queue::protocol::ProjectedState;
 use tokio::sync::Semaphore;
 
 pub(crate) use fold::{FindRecord, Folder, RecordUnavailable, Stored};
 pub(crate) use list::{Cursor, ImageFilter, ListQuery, Page};
 pub(crate) use parse::event;
-pub(crate) use stand::Stand;
 pub(crate) use writer::{Work, spawn};
 
 /// How many queries run at once; more would only compete for the same two cores and page cache.
@@ -135,15 +135,15 @@ impl Projection {
         order: u64,
     ) -> Result<Vec<BuildId>, ProjectionError> {
         let (project, key) = (project.clone(), key.to_owned());
-        self.query(move |connection| stand::superseded(connection, &project, &key, order)).await
+        self.query(move |connection| state::superseded(connection, &project, &key, order)).await
     }
 
-    /// Reads how builds stand, in the order asked; `None` for those that no event told of.
-    pub(crate) async fn stands(
+    /// Reads the states of builds, in the order asked; `None` for those that no event told of.
+    pub(crate) async fn states(
         &self,
         builds: Vec<(ProjectName, BuildId)>,
-    ) -> Result<Vec<Option<Stand>>, ProjectionError> {
-        self.query(move |connection| stand::stands(connection, &builds)).await
+    ) -> Result<Vec<Option<ProjectedState>>, ProjectionError> {
+        self.query(move |connection| state::states(connection, &builds)).await
     }
 
     async fn query<T, F>(&self, query: F) -> Result<T, ProjectionError>

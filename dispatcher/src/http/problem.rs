@@ -14,10 +14,12 @@ use slipway_artifact::{ReceiveError, StoreError};
 use slipway_fault::chain;
 use slipway_proto::api::Problem;
 use slipway_proto::{BuildId, FieldError};
+use slipway_queue::protocol::replay::ReplayError;
 use slipway_queue::read::ReadError;
 use slipway_queue::{PublishError, QueryError, RecordError};
 
 use crate::builds::accept::AcceptError;
+use crate::builds::announce::EventsError;
 use crate::builds::cancel::CancelError;
 use crate::builds::dead::DeadError;
 use crate::builds::find::FindError;
@@ -212,31 +214,39 @@ impl From<DeadError> for ApiError {
                 "the project has no dead letter of this build: it was replayed or dropped, or \
                 never existed",
             ),
-            DeadError::Unreadable => Self::new(
+            DeadError::Read(source) => queue_unavailable(&source),
+            DeadError::Replay(source) => source.into(),
+        }
+    }
+}
+
+impl From<ReplayError> for ApiError {
+    fn from(error: ReplayError) -> Self {
+        match error {
+            ReplayError::Unreadable => Self::new(
                 Code::LetterUnreadable,
                 "the letter does not hold a request and the build's record is gone: drop the \
                 letter and submit the build again",
             ),
-            DeadError::Finished(state) => Self::new(
+            ReplayError::Finished(state) => Self::new(
                 Code::BuildFinished,
                 format!(
                     "the build has already {}: drop the letter if it is no longer needed",
                     state.as_str()
                 ),
             ),
-            DeadError::Publish(PublishError::Full(source)) => Self::new(
+            ReplayError::Publish(PublishError::Full(source)) => Self::new(
                 Code::QueueFull,
                 "the queue is full; the replay is recorded and the build will be queued when \
                 there is room: replay it again to be sure",
             )
             .because("a replay waits for room in the queue", &*source),
-            DeadError::Publish(PublishError::Refused(source)) => {
+            ReplayError::Publish(PublishError::Refused(source)) => {
                 Self::internal(&*source, "queue the build")
             }
-            DeadError::Read(source) => queue_unavailable(&source),
-            DeadError::Record(source) => queue_unavailable(&source),
-            DeadError::Publish(source) => queue_unavailable(&source),
-            DeadError::Drop(source) => queue_unavailable(&source),
+            ReplayError::Record(source) => queue_unavailable(&source),
+            ReplayError::Publish(source) => queue_unavailable(&source),
+            ReplayError::Drop(source) => queue_unavailable(&source),
         }
     }
 }
@@ -244,9 +254,10 @@ impl From<DeadError> for ApiError {
 impl From<SweepError> for ApiError {
     fn from(error: SweepError) -> Self {
         match error {
-            SweepError::Read(source) => queue_unavailable(&source),
+            SweepError::Records(source) => queue_unavailable(&source),
             SweepError::Query(source) => queue_unavailable(&source),
-            SweepError::Projection(source) => source.into(),
+            SweepError::Events(EventsError::Query(source)) => queue_unavailable(&source),
+            SweepError::Events(EventsError::Projection(source)) => source.into(),
         }
     }
 }

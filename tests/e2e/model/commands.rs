@@ -2,11 +2,14 @@
 
 //! What happens in a run, drawn from a seed, and made good at its end.
 
+use slipway_queue::delivery::Answer;
 use slipway_tests::chaos::random::Random;
 
-use super::actors::{Call, Choice, Interruption};
-use super::scene::{BUILDS, DISPATCHERS, Scene, TAGS, WORKERS};
-use super::world::Server;
+use super::actors::{Call, Dispatcher, Interruption, Worker};
+use super::gate::Choice;
+use super::scene::{DISPATCHERS, Scene, WORKERS};
+use super::server::{Server, Taken};
+use super::world::{BUILDS, TAGS};
 
 /// How many steps an acceptance takes at the most.
 const ACCEPT_STEPS: usize = 6;
@@ -61,7 +64,8 @@ fn draw_any(random: &mut Random) -> Command {
     match random.below(100) {
         0..20 => Command::Dispatch(dispatcher, steps),
         20..58 => Command::Work(worker, steps, draw_choice(random)),
-        58..72 => Command::Ask(dispatcher, Call::Submit, build),
+        58..70 => Command::Ask(dispatcher, Call::Submit, build),
+        70..72 => Command::Ask(dispatcher, Call::SubmitOther, build),
         72..75 => Command::Ask(dispatcher, Call::Cancel, build),
         75..78 => Command::Ask(dispatcher, Call::Replay, build),
         78 => Command::Ask(dispatcher, Call::Drop, build),
@@ -69,7 +73,8 @@ fn draw_any(random: &mut Random) -> Command {
         82..84 => Command::CrashDispatcher(dispatcher),
         84..88 => Command::CrashWorker(worker),
         88..95 => Command::EndLease(random.index(WORKERS)),
-        95..97 => Command::Interrupt(worker, Interruption::Lost),
+        95 => Command::Interrupt(worker, Interruption::Lost),
+        96 => Command::Interrupt(worker, Interruption::Notice),
         97 => Command::Interrupt(worker, Interruption::Deadline),
         _ => Command::WindowPasses,
     }
@@ -85,7 +90,8 @@ fn draw_about_tags(random: &mut Random) -> Command {
         80 => Command::Sweep(1),
         81..86 => Command::CrashWorker(worker),
         86..93 => Command::EndLease(random.index(WORKERS)),
-        93..97 => Command::Interrupt(worker, Interruption::Lost),
+        93..96 => Command::Interrupt(worker, Interruption::Lost),
+        96 => Command::Interrupt(worker, Interruption::Notice),
         _ => Command::Interrupt(worker, Interruption::Deadline),
     }
 }
@@ -116,54 +122,57 @@ impl<S: Server> Scene<S> {
         match command {
             Command::Dispatch(number, steps) => {
                 for _ in 0..steps {
-                    self.step_dispatcher(number).await;
+                    self.dispatchers[number].step().await;
                 }
             }
             Command::Work(number, steps, choice) => {
                 for step in (0..steps).rev() {
                     let choice = if step == 0 { choice } else { Choice::Well };
-                    self.step_worker(number, choice).await;
+                    self.workers[number].step(&self.world, number, choice).await;
                 }
             }
             Command::Ask(_, Call::Replay, _) if !self.faults.replays => {}
             Command::Ask(number, call, build) => {
-                let build = self.id(build);
-                self.dispatchers[number].begin(call, build);
+                self.dispatchers[number].begin(&self.world, call, build).await;
             }
-            Command::Sweep(number) => self.begin_sweep(number),
+            Command::Sweep(number) => self.begin_sweep(number).await,
             Command::CrashDispatcher(number) if self.faults.dispatchers_crash => {
                 self.dispatchers[number].crash();
             }
             Command::CrashDispatcher(_) => {}
             Command::CrashWorker(number) => self.workers[number].crash(self.faults.sleepers_die),
             Command::EndLease(number) => self.end_lease(number).await,
-            Command::Interrupt(number, how) => {
-                let look_after_end = self.rules.look_after_end;
-                self.workers[number].interrupt(how, look_after_end);
-            }
+            Command::Interrupt(number, how) => self.workers[number].interrupt(how).await,
             Command::WindowPasses => self.let_window_pass().await,
         }
     }
 
-    fn begin_sweep(&mut self, number: usize) {
-        if self.rules.reconciler {
-            self.dispatchers[number].begin_sweep();
+    async fn begin_sweep(&mut self, number: usize) {
+        if self.faults.reconciles {
+            self.dispatchers[number].begin_sweep(&self.world).await;
         }
     }
 
     async fn end_lease(&mut self, number: usize) {
-        if self.outstanding.is_empty() {
-            return;
+        let outstanding = self.world.outstanding();
+        if let Some(taken) = outstanding.get(number % outstanding.len().max(1)) {
+            self.give_back(taken).await;
         }
-        let delivery = self.outstanding[number % self.outstanding.len()];
-        self.give_back(delivery).await;
+    }
+
+    /// Has a request delivered again, whoever holds it by now.
+    async fn give_back(&mut self, taken: &Taken<S::Delivery>) {
+        let answer = Answer::GiveBack(None);
+        let _always = self.world.server.answer(&taken.delivery, answer).await;
+        for worker in &mut self.workers {
+            worker.fall_asleep(taken.sequence);
+        }
     }
 
     async fn let_window_pass(&mut self) {
-        let dispatchers = self.dispatchers.iter().all(super::actors::Dispatcher::is_idle);
-        if dispatchers && self.workers.iter().all(super::actors::Worker::is_idle) {
-            self.server.window_passes().await;
-            self.note_window();
+        let dispatchers = self.dispatchers.iter().all(Dispatcher::is_idle);
+        if dispatchers && self.workers.iter().all(Worker::is_idle) {
+            self.world.let_window_pass().await;
         }
     }
 
@@ -171,14 +180,14 @@ impl<S: Server> Scene<S> {
     pub(crate) async fn heal(&mut self) {
         let mut passed = false;
         for _ in 0..MAX_ROUNDS {
-            let before = self.history.moves;
+            let before = self.world.history().moves;
             self.finish_everything().await;
-            for delivery in self.outstanding.clone() {
-                self.give_back(delivery).await;
+            for taken in self.world.outstanding() {
+                self.give_back(&taken).await;
             }
-            self.begin_sweep(0);
+            self.begin_sweep(0).await;
             self.finish_everything().await;
-            if self.history.moves > before {
+            if self.world.history().moves > before {
                 passed = false;
             } else if passed {
                 return;
@@ -188,7 +197,7 @@ impl<S: Server> Scene<S> {
                 passed = true;
             }
         }
-        self.history.broken.push("it does not come to rest".to_owned());
+        self.world.history().broken.push("it does not come to rest".to_owned());
     }
 
     async fn finish_everything(&mut self) {
@@ -197,12 +206,12 @@ impl<S: Server> Scene<S> {
                 if self.dispatchers[number].is_idle() {
                     break;
                 }
-                self.step_dispatcher(number).await;
+                self.dispatchers[number].step().await;
             }
         }
         for number in 0..WORKERS {
             for _ in 0..MAX_STEPS {
-                self.step_worker(number, Choice::Well).await;
+                self.workers[number].step(&self.world, number, Choice::Well).await;
                 if self.workers[number].is_idle() {
                     break;
                 }

@@ -8,9 +8,10 @@ use std::sync::Arc;
 use slipway_proto::event::{Event, EventBody};
 use slipway_proto::{BuildId, Phase, Reference};
 
-use super::actors::projected;
+use super::history::Ended;
 use super::scene::Scene;
-use super::world::Server;
+use super::server::Server;
+use super::world::{project, projected};
 
 /// What was found at the end of a run.
 #[derive(Debug, Default)]
@@ -29,19 +30,20 @@ pub(crate) struct Findings {
 impl<S: Server> Scene<S> {
     /// Checks a run that has come to rest.
     pub(crate) async fn check(&mut self) -> Findings {
-        let mut broken = std::mem::take(&mut self.history.broken);
-        let events = self.server.events().await;
-        for number in 0..self.requests.len() {
-            let id = self.id(number);
+        let mut broken = std::mem::take(&mut self.world.history().broken);
+        let events = self.world.server.events().await;
+        for number in 0..self.world.requests.len() {
+            let id = self.world.id(number);
             if let Err(what) = self.check_build(id, &events).await {
                 broken.push(format!("build {number} ({id}): {what}"));
             }
         }
-        if !self.server.in_queue().await.is_empty() {
+        let in_queue = self.world.server.all_in_queue().await.expect("it answers");
+        if !in_queue.is_empty() {
             broken.push("the queue is not empty".to_owned());
         }
         let references: BTreeSet<Reference> =
-            self.requests.iter().map(|request| request.image().clone()).collect();
+            self.world.requests.iter().map(|request| request.image().clone()).collect();
         let mut left_tags = 0;
         for reference in &references {
             match self.check_tag(reference).await {
@@ -49,33 +51,42 @@ impl<S: Server> Scene<S> {
                 Err(what) => broken.push(what),
             }
         }
-        let finished = self.history.outcomes.len();
-        Findings { broken, left_tags, late_events: self.history.late_events.len(), finished }
+        let history = self.world.history();
+        let (finished, late_events) = (history.outcomes.len(), history.late_events.len());
+        Findings { broken, left_tags, late_events, finished }
     }
 
     /// Reads everything that there is, for a server that compares what it reads.
     pub(crate) async fn compare_everything(&mut self) {
-        self.server.events().await;
-        self.server.in_queue().await;
-        for number in 0..self.requests.len() {
-            let reference = self.requests[number].image().clone();
-            self.server.read(self.id(number)).await;
-            self.server.letter(self.id(number)).await;
-            self.server.owner(&reference).await;
+        let server = &self.world.server;
+        server.events().await;
+        server.all_in_queue().await.expect("it answers");
+        for request in &self.world.requests {
+            let (project, id) = (&request.project, request.build);
+            server.record(project, id).await.expect("it answers");
+            server.letter(project, &id.to_string()).await.expect("it answers");
+            server.tag_owner(request.image()).await.expect("it answers");
         }
     }
 
     async fn check_build(&mut self, id: BuildId, events: &[Arc<Event>]) -> Result<(), String> {
-        let Some(record) = self.server.read(id).await else {
-            let answered = self.history.answered.contains(&id);
-            return if answered { Err("lost".to_owned()) } else { Ok(()) };
+        let server = &self.world.server;
+        let answered = self.world.history().answered.get(&id).cloned().unwrap_or_default();
+        if answered.len() > 1 {
+            return Err("one key names two submissions".to_owned());
+        }
+        let Some(record) = server.record(&project(), id).await.expect("it answers") else {
+            return if answered.is_empty() { Ok(()) } else { Err("lost".to_owned()) };
         };
         let build = &record.build;
+        if answered.iter().any(|submission| *submission != build.submission) {
+            return Err("another submission was accepted than is built".to_owned());
+        }
         if !build.state.is_finished() {
             return Err(format!("stuck: {:?}", build.state));
         }
-        let outcomes = self.history.outcomes.get(&id).cloned().unwrap_or_default();
-        let replays: Vec<u32> = outcomes.iter().map(|(replays, _)| *replays).collect();
+        let outcomes = self.world.history().outcomes.get(&id).cloned().unwrap_or_default();
+        let replays: Vec<u32> = outcomes.iter().map(|ended| ended.replays).collect();
         if replays != (0..=build.replays).collect::<Vec<_>>() {
             return Err(format!("not one outcome for each replay: {outcomes:?}"));
         }
@@ -87,7 +98,7 @@ impl<S: Server> Scene<S> {
             let (told, is) = (&projected.state, &build.state);
             return Err(format!("the events tell of {told:?}, and it is {is:?}"));
         }
-        let letter = self.server.letter(id).await;
+        let letter = server.letter(&project(), &id.to_string()).await.expect("it answers");
         if letter.is_some() != build.is_dead() {
             return Err(format!("letter {letter:?} of {:?}", build.state));
         }
@@ -98,7 +109,7 @@ impl<S: Server> Scene<S> {
     fn check_events(
         &self,
         id: BuildId,
-        outcomes: &[(u32, u64)],
+        outcomes: &[Ended],
         events: &[Arc<Event>],
     ) -> Result<(), String> {
         let of_build = || events.iter().filter(move |event| event.subject == id);
@@ -113,15 +124,19 @@ impl<S: Server> Scene<S> {
             return Err(format!("{outcomes:?} were told as {finished:?}"));
         }
         let mut earlier = 0;
-        for (replays, epoch) in outcomes {
+        for Ended { replays, epoch, starts } in outcomes {
             let queued = at(&format!("{id}:{replays}:build.queued")).ok_or("no build.queued")?;
             let end = at(&format!("{id}:{epoch}:build.finished")).ok_or("no build.finished")?;
             if queued > end {
                 return Err(format!("finished before it was queued ({replays} replays)"));
             }
+            let started = at(&format!("{id}:{epoch}:build.started"));
+            if *starts && started.is_none_or(|started| started > end) {
+                return Err(format!("claim {epoch} was not told before its outcome"));
+            }
             for (position, event) in of_build().enumerate() {
                 let EventBody::Started(started) = &event.body else { continue };
-                let late = self.history.late_events.contains(&event.id);
+                let late = self.world.history().late_events.contains(&event.id);
                 let here = started.epoch > earlier && started.epoch <= *epoch;
                 if here && !late && !(queued < position && position < end) {
                     return Err(format!("claim {} was not told in its turn", started.epoch));
@@ -134,7 +149,7 @@ impl<S: Server> Scene<S> {
 
     fn check_cancelled(&self, id: BuildId, phase: &Phase, epoch: u64) -> Result<(), String> {
         let unclaimed = epoch == 0 && matches!(phase, Phase::Cancelled { .. });
-        let wrote = self.history.tag_writes.iter().any(|write| write.writer == id);
+        let wrote = self.world.history().tag_writes.iter().any(|write| write.writer == id);
         if unclaimed && wrote {
             return Err("cancelled before it was claimed, and has written a tag".to_owned());
         }
@@ -144,23 +159,27 @@ impl<S: Server> Scene<S> {
     /// The tag is that of the last submitted build that succeeded. Returns whether that was
     /// promised.
     async fn check_tag(&mut self, reference: &Reference) -> Result<bool, String> {
-        let succeeded = |scene: &Self, id: &BuildId| {
-            let last = scene.history.last.get(id);
-            last.is_some_and(|last| matches!(last.phase, Phase::Succeeded { .. }))
+        let (last, order, wrote) = {
+            let history = self.world.history();
+            let succeeded = |id: &BuildId| {
+                let last = history.last.get(id);
+                last.is_some_and(|last| matches!(last.phase, Phase::Succeeded { .. }))
+            };
+            let of_tag = self.world.requests.iter().filter(|request| request.image() == reference);
+            let ids = of_tag.map(|request| request.build).filter(succeeded);
+            let Some(last) = ids.max_by_key(|id| history.orders.get(id)) else { return Ok(true) };
+            let order = history.orders.get(&last).copied().unwrap_or_default();
+            let wrote: Vec<_> = history.tag_writes.iter().map(|write| write.image).collect();
+            (last, order, wrote)
         };
-        let of_tag = self.requests.iter().filter(|request| request.image() == reference);
-        let ids = of_tag.map(|request| request.build).filter(|id| succeeded(self, id));
-        let Some(last) = ids.max_by_key(|id| self.history.orders.get(id)) else { return Ok(true) };
-        let order = self.history.orders.get(&last).copied().unwrap_or_default();
-        let shown = self.registry.get(reference).copied();
-        let owner = self.server.owner(reference).await;
-        if owner.as_ref().is_some_and(|owner| owner.order > order) {
+        let owner = self.world.server.tag_owner(reference).await.expect("it answers");
+        if owner.is_some_and(|entry| entry.owner.order > order) {
             return Ok(false);
         }
+        let shown = self.world.shown(reference);
         if shown == Some(last) {
             return Ok(true);
         }
-        let wrote: Vec<_> = self.history.tag_writes.iter().map(|write| write.image).collect();
         Err(format!("{reference} shows {shown:?} and not {last}; it was written as {wrote:?}"))
     }
 }

@@ -1,336 +1,208 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! What the protocols stand on: the durable operations of the queue, each with the outcomes that a
-//! protocol can tell apart, and a server of them in memory.
+//! What the actors of one run share: a server, a registry, a clock, and the notes that only an
+//! observer of everything can take.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use slipway_proto::event::Event;
-use slipway_proto::state::Epoch;
-use slipway_proto::{Build, BuildId, Reference, Timestamp};
-use slipway_queue::Record;
-use slipway_queue::tag::TagOwner;
+use serde_json::json;
+use slipway_proto::artifact::ElfFacts;
+use slipway_proto::environment::Catalogue;
+use slipway_proto::event::{Event, EventBody, Queued};
+use slipway_proto::outcome::Image;
+use slipway_proto::platform::Architecture;
+use slipway_proto::request::{Artifact, BuildRequest};
+use slipway_proto::submission::Uploaded;
+use slipway_proto::{
+    ArtifactFacts, Build, BuildId, Digest, Platform, ProjectName, Reference, Submission, Timestamp,
+};
+use slipway_queue::protocol::attempt::Tagged;
 
-/// What became of a request that was put into the queue.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Enqueued {
-    /// It is in the queue.
-    Now,
-    /// The build's request stands there already.
-    Before,
-    /// One of the same id came within the window, and may have been consumed since.
-    Repeated,
-    /// The queue takes no more.
-    Full,
+use super::history::History;
+use super::server::{Server, Taken};
+
+/// How many builds there are, over half as many tags.
+pub(crate) const BUILDS: usize = 4;
+pub(crate) const TAGS: usize = 2;
+/// Small, so that builds come to die of it.
+const MAX_ATTEMPTS: u32 = 2;
+/// Any time will do, as long as it goes on.
+const BEGINNING_MS: i64 = 1_700_000_000_000;
+/// The server's window for second copies, and a little.
+const WINDOW: Duration = Duration::from_secs(121);
+
+/// What the actors share.
+pub(crate) struct World<S: Server> {
+    pub(crate) server: S,
+    /// Which build's image each tag points at.
+    registry: Mutex<BTreeMap<Reference, BuildId>>,
+    pub(crate) requests: Vec<BuildRequest>,
+    history: Mutex<History>,
+    /// The last delivery of each request that is not acknowledged.
+    outstanding: Mutex<Vec<Taken<S::Delivery>>>,
+    clock_ms: AtomicI64,
 }
 
-/// A request as a worker got it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Delivery {
-    /// Counts the deliveries of all builds.
-    pub(crate) number: usize,
-    /// The place of the request in the queue.
-    pub(crate) sequence: u64,
-    /// The build.
-    pub(crate) build: BuildId,
-    /// Its place in the order of acceptance.
-    pub(crate) order: u64,
-    /// When it was accepted.
-    pub(crate) accepted_at: Timestamp,
-    /// How often this request was delivered.
-    pub(crate) count: u64,
+fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
+    of.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A dead letter.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Letter {
-    /// The build.
-    pub(crate) build: BuildId,
-    /// Its place in the stream.
-    pub(crate) sequence: u64,
-    /// The claim under which the build failed.
-    pub(crate) epoch: Epoch,
-}
-
-/// The durable operations that Slipway's protocols are made of. Each is atomic, and none fails but
-/// by the outcomes it names: a publish that was not acknowledged is repeated under its id, and is
-/// then the same as one that was.
-pub(crate) trait Server {
-    /// Writes the first record of a build; `None` when there is one.
-    async fn create(&mut self, build: Build) -> Option<Record>;
-    /// Writes a record that still has its revision; `None` when it has another.
-    async fn update(&mut self, next: Build, revision: u64) -> Option<Record>;
-    /// Removes a record that still has its revision; returns whether it had.
-    async fn delete(&mut self, record: &Record) -> bool;
-    /// Reads a record.
-    async fn read(&mut self, build: BuildId) -> Option<Record>;
-    /// Puts a request into the queue.
-    async fn enqueue(&mut self, build: &Build) -> Enqueued;
-    /// Takes the next request, if one waits.
-    async fn take(&mut self) -> Option<Delivery>;
-    /// Acknowledges a request.
-    async fn acknowledge(&mut self, delivery: Delivery);
-    /// Gives a request back, to be delivered again at once; what also becomes of it when the lease
-    /// ends.
-    async fn give_back(&mut self, delivery: Delivery);
-    /// Takes a request out of the queue, whoever holds it.
-    async fn remove_request(&mut self, build: &Build);
-    /// Lists the builds whose requests stand in the queue.
-    async fn in_queue(&mut self) -> BTreeSet<BuildId>;
-    /// Publishes an event; returns whether it is new to the window.
-    async fn publish(&mut self, event: Event) -> bool;
-    /// Lists all events.
-    async fn events(&mut self) -> Vec<Arc<Event>>;
-    /// Reads who owns a tag.
-    async fn owner(&mut self, reference: &Reference) -> Option<TagOwner>;
-    /// Enters an owner unless a later one stands there; returns who owns the tag then.
-    async fn claim_tag(&mut self, claimant: &TagOwner) -> TagOwner;
-    /// Writes the dead letter of a build.
-    async fn bury(&mut self, build: &Build);
-    /// Reads the last dead letter of a build.
-    async fn letter(&mut self, build: BuildId) -> Option<Letter>;
-    /// Drops a dead letter and those of the build before it.
-    async fn drop_letter(&mut self, letter: Letter);
-    /// Lets so much time pass that ids come to be new again.
-    async fn window_passes(&mut self);
-}
-
-/// A server in memory: what JetStream does, as far as Slipway relies on it.
-#[derive(Debug)]
-pub(crate) struct Model {
-    records: BTreeMap<BuildId, Slot>,
-    last_revision: u64,
-    queue: Queue,
-    events: Vec<Arc<Event>>,
-    event_ids: HashMap<String, usize>,
-    owners: BTreeMap<Reference, TagOwner>,
-    letters: Vec<Letter>,
-    last_letter: u64,
-    letter_ids: BTreeSet<(BuildId, Epoch)>,
-}
-
-/// A key of the bucket; one that was deleted has a revision all the same.
-#[derive(Debug)]
-struct Slot {
-    build: Option<Build>,
-    revision: u64,
-}
-
-/// The work queue and its one consumer.
-#[derive(Debug)]
-struct Queue {
-    capacity: usize,
-    messages: BTreeMap<u64, Message>,
-    last_sequence: u64,
-    ids: BTreeSet<(BuildId, Epoch)>,
-    /// The first message that was never delivered.
-    next: u64,
-    /// How often each message that is not acknowledged was delivered.
-    delivered: BTreeMap<u64, u64>,
-    again: VecDeque<u64>,
-    deliveries: usize,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Message {
-    build: BuildId,
-    order: u64,
-    accepted_at: Timestamp,
-}
-
-impl Model {
-    /// Makes a server whose queue holds so many requests.
-    pub(crate) fn new(capacity: usize) -> Self {
-        let queue = Queue {
-            capacity,
-            messages: BTreeMap::new(),
-            last_sequence: 0,
-            ids: BTreeSet::new(),
-            next: 1,
-            delivered: BTreeMap::new(),
-            again: VecDeque::new(),
-            deliveries: 0,
-        };
+impl<S: Server> World<S> {
+    pub(crate) fn new(server: S) -> Self {
         Self {
-            records: BTreeMap::new(),
-            last_revision: 0,
-            queue,
-            events: Vec::new(),
-            event_ids: HashMap::new(),
-            owners: BTreeMap::new(),
-            letters: Vec::new(),
-            last_letter: 0,
-            letter_ids: BTreeSet::new(),
+            server,
+            registry: Mutex::default(),
+            requests: (0..BUILDS).map(request).collect(),
+            history: Mutex::default(),
+            outstanding: Mutex::default(),
+            clock_ms: AtomicI64::new(BEGINNING_MS),
         }
     }
 
-    fn write(&mut self, id: BuildId, build: Option<Build>) -> u64 {
-        self.last_revision += 1;
-        self.records.insert(id, Slot { build, revision: self.last_revision });
-        self.last_revision
+    /// Returns the time, which goes on with every look at it.
+    pub(crate) fn now(&self) -> Timestamp {
+        let now = self.clock_ms.fetch_add(1, Relaxed);
+        Timestamp::from_millisecond(now).expect("a time of this century")
+    }
+
+    /// Lets time pass.
+    pub(crate) fn pass(&self, period: Duration) {
+        let period = i64::try_from(period.as_millis()).expect("not so long");
+        self.clock_ms.fetch_add(period, Relaxed);
+    }
+
+    /// Lets so much time pass that ids come to be new again.
+    pub(crate) async fn let_window_pass(&self) {
+        self.pass(WINDOW);
+        self.server.let_window_pass().await;
+        self.history().windows += 1;
+    }
+
+    pub(crate) fn history(&self) -> MutexGuard<'_, History> {
+        lock(&self.history)
+    }
+
+    /// Returns the last delivery of each request that is not acknowledged.
+    pub(crate) fn outstanding(&self) -> Vec<Taken<S::Delivery>> {
+        lock(&self.outstanding).clone()
+    }
+
+    /// Notes that a request was delivered.
+    pub(crate) fn note_taken(&self, taken: &Taken<S::Delivery>) {
+        let mut outstanding = lock(&self.outstanding);
+        outstanding.retain(|other| other.sequence != taken.sequence);
+        outstanding.push(taken.clone());
+    }
+
+    /// Notes that a request was acknowledged.
+    pub(crate) fn note_acknowledged(&self, delivery: &S::Delivery) {
+        let sequence = self.server.sequence(delivery);
+        lock(&self.outstanding).retain(|other| other.sequence != sequence);
+        self.history().moves += 1;
+    }
+
+    /// Returns the id of a build by its number.
+    pub(crate) fn id(&self, number: usize) -> BuildId {
+        self.requests[number].build
+    }
+
+    /// Returns which build's image a tag points at.
+    pub(crate) fn shown(&self, reference: &Reference) -> Option<BuildId> {
+        lock(&self.registry).get(reference).copied()
+    }
+
+    /// Points a tag at the image of a build.
+    pub(crate) fn write_tag(&self, reference: &Reference, image: BuildId, writer: BuildId) {
+        lock(&self.registry).insert(reference.clone(), image);
+        self.history().note_tag(image, writer);
+    }
+
+    /// Folds the events of a build, as the projection does.
+    pub(crate) async fn projected(&self, id: BuildId) -> Option<Build> {
+        projected(&self.server.events().await, id)
     }
 }
 
-impl Server for Model {
-    async fn create(&mut self, mut build: Build) -> Option<Record> {
-        let id = build.request.build;
-        if self.records.get(&id).is_some_and(|slot| slot.build.is_some()) {
-            return None;
-        }
-        let revision = self.write(id, Some(build.clone()));
-        if build.order == 0 {
-            build.order = revision;
-        }
-        Some(Record { build, revision })
-    }
+/// Folds the events of a build, as the projection does: what came before the build was known is
+/// folded when it is.
+pub(crate) fn projected(events: &[Arc<Event>], id: BuildId) -> Option<Build> {
+    let mut of_build = events.iter().filter(|event| event.subject == id);
+    let (queued, time) = of_build.clone().find_map(|event| match &event.body {
+        EventBody::Queued(queued) => Some((queued, event.time)),
+        _ => None,
+    })?;
+    let build = accepted(queued, time);
+    Some(of_build.by_ref().fold(build, |mut build, event| {
+        build.fold(event);
+        build
+    }))
+}
 
-    async fn update(&mut self, next: Build, revision: u64) -> Option<Record> {
-        let id = next.request.build;
-        if self.records.get(&id).map_or(0, |slot| slot.revision) != revision {
-            return None;
-        }
-        let revision = self.write(id, Some(next.clone()));
-        Some(Record { build: next, revision })
+fn accepted(queued: &Queued, time: Timestamp) -> Build {
+    let mut build = Build::accepted(queued.request.clone(), queued.submission, time);
+    build.order = queued.order;
+    if queued.replays > 0 {
+        build.replays = queued.replays;
+        build.state.epoch = queued.epoch;
     }
+    build
+}
 
-    async fn delete(&mut self, record: &Record) -> bool {
-        let id = record.build.request.build;
-        let same = self.records.get(&id).is_some_and(|slot| slot.revision == record.revision);
-        if same {
-            self.write(id, None);
-        }
-        same
-    }
+/// Returns the digest of the image of a build, which every attempt makes alike.
+pub(crate) fn digest(build: BuildId) -> Digest {
+    Digest::of(build.to_string().as_bytes())
+}
 
-    async fn read(&mut self, build: BuildId) -> Option<Record> {
-        let slot = self.records.get(&build)?;
-        let mut build = slot.build.clone()?;
-        if build.order == 0 {
-            build.order = slot.revision;
-        }
-        Some(Record { build, revision: slot.revision })
-    }
-
-    async fn enqueue(&mut self, build: &Build) -> Enqueued {
-        let queue = &mut self.queue;
-        let id = build.request.build;
-        if queue.ids.contains(&(id, build.state.epoch)) {
-            return Enqueued::Repeated;
-        }
-        if queue.messages.values().any(|message| message.build == id) {
-            return Enqueued::Before;
-        }
-        if queue.messages.len() >= queue.capacity {
-            return Enqueued::Full;
-        }
-        queue.last_sequence += 1;
-        let message = Message { build: id, order: build.order, accepted_at: build.accepted_at };
-        queue.messages.insert(queue.last_sequence, message);
-        queue.ids.insert((id, build.state.epoch));
-        Enqueued::Now
-    }
-
-    async fn take(&mut self) -> Option<Delivery> {
-        self.queue.take()
-    }
-
-    async fn acknowledge(&mut self, delivery: Delivery) {
-        let queue = &mut self.queue;
-        let sequence = delivery.sequence;
-        if queue.delivered.remove(&sequence).is_some() {
-            queue.messages.remove(&sequence);
-            queue.again.retain(|again| *again != sequence);
-        }
-    }
-
-    async fn give_back(&mut self, delivery: Delivery) {
-        let queue = &mut self.queue;
-        let sequence = delivery.sequence;
-        if queue.delivered.contains_key(&sequence) && !queue.again.contains(&sequence) {
-            queue.again.push_back(sequence);
-        }
-    }
-
-    async fn remove_request(&mut self, build: &Build) {
-        let id = build.request.build;
-        self.queue.messages.retain(|_, message| message.build != id);
-    }
-
-    async fn in_queue(&mut self) -> BTreeSet<BuildId> {
-        self.queue.messages.values().map(|message| message.build).collect()
-    }
-
-    async fn publish(&mut self, event: Event) -> bool {
-        if self.event_ids.contains_key(&event.id) {
-            return false;
-        }
-        self.event_ids.insert(event.id.clone(), self.events.len());
-        self.events.push(Arc::new(event));
-        true
-    }
-
-    async fn events(&mut self) -> Vec<Arc<Event>> {
-        self.events.clone()
-    }
-
-    async fn owner(&mut self, reference: &Reference) -> Option<TagOwner> {
-        self.owners.get(reference).cloned()
-    }
-
-    async fn claim_tag(&mut self, claimant: &TagOwner) -> TagOwner {
-        match self.owners.get(&claimant.reference) {
-            Some(owner) if owner.order > claimant.order => owner.clone(),
-            _ => {
-                self.owners.insert(claimant.reference.clone(), claimant.clone());
-                claimant.clone()
-            }
-        }
-    }
-
-    async fn bury(&mut self, build: &Build) {
-        let (build, epoch) = (build.request.build, build.state.epoch);
-        if self.letter_ids.insert((build, epoch)) {
-            self.last_letter += 1;
-            self.letters.push(Letter { build, sequence: self.last_letter, epoch });
-        }
-    }
-
-    async fn letter(&mut self, build: BuildId) -> Option<Letter> {
-        self.letters.iter().rev().find(|letter| letter.build == build).copied()
-    }
-
-    async fn drop_letter(&mut self, dropped: Letter) {
-        self.letters
-            .retain(|letter| letter.build != dropped.build || letter.sequence > dropped.sequence);
-    }
-
-    async fn window_passes(&mut self) {
-        self.queue.ids.clear();
-        self.event_ids.clear();
-        self.letter_ids.clear();
+/// Makes the image of a build.
+pub(crate) fn image(request: &BuildRequest, tagged: Tagged) -> Image {
+    let digest = digest(request.build);
+    Image {
+        digest,
+        pull: request.image().with_digest(digest),
+        references: tagged.written,
+        superseded: tagged.superseded,
+        platform: Platform::LINUX_AMD64,
+        config_digest: digest,
+        base: None,
+        layers: Vec::new(),
+        size_bytes: 0,
+        sent_bytes: 0,
+        assembly_version: 1,
+        stages: Vec::new(),
     }
 }
 
-impl Queue {
-    fn take(&mut self) -> Option<Delivery> {
-        while let Some(sequence) = self.again.pop_front() {
-            if let Some(message) = self.messages.get(&sequence).copied() {
-                return Some(self.deliver(sequence, message));
-            }
-        }
-        let (sequence, message) = self.messages.range(self.next..).next()?;
-        let (sequence, message) = (*sequence, *message);
-        self.next = sequence + 1;
-        Some(self.deliver(sequence, message))
-    }
+/// Returns the project of all builds.
+pub(crate) fn project() -> ProjectName {
+    "team".parse().expect("a name")
+}
 
-    fn deliver(&mut self, sequence: u64, message: Message) -> Delivery {
-        let count = self.delivered.entry(sequence).or_default();
-        *count += 1;
-        let count = *count;
-        self.deliveries += 1;
-        let Message { build, order, accepted_at } = message;
-        Delivery { number: self.deliveries - 1, sequence, build, order, accepted_at, count }
+/// What all requests have in common, as a dispatcher makes it of a submission.
+static REQUEST: LazyLock<BuildRequest> = LazyLock::new(|| {
+    let document = json!({
+        "artifact": Digest::of(b"artifact"),
+        "image": "registry.example/team/app",
+        "environment": "scratch",
+        "max_attempts": MAX_ATTEMPTS,
+    });
+    let (architecture, interpreter) = (Architecture::Amd64, None);
+    let facts = ArtifactFacts::Binary(ElfFacts { architecture, interpreter });
+    let uploaded = Uploaded { size_bytes: 1, filename: "app".to_owned(), facts };
+    Submission::read(&document)
+        .accept(BuildId::fresh(), project(), Some(&uploaded), &Catalogue::default())
+        .expect("it is accepted")
+});
+
+fn request(number: usize) -> BuildRequest {
+    let tag = format!("registry.example/team/app:{}", number % TAGS);
+    let digest = Digest::of(&[u8::try_from(number).expect("a few builds")]);
+    BuildRequest {
+        build: BuildId::for_idempotency_key(&project(), &number.to_string()),
+        artifact: Artifact { digest, ..REQUEST.artifact.clone() },
+        references: vec![tag.parse().expect("a reference")],
+        ..REQUEST.clone()
     }
 }

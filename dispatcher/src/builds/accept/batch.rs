@@ -14,9 +14,9 @@ use std::sync::Arc;
 use futures::StreamExt as _;
 use slipway_proto::{BuildId, FieldError, ProjectName, Submission};
 
-use super::call::{Begun, Call};
+use super::acceptance::{Acceptance, Started};
 use super::check::check;
-use super::{AcceptError, Accepted, Beside};
+use super::{AcceptError, Accepted, SubmissionHeaders};
 use crate::app::App;
 
 /// How many requests of a batch are checked, and how many stored, at the same time: as many as keep
@@ -48,9 +48,9 @@ pub(crate) async fn accept_batch(
     let mut left: Vec<Waiting> = Vec::with_capacity(items.len());
     for (place, item) in items.into_iter().enumerate() {
         let Item { submission, key, mistakes } = item;
-        let beside = Beside { key, traceparent: traceparent.cloned() };
-        let call = Call::new(app, project.clone(), submission.digest(), &beside);
-        left.push(Waiting { place, call, submission, mistakes });
+        let headers = SubmissionHeaders { key, traceparent: traceparent.cloned() };
+        let acceptance = Acceptance::new(app, project.clone(), submission.digest(), &headers);
+        left.push(Waiting { place, acceptance, submission, mistakes });
     }
     while !left.is_empty() {
         let round;
@@ -65,7 +65,7 @@ pub(crate) async fn accept_batch(
 /// A request that was not looked at yet.
 struct Waiting {
     place: usize,
-    call: Call,
+    acceptance: Acceptance,
     submission: Submission,
     mistakes: Vec<FieldError>,
 }
@@ -74,25 +74,28 @@ struct Waiting {
 /// latter wait, so that of two requests under one key it is always the first that it belongs to.
 fn first_of_each(left: Vec<Waiting>) -> (Vec<Waiting>, Vec<Waiting>) {
     let mut seen: HashSet<BuildId> = HashSet::with_capacity(left.len());
-    left.into_iter().partition(|waiting| seen.insert(waiting.call.id()))
+    left.into_iter().partition(|waiting| seen.insert(waiting.acceptance.id()))
 }
 
 async fn take(app: &Arc<App>, round: Vec<Waiting>) -> Vec<(usize, Outcome)> {
     let checked = futures::stream::iter(round).map(|waiting| {
         let app = Arc::clone(app);
         async move {
-            let Waiting { place, call, submission, mistakes } = waiting;
-            let request = check(&app, call.id(), call.project(), submission, mistakes).await;
-            let prepared = call.prepare(request).await;
-            (place, call, prepared)
+            let Waiting { place, acceptance, submission, mistakes } = waiting;
+            let request =
+                check(&app, acceptance.id(), acceptance.project(), submission, mistakes).await;
+            let prepared = acceptance.prepare(request).await;
+            (place, acceptance, prepared)
         }
     });
-    let begun = checked.buffered(WINDOW).then(|(place, call, prepared)| async move {
-        let begun: Begun = call.begin(prepared).await;
-        (place, call, begun)
+    let started = checked.buffered(WINDOW).then(|(place, acceptance, prepared)| async move {
+        let started: Started = acceptance.start(prepared).await;
+        (place, acceptance, started)
     });
-    begun
-        .map(|(place, call, begun)| async move { (place, call.finish(begun).await) })
+    started
+        .map(
+            |(place, acceptance, started)| async move { (place, acceptance.finish(started).await) },
+        )
         .buffer_unordered(WINDOW)
         .collect()
         .await

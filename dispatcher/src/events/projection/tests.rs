@@ -383,7 +383,7 @@ async fn a_replay_brings_a_finished_build_back() {
 }
 
 #[tokio::test]
-async fn how_builds_stand_is_told_in_short() {
+async fn the_states_of_builds_are_told_in_short() {
     let fixture = Fixture::new();
     let (projection, mut folder) = fixture.open();
     let (one, two) =
@@ -397,9 +397,9 @@ async fn how_builds_stand_is_told_in_short() {
         .collect();
     folder.fold(&events).expect("it folds");
     let asked = [&two, &one].map(|build| (build.request.project.clone(), build.request.build));
-    let stands = projection.stands(asked.to_vec()).await.expect("it is read");
-    let stand = Stand { state: StateName::Queued, epoch: 2, replays: 1 };
-    assert_eq!(stands, [None, Some(stand)]);
+    let states = projection.states(asked.to_vec()).await.expect("it is read");
+    let state = ProjectedState { state: StateName::Queued, epoch: 2, replays: 1 };
+    assert_eq!(states, [None, Some(state)]);
 }
 
 #[tokio::test]
@@ -443,7 +443,7 @@ fn superseded_builds_are_found_by_an_index_of_unfinished_ones() {
     let connection = schema::open_for_reading(&fixture.path()).expect("it opens");
     let plan: String = connection
         .query_row(
-            &format!("EXPLAIN QUERY PLAN {}", stand::SUPERSEDED),
+            &format!("EXPLAIN QUERY PLAN {}", state::SUPERSEDED),
             params!["team", "main", 7],
             |row| row.get(3),
         )

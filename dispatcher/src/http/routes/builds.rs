@@ -10,11 +10,12 @@ use http::header::{HeaderValue, LOCATION};
 use http::{HeaderMap, StatusCode, Uri};
 use slipway_proto::api::{BuildList, BuildView, CancelledView, StateName};
 use slipway_proto::{Build, ProjectName, Reference, Submission};
+use slipway_queue::protocol::cancel::Scope;
 
 use super::json;
 use crate::app::App;
-use crate::builds::accept::{AcceptError, Accepted, Beside, accept, retry};
-use crate::builds::cancel::{Which, cancel, cancel_waiting};
+use crate::builds::accept::{AcceptError, Accepted, SubmissionHeaders, accept, retry};
+use crate::builds::cancel::{cancel, cancel_waiting};
 use crate::events::projection::{Cursor, ImageFilter, ListQuery};
 use crate::http::extract::{self, InProject, NoParameters, OfBuild, Parameters};
 use crate::http::problem::{ApiError, Code};
@@ -26,10 +27,9 @@ pub(super) async fn submit(
     _: NoParameters,
     request: Request,
 ) -> Result<Response, ApiError> {
-    let headers = request.headers().clone();
-    let beside = beside(&headers)?;
+    let headers = submission_headers(request.headers())?;
     let document = extract::json(request).await?;
-    let outcome = accept(&app, project.clone(), Submission::read(&document), beside).await;
+    let outcome = accept(&app, project.clone(), Submission::read(&document), headers).await;
     accepted(&app, &project, outcome)
 }
 
@@ -39,7 +39,7 @@ pub(super) async fn repeat(
     headers: HeaderMap,
     _: NoParameters,
 ) -> Result<Response, ApiError> {
-    let outcome = retry(&app, project.clone(), build, beside(&headers)?).await;
+    let outcome = retry(&app, project.clone(), build, submission_headers(&headers)?).await;
     accepted(&app, &project, outcome)
 }
 
@@ -94,7 +94,7 @@ pub(super) async fn call_off(
     OfBuild(project, build): OfBuild,
     _: NoParameters,
 ) -> Result<Response, ApiError> {
-    let cancelled = cancel(&app, &project, build, ON_REQUEST, Which::Unfinished).await?;
+    let cancelled = cancel(&app, &project, build, ON_REQUEST, Scope::Unfinished).await?;
     Ok(json(&BuildView::from(&cancelled.into_build())))
 }
 
@@ -107,13 +107,16 @@ pub(super) async fn call_off_waiting(
     Ok(json(&CancelledView { cancelled }))
 }
 
-/// Reads what comes with a request beside its document.
-fn beside(headers: &HeaderMap) -> Result<Beside, ApiError> {
+/// Reads what a client sends beside the document.
+fn submission_headers(headers: &HeaderMap) -> Result<SubmissionHeaders, ApiError> {
     let key = extract::header(headers, "idempotency-key");
     if key.is_some_and(|key| !is_key(key)) {
         return Err(ApiError::new(Code::InvalidIdempotencyKey, KEY_RULE));
     }
-    Ok(Beside { key: key.map(str::to_owned), traceparent: traceparent(headers).map(Arc::from) })
+    Ok(SubmissionHeaders {
+        key: key.map(str::to_owned),
+        traceparent: traceparent(headers).map(Arc::from),
+    })
 }
 
 /// Says what an idempotency key may be.

@@ -37,9 +37,10 @@ use tokio_util::task::TaskTracker;
 
 use super::*;
 use crate::app::MAX_BATCH_BYTES;
+use crate::builds::announce::Announcer;
 use crate::builds::existence::Known;
-use crate::builds::find::Builds;
-use crate::events::feed::Arrived;
+use crate::builds::find::{Builds, RECORD_DEADLINE};
+use crate::events::feed::{Arrived, Feed};
 use crate::events::projection::{Folder, Projection, Stored};
 use crate::intake::artifacts::Artifacts;
 use crate::pools::Pools;
@@ -73,13 +74,24 @@ impl Api {
             replicas: 1,
         })
         .await
-        .expect("it connects");
+        .expect("it connects")
+        .with_read_deadline(RECORD_DEADLINE);
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("projection.sqlite");
         let (projection, folder) =
             Projection::open(&path, Box::new(|_, _| Ok(None))).expect("it opens");
         let store = directory.path().join("store");
+        let feed: Arc<Feed> = Arc::default();
+        let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+        let announcer = Announcer::new(
+            queue.clone(),
+            projection.clone(),
+            Arc::clone(&feed),
+            tasks.clone(),
+            stop.clone(),
+        );
         let app = App {
+            announcer,
             builds: Builds::new(queue.clone(), projection.clone()),
             queue,
             store: ArtifactStore::open(store.to_str().expect("a text")).await.expect("it opens"),
@@ -88,15 +100,15 @@ impl Api {
             max_artifact_bytes: LIMIT,
             projection,
             known: Known::default(),
-            feed: Arc::default(),
+            feed,
             batches: Semaphore::new(1),
             batch_bytes: Semaphore::new(MAX_BATCH_BYTES),
             pools: Pools::default(),
             readiness: Readiness::default(),
             reconciler: Reconciler::default(),
             metrics: Arc::default(),
-            tasks: TaskTracker::new(),
-            stop: CancellationToken::new(),
+            tasks,
+            stop,
             cut_off: CancellationToken::new(),
         };
         Self { app: Arc::new(app), folder, directory }

@@ -14,7 +14,7 @@ fn applied(build: &Build, change: &Change) -> Build {
 }
 
 fn queued() -> Build {
-    testing::build("team", "r.example/app:1")
+    testing::build()
 }
 
 fn running() -> Build {
@@ -38,13 +38,12 @@ fn view(build: &Build, seconds: i64) -> (View, Timestamp) {
     (view, build.accepted_at + SignedDuration::from_secs(seconds))
 }
 
-fn stand(build: &Build) -> Stand {
-    let state = &build.state;
-    Stand { state: StateName::from(&state.phase), epoch: state.epoch, replays: build.replays }
+fn state(build: &Build) -> ProjectedState {
+    ProjectedState::of(build)
 }
 
-fn told(stand: Option<Stand>) -> Facts {
-    Facts { stand: Some(stand), ..Facts::default() }
+fn told(state: Option<ProjectedState>) -> Facts {
+    Facts { told: Some(state), ..Facts::default() }
 }
 
 fn listed(in_queue: bool) -> Facts {
@@ -97,7 +96,7 @@ fn a_record_that_just_changed_is_left_alone() {
     for build in [queued(), running(), failed(true), cancelled()] {
         let (view, now) = view(&build, 4);
         assert!(!view.is_due(false, now), "{:?}", view.state);
-        assert!(!view.asks_for_request(now) && !view.asks_for_stand(now));
+        assert!(!view.asks_for_request(now) && !view.asks_for_events(now));
     }
     let mut replayed = applied(&failed(true), &Change::Replay { epoch: 2 });
     replayed.replayed_at = Some(replayed.accepted_at + SignedDuration::from_secs(60));
@@ -135,7 +134,7 @@ fn the_events_that_are_missing_are_published_in_their_order() {
     ];
     for (build, events, expected) in cases {
         let (view, now) = view(&build, 10);
-        let repairs = decide(&view, &told(events.as_ref().map(stand)), now);
+        let repairs = decide(&view, &told(events.as_ref().map(state)), now);
         assert_eq!(repairs, expected, "{:?} told as {events:?}", view.state);
     }
 }
@@ -146,20 +145,20 @@ fn a_replay_has_events_of_its_own() {
     let first = failed(true);
     let replayed = applied(&first, &Change::Replay { epoch: 2 });
     let (mut seen, now) = view(&replayed, 10);
-    assert_eq!(decide(&seen, &told(Some(stand(&first))), now), [QueuedEvent, DropLetter]);
+    assert_eq!(decide(&seen, &told(Some(state(&first))), now), [QueuedEvent, DropLetter]);
     seen.settle(&Facts::default(), &[DropLetter], now);
     assert_eq!(decide(&seen, &Facts::default(), now), [], "the letter is looked for once");
     let cancelled = applied(&replayed, &Change::Cancel { message: "no more".into() });
     let (seen, now) = view(&cancelled, 10);
     // It was never started again.
     let expected = [QueuedEvent, FinishedEvent, DropLetter];
-    assert_eq!(decide(&seen, &told(Some(stand(&first))), now), expected);
+    assert_eq!(decide(&seen, &told(Some(state(&first))), now), expected);
     let claimed = applied(&replayed, &Change::Claim { epoch: 3, worker: worker() });
     let Phase::Failed { failure, .. } = first.state.phase.clone() else { panic!("it failed") };
     let again = applied(&claimed, &Change::Fail { epoch: 3, failure, dead: false });
     let (seen, now) = view(&again, 10);
     let expected = [QueuedEvent, StartedEvent, FinishedEvent, DropLetter];
-    assert_eq!(decide(&seen, &told(Some(stand(&first))), now), expected);
+    assert_eq!(decide(&seen, &told(Some(state(&first))), now), expected);
 }
 
 #[test]
@@ -167,11 +166,11 @@ fn events_that_never_arrive_are_given_up() {
     let (mut view, now) = view(&cancelled(), 10);
     let facts = told(None);
     for _ in 0..MAX_EVENT_TRIES {
-        assert!(view.asks_for_stand(now));
+        assert!(view.asks_for_events(now));
         let repairs = decide(&view, &facts, now);
         view.settle(&facts, &repairs, now);
     }
-    assert!(!view.asks_for_stand(now));
+    assert!(!view.asks_for_events(now));
 }
 
 #[test]
@@ -197,7 +196,7 @@ fn a_dead_build_gets_its_letter_before_its_request_is_removed() {
     assert_eq!(decide(&view, &Facts::default(), soon), []);
     assert_eq!(decide(&view, &listed(true), late), [Repair::Bury, Repair::RemoveRequest]);
     assert!(!view.is_settled());
-    view.settle(&Facts { stand: Some(None), ..listed(false) }, &[], late);
+    view.settle(&Facts { told: Some(None), ..listed(false) }, &[], late);
     assert!(view.is_settled());
 }
 
@@ -206,7 +205,7 @@ fn a_build_waits_for_its_first_attempt_no_longer_than_it_may() {
     let mut build = queued();
     build.request.queue_timeout_s = 60;
     let (waiting, now) = view(&build, 60);
-    let everything = Facts { in_queue: Some(false), stand: Some(None), ..Facts::default() };
+    let everything = Facts { in_queue: Some(false), told: Some(None), ..Facts::default() };
     assert_eq!(decide(&waiting, &everything, now), [Repair::TimeOut]);
     assert_eq!(decide(&waiting, &listed(true), now - SignedDuration::from_secs(1)), []);
     let claimed = applied(&build, &Change::Claim { epoch: 1, worker: worker() });
@@ -223,7 +222,7 @@ fn a_superseded_build_is_only_called_off() {
     let later = BuildId::fresh();
     let facts = Facts {
         in_queue: Some(false),
-        stand: Some(None),
+        told: Some(None),
         superseded_by: Some(later),
         ..Facts::default()
     };

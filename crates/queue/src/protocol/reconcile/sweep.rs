@@ -3,31 +3,25 @@
 //! One sweep: finds out what may be wrong, decides, and repairs.
 
 use std::collections::BTreeSet;
-use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use futures::StreamExt as _;
 use slipway_fault::chain;
 use slipway_proto::api::RepairsView;
 use slipway_proto::event::Event;
 use slipway_proto::{Build, BuildId, ProjectName, Timestamp};
-use slipway_queue::publish::Stored;
-use slipway_queue::read::ReadError;
-use slipway_queue::requests::RequeueError;
-use slipway_queue::{PublishError, QueryError, Record, RecordError, is_off};
 use tokio::time::Instant;
 
 use super::memory::{Classes, Due, Memory};
 use super::view::{Facts, Repair, decide};
-use crate::app::App;
-use crate::builds::announce::announce_outcome;
-use crate::builds::cancel::CancelError;
-use crate::builds::supersede::supersede;
-use crate::events::projection::{ProjectionError, Stand};
-use crate::metrics;
-
-/// How long the projection may take to catch up with the events that were there at the start.
-const FOLDED_WITHIN: Duration = Duration::from_secs(2);
+use crate::failpoint::is_off;
+use crate::protocol::cancel::{CancelError, supersede};
+use crate::protocol::feed::announce_outcome;
+use crate::protocol::{Feed, Operations, ProjectedState};
+use crate::publish::Stored;
+use crate::read::ReadError;
+use crate::requests::RequeueError;
+use crate::{PublishError, QueryError, Record, RecordError};
 
 /// How many builds are repaired at once.
 const CONCURRENCY: usize = 8;
@@ -36,18 +30,28 @@ const CONCURRENCY: usize = 8;
 /// costs the server a second.
 const LISTING_SHARE: u32 = 20;
 
+/// What the events say of many builds at once.
+pub trait Projection: Feed {
+    /// Why the events could not be read.
+    type Error: std::error::Error + Send + Sync + 'static;
+
+    /// Returns what all events that are stored now say of builds, in the order asked, each `None`
+    /// if none told of it; no list if that would take too long.
+    fn states(
+        &self,
+        builds: Vec<(ProjectName, BuildId)>,
+    ) -> impl Future<Output = Result<Option<Vec<Option<ProjectedState>>>, Self::Error>> + Send;
+}
+
 /// Why a sweep could not be made.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum SweepError {
-    /// The streams could not be read.
-    #[error(transparent)]
-    Read(#[from] ReadError),
+pub enum SweepError<E: std::error::Error + 'static> {
     /// The queue could not be listed.
     #[error(transparent)]
     Query(#[from] QueryError),
-    /// The projection could not be read.
+    /// The events could not be read.
     #[error(transparent)]
-    Projection(#[from] ProjectionError),
+    Events(E),
 }
 
 /// Why a build was not repaired; the next sweep tries again.
@@ -65,38 +69,44 @@ enum RepairError {
     Requeue(#[from] RequeueError),
     #[error(transparent)]
     Cancel(#[from] CancelError),
-    #[error("failed to drop a dead letter")]
-    Drop(#[source] QueryError),
 }
 
 /// One sweep.
-pub(super) struct Sweep<'a, A> {
-    pub(super) app: &'a App,
-    pub(super) memory: &'a Mutex<Memory>,
+pub struct Sweep<'a, O, P, A> {
+    /// The queue.
+    pub operations: &'a O,
+    /// What the events say.
+    pub projection: &'a P,
+    /// What is known of the records.
+    pub memory: &'a Mutex<Memory>,
     /// Whether it may still act: another dispatcher may be the leader by now.
-    pub(super) may_act: A,
+    pub may_act: A,
     /// Whether somebody asked for it and waits.
-    pub(super) asked: bool,
+    pub asked: bool,
 }
 
-impl<A: Fn() -> bool> Sweep<'_, A> {
+impl<O: Operations, P: Projection, A: Fn() -> bool + Send + Sync> Sweep<'_, O, P, A> {
     /// Repairs what a crash left undone, and says what that was.
-    pub(super) async fn run(&self) -> Result<RepairsView, SweepError> {
-        let now = Timestamp::now();
+    ///
+    /// # Errors
+    ///
+    /// When NATS does not answer, or the events cannot be read.
+    pub async fn run(&self) -> Result<RepairsView, SweepError<P::Error>> {
+        let now = self.operations.now();
         let stranded = self.stranded(now).await?;
         let (due, unfinished) = {
             let mut memory = self.memory();
             (memory.due(&stranded, now), memory.unfinished())
         };
         let in_queue = self.in_queue(&due, &stranded, now).await?;
-        let stands = self.stands(&due, now).await?;
-        let known = due.into_iter().zip(stands).map(|(due, stand)| {
+        let told = self.told(&due, now).await?;
+        let known = due.into_iter().zip(told).map(|(due, told)| {
             let stranded = stranded.contains(&due.view.class);
             let asks = due.view.asks_for_request(now) || (stranded && due.view.is_overdue(now));
             let in_queue = in_queue.as_ref().filter(|_| asks);
             let facts = Facts {
                 in_queue: in_queue.map(|builds| builds.contains(&due.view.build)),
-                stand,
+                told,
                 superseded_by: due.superseded_by,
                 stranded,
             };
@@ -107,20 +117,20 @@ impl<A: Fn() -> bool> Sweep<'_, A> {
             .map(|(due, facts)| self.look_at(due, facts, now))
             .buffer_unordered(CONCURRENCY);
         let nothing = RepairsView { unfinished, ..RepairsView::default() };
-        Ok(repaired.fold(nothing, async |sum, one| metrics::sum(&sum, &one)).await)
+        Ok(repaired.fold(nothing, async |total, one| sum(&total, &one)).await)
     }
 
-    fn memory(&self) -> std::sync::MutexGuard<'_, Memory> {
+    fn memory(&self) -> MutexGuard<'_, Memory> {
         self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Lists the builds whose requests stand in the queue, if any of them is to be looked for.
+    /// Lists the builds whose requests are in the queue, if any of them is to be looked for.
     async fn in_queue(
         &self,
         due: &[Due],
         stranded: &Classes,
         now: Timestamp,
-    ) -> Result<Option<BTreeSet<BuildId>>, SweepError> {
+    ) -> Result<Option<BTreeSet<BuildId>>, QueryError> {
         // Hardly ever, and seldom looked for.
         let at_once = self.asked || !stranded.is_empty();
         let wanted = !stranded.is_empty() || due.iter().any(|due| due.view.asks_for_request(now));
@@ -129,46 +139,41 @@ impl<A: Fn() -> bool> Sweep<'_, A> {
         if !wanted || (too_soon && !at_once) {
             return Ok(None);
         }
-        let listed = self.app.queue.all_in_queue().await?;
+        let listed = self.operations.all_in_queue().await?;
         self.memory().list_again = Some(Instant::now() + start.elapsed() * LISTING_SHARE);
         Ok(Some(listed))
     }
 
     /// Returns the classes whose requests the server does not deliver.
-    async fn stranded(&self, now: Timestamp) -> Result<Classes, SweepError> {
+    async fn stranded(&self, now: Timestamp) -> Result<Classes, QueryError> {
         if !self.memory().asks_for_stranded(now) {
             return Ok(Classes::default());
         }
-        let found = self.app.queue.stranded().await?;
+        let found = self.operations.stranded().await?;
         Ok(self.memory().confirm_stranded(&found, now))
     }
 
     /// Reads what the events say of each build, once the projection has seen all of them.
-    async fn stands(
+    async fn told(
         &self,
         due: &[Due],
         now: Timestamp,
-    ) -> Result<Vec<Option<Option<Stand>>>, SweepError> {
-        let mut stands = vec![None; due.len()];
+    ) -> Result<Vec<Option<Option<ProjectedState>>>, SweepError<P::Error>> {
+        let mut told = vec![None; due.len()];
         let asked: Vec<usize> =
-            (0..due.len()).filter(|index| due[*index].view.asks_for_stand(now)).collect();
+            (0..due.len()).filter(|index| due[*index].view.asks_for_events(now)).collect();
         if asked.is_empty() {
-            return Ok(stands);
-        }
-        let last = self.app.queue.events_position().await?.last_sequence;
-        if tokio::time::timeout(FOLDED_WITHIN, self.app.feed.folded(last)).await.is_err() {
-            tracing::debug!(last, "the projection is behind; events are looked for later");
-            return Ok(stands);
+            return Ok(told);
         }
         let builds: Vec<(ProjectName, BuildId)> = asked
             .iter()
             .map(|index| (due[*index].view.project.clone(), due[*index].view.build))
             .collect();
-        let found = self.app.projection.stands(builds).await?;
-        for (index, stand) in asked.into_iter().zip(found) {
-            stands[index] = Some(stand);
+        let found = self.projection.states(builds).await.map_err(SweepError::Events)?;
+        for (index, state) in asked.into_iter().zip(found.into_iter().flatten()) {
+            told[index] = Some(state);
         }
-        Ok(stands)
+        Ok(told)
     }
 
     /// Decides about one build, and repairs it.
@@ -202,7 +207,7 @@ impl<A: Fn() -> bool> Sweep<'_, A> {
         done: &mut RepairsView,
     ) -> Result<bool, RepairError> {
         let (project, id) = (&due.view.project, due.view.build);
-        let Some(record) = self.app.builds.record(project, id).await? else {
+        let Some(record) = self.operations.record(project, id).await? else {
             self.memory().forget(project, id);
             return Ok(false);
         };
@@ -225,63 +230,81 @@ impl<A: Fn() -> bool> Sweep<'_, A> {
 
     /// Does one repair; returns whether it was needed.
     async fn apply(&self, repair: &Repair, record: &Record) -> Result<bool, RepairError> {
-        let queue = &self.app.queue;
+        let operations = self.operations;
         let build = &record.build;
-        let request = &build.request;
         match repair {
             Repair::TimeOut => return self.time_out(record).await,
-            Repair::Supersede(by) => {
-                return Ok(supersede(self.app, &request.project, request.build, *by).await?);
-            }
+            Repair::Supersede(by) => return self.supersede(build, *by).await,
             // Anything else than now: it was there, or the next sweep finds it missing again.
-            Repair::Enqueue => return Ok(queue.enqueue(build, None).await? == Stored::Now),
-            Repair::Requeue => queue.requeue(build).await?,
-            Repair::QueuedEvent => queue.publish_event(&Event::queued(build)).await?,
-            Repair::StartedEvent => {
-                let Some(event) = Event::started(build) else { return Ok(false) };
-                queue.publish_event(&event).await?;
-            }
-            Repair::FinishedEvent => {
-                let Some(event) = Event::finished(build) else { return Ok(false) };
-                queue.publish_event(&event).await?;
-            }
+            Repair::Enqueue => return Ok(operations.enqueue(build, None).await? == Stored::Now),
+            Repair::Requeue => operations.requeue(build).await?,
+            Repair::QueuedEvent => return self.publish(Some(Event::queued(build))).await,
+            Repair::StartedEvent => return self.publish(Event::started(build)).await,
+            Repair::FinishedEvent => return self.publish(Event::finished(build)).await,
             Repair::Bury => {
-                if queue.is_buried(&request.project, request.build).await? {
+                if self.letter(build).await?.is_some() {
                     return Ok(false);
                 }
-                queue.bury(build).await?;
+                operations.bury(build).await?;
             }
-            Repair::DropLetter => return self.drop_letter(build).await,
-            Repair::RemoveRequest => queue.remove_request(request).await?,
+            Repair::DropLetter => {
+                // What a replay, interrupted at its last step, left behind.
+                let found = self.letter(build).await?;
+                let Some(letter) = found.filter(|letter| letter.replays < build.replays) else {
+                    return Ok(false);
+                };
+                operations.drop_letter(&letter).await?;
+            }
+            Repair::RemoveRequest => operations.remove_request(&build.request).await?,
         }
         Ok(true)
     }
 
-    /// Drops the letter that a replay, interrupted at its last step, left behind.
-    async fn drop_letter(&self, build: &Build) -> Result<bool, RepairError> {
-        let request = &build.request;
-        let found =
-            self.app.queue.dead_letter(&request.project, &request.build.to_string()).await?;
-        let Some(letter) = found.filter(|letter| letter.replays < build.replays) else {
-            return Ok(false);
-        };
-        self.app.queue.drop_letter(&letter).await.map_err(RepairError::Drop)?;
+    async fn publish(&self, event: Option<Event>) -> Result<bool, RepairError> {
+        let Some(event) = event else { return Ok(false) };
+        self.operations.publish(&event).await?;
         Ok(true)
     }
 
+    async fn letter(&self, build: &Build) -> Result<Option<crate::dead::DeadLetter>, ReadError> {
+        let request = &build.request;
+        self.operations.letter(&request.project, &request.build.to_string()).await
+    }
+
+    async fn supersede(&self, build: &Build, by: BuildId) -> Result<bool, RepairError> {
+        let (project, id) = (&build.request.project, build.request.build);
+        Ok(supersede(self.operations, self.projection, project, id, by).await?)
+    }
+
     async fn time_out(&self, record: &Record) -> Result<bool, RepairError> {
-        let now = Timestamp::now();
+        let now = self.operations.now();
         let Some(change) = record.build.waited_too_long(now) else { return Ok(false) };
         let Ok(next) = record.build.apply(&change, now) else { return Ok(false) };
-        let failed = match self.app.queue.records().update(next, record.revision).await {
+        let failed = match self.operations.update(next, record.revision).await {
             Ok(updated) => updated.build,
             // A worker has just taken it.
             Err(RecordError::Conflict) => return Ok(false),
             Err(error) => return Err(error.into()),
         };
-        announce_outcome(self.app, &failed).await;
-        self.app.queue.remove_request(&failed.request).await?;
+        announce_outcome(self.operations, self.projection, &failed).await;
+        self.operations.remove_request(&failed.request).await?;
         Ok(true)
+    }
+}
+
+/// Adds up what two sweeps, or two repairs of one, did.
+#[must_use]
+pub fn sum(one: &RepairsView, other: &RepairsView) -> RepairsView {
+    RepairsView {
+        unfinished: one.unfinished + other.unfinished,
+        enqueued: one.enqueued + other.enqueued,
+        queued_events: one.queued_events + other.queued_events,
+        started_events: one.started_events + other.started_events,
+        finished_events: one.finished_events + other.finished_events,
+        dead_letters: one.dead_letters + other.dead_letters,
+        messages_removed: one.messages_removed + other.messages_removed,
+        timed_out: one.timed_out + other.timed_out,
+        superseded: one.superseded + other.superseded,
     }
 }
 

@@ -4,37 +4,25 @@
 //! that a later one supersedes.
 
 use rusqlite::{Connection, OptionalExtension as _, params};
-use slipway_proto::api::StateName;
-use slipway_proto::state::Epoch;
 use slipway_proto::{BuildId, ProjectName};
+use slipway_queue::protocol::ProjectedState;
 
 use super::list;
 
-/// The state of a build according to the events.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Stand {
-    /// Where it is.
-    pub(crate) state: StateName,
-    /// The last claim that an event named.
-    pub(crate) epoch: Epoch,
-    /// How often it was replayed.
-    pub(crate) replays: u32,
-}
-
-/// Reads the projected state of builds, in the given order; `None` for a build without events.
-pub(super) fn stands(
+/// Reads the states of builds, in the order asked; `None` for those that no event told of.
+pub(super) fn states(
     connection: &Connection,
     builds: &[(ProjectName, BuildId)],
-) -> rusqlite::Result<Vec<Option<Stand>>> {
+) -> rusqlite::Result<Vec<Option<ProjectedState>>> {
     let mut statement = connection.prepare_cached(
         "SELECT state, epoch, replays FROM builds WHERE project = ?1 AND id = ?2",
     )?;
-    let mut stand = |project: &ProjectName, build: BuildId| {
+    let mut state_of = |project: &ProjectName, build: BuildId| {
         statement
             .query_row(params![project.as_str(), build.as_bytes()], |row| {
                 let state: i64 = row.get(0)?;
                 let (epoch, replays): (i64, i64) = (row.get(1)?, row.get(2)?);
-                Ok(Stand {
+                Ok(ProjectedState {
                     state: list::state_of_number(state),
                     epoch: u64::try_from(epoch).unwrap_or(0),
                     replays: u32::try_from(replays).unwrap_or(0),
@@ -42,7 +30,7 @@ pub(super) fn stands(
             })
             .optional()
     };
-    builds.iter().map(|(project, build)| stand(project, *build)).collect()
+    builds.iter().map(|(project, build)| state_of(project, *build)).collect()
 }
 
 /// States below 3 are unfinished. Written exactly as in the index, because only then does the index

@@ -8,10 +8,10 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 
 use jiff::SignedDuration;
 use slipway_proto::{BuildId, PoolName, Priority, ProjectName, Timestamp};
-use slipway_queue::record::{Seen, Stored};
 use tokio::time::Instant;
 
 use super::view::{Facts, GRACE, Repair, View};
+use crate::record::{Seen, Stored};
 
 /// How many builds one sweep looks at. What is left waits for the next: there can be very many
 /// after a long time without any dispatcher. Every build is looked at twice when it has ended, so at
@@ -23,7 +23,7 @@ const SUSPECTED_FOR: SignedDuration = SignedDuration::from_secs(10);
 
 /// How long the newest build of a supersede key is remembered while no build waits or runs that
 /// could have to give way.
-const KEPT: SignedDuration = SignedDuration::from_mins(10);
+const KEY_REMEMBERED_FOR: SignedDuration = SignedDuration::from_mins(10);
 
 type Key = (ProjectName, Box<str>);
 
@@ -45,7 +45,7 @@ pub(super) struct Due {
 
 /// What is remembered.
 #[derive(Debug, Default)]
-pub(super) struct Memory {
+pub struct Memory {
     views: HashMap<(ProjectName, BuildId), View>,
     newest: HashMap<Key, Newest>,
     /// Before when the queue is not to be listed again.
@@ -59,7 +59,7 @@ pub(super) type Classes = BTreeSet<(PoolName, Priority)>;
 
 impl Memory {
     /// Takes note of a change that was read at `now`.
-    pub(super) fn note(&mut self, seen: Seen, now: Timestamp) {
+    pub fn note(&mut self, seen: Seen, now: Timestamp) {
         match seen {
             Seen::Record(record) => self.record(&record, now),
             Seen::Removed(project, build) => self.forget(&project, build),
@@ -102,7 +102,7 @@ impl Memory {
     }
 
     /// Returns how many unfinished builds there are.
-    pub(super) fn unfinished(&self) -> u64 {
+    pub fn unfinished(&self) -> u64 {
         self.views.values().filter(|view| !view.is_finished()).count() as u64
     }
 
@@ -122,7 +122,8 @@ impl Memory {
         found.intersection(&before).cloned().collect()
     }
 
-    /// Returns the builds to look at now, with those of classes that are stranded.
+    /// Returns the builds to look at now, with those of classes that are stranded, in the order of
+    /// acceptance.
     pub(super) fn due(&mut self, stranded: &Classes, now: Timestamp) -> Vec<Due> {
         self.prune(now);
         let due = self.views.values().filter_map(|view| {
@@ -131,7 +132,9 @@ impl Memory {
             let is_due = is_stranded || view.is_due(superseded_by.is_some(), now);
             is_due.then(|| Due { view: view.clone(), superseded_by })
         });
-        due.take(MAX_DUE).collect()
+        let mut due: Vec<Due> = due.take(MAX_DUE).collect();
+        due.sort_unstable_by_key(|due| due.view.order);
+        due
     }
 
     fn superseded_by(&self, view: &View, now: Timestamp) -> Option<BuildId> {
@@ -151,7 +154,8 @@ impl Memory {
             .filter_map(|view| Some((&view.project, view.supersede_key.as_deref()?)))
             .collect();
         self.newest.retain(|(project, name), newest| {
-            now.duration_since(newest.seen_at) < KEPT || wanted.contains(&(project, name.as_ref()))
+            now.duration_since(newest.seen_at) < KEY_REMEMBERED_FOR
+                || wanted.contains(&(project, name.as_ref()))
         });
     }
 
@@ -182,8 +186,10 @@ mod tests {
     }
 
     fn keyed(key: &str) -> Build {
-        let mut build = testing::build("team", "r.example/app:1");
+        let mut build = testing::build();
         build.request.supersede_key = Some(key.to_owned());
+        // Its revision says its place.
+        build.order = 0;
         build
     }
 
@@ -199,7 +205,7 @@ mod tests {
     #[test]
     fn a_finished_build_is_looked_at_until_it_is_settled_and_then_forgotten() {
         let mut memory = Memory::default();
-        let build = testing::build("team", "r.example/app:1");
+        let build = testing::build();
         let cancel = Change::Cancel { message: "no more".into() };
         let ended = build.apply(&cancel, build.accepted_at).expect("it applies");
         memory.note(record(&build, 1), build.accepted_at);
@@ -210,7 +216,7 @@ mod tests {
         let now = later(30);
         let due = memory.due(&Classes::new(), now).pop().expect("it is due");
         assert_eq!(due.view.revision, 2);
-        let facts = Facts { in_queue: Some(false), stand: Some(None), ..Facts::default() };
+        let facts = Facts { in_queue: Some(false), told: Some(None), ..Facts::default() };
         memory.settle(&due, &facts, &[Repair::FinishedEvent], now);
         let due = memory.due(&Classes::new(), now).pop().expect("its event may not arrive");
         memory.settle(&due, &facts, &[], now);
@@ -220,12 +226,12 @@ mod tests {
     #[test]
     fn what_was_found_out_about_an_older_record_does_not_settle_a_newer_one() {
         let mut memory = Memory::default();
-        let build = testing::build("team", "r.example/app:1");
+        let build = testing::build();
         memory.note(record(&build, 1), build.accepted_at);
         let now = later(30);
         let due = memory.due(&Classes::new(), now).pop().expect("it is due");
         memory.note(record(&build, 2), now);
-        let facts = Facts { stand: Some(None), ..Facts::default() };
+        let facts = Facts { told: Some(None), ..Facts::default() };
         memory.settle(&due, &facts, &[], now);
         let due = memory.due(&Classes::new(), later(60)).pop().expect("it is due");
         assert!(!due.view.events_settled);

@@ -3,9 +3,11 @@
 //! What the reconciler remembers of a record, and what may be wrong with it: a pure function of
 //! the record, the queue and the events.
 //!
-//! A record is left alone until it has stood still for a while, since in the middle of a step of
+//! A record is left alone until it has not changed for a while, since in the middle of a step of
 //! dispatcher or worker it looks like one that a crash interrupted.
 
+use crate::protocol::ProjectedState;
+use crate::record::Stored;
 use jiff::SignedDuration;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
@@ -13,15 +15,12 @@ use slipway_proto::api::StateName;
 use slipway_proto::request::default_queue_timeout_s;
 use slipway_proto::state::Epoch;
 use slipway_proto::{BuildId, PoolName, Priority, ProjectName, Timestamp};
-use slipway_queue::record::Stored;
 
-use crate::events::projection::Stand;
+/// How long a record must not have changed. Longer than a step takes on a server that flushes each
+/// message; a half accepted build waits so much longer.
+pub const GRACE: SignedDuration = SignedDuration::from_secs(5);
 
-/// How long a record must have stood still. Longer than a step takes on a server that flushes each
-/// message; every second of it is one that a half accepted build waits longer.
-pub(super) const GRACE: SignedDuration = SignedDuration::from_secs(5);
-
-/// How long the request of a finished build may stand in the queue: the worker that ended it
+/// How long the request of a finished build may stay in the queue: the worker that ended it
 /// acknowledges it, or, if it died, the next to get it after one lease of 15 s.
 const ACKNOWLEDGED_WITHIN: SignedDuration = SignedDuration::from_secs(20);
 
@@ -48,7 +47,7 @@ pub(super) struct View {
     pub(super) order: u64,
     /// Whether an attempt was started since it was queued (or replayed).
     pub(super) started: bool,
-    /// Whether its request belongs into the dead-letter stream.
+    /// Whether its request belongs in the dead-letter stream.
     pub(super) dead: bool,
     /// Whether a worker has to see to its tags before its request may go.
     leaves_tags: bool,
@@ -90,11 +89,11 @@ pub(super) enum Repair {
     StartedEvent,
     /// `build.finished` is missing.
     FinishedEvent,
-    /// Its request belongs into the dead-letter stream, unless it is there.
+    /// Its request belongs in the dead-letter stream, unless it is there.
     Bury,
     /// It was replayed, and the letter of that replay may still be there.
     DropLetter,
-    /// Its request still stands in the queue.
+    /// Its request is still in the queue.
     RemoveRequest,
 }
 
@@ -104,7 +103,7 @@ pub(super) struct Facts {
     /// Whether its request is in the queue; `None` if that was not asked.
     pub(super) in_queue: Option<bool>,
     /// What the events say of it; `None` if that was not asked, or the projection is behind.
-    pub(super) stand: Option<Option<Stand>>,
+    pub(super) told: Option<Option<ProjectedState>>,
     /// The later build of its supersede key.
     pub(super) superseded_by: Option<BuildId>,
     /// Whether its class holds requests that the server neither delivers nor counts as waiting.
@@ -152,7 +151,7 @@ impl View {
         self.state.is_finished()
     }
 
-    fn stood_still(&self, now: Timestamp) -> bool {
+    fn is_at_rest(&self, now: Timestamp) -> bool {
         let changed = self.finished_at.unwrap_or(self.queued_since);
         now >= after(self.seen_at, GRACE) && now >= after(changed, GRACE)
     }
@@ -161,9 +160,9 @@ impl View {
         self.waits_until.is_some_and(|until| now >= until)
     }
 
-    /// Returns whether it is to be known if the request stands in the queue.
+    /// Returns whether this sweep must look for its request in the queue.
     pub(super) fn asks_for_request(&self, now: Timestamp) -> bool {
-        if !self.stood_still(now) {
+        if !self.is_at_rest(now) {
             return false;
         }
         match (self.finished_at.filter(|_| self.is_finished()), self.request_seen_to) {
@@ -180,9 +179,9 @@ impl View {
         (!self.is_finished() || self.awaits_worker) && now >= after(could_start, TAKEN_WITHIN)
     }
 
-    /// Returns whether it is to be known what the events say.
-    pub(super) fn asks_for_stand(&self, now: Timestamp) -> bool {
-        !self.events_settled && self.stood_still(now)
+    /// Returns whether this sweep must look at what the events say.
+    pub(super) fn asks_for_events(&self, now: Timestamp) -> bool {
+        !self.events_settled && self.is_at_rest(now)
     }
 
     /// Returns whether a letter may be missing, or be there still.
@@ -191,7 +190,7 @@ impl View {
     }
 
     fn asks_for_letter(&self, now: Timestamp) -> bool {
-        self.concerns_letter() && !self.letter_settled && self.stood_still(now)
+        self.concerns_letter() && !self.letter_settled && self.is_at_rest(now)
     }
 
     /// Returns whether there is anything to find out or to do.
@@ -199,7 +198,7 @@ impl View {
         superseded
             || self.waited_too_long(now)
             || self.asks_for_request(now)
-            || self.asks_for_stand(now)
+            || self.asks_for_events(now)
             || self.asks_for_letter(now)
     }
 
@@ -224,7 +223,7 @@ impl View {
         let published = |repair: &Repair| {
             matches!(repair, Repair::QueuedEvent | Repair::StartedEvent | Repair::FinishedEvent)
         };
-        if facts.stand.is_some() {
+        if facts.told.is_some() {
             let missing = repairs.iter().any(published);
             // Looked at again until they have arrived.
             self.event_tries += u8::from(missing);
@@ -303,8 +302,8 @@ pub(super) fn decide(view: &View, facts: &Facts, now: Timestamp) -> Vec<Repair> 
     }
     let mut repairs = Vec::new();
     // Before the request: a worker is faster, and subscribers see queued first.
-    if let Some(stand) = facts.stand {
-        events(view, stand, &mut repairs);
+    if let Some(told) = facts.told {
+        events(view, told, &mut repairs);
     }
     // Of a finished build a worker may have acknowledged it since it was last looked for.
     let may_wait = !view.is_finished() || facts.in_queue == Some(true);
@@ -315,8 +314,8 @@ pub(super) fn decide(view: &View, facts: &Facts, now: Timestamp) -> Vec<Repair> 
     }
     let removed = view.is_finished() && facts.in_queue == Some(true) && !view.leaves_tags;
     // Once the letter is there somebody may replay the build, and then nobody tells its outcome.
-    let told = view.events_settled || facts.stand.is_some();
-    match (view.dead && told, view.asks_for_letter(now) && !view.dead) {
+    let is_told = view.events_settled || facts.told.is_some();
+    match (view.dead && is_told, view.asks_for_letter(now) && !view.dead) {
         (true, _) if view.asks_for_letter(now) || removed => repairs.push(Repair::Bury),
         (false, true) => repairs.push(Repair::DropLetter),
         _ => {}
@@ -327,8 +326,8 @@ pub(super) fn decide(view: &View, facts: &Facts, now: Timestamp) -> Vec<Repair> 
     repairs
 }
 
-fn events(view: &View, stand: Option<Stand>, repairs: &mut Vec<Repair>) {
-    let known = stand.filter(|stand| stand.replays >= view.replays);
+fn events(view: &View, told: Option<ProjectedState>, repairs: &mut Vec<Repair>) {
+    let known = told.filter(|told| told.replays >= view.replays);
     if known.is_none() {
         repairs.push(Repair::QueuedEvent);
     }
@@ -336,11 +335,11 @@ fn events(view: &View, stand: Option<Stand>, repairs: &mut Vec<Repair>) {
         // Its worker, or the next, tells the rest.
         return;
     }
-    let epoch = stand.map_or(0, |stand| stand.epoch);
+    let epoch = told.map_or(0, |told| told.epoch);
     if view.started && epoch < view.epoch {
         repairs.push(Repair::StartedEvent);
     }
-    if known.is_none_or(|stand| !stand.state.is_finished()) {
+    if known.is_none_or(|told| !told.state.is_finished()) {
         repairs.push(Repair::FinishedEvent);
     }
 }

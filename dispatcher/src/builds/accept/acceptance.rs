@@ -1,0 +1,231 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//! The durable steps of one submission, from a request that was checked to its answer.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use slipway_proto::{Build, BuildId, BuildRequest, Digest, ProjectName, Timestamp};
+use slipway_queue::protocol::accept::{self as protocol, Submitted};
+use slipway_queue::publish::Sent;
+use slipway_queue::{Creating, RecordError};
+use tokio::time::Instant;
+
+use super::{AcceptError, Accepted, SubmissionHeaders};
+use crate::app::App;
+use crate::builds::existence::Known;
+use crate::builds::find::FindError;
+use crate::builds::supersede::supersede_later;
+use crate::events::projection::ProjectionError;
+
+/// How long a request waits for a projection that has just been opened. A dispatcher that kept its
+/// projection can tell within milliseconds of starting; one that rebuilds it may need minutes, for
+/// which no client is kept waiting.
+const FOLDED_WITHIN: Duration = Duration::from_secs(5);
+
+/// A request on its way to become a build.
+pub(super) struct Acceptance {
+    app: Arc<App>,
+    project: ProjectName,
+    /// The id that the build has, or will have.
+    id: BuildId,
+    /// Whether the id comes from an idempotency key, so that there may be a build of it.
+    has_key: bool,
+    /// Until when it may wait for the projection.
+    patient_until: Instant,
+    /// The digest of what was asked for.
+    digest: Digest,
+    traceparent: Option<Arc<str>>,
+}
+
+/// A submission before its first durable step.
+pub(super) enum Prepared {
+    /// There is no build of this id as far as this dispatcher knows.
+    New(Box<Build>),
+    /// The key was used: the state of that build is the answer.
+    Known,
+    /// It is refused, unless its key names a build: that is the answer, whatever has changed since.
+    Refused(AcceptError),
+}
+
+/// A submission after its first durable step.
+pub(super) enum Started {
+    Sent(Box<Creating>),
+    Known,
+    Refused(AcceptError),
+}
+
+impl Acceptance {
+    pub(super) fn new(
+        app: &Arc<App>,
+        project: ProjectName,
+        digest: Digest,
+        headers: &SubmissionHeaders,
+    ) -> Self {
+        let id = match &headers.key {
+            Some(key) => BuildId::for_idempotency_key(&project, key),
+            None => BuildId::fresh(),
+        };
+        let (has_key, traceparent) = (headers.key.is_some(), headers.traceparent.clone());
+        let patient_until = Instant::now() + FOLDED_WITHIN;
+        Self { app: Arc::clone(app), project, id, has_key, patient_until, digest, traceparent }
+    }
+
+    pub(super) fn id(&self) -> BuildId {
+        self.id
+    }
+
+    pub(super) fn project(&self) -> &ProjectName {
+        &self.project
+    }
+
+    /// Looks whether a request that was checked may become a build. A key that names a live record
+    /// is found when that is created; one whose record's 72 h are over, only here.
+    pub(super) async fn prepare(&self, checked: Result<BuildRequest, AcceptError>) -> Prepared {
+        let request = match checked {
+            Ok(request) => request,
+            Err(error) => return Prepared::Refused(error),
+        };
+        if self.has_key {
+            match self.is_known().await {
+                Ok(false) => {}
+                Ok(true) => return Prepared::Known,
+                Err(error) => return Prepared::Refused(error),
+            }
+        }
+        if let Err(error) = self.can_store() {
+            return Prepared::Refused(error);
+        }
+        Prepared::New(Box::new(Build::accepted(request, self.digest, Timestamp::now())))
+    }
+
+    /// Returns whether the key names a build that the projection knows. While that is folded anew a
+    /// build that it does not know may be one whose record is over; then nobody can tell.
+    async fn is_known(&self) -> Result<bool, AcceptError> {
+        let app = &self.app;
+        // Before the question, not behind it: events are folded meanwhile.
+        let mut is_sure = app.feed.knows_past();
+        loop {
+            match Known::is(app, &self.project, self.id).await {
+                Some(true) => return Ok(true),
+                Some(false) if is_sure => return Ok(false),
+                Some(false) => {}
+                None => return Err(FindError::Projection(ProjectionError::CalledOff).into()),
+            }
+            if app.builds.record(&self.project, self.id).await?.is_some() {
+                return Ok(true);
+            }
+            let known = tokio::time::timeout_at(self.patient_until, app.feed.past_known()).await;
+            known.map_err(|_elapsed| AcceptError::Folding)?;
+            is_sure = true;
+        }
+    }
+
+    /// Sends the build's record. The order of these calls is the order of acceptance.
+    pub(super) async fn start(&self, prepared: Prepared) -> Started {
+        match prepared {
+            Prepared::New(build) => {
+                Started::Sent(Box::new(self.app.queue.records().begin_create(*build).await))
+            }
+            Prepared::Known => Started::Known,
+            Prepared::Refused(error) => Started::Refused(error),
+        }
+    }
+
+    /// Takes the other steps, and says what became of it.
+    pub(super) async fn finish(&self, started: Started) -> Result<Accepted, AcceptError> {
+        let creating = match started {
+            Started::Sent(creating) => *creating,
+            Started::Known => return self.earlier_or(RecordError::Conflict.into()).await,
+            Started::Refused(error) => return self.earlier_or(error).await,
+        };
+        let queue = &self.app.queue;
+        match self.submitted().accept(queue, creating, || self.can_store().is_ok()).await {
+            Ok(accepted) => Ok(self.announce(accepted)),
+            Err(protocol::AcceptError::Create(error)) => self.in_history(error.into()).await,
+            Err(error) => Err(self.refusal(error)),
+        }
+    }
+
+    fn submitted(&self) -> Submitted<'_> {
+        Submitted {
+            project: &self.project,
+            build: self.id,
+            has_key: self.has_key,
+            digest: self.digest,
+            traceparent: self.traceparent.as_deref(),
+        }
+    }
+
+    /// Refuses at once what could only run into deadlines.
+    fn can_store(&self) -> Result<(), AcceptError> {
+        if !self.app.queue.is_connected() {
+            return Err(AcceptError::Unavailable("the connection to NATS is lost".into()));
+        }
+        if self.app.readiness.is_unwritable() {
+            return Err(AcceptError::Unwritable);
+        }
+        Ok(())
+    }
+
+    /// Answers with the build that the key named before; with the error if there is none.
+    async fn earlier_or(&self, error: AcceptError) -> Result<Accepted, AcceptError> {
+        if !self.has_key {
+            return Err(error);
+        }
+        let may_store = || self.can_store().is_ok();
+        match self.submitted().earlier(&self.app.queue, may_store).await {
+            Ok(Some(accepted)) => Ok(self.announce(accepted)),
+            Ok(None) => self.in_history(error).await,
+            Err(error) => Err(self.refusal(error)),
+        }
+    }
+
+    /// Answers with a build of the key that has no record any more, since that lives for 72 h after
+    /// its last change, and the key for as long as the build; with the error if there is none.
+    async fn in_history(&self, error: AcceptError) -> Result<Accepted, AcceptError> {
+        if !self.has_key {
+            return Err(error);
+        }
+        let app = &self.app;
+        let is_sure = app.feed.knows_past();
+        let folded = app.builds.folded(&self.project, self.id).await;
+        match folded.map_err(FindError::from)? {
+            Some(build) => protocol::same_submission(build, self.digest)
+                .map(Accepted::Before)
+                .map_err(|error| self.refusal(error)),
+            None if is_sure => Err(error),
+            None => Err(AcceptError::Folding),
+        }
+    }
+
+    fn refusal(&self, error: protocol::AcceptError) -> AcceptError {
+        match error {
+            protocol::AcceptError::KeyReused(build) => AcceptError::KeyReused(build),
+            protocol::AcceptError::Create(error) | protocol::AcceptError::Read(error) => {
+                error.into()
+            }
+            protocol::AcceptError::Publish(error) => error.into(),
+            protocol::AcceptError::Unwritable => {
+                self.can_store().err().unwrap_or(AcceptError::Unwritable)
+            }
+        }
+    }
+
+    /// Sees that the build's `build.queued`, if it was sent, is stored, and then has older builds
+    /// superseded. The build is accepted, so the client waits for neither.
+    fn announce(&self, accepted: protocol::Accepted<Sent>) -> Accepted {
+        let protocol::Accepted { build, is_new, queued } = accepted;
+        if let Some(queued) = queued {
+            let superseding =
+                build.request.supersede_key.is_some().then(|| Box::new(build.clone()));
+            let app = Arc::clone(&self.app);
+            self.app.announcer.announce_later(queued, move |sequence| {
+                if let Some(build) = superseding {
+                    supersede_later(&app, &build, sequence);
+                }
+            });
+        }
+        if is_new { Accepted::Now(build) } else { Accepted::Before(build) }
+    }
+}
