@@ -56,8 +56,8 @@ readonly CUSTOMIZE_ROOTFS='
 '
 
 # The options of mmdebstrap. A change here makes a new root file system. A change elsewhere in this
-# file makes new images around the old one. shellcheck disable=SC2016,SC2054 # $1 is for the hooks
-# to expand; the commas are mmdebstrap's.
+# file makes new images around the old one.
+# shellcheck disable=SC2016,SC2054 # $1 is for the hooks to expand; the commas are mmdebstrap's
 readonly ROOTFS_OPTIONS=(
   --variant=essential
   --format=tar
