@@ -13,8 +13,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
-/// A submission is some hundred small pieces of memory, many of which are given back by another
-/// thread than took them: the C library's allocator was a quarter of what accepting a batch cost.
+/// A submission makes some hundred small allocations, many of which another thread frees. The C
+/// library's allocator took a quarter of the cost of accepting a batch.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! Whether this dispatcher can serve: NATS is connected and stores what it is sent, and the
-//! projection has caught up. And what accepted builds survive.
+//! Whether this dispatcher can serve: NATS is connected and stores messages, and the projection has
+//! caught up. And what accepted builds survive.
 //!
-//! The write is tried, not asked about: nats-server 2.9.10 stays healthy on a full disk. It is
-//! tried every second and not only when somebody asks, so that builds are refused at once by what
-//! was found last instead of each waiting for a deadline.
+//! A write is tried, because nats-server 2.9.10 reports itself healthy on a full disk. It is tried
+//! every second and not only on request, so that builds are refused at once by the last result
+//! instead of each waiting for a deadline.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -19,32 +19,33 @@ use tokio_util::sync::CancellationToken;
 
 use crate::events::feed::Feed;
 
-/// How long the write may take. Longer than a slow disk's flush, shorter than a probe's patience.
+/// How long the write may take. Longer than a slow disk's flush, shorter than the time limit of a
+/// probe.
 const WRITE_DEADLINE: Duration = Duration::from_secs(2);
 
 /// How often the write is tried.
 const EVERY: Duration = Duration::from_secs(1);
 
-/// How long a result is good for: until the next try must have ended.
+/// How long a result is valid: until the next try must have ended.
 const KEPT: Duration = Duration::from_secs(4);
 
-/// What was found.
+/// The result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub(crate) struct Report {
-    /// Whether all of it is well.
+    /// Whether everything is well.
     pub(crate) ready: bool,
-    /// Whether the connection to NATS stands.
+    /// Whether NATS is connected.
     pub(crate) nats_connected: bool,
     /// Whether NATS stored a message within the deadline.
     pub(crate) nats_writable: bool,
     /// Whether the projection has been at the end of the events since the start.
     pub(crate) projection_caught_up: bool,
-    /// What accepted builds survive, as far as is known.
+    /// What accepted builds survive, if it is known.
     pub(crate) durability: Option<Durability>,
 }
 
 impl Report {
-    /// Says what is wrong, for people.
+    /// Describes what is wrong, for people.
     pub(crate) fn sentence(&self) -> String {
         let mut wrong = Vec::new();
         if !self.nats_connected {
@@ -61,7 +62,7 @@ impl Report {
     }
 }
 
-/// What the last try came to.
+/// The result of the last try.
 #[derive(Debug, Clone, Copy)]
 struct Probe {
     at: Instant,
@@ -69,12 +70,12 @@ struct Probe {
     writable: bool,
 }
 
-/// Finds out, and remembers.
+/// Tries, and remembers the result.
 #[derive(Debug, Default)]
 pub(crate) struct Readiness {
     last: Mutex<Option<Probe>>,
     durability: Mutex<Option<Durability>>,
-    // Held while the write is tried, so that many who ask at once cost one.
+    // Held while the write is tried, so that many requests share one try.
     probing: tokio::sync::Mutex<()>,
 }
 
@@ -96,7 +97,7 @@ impl Readiness {
         }
     }
 
-    /// Finds out what accepted builds survive, and says so when that is news.
+    /// Finds out what accepted builds survive, and logs it if it has changed.
     pub(crate) async fn learn_durability(
         &self,
         queue: &Queue,
@@ -113,13 +114,14 @@ impl Readiness {
         if sync_always && !at_least(&version, (2, 10)) {
             tracing::warn!(
                 nats = version,
-                "nats_sync_always counts for nothing: servers before 2.10 have no `sync_interval: always` and ignore it without a word"
+                "nats_sync_always has no effect: servers before 2.10 do not have `sync_interval: \
+                always` and silently ignore it"
             );
         }
         Ok(())
     }
 
-    /// Returns how things stand.
+    /// Returns the current readiness.
     pub(crate) async fn report(&self, queue: &Queue, feed: &Feed) -> Report {
         let probe = match self.recent() {
             Some(probe) => probe,
@@ -137,7 +139,7 @@ impl Readiness {
         }
     }
 
-    /// Returns whether NATS, although connected, did not store what it was sent last.
+    /// Returns whether NATS, although connected, did not store the last message.
     pub(crate) fn is_unwritable(&self) -> bool {
         self.recent().is_some_and(|probe| probe.connected && !probe.writable)
     }
@@ -164,14 +166,16 @@ impl Readiness {
     }
 }
 
-/// Says what a class means and how to have a better one.
+/// Describes a class and how to get a better one.
 fn advice(durability: Durability) -> &'static str {
     match durability {
         Durability::ProcessCrash => {
-            "accepted builds survive any killed process, but not a power failure: for that run nats-server 2.10 or newer (2.15 for speed) with `sync_interval: always` and say so with --nats-sync-always, or three of them with --replicas 3"
+            "accepted builds survive any killed process, but not a power failure: for that run \
+            nats-server 2.10 or newer (2.15 for speed) with `sync_interval: always` and say so with --nats-sync-always, or three of them with --replicas 3"
         }
         Durability::SinglePowerLoss => {
-            "accepted builds survive a power failure of one NATS node, but not of all at once: for that run nats-server 2.10 or newer (2.15 for speed) with `sync_interval: always` and say so with --nats-sync-always"
+            "accepted builds survive a power failure of one NATS node, but not of all at once: \
+            for that run nats-server 2.10 or newer (2.15 for speed) with `sync_interval: always` and say so with --nats-sync-always"
         }
         Durability::PowerLossSafe => "accepted builds survive a power failure of all NATS nodes",
     }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! Finishing what a crash left undone.
+//! Finishes what a crash left undone.
 //!
 //! Every protocol is a sequence of steps, of which any may be the last before a crash. Most are
 //! completed when somebody sees the build next: the client that repeats its request, the worker
@@ -38,14 +38,14 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// has stopped when another takes over.
 const ACTS_FOR: Duration = Duration::from_secs(6);
 
-/// How long changes are left to gather when all were read. Of a build that goes through several
-/// meanwhile only the last is looked at; each repair comes so much later.
+/// How long changes may gather after all were read. Of several changes to a build only the last is
+/// examined. Each repair comes this much later.
 const GATHERED: Duration = Duration::from_millis(500);
 
 /// How long giving the leadership up may take at the end; it ends by itself otherwise.
 const RESIGN_WITHIN: Duration = Duration::from_secs(1);
 
-/// How long the records may take to be read for a sweep that somebody asked for.
+/// How long reading the records may take for a requested sweep.
 const READ_WITHIN: Duration = Duration::from_secs(60);
 
 /// Why a sweep could not be made.
@@ -71,7 +71,7 @@ impl From<protocol::SweepError<EventsError>> for SweepError {
     }
 }
 
-/// What a dispatcher knows as, or without being, the reconciler.
+/// The reconciler of a dispatcher, which may or may not hold the lease.
 #[derive(Debug, Default)]
 pub(crate) struct Reconciler {
     memory: Mutex<Memory>,
@@ -110,7 +110,7 @@ pub(crate) async fn run(app: Arc<App>, every: Duration) {
 /// Takes the leadership and renews it.
 async fn keep(reconciler: &Reconciler, election: &mut LeaderElection) {
     loop {
-        // From before it is asked for: the server counts from when it heard.
+        // The time before the request, because the server counts from when it received it.
         let asked = Instant::now();
         match tokio::time::timeout(ACTS_FOR, election.lead()).await {
             Ok(Ok(true)) => {
@@ -154,7 +154,7 @@ async fn lead(app: &App, every: Duration) {
     }
 }
 
-/// Reads the records into the memory, for ever.
+/// Reads the records into the memory, without end.
 async fn follow(app: &App) {
     let mut reading = RecordsReading { queue: &app.queue, memory: &app.reconciler.memory };
     match keep_reading(&mut reading).await {}
@@ -248,7 +248,7 @@ pub(crate) async fn sweep_now(app: &App) -> Result<RepairsView, SweepError> {
     Ok(repairs)
 }
 
-/// Reads all records, and their changes until the first could have been repaired.
+/// Reads all records, and their changes until the first one could be repaired.
 async fn watch_records(app: &App, memory: &Mutex<Memory>) -> Result<(), ReadError> {
     let opened = Timestamp::now();
     let until = Instant::now() + protocol::GRACE.unsigned_abs() + LOOK_EVERY;
@@ -265,8 +265,8 @@ async fn watch_records(app: &App, memory: &Mutex<Memory>) -> Result<(), ReadErro
     }
 }
 
-/// Takes note of changes. `old` of them, with those to come, were there when the reader was `opened`,
-/// and have stood still at least since then.
+/// Notes changes. `old` of them, counting those still to come, were there when the reader was
+/// `opened`, and have not changed since then.
 fn note(memory: &Mutex<Memory>, changes: Changes, opened: Timestamp, old: &mut u64) {
     let since = if changes.read <= *old { opened } else { Timestamp::now() };
     *old = old.saturating_sub(changes.read);

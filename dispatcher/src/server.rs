@@ -3,9 +3,9 @@
 //! A dispatcher from start to stop.
 //!
 //! [`Dispatcher::start`] does everything that can fail by misconfiguration, before any request is
-//! served; [`Dispatcher::run`] serves until it is told to stop, and then ends in order: no new
-//! connections, open streams end, requests in flight finish within a grace period, the background
-//! tasks follow.
+//! served. [`Dispatcher::run`] serves until it is stopped, and then ends in order: no new
+//! connections, open streams end, requests in flight finish within a grace period, and the
+//! background tasks follow.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -48,8 +48,7 @@ const GRACE: Duration = Duration::from_secs(10);
 /// How long the background tasks may take after that.
 const BACKGROUND_GRACE: Duration = Duration::from_secs(5);
 
-/// How many readings of events, of a hundred at most each, wait for the projection; more wait in
-/// the server.
+/// How many groups of at most a hundred events wait for the projection. More wait in the server.
 const MAX_UNFOLDED: usize = 64;
 
 /// How long the projection waits for a live record.
@@ -198,7 +197,7 @@ impl Dispatcher {
         let thread = background(&app, folder, &config);
         tracing::info!(%address, "listening");
         let listener = listener.tap_io(|connection| {
-            // Answers are small and latency counts; nothing is gained by collecting them.
+            // Answers are small and latency counts, so nothing is gained by collecting them.
             if let Err(error) = connection.set_nodelay(true) {
                 tracing::debug!(%error, "a connection stays slow");
             }
@@ -234,7 +233,7 @@ impl Dispatcher {
     }
 }
 
-/// Starts what runs beside the requests.
+/// Starts the background tasks.
 fn background(app: &Arc<App>, folder: Folder, config: &Config) -> Option<JoinHandle<()>> {
     let (work, works) = mpsc::channel(MAX_UNFOLDED);
     let feed: Arc<Feed> = Arc::clone(&app.feed);
@@ -275,7 +274,7 @@ fn nats(config: &Config) -> QueueOptions {
     }
 }
 
-/// Lets the projection's thread, which is no task, ask for a live record.
+/// Lets the projection's thread, which is not a task, read a live record.
 fn find_record(queue: Queue, runtime: Handle) -> FindRecord {
     Box::new(move |project, build| {
         runtime.block_on(async {

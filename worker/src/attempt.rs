@@ -26,12 +26,12 @@ use crate::running::Running;
 use crate::stages::ImageStages;
 use work::ImageWork;
 
-/// What attempts share.
+/// The state that attempts share.
 #[derive(Clone)]
 pub(crate) struct Attempts {
     /// The queue.
     pub(crate) queue: Queue,
-    /// The way from a request to its image.
+    /// The stages from a request to its image.
     pub(crate) stages: Arc<dyn ImageStages>,
     /// This worker.
     pub(crate) worker: WorkerId,
@@ -53,15 +53,15 @@ impl Attempts {
                 tracing::error!(
                     subject,
                     error = chain(&error),
-                    "a message of the queue is no build request"
+                    "a message of the queue is not a build request"
                 );
                 return worker.reject(&delivery, delivery.ids(), &error).await;
             }
         };
         let build = delivered.request.build;
         let Some(registered) = self.running.register(build) else {
-            // The lease was thought lost, and the build came back to the worker that still works
-            // on it: extend, and let the attempt go on.
+            // The lease seemed lost, and the build came back to the worker that still works on it.
+            // Extend the lease and let the attempt continue.
             worker.answer(&delivery, Answer::Extend).await;
             return;
         };

@@ -188,7 +188,7 @@ impl Queue {
         Self { read_deadline: Some(deadline), ..self }
     }
 
-    /// Returns the maker of subjects.
+    /// Returns the subjects for the prefix.
     #[must_use]
     pub fn subjects(&self) -> &Subjects {
         &self.subjects

@@ -54,7 +54,7 @@ pub(crate) enum AcceptError {
     /// The queue takes no more.
     #[error("the queue is full")]
     Full(#[source] PublishError),
-    /// NATS does not answer. The build may have been stored all the same.
+    /// NATS does not answer. The build may have been stored nevertheless.
     #[error("the queue does not answer")]
     Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The message itself is refused.
@@ -67,9 +67,9 @@ pub(crate) enum AcceptError {
     #[error(transparent)]
     Find(#[from] FindError),
     /// It is not known yet whether the key names a build.
-    #[error("the events that may tell of the key's build are not folded yet")]
+    #[error("the events that may belong to the key's build are not folded yet")]
     Folding,
-    /// NATS does not store what it is sent, so nothing was tried.
+    /// NATS does not store messages, so nothing was tried.
     #[error("NATS does not store messages")]
     Unwritable,
     /// There is no build to repeat.
@@ -101,11 +101,11 @@ impl From<PublishError> for AcceptError {
 pub(crate) struct SubmissionHeaders {
     /// The idempotency key.
     pub(crate) key: Option<String>,
-    /// The W3C trace context, handed on to the worker.
+    /// The W3C trace context, passed on to the worker.
     pub(crate) traceparent: Option<Arc<str>>,
 }
 
-/// Accepts a build, or says why not.
+/// Accepts a build, or returns why not.
 pub(crate) async fn accept(
     app: &Arc<App>,
     project: ProjectName,
@@ -119,14 +119,14 @@ pub(crate) async fn accept(
     acceptance.finish(started).await
 }
 
-/// Accepts a new build with the request of a finished one, or says why not.
+/// Accepts a new build with the request of a finished one, or returns why not.
 pub(crate) async fn retry(
     app: &Arc<App>,
     project: ProjectName,
     finished: BuildId,
     headers: SubmissionHeaders,
 ) -> Result<Accepted, AcceptError> {
-    // The same key with anything else than this is a mistake.
+    // The same key with any other request is a mistake.
     let digest = Digest::of(format!("retry:{finished}").as_bytes());
     let acceptance = Acceptance::new(app, project, digest, &headers);
     let request = request_for_retry(app, &acceptance, finished).await;

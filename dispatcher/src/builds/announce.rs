@@ -22,7 +22,7 @@ use tokio_util::task::TaskTracker;
 use crate::events::feed::Feed;
 use crate::events::projection::{Projection, ProjectionError};
 
-/// How long an event is tried again before it is left to the reconciler.
+/// How long publishing is retried before the event is left to the reconciler.
 const ANNOUNCE_FOR: Duration = Duration::from_secs(120);
 
 /// How long the projection may take to catch up with the events that were there at the start of a

@@ -28,7 +28,7 @@ pub(crate) enum CancelError {
     /// Its tags are being written.
     #[error("the build is being published")]
     Publishing,
-    /// It does not wait any more.
+    /// It is no longer waiting.
     #[error("the build does not wait")]
     NotWaiting,
     /// The build could not be looked up.

@@ -27,7 +27,7 @@ pub(crate) enum DeadError {
     Replay(#[from] ReplayError),
 }
 
-/// Returns a letter as clients see it.
+/// Returns a letter in the form for clients.
 pub(crate) fn view(letter: &DeadLetter) -> DeadLetterView {
     DeadLetterView {
         build: letter.build.clone(),

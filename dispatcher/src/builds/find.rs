@@ -2,9 +2,9 @@
 
 //! Finding one build: its live record, else the projection.
 //!
-//! The record is the truth, and is there from the moment a build was accepted, so a client reads
-//! its own write. The projection answers when the record is gone (72 h after its last change) or
-//! NATS is away, and knows the stage, which workers only announce.
+//! The record is the truth and exists from the moment of acceptance, so a client reads its own
+//! write. The projection answers when the record is gone (72 h after its last change) or NATS is
+//! away, and knows the stage, which is only published as an event.
 
 use std::time::Duration;
 
@@ -13,10 +13,10 @@ use slipway_queue::{Queue, Record, RecordError};
 
 use crate::events::projection::{Projection, ProjectionError};
 
-/// How long a read waits for the live record before the projection must do.
+/// How long a read waits for the live record before it uses the projection.
 pub(crate) const RECORD_DEADLINE: Duration = Duration::from_secs(2);
 
-/// Why nobody knows whether there is such a build.
+/// Why it is unknown whether a build exists.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum FindError {
     /// The live record could not be read, and the projection does not know the build.
@@ -79,7 +79,7 @@ impl Builds {
     }
 }
 
-/// Adds to a live record what only events say: the stage of the attempt, and why the one before
+/// Adds to a live record what only events hold: the stage of the attempt, and why the previous one
 /// ended.
 fn merged(mut record: Build, folded: Option<Build>) -> Build {
     let Some(folded) = folded else { return record };

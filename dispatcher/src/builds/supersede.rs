@@ -17,7 +17,7 @@ use slipway_queue::protocol::cancel::supersede;
 
 use crate::app::App;
 
-/// How long the projection may take to see the new build; then the reconciler must do.
+/// How long the projection may take to see the new build. After that it is left to the reconciler.
 const FOLDED_WITHIN: Duration = Duration::from_secs(30);
 
 /// How many builds are cancelled at once.

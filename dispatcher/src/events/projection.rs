@@ -3,9 +3,9 @@
 //! The projection: builds folded from `EVENTS` into a SQLite file, which answers lists and the
 //! details of builds whose live record is gone.
 //!
-//! It is a cache of the stream and nothing else. Each dispatcher has its own; it can be deleted at
-//! any time and is then folded anew. One thread of its own writes ([`writer`]), since SQLite has
-//! one writer and its calls block; a few read-only connections answer queries beside it, which the
+//! It is a cache of the stream and nothing else. Each dispatcher has its own, which can be deleted
+//! at any time and is then rebuilt. One thread writes ([`writer`]), because SQLite has one writer
+//! and its calls block. A few read-only connections answer queries at the same time, which the
 //! write-ahead log makes possible.
 
 mod fold;
@@ -30,7 +30,7 @@ pub(crate) use list::{Cursor, ImageFilter, ListQuery, Page};
 pub(crate) use parse::event;
 pub(crate) use writer::{Work, spawn};
 
-/// How many queries run at once; more would only compete for the same two cores and page cache.
+/// How many queries run at once. More would only compete for the same cores and page cache.
 const MAX_READERS: usize = 4;
 
 /// Why the projection could not be read or written.
@@ -43,21 +43,21 @@ pub(crate) enum ProjectionError {
         #[source]
         source: rusqlite::Error,
     },
-    /// The directory cannot be made, or a broken file not be removed.
+    /// The directory cannot be made, or a broken file cannot be removed.
     #[error("failed to make room for the projection {path}")]
     Io {
         path: String,
         #[source]
         source: std::io::Error,
     },
-    /// A row holds no build; the file was written by something else.
+    /// A row does not hold a build, because something else wrote the file.
     #[error("a row of the projection does not parse")]
     Malformed(#[source] serde_json::Error),
     /// A live record that is needed to fold an event could not be read.
     #[error(transparent)]
     Record(#[from] RecordUnavailable),
-    /// All events are being folded anew, and there are too many builds to list them without the
-    /// indexes that are made at its end.
+    /// The projection is being rebuilt, and there are too many builds to list them without the
+    /// indexes that are made at the end.
     #[error("the projection is being folded anew from the events")]
     Rebuilding,
     /// The reading task ended early.
@@ -76,13 +76,13 @@ struct Readers {
     path: PathBuf,
     idle: Mutex<Vec<Connection>>,
     permits: Semaphore,
-    /// Whether the indexes of lists are there.
+    /// Whether the indexes for lists exist.
     indexed: Arc<AtomicBool>,
 }
 
 impl Projection {
-    /// Opens the file for writing and for reading, making or remaking it where it is missing, of
-    /// another version, or broken.
+    /// Opens the file for writing and for reading. A file that is missing, of another version or
+    /// broken is made again.
     pub(crate) fn open(path: &Path, find: FindRecord) -> Result<(Self, Folder), ProjectionError> {
         let connection = schema::open(path)?;
         let indexed = Arc::new(AtomicBool::new(false));

@@ -37,12 +37,12 @@ pub(super) struct ImageWork {
     pub(super) lease: Lease,
     /// Gone once it has its last line.
     pub(super) log: Option<BuildLog>,
-    /// Says when to look whether the build was called off.
+    /// Signals that the build may have been cancelled.
     pub(super) notice: Arc<Notify>,
     pub(super) liveness: Liveness,
 }
 
-/// Passes what the stages report to log and events.
+/// Passes the reports of the stages to log and events.
 struct Reporter<'a> {
     work: &'a ImageWork,
     stages: mpsc::UnboundedSender<Stage>,
@@ -51,7 +51,7 @@ struct Reporter<'a> {
 impl Observer for Reporter<'_> {
     fn stage(&self, stage: Stage) {
         let _over = self.work.liveness.touch();
-        // Four at most in an attempt, so the channel is bounded by its use.
+        // At most four in an attempt, so the channel is bounded by its use.
         let _receiver_gone = self.stages.send(stage);
     }
 
@@ -92,7 +92,7 @@ impl ImageWork {
 
     fn stalled(&self) -> AttemptFailure {
         let message = format!(
-            "nothing moved for {} s: a registry or store does not answer; raise stall_timeout_s if it needs longer",
+            "no progress for {} s: a registry or store does not answer; raise stall_timeout_s if it needs longer",
             self.request.stall_timeout_s
         );
         let failure = Failure::new(Reason::StageStalled, message);
@@ -173,13 +173,13 @@ impl Work for ImageWork {
     async fn put_tag(&self, reference: &Reference, made: &Made, writer: &str) -> Result<(), End> {
         let Some(tagger) = self.shared.stages.tagger() else { return Ok(()) };
         let put = tagger.tag(&self.request, reference, &made.image, writer);
-        // A worker that slept over a broken connection would write again.
+        // A worker that slept through a broken connection would write again.
         let put = only_while(|| self.lease.holds(), put);
         match tokio::time::timeout(WRITTEN_WITHIN, put).await {
             Ok(Some(written)) => written.map_err(|error| End::Failed(error.into())),
             Ok(None) => Err(End::Lost),
             Err(_elapsed) => {
-                let message = format!("the registry did not take the tag {reference} in time");
+                let message = format!("the registry did not write the tag {reference} in time");
                 let failure = Failure::new(Reason::PushImageFailed, message);
                 let error = StageError { transient: true, ..StageError::permanent(failure) };
                 Err(End::Failed(error.into()))

@@ -24,11 +24,11 @@ use crate::{PublishError, Record, RecordError};
 pub struct Submitted<'a> {
     /// The project.
     pub project: &'a ProjectName,
-    /// The id that the build has, or will have.
+    /// The id of the build.
     pub build: BuildId,
-    /// Whether the id comes from an idempotency key, so that there may be a build of it.
+    /// Whether the id comes from an idempotency key, so that the build may already exist.
     pub has_key: bool,
-    /// The digest of what was asked for.
+    /// The digest of the submitted document.
     pub digest: Digest,
     /// The W3C trace context.
     pub traceparent: Option<&'a str>,
@@ -167,7 +167,7 @@ impl Submitted<'_> {
             Repetition::Answer => None,
             Repetition::Complete if !may_store() => return Err(AcceptError::Unwritable),
             Repetition::Complete => {
-                // Refused as already queued in the common case, which is what is wanted.
+                // Usually refused as already queued, which is the desired result.
                 operations.enqueue(&build, self.traceparent).await?;
                 Some(operations.send(Event::queued(&build)).await)
             }
@@ -176,11 +176,11 @@ impl Submitted<'_> {
     }
 }
 
-/// Takes back the record of a build that was not queued.
+/// Removes the record of a build that was not queued.
 async fn withdraw<O: Operations>(operations: &O, record: &Record) {
     match operations.delete(record).await {
         Ok(()) => restore(operations, record).await,
-        // Somebody has changed the build: it is theirs now.
+        // Somebody has changed the build, so it is no longer ours to remove.
         Err(RecordError::Conflict) => {}
         Err(error) => {
             let build = record.build.request.build;
@@ -196,7 +196,7 @@ async fn restore<O: Operations>(operations: &O, record: &Record) {
     if !matches!(operations.holds(request).await, Ok(true)) {
         return;
     }
-    // A worker that was faster has made it anew from the message.
+    // A faster worker has made the record again from the message.
     if let Err(error) = operations.create(record.build.clone()).await {
         tracing::debug!(build = %request.build, error = chain(&error), "a record was not restored");
     }

@@ -46,15 +46,16 @@ impl AttemptFailure {
 /// How an attempt ended.
 #[derive(Debug)]
 pub enum End {
-    /// The record says succeeded, with this image.
+    /// The record is succeeded, with this image.
     Succeeded(Box<Image>),
     /// A stage failed, or took too long.
     Failed(AttemptFailure),
     /// The worker must stop and gives the build back.
     HandedBack,
-    /// Somebody else ended the build, as a cancellation does; the record says how.
+    /// The build was ended by others, for example cancelled. The record says how.
     CalledOff(Box<Record>),
-    /// The lease ran out, or somebody else holds the build; nothing may be said about it any more.
+    /// The lease ran out, or another worker holds the build. This attempt may report nothing more
+    /// about it.
     Lost,
 }
 
@@ -117,7 +118,7 @@ pub trait Work: Send + Sync {
     fn finish_log(&mut self, last_line: &str) -> impl Future<Output = ()> + Send;
 }
 
-/// Which tags a build got, and which it left to later ones.
+/// The tags that a build got, and those that stayed with later builds.
 #[derive(Debug, Default)]
 pub struct Tagged {
     /// Those that point at its image.
@@ -214,8 +215,8 @@ impl<'a, O: Operations, R: Registry, W: Work> Attempt<'a, O, R, W> {
         self.commit(image).await
     }
 
-    /// Records the success of a build whose tags are written. As long as the lease holds it is tried
-    /// again: the image is there, and only the record does not say so yet.
+    /// Records the success of a build whose tags are written. Retried as long as the lease holds:
+    /// the image is there, and only the record is missing.
     async fn commit(&mut self, image: Image) -> End {
         let epoch = self.record.build.state.epoch;
         let change = Change::Succeed { epoch, image: Box::new(image.clone()) };
@@ -249,7 +250,7 @@ impl<'a, O: Operations, R: Registry, W: Work> Attempt<'a, O, R, W> {
         }
         match operations.update(next, revision).await {
             Ok(record) => Ok(record),
-            // Whoever changed it holds it now, or has called it off.
+            // The record was changed by a new holder or a cancellation.
             Err(RecordError::Conflict) => Err(End::Lost),
             Err(error) => {
                 let message = format!("the build's record could not be written: {error}");

@@ -17,8 +17,7 @@ use super::{Feed, Operations};
 use crate::failpoint::failpoint;
 use crate::{Record, RecordError};
 
-/// How often a record is read again that somebody changed in between. A build changes a few times
-/// in its life.
+/// How often a record is read again after a lost race. A build changes a few times in its life.
 const MAX_RACES: usize = 16;
 
 /// Which builds are cancelled.
@@ -67,7 +66,7 @@ pub enum CancelError {
     /// Its tags are being written.
     #[error("the build is being published")]
     Publishing,
-    /// It does not wait any more.
+    /// It is no longer waiting.
     #[error("the build does not wait")]
     NotWaiting,
     /// The record could not be read.
@@ -169,7 +168,7 @@ pub async fn supersede<O: Operations, F: Feed>(
             }
             Ok(cancelled.is_new())
         }
-        // Its image comes a moment before the newer one, as if there were no key.
+        // Its image appears a moment before the newer one, as if there were no key.
         Err(CancelError::Publishing | CancelError::Finished(_) | CancelError::NoRecord) => {
             Ok(false)
         }

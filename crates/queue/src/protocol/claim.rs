@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! Claiming a delivered build: from now on it is this worker's, under a new epoch.
+//! Claims a delivered build for this worker, under a new epoch.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -19,17 +19,17 @@ use crate::{Record, RecordError, topology};
 /// the server drops a second copy.
 const UNANNOUNCED_FOR: Duration = Duration::from_secs(60);
 
-/// An announcement younger than this says that its worker lives: it is renewed every 5 s.
+/// A worker whose announcement is younger than this is alive. Announcements are renewed every 5 s.
 const ANNOUNCED_WITHIN: Duration = Duration::from_secs(6);
 
 /// For so long after an event was stored, the server's window for second copies (120 s) still knows
 /// it, with some room for the time between the event's own time and its storing.
 pub(super) const COPY_NOTICED_FOR: Duration = Duration::from_secs(100);
 
-/// For so long after a lost connection came back, leases that ended count as the outage's.
+/// How long after a reconnection the end of a lease counts as a consequence of the outage.
 const OUTAGE_LEASES_END_WITHIN: Duration = Duration::from_secs(30);
 
-/// What became of a delivered build.
+/// The result of a claim.
 pub enum Claim<S> {
     /// It is this worker's, and its `build.started` was sent if the lease still held.
     Claimed(Box<(Record, Option<S>)>),
@@ -94,8 +94,8 @@ fn next(known: &Known<'_>) -> Option<Build> {
     let now = known.now;
     let mut build = Cow::Borrowed(known.build);
     if build.state.holder().is_some() && known.after_outage {
-        // Its worker lost the lease while the server was away, as all did: no fault of the build,
-        // so that attempt is not charged.
+        // Its worker lost the lease while the server was away, as all workers did. That is no fault
+        // of the build, so the attempt is not charged.
         let epoch = build.state.epoch;
         let free = Change::GiveBack { epoch, not_before: None, failure: None };
         build = Cow::Owned(build.apply(&free, now).ok()?);
@@ -112,14 +112,15 @@ fn claim(build: &Build, worker: &WorkerId) -> Change {
     let failure = Failure::new(
         Reason::AttemptsExhausted,
         format!(
-            "all {} attempts ended without an outcome; the last worker stopped without a word, perhaps because the build exhausts it",
+            "all {} attempts ended without an outcome; the last worker vanished, perhaps because \
+            the build exhausts its memory or disk",
             build.request.max_attempts
         ),
     );
     Change::Fail { epoch: state.epoch, failure, dead: true }
 }
 
-/// The record as it was when the build was accepted.
+/// The record at acceptance.
 fn accepted(delivered: &Delivered) -> Build {
     let Delivered { request, submission, accepted_at, order } = delivered;
     Build { order: *order, ..Build::accepted(request.clone(), *submission, *accepted_at) }
@@ -183,8 +184,8 @@ impl<O: Operations, R: Registry> Worker<'_, O, R> {
                 }
             };
             let Some(record) = found else {
-                // The record outlived its bucket while the build waited: the message holds
-                // everything that it said.
+                // The record expired while the build waited. The message holds everything that was
+                // in it.
                 match operations.create(accepted(delivered)).await {
                     Ok(_) | Err(RecordError::Conflict) => continue,
                     Err(error) => return Err(error),
@@ -212,8 +213,8 @@ impl<O: Operations, R: Registry> Worker<'_, O, R> {
                 Ok(claimed) => {
                     failpoint("claim.claimed");
                     let event = Event::started(&claimed.build).expect("the record is claimed");
-                    // A worker that slept since its claim says nothing: another may have finished
-                    // the build by now.
+                    // A worker that slept since its claim publishes nothing, because another may
+                    // have finished the build by now.
                     let started = match holds_lease() {
                         true => Some(operations.send(event).await),
                         false => None,
@@ -266,12 +267,15 @@ impl<O: Operations, R: Registry> Worker<'_, O, R> {
         }
         let event = Event::queued(&accepted(delivered));
         if let Err(error) = self.operations.publish(&event).await {
-            tracing::warn!(build = %delivered.request.build, error = chain(&error), "build.queued was not stored");
+            tracing::warn!(
+                build = %delivered.request.build, error = chain(&error),
+                "build.queued was not stored"
+            );
         }
     }
 }
 
-/// Runs two things at once, the first of which begins first, if it is there at all.
+/// Runs two futures at once. The first, if there is one, begins first.
 async fn after<T>(first: Option<impl Future<Output = ()>>, second: impl Future<Output = T>) -> T {
     match first {
         Some(first) => tokio::join!(biased; first, second).1,

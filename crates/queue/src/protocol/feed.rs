@@ -15,7 +15,7 @@ use slipway_proto::{Build, BuildId, ProjectName};
 
 use super::Operations;
 
-/// What the events say of a build, in short.
+/// The state of a build according to the events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ProjectedState {
     /// Where it is.

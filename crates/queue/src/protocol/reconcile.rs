@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! Finishing what a crash left undone.
+//! Finishes what a crash left undone.
 //!
 //! A sweep compares the records that are at rest with the queue, the events and the dead letters
 //! ([`Memory`] knows which are due, `view::decide` says what is missing), and does the step that is

@@ -17,22 +17,22 @@ use crate::dead::DeadLetter;
 use crate::failpoint::failpoint;
 use crate::{PublishError, QueryError, RecordError};
 
-/// How often a record is read again that somebody changed in between.
+/// How often a record is read again after a lost race.
 const MAX_RACES: usize = 16;
 
 /// Why a dead letter is not replayed or dropped.
 #[derive(Debug, thiserror::Error)]
 pub enum ReplayError {
-    /// There is no record of its build, and its bytes are no request to make one from.
+    /// Its build has no record, and its bytes are not a request to make one from.
     #[error("the dead letter holds no build request")]
     Unreadable,
-    /// Its build has another outcome than that it failed.
+    /// Its build has an outcome other than failed.
     #[error("the build has {}", .0.as_str())]
     Finished(StateName),
     /// The record could not be read or changed.
     #[error("failed to change the record")]
     Record(#[from] RecordError),
-    /// The request could not be put into the queue; the record says that it belongs there.
+    /// The request could not be put into the queue. The record says that it belongs there.
     #[error("failed to queue the build")]
     Publish(#[from] PublishError),
     /// The letter could not be dropped.
@@ -108,10 +108,11 @@ pub async fn replay<O: Operations, F: Feed>(
     let build = bring_back(operations, project, letter).await?;
     failpoint("replay.recorded");
     if waits_for_first_attempt(&build) {
-        // Before the request: a worker is faster than this, and subscribers see queued first.
+        // Before the request, because a worker is faster than this and subscribers must see
+        // `queued` first.
         announce(operations, feed, Event::queued(&build)).await;
         failpoint("replay.announced");
-        // From the record, and so without what may have been wrong with the letter's bytes.
+        // From the record, so that a fault in the letter's bytes does not matter.
         operations.enqueue(&build, None).await?;
         failpoint("replay.queued");
     }
@@ -120,7 +121,7 @@ pub async fn replay<O: Operations, F: Feed>(
     Ok(build)
 }
 
-/// Brings a letter's build back to queued, unless an earlier replay has.
+/// Takes a letter's build back to queued, unless an earlier replay has.
 async fn bring_back<O: Operations>(
     operations: &O,
     project: &ProjectName,
@@ -157,7 +158,8 @@ pub async fn drop_letter<O: Operations>(
     project: &ProjectName,
     letter: &DeadLetter,
 ) -> Result<(), ReplayError> {
-    // First, since a letter that is missing while the record asks for one is written again.
+    // The record comes first, because a letter that is missing while the record asks for one is
+    // written again.
     if let Ok(id) = letter.build.parse() {
         forget(operations, project, id).await?;
     }

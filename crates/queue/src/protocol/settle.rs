@@ -27,8 +27,8 @@ const MAX_REQUESTED_DELAY: Duration = Duration::from_secs(600);
 /// How long a worker that lost a build tries to record that it was no fault of the build.
 const UNCHARGE_FOR: Duration = Duration::from_secs(60);
 const UNCHARGE_EVERY: Duration = Duration::from_millis(500);
-/// How long a registry that does not answer is asked again about the tags of a failed build. Its
-/// message must not outlive its record, which is kept for three days.
+/// How long the tags of a failed build are retried while their registry does not answer. The
+/// message must not outlive the record, which is kept for three days.
 const LEAVE_TAGS_FOR: Duration = Duration::from_secs(60 * 60);
 
 /// What a failure means for its build.
@@ -113,7 +113,7 @@ fn may_be_unannounced(build: &Build, now: Timestamp) -> Option<Event> {
     (!is_cancelled && is_younger(started.time, COPY_NOTICED_FOR, now)).then_some(started)
 }
 
-/// Returns whether a build has ended and that is not longer ago.
+/// Returns whether a build ended within the given time.
 fn ended_within(build: &Build, period: Duration, now: Timestamp) -> bool {
     build.finished_at.is_some_and(|ended| is_younger(ended, period, now))
 }
@@ -153,7 +153,7 @@ impl<O: Operations, R: Registry, W: Work> Attempt<'_, O, R, W> {
         self.finish("Build completed successfully").await;
     }
 
-    /// The build has an outcome that this attempt did not give it.
+    /// The build has an outcome from elsewhere.
     async fn called_off(self) {
         let build = &self.record.build;
         tracing::info!(build = %build.request.build, "a build was ended by others");
@@ -190,7 +190,10 @@ impl<O: Operations, R: Registry, W: Work> Attempt<'_, O, R, W> {
                     AfterLoss::Leave => break,
                 },
                 Err(error) => {
-                    tracing::debug!(%build, error = chain(&error), "waiting for NATS to give a build back");
+                    tracing::debug!(
+                        %build, error = chain(&error),
+                        "waiting for NATS to give a build back"
+                    );
                 }
             }
             operations.pause(UNCHARGE_EVERY).await;
@@ -209,7 +212,7 @@ impl<O: Operations, R: Registry, W: Work> Attempt<'_, O, R, W> {
         tracing::info!(build = %self.record.build.request.build, %failure, "build failed");
         let last_line = format!("Build failed: {failure}");
         let change = Change::Fail { epoch, failure, dead };
-        // A failure after `Publishing` was recorded: the record is newer than the one in hand.
+        // After a failure in `Publishing` the record is newer than this copy.
         self.refresh().await;
         failpoint("settle.before_record");
         match self.change(&self.record, &change).await {
@@ -254,7 +257,7 @@ impl<O: Operations, R: Registry, W: Work> Attempt<'_, O, R, W> {
         self.worker.answer(self.delivery, Answer::GiveBack(Some(delay))).await;
     }
 
-    /// Reads the record again if it moved on under this attempt's own epoch.
+    /// Reads the record again if it has changed under this attempt's own epoch.
     async fn refresh(&mut self) {
         let request = &self.record.build.request;
         let found = self.worker.operations.record(&request.project, request.build).await;
@@ -282,7 +285,7 @@ impl<O: Operations, R: Registry, W: Work> Attempt<'_, O, R, W> {
             }
         };
         if let Err(error) = stored {
-            // The message comes back, and with it the chance to say this before the outcome.
+            // The message comes back, and with it the chance to publish this before the outcome.
             let build = build.request.build;
             tracing::warn!(%build, error = chain(&error), "build.started was not stored");
             return;
@@ -298,7 +301,10 @@ impl<O: Operations, R: Registry> Worker<'_, O, R> {
         if let Some(started) = may_be_unannounced(build, self.operations.now())
             && let Err(error) = self.operations.publish(&started).await
         {
-            tracing::warn!(build = %build.request.build, error = chain(&error), "build.started was not stored");
+            tracing::warn!(
+                build = %build.request.build, error = chain(&error),
+                "build.started was not stored"
+            );
             return;
         }
         self.close(build, delivery).await;
@@ -315,7 +321,10 @@ impl<O: Operations, R: Registry> Worker<'_, O, R> {
                     Ok(()) => true,
                     Err(error) => {
                         let failure = &error.failure;
-                        tracing::warn!(build = %id, %failure, "the tags of a failed build may be wrong");
+                        tracing::warn!(
+                            build = %id, %failure,
+                            "the tags of a failed build may be wrong"
+                        );
                         !error.transient
                             || !ended_within(build, LEAVE_TAGS_FOR, self.operations.now())
                     }
@@ -338,7 +347,10 @@ impl<O: Operations, R: Registry> Worker<'_, O, R> {
     async fn publish_outcome(&self, build: &Build) -> bool {
         let event = Event::finished(build).expect("the build has its outcome");
         if let Err(error) = self.operations.publish(&event).await {
-            tracing::warn!(build = %build.request.build, error = chain(&error), "an outcome was not published");
+            tracing::warn!(
+                build = %build.request.build, error = chain(&error),
+                "an outcome was not published"
+            );
             return false;
         }
         failpoint("commit.announced");
@@ -376,7 +388,7 @@ impl<O: Operations, R: Registry> Worker<'_, O, R> {
         why: &DeliveryError,
     ) {
         let Ok(failed) = self.fail_corrupt(named, why).await else { return };
-        // Before the letter: once that is there somebody may replay the build.
+        // Before the letter, because once that exists somebody may replay the build.
         if let Some(build) = &failed
             && !self.publish_outcome(build).await
         {
@@ -389,7 +401,7 @@ impl<O: Operations, R: Registry> Worker<'_, O, R> {
         self.answer(delivery, Answer::Reject).await;
     }
 
-    /// Fails the build that a corrupt message stands for, if it is one and has not ended.
+    /// Fails the build of a corrupt message, if it exists and has not ended.
     async fn fail_corrupt(
         &self,
         named: Option<(ProjectName, BuildId)>,
@@ -407,7 +419,10 @@ impl<O: Operations, R: Registry> Worker<'_, O, R> {
                 Ok(failed) => return Ok(Some(failed.build)),
                 Err(RecordError::Conflict) => {}
                 Err(error) => {
-                    tracing::warn!(%build, error = chain(&error), "a corrupt request waits for its record");
+                    tracing::warn!(
+                        %build, error = chain(&error),
+                        "a corrupt request waits for its record"
+                    );
                     return Err(error);
                 }
             }

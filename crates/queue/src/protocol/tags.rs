@@ -19,7 +19,7 @@ use crate::RecordError;
 use crate::failpoint::{failpoint, is_off};
 use crate::tag::{OwnerEntry, TagOwner};
 
-/// How often a tag is repaired in a row before it is left to the writers that keep overtaking.
+/// How often a tag is repaired in a row before it is left to the builds that keep overtaking.
 const MAX_REPAIRS: u32 = 20;
 
 /// Returns whether a build may enter itself as a tag's owner: not after one that was submitted
@@ -87,7 +87,7 @@ pub(super) async fn claim<O: Operations>(
 }
 
 impl<O: Operations, R: Registry, W: Work> Attempt<'_, O, R, W> {
-    /// Points every reference of the request that no later build owns at the image.
+    /// Points every reference of the request at the image, unless a later build owns it.
     pub(super) async fn tag(&self, made: &W::Made) -> Result<Tagged, End> {
         self.check_lease()?;
         if !self.worker.registry.has_tags() {
@@ -95,7 +95,8 @@ impl<O: Operations, R: Registry, W: Work> Attempt<'_, O, R, W> {
         }
         let references = &self.record.build.request.references;
         let each = references.iter().map(|reference| self.tag_one(reference, made));
-        // All of them to their end: one that fails must not keep another from looking again.
+        // All of them run to their end, because a failure of one must not keep another from its
+        // second look.
         let owners: Vec<_> = join_all(each).await;
         let digest = self.work.digest(made);
         let mut tagged = Tagged::default();
@@ -106,7 +107,8 @@ impl<O: Operations, R: Registry, W: Work> Attempt<'_, O, R, W> {
                 continue;
             };
             self.work.line(&format!(
-                "tag_superseded: {reference} belongs to build {}, which was submitted later; this image is {}",
+                "tag_superseded: {reference} belongs to build {}, which was submitted later; this \
+                image is {}",
                 owner.build,
                 reference.with_digest(digest)
             ));
@@ -116,7 +118,7 @@ impl<O: Operations, R: Registry, W: Work> Attempt<'_, O, R, W> {
         Ok(tagged)
     }
 
-    /// Writes one tag, and returns the later build that owns it if one does.
+    /// Writes one tag, and returns the later build that owns it, if there is one.
     async fn tag_one(
         &self,
         reference: &Reference,
@@ -150,8 +152,8 @@ impl<O: Operations, R: Registry, W: Work> Attempt<'_, O, R, W> {
         }
         let written = self.work.put_tag(reference, made, &writer).await;
         failpoint("tag.written");
-        // Whether the write succeeded or not: it may have arrived. And whether the lease still
-        // holds or not: what is written then is the later build's image.
+        // Even if the write failed, because it may have arrived. And even if the lease is lost,
+        // because what is written then is the later build's image.
         let found = operations.tag_owner(reference).await;
         let found = found.map_err(|error| End::Failed(unknown_owner(reference, &error)))?;
         match overtaken_by(claimant.build, found.map(|entry| entry.owner)) {
@@ -170,7 +172,7 @@ impl<O: Operations, R: Registry, W: Work> Attempt<'_, O, R, W> {
 }
 
 impl<O: Operations, R: Registry> Worker<'_, O, R> {
-    /// Has a tag point at its owner's image, until the owner stays the same over a write.
+    /// Points a tag at its owner's image, until the owner is the same before and after a write.
     async fn repair(
         &self,
         request: &BuildRequest,
@@ -214,7 +216,7 @@ impl<O: Operations, R: Registry> Worker<'_, O, R> {
     }
 }
 
-/// Says in the registry's log who writes.
+/// The writer's name for the registry's log.
 fn writer(build: &Build) -> String {
     format!("build={} epoch={}", build.request.build, build.state.epoch)
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! The durable steps of one submission, from a request that was checked to its answer.
+//! The durable steps of one submission, from the checked request to its answer.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,20 +27,20 @@ const FOLDED_WITHIN: Duration = Duration::from_secs(5);
 pub(super) struct Acceptance {
     app: Arc<App>,
     project: ProjectName,
-    /// The id that the build has, or will have.
+    /// The id of the build.
     id: BuildId,
-    /// Whether the id comes from an idempotency key, so that there may be a build of it.
+    /// Whether the id comes from an idempotency key, so that the build may already exist.
     has_key: bool,
     /// Until when it may wait for the projection.
     patient_until: Instant,
-    /// The digest of what was asked for.
+    /// The digest of the submitted document.
     digest: Digest,
     traceparent: Option<Arc<str>>,
 }
 
 /// A submission before its first durable step.
 pub(super) enum Prepared {
-    /// There is no build of this id as far as this dispatcher knows.
+    /// This dispatcher knows no build of this id.
     New(Box<Build>),
     /// The key was used: the state of that build is the answer.
     Known,
@@ -79,8 +79,8 @@ impl Acceptance {
         &self.project
     }
 
-    /// Looks whether a request that was checked may become a build. A key that names a live record
-    /// is found when that is created; one whose record's 72 h are over, only here.
+    /// Checks whether a checked request may become a build. A key with a live record is found when
+    /// the record is created. A key whose record has expired (72 h) is found only here.
     pub(super) async fn prepare(&self, checked: Result<BuildRequest, AcceptError>) -> Prepared {
         let request = match checked {
             Ok(request) => request,
@@ -99,11 +99,11 @@ impl Acceptance {
         Prepared::New(Box::new(Build::accepted(request, self.digest, Timestamp::now())))
     }
 
-    /// Returns whether the key names a build that the projection knows. While that is folded anew a
-    /// build that it does not know may be one whose record is over; then nobody can tell.
+    /// Returns whether the key names a build that the projection knows. While the projection is
+    /// rebuilt, an unknown build may be one whose record has expired, and there is no answer.
     async fn is_known(&self) -> Result<bool, AcceptError> {
         let app = &self.app;
-        // Before the question, not behind it: events are folded meanwhile.
+        // Before the question and not after it, because events are folded meanwhile.
         let mut is_sure = app.feed.knows_past();
         loop {
             match Known::is(app, &self.project, self.id).await {
@@ -121,7 +121,7 @@ impl Acceptance {
         }
     }
 
-    /// Sends the build's record. The order of these calls is the order of acceptance.
+    /// Sends the build's record. The order of the calls is the order of acceptance.
     pub(super) async fn start(&self, prepared: Prepared) -> Started {
         match prepared {
             Prepared::New(build) => {
@@ -132,7 +132,7 @@ impl Acceptance {
         }
     }
 
-    /// Takes the other steps, and says what became of it.
+    /// Takes the remaining steps and returns the result.
     pub(super) async fn finish(&self, started: Started) -> Result<Accepted, AcceptError> {
         let creating = match started {
             Started::Sent(creating) => *creating,
@@ -157,7 +157,7 @@ impl Acceptance {
         }
     }
 
-    /// Refuses at once what could only run into deadlines.
+    /// Refuses a request at once that could only run into deadlines.
     fn can_store(&self) -> Result<(), AcceptError> {
         if !self.app.queue.is_connected() {
             return Err(AcceptError::Unavailable("the connection to NATS is lost".into()));
@@ -168,7 +168,7 @@ impl Acceptance {
         Ok(())
     }
 
-    /// Answers with the build that the key named before; with the error if there is none.
+    /// Answers with the build that the key already names, or with the error if there is none.
     async fn earlier_or(&self, error: AcceptError) -> Result<Accepted, AcceptError> {
         if !self.has_key {
             return Err(error);

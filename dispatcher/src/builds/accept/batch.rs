@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! Accepting many builds at once, each by itself: by the same steps as a single submission, and
-//! with the same answer.
+//! Accepts many builds at once, each on its own, with the same steps and the same answer as a
+//! single submission.
 //!
-//! Nothing waits for the whole batch. While one request is checked, the record of one before it is
-//! on its way and an earlier one is being queued, up to [`WINDOW`] at a time. Records are sent in
-//! the order of the batch, so that this is the order of acceptance, which decides whose a contested
-//! tag is.
+//! No build waits for the whole batch. While one request is checked, the record of an earlier one
+//! is on its way and a still earlier one is being queued, up to [`WINDOW`] at a time. Records are
+//! sent in the order of the batch, which is therefore the order of acceptance and decides who keeps
+//! a contested tag.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -19,9 +19,9 @@ use super::check::check;
 use super::{AcceptError, Accepted, SubmissionHeaders};
 use crate::app::App;
 
-/// How many requests of a batch are checked, and how many stored, at the same time: as many as keep
-/// the connection busy (256 in flight are 90 % of what a server takes) and few enough to leave the
-/// connection's places to others.
+/// How many requests of a batch are checked, and how many stored, at the same time: enough to keep
+/// the connection busy (256 in flight reach 90 % of a server's rate), and few enough to leave room
+/// on the connection for others.
 const WINDOW: usize = 256;
 
 /// One request of a batch.
@@ -31,13 +31,13 @@ pub(crate) struct Item {
     pub(crate) submission: Submission,
     /// Its idempotency key.
     pub(crate) key: Option<String>,
-    /// Mistakes of what stands beside the request.
+    /// Mistakes in the fields next to the request.
     pub(crate) mistakes: Vec<FieldError>,
 }
 
 type Outcome = Result<Accepted, AcceptError>;
 
-/// Accepts each build, or says why not, in the order of the batch.
+/// Accepts each build, or returns why not, in the order of the batch.
 pub(crate) async fn accept_batch(
     app: &Arc<App>,
     project: &ProjectName,
@@ -62,7 +62,7 @@ pub(crate) async fn accept_batch(
     outcomes.into_iter().map(|outcome| outcome.expect("each was in a round")).collect()
 }
 
-/// A request that was not looked at yet.
+/// A request that has not been checked yet.
 struct Waiting {
     place: usize,
     acceptance: Acceptance,
@@ -70,8 +70,8 @@ struct Waiting {
     mistakes: Vec<FieldError>,
 }
 
-/// Parts those that can be taken at the same time from those whose key is among them already. The
-/// latter wait, so that of two requests under one key it is always the first that it belongs to.
+/// Separates the requests that can be handled at the same time from those whose key is already
+/// among them. The latter wait, so a key always belongs to the first of two requests.
 fn first_of_each(left: Vec<Waiting>) -> (Vec<Waiting>, Vec<Waiting>) {
     let mut seen: HashSet<BuildId> = HashSet::with_capacity(left.len());
     left.into_iter().partition(|waiting| seen.insert(waiting.acceptance.id()))

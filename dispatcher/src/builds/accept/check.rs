@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! What is checked of a request before anything is written, with all its mistakes at once.
+//! The checks of a request before anything is written, with all mistakes at once.
 
 use slipway_proto::{BuildId, BuildRequest, FieldError, PoolName, ProjectName, Submission};
 
 use super::AcceptError;
 use crate::app::App;
 
-/// Checks everything, and reports all mistakes at once, behind those that were found `before`.
+/// Checks everything, and reports all mistakes at once, after those that were found `before`.
 pub(super) async fn check(
     app: &App,
     id: BuildId,
@@ -34,7 +34,7 @@ pub(super) async fn check(
     Ok(request.expect("without mistakes there is a request"))
 }
 
-/// Checks what may have changed since a request was checked first.
+/// Checks again what may have changed since the first check.
 pub(super) async fn check_again(app: &App, request: &BuildRequest) -> Result<(), AcceptError> {
     let mut mistakes = Vec::new();
     let digest = request.artifact.digest;
@@ -42,15 +42,15 @@ pub(super) async fn check_again(app: &App, request: &BuildRequest) -> Result<(),
         mistakes.push(FieldError {
             field: "artifact".to_owned(),
             code: "artifact_not_found".to_owned(),
-            detail: format!("the project has no artifact {digest} any more: upload it again"),
+            detail: format!("the project no longer has the artifact {digest}: upload it again"),
         });
     }
     let known = app.pools.exists(&app.queue, &request.pool).await;
     refuse(mistakes, known, &request.pool)
 }
 
-/// Refuses a request with mistakes, of which the pool may be another; `known` says whether there is
-/// such a pool.
+/// Refuses a request with mistakes, to which an unknown pool adds one. `known` says whether the
+/// pool exists.
 fn refuse(
     mut mistakes: Vec<FieldError>,
     known: Option<bool>,
@@ -61,7 +61,8 @@ fn refuse(
             field: "pool".to_owned(),
             code: "pool_not_found".to_owned(),
             detail: format!(
-                "no worker has ever served the pool `{pool}`: start one with --pool {pool}, or leave the field out"
+                "no worker has ever served the pool `{pool}`: start one with --pool {pool}, or \
+                leave the field out"
             ),
         });
     }

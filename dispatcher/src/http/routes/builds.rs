@@ -43,7 +43,7 @@ pub(super) async fn repeat(
     accepted(&app, &project, outcome)
 }
 
-/// Answers what became of a request for a build.
+/// Answers a request for a build.
 fn accepted(
     app: &App,
     project: &ProjectName,
@@ -59,7 +59,7 @@ fn accepted(
     Ok(response)
 }
 
-/// Counts what became of a request for a build.
+/// Counts the result of a request for a build.
 pub(super) fn count(metrics: &Metrics, outcome: &Result<Accepted, AcceptError>) {
     Metrics::count(match outcome {
         Ok(Accepted::Now(_)) => &metrics.submits_accepted,
@@ -73,7 +73,7 @@ pub(super) fn count(metrics: &Metrics, outcome: &Result<Accepted, AcceptError>) 
     });
 }
 
-/// Returns the status that says that a build was accepted, now or before.
+/// Returns the status of a build that was accepted, now or before.
 pub(super) fn status(accepted: &Accepted) -> StatusCode {
     match accepted {
         Accepted::Now(_) => StatusCode::ACCEPTED,
@@ -86,7 +86,7 @@ pub(super) fn location(project: &ProjectName, build: &Build) -> String {
     format!("/v1/projects/{project}/builds/{}", build.request.build)
 }
 
-/// What the outcome of a build that somebody cancelled says.
+/// The message of a cancellation on request.
 const ON_REQUEST: &str = "cancelled on request";
 
 pub(super) async fn call_off(
@@ -119,7 +119,7 @@ fn submission_headers(headers: &HeaderMap) -> Result<SubmissionHeaders, ApiError
     })
 }
 
-/// Says what an idempotency key may be.
+/// The rule for idempotency keys, for messages.
 pub(super) const KEY_RULE: &str =
     "an idempotency key has 1 to 255 visible ASCII characters, as a UUID has";
 

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 //! What the reconciler remembers between sweeps: unfinished builds, finished ones until they were
-//! checked once, and the newest build of each supersede key that something may have to give way
-//! to. A few hundred bytes each.
+//! checked once, and the newest build of each supersede key that others may have to give way to.
+//! Each takes a few hundred bytes.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
@@ -13,15 +13,15 @@ use tokio::time::Instant;
 use super::view::{Facts, GRACE, Repair, View};
 use crate::record::{Seen, Stored};
 
-/// How many builds one sweep looks at. What is left waits for the next: there can be very many
-/// after a long time without any dispatcher. Every build is looked at twice when it has ended, so at
-/// one sweep in 5 s this keeps up with 5,000 builds a second.
+/// How many builds one sweep examines. The rest wait for the next sweep: there can be very many
+/// after a long time without a dispatcher. Every build is examined twice after its end, so one
+/// sweep in 5 s keeps up with 5,000 builds a second.
 const MAX_DUE: usize = 50_000;
 
-/// How long a class must seem stranded before its requests are queued anew.
+/// How long a class must seem stranded before its requests are queued again.
 const SUSPECTED_FOR: SignedDuration = SignedDuration::from_secs(10);
 
-/// How long the newest build of a supersede key is remembered while no build waits or runs that
+/// How long the newest build of a supersede key is remembered while no waiting or running build
 /// could have to give way.
 const KEY_REMEMBERED_FOR: SignedDuration = SignedDuration::from_mins(10);
 
@@ -36,7 +36,7 @@ struct Newest {
     seen_at: Timestamp,
 }
 
-/// A build that a sweep is to look at.
+/// A build that a sweep must examine.
 #[derive(Debug, Clone)]
 pub(super) struct Due {
     pub(super) view: View,
@@ -48,9 +48,9 @@ pub(super) struct Due {
 pub struct Memory {
     views: HashMap<(ProjectName, BuildId), View>,
     newest: HashMap<Key, Newest>,
-    /// Before when the queue is not to be listed again.
+    /// The earliest time of the next listing of the queue.
     pub(super) list_again: Option<Instant>,
-    /// The classes that seemed stranded when last looked at, and when that was.
+    /// The classes that seemed stranded at the last look, with its time.
     suspects: Option<(Timestamp, Classes)>,
 }
 
@@ -58,7 +58,7 @@ pub struct Memory {
 pub(super) type Classes = BTreeSet<(PoolName, Priority)>;
 
 impl Memory {
-    /// Takes note of a change that was read at `now`.
+    /// Notes a change that was read at `now`.
     pub fn note(&mut self, seen: Seen, now: Timestamp) {
         match seen {
             Seen::Record(record) => self.record(&record, now),
@@ -78,7 +78,7 @@ impl Memory {
         };
         let key = (view.project.clone(), view.build);
         if self.views.get(&key).is_some_and(|known| known.revision >= view.revision) {
-            // Read again by a reader that was opened anew.
+            // Read again by a reopened reader.
             return;
         }
         if let Some(name) = &view.supersede_key {
@@ -101,21 +101,21 @@ impl Memory {
         self.views.remove(&(project.clone(), build));
     }
 
-    /// Returns how many unfinished builds there are.
+    /// Returns the number of unfinished builds.
     pub fn unfinished(&self) -> u64 {
         self.views.values().filter(|view| !view.is_finished()).count() as u64
     }
 
-    /// Returns whether it is time to look if the server delivers what stands in the queue: some
-    /// build should long have been taken.
+    /// Returns whether it is time to check that the server delivers the queue, because some build
+    /// should have been taken long ago.
     pub(super) fn asks_for_stranded(&self, now: Timestamp) -> bool {
         let rested = |at: Timestamp| now.duration_since(at) >= SUSPECTED_FOR;
         let may_look = self.suspects.as_ref().is_none_or(|(at, _)| rested(*at));
         may_look && self.views.values().any(|view| view.is_overdue(now))
     }
 
-    /// Returns the classes that were found stranded now and when last looked at: the counts behind
-    /// it are read one after the other, and one time may be chance.
+    /// Returns the classes that were found stranded both now and at the last look. The counts are
+    /// read one after the other, so a single finding may be chance.
     pub(super) fn confirm_stranded(&mut self, found: &Classes, now: Timestamp) -> Classes {
         let before = self.suspects.replace((now, found.clone()));
         let before = before.map(|(_, classes)| classes).unwrap_or_default();
@@ -159,7 +159,7 @@ impl Memory {
         });
     }
 
-    /// Takes note of what was found out and repaired, unless the build has changed meanwhile.
+    /// Notes findings and repairs, unless the build has changed meanwhile.
     pub(super) fn settle(&mut self, due: &Due, facts: &Facts, repairs: &[Repair], now: Timestamp) {
         let key = (due.view.project.clone(), due.view.build);
         let Some(view) = self.views.get_mut(&key) else { return };

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! One sweep: finds out what may be wrong, decides, and repairs.
+//! One sweep: gathers facts, decides, and repairs.
 
 use std::collections::BTreeSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -26,7 +26,7 @@ use crate::{PublishError, QueryError, Record, RecordError};
 /// How many builds are repaired at once.
 const CONCURRENCY: usize = 8;
 
-/// The part of the time that listing the queue may take, as a divisor: listing a million builds
+/// The share of the time that listing the queue may take, as a divisor. Listing a million builds
 /// costs the server a second.
 const LISTING_SHARE: u32 = 20;
 
@@ -54,7 +54,7 @@ pub enum SweepError<E: std::error::Error + 'static> {
     Events(E),
 }
 
-/// Why a build was not repaired; the next sweep tries again.
+/// Why a build was not repaired. The next sweep tries again.
 #[derive(Debug, thiserror::Error)]
 enum RepairError {
     #[error(transparent)]
@@ -81,12 +81,12 @@ pub struct Sweep<'a, O, P, A> {
     pub memory: &'a Mutex<Memory>,
     /// Whether it may still act: another dispatcher may be the leader by now.
     pub may_act: A,
-    /// Whether somebody asked for it and waits.
+    /// Whether it was requested and somebody waits.
     pub asked: bool,
 }
 
 impl<O: Operations, P: Projection, A: Fn() -> bool + Send + Sync> Sweep<'_, O, P, A> {
-    /// Repairs what a crash left undone, and says what that was.
+    /// Repairs what a crash left undone, and returns the repairs.
     ///
     /// # Errors
     ///
@@ -153,7 +153,7 @@ impl<O: Operations, P: Projection, A: Fn() -> bool + Send + Sync> Sweep<'_, O, P
         Ok(self.memory().confirm_stranded(&found, now))
     }
 
-    /// Reads what the events say of each build, once the projection has seen all of them.
+    /// Reads the projected state of each build, once the projection has seen all events.
     async fn told(
         &self,
         due: &[Due],
@@ -189,17 +189,17 @@ impl<O: Operations, P: Projection, A: Fn() -> bool + Send + Sync> Sweep<'_, O, P
         };
         match outcome {
             Ok(true) => self.memory().settle(&due, &facts, &repairs, now),
-            // It has changed: the reader brings it again.
+            // It has changed, and the reader delivers it again.
             Ok(false) => {}
             Err(error) => {
                 let build = due.view.build;
-                tracing::warn!(%build, error = chain(&error), "a build is repaired later");
+                tracing::warn!(%build, error = chain(&error), "a repair failed and follows later");
             }
         }
         done
     }
 
-    /// Does what was decided, unless the record has changed since; returns whether it had not.
+    /// Makes the repairs, unless the record has changed since; returns whether it had not.
     async fn repair(
         &self,
         due: &Due,
@@ -228,14 +228,14 @@ impl<O: Operations, P: Projection, A: Fn() -> bool + Send + Sync> Sweep<'_, O, P
         Ok(true)
     }
 
-    /// Does one repair; returns whether it was needed.
+    /// Makes one repair; returns whether it was needed.
     async fn apply(&self, repair: &Repair, record: &Record) -> Result<bool, RepairError> {
         let operations = self.operations;
         let build = &record.build;
         match repair {
             Repair::TimeOut => return self.time_out(record).await,
             Repair::Supersede(by) => return self.supersede(build, *by).await,
-            // Anything else than now: it was there, or the next sweep finds it missing again.
+            // Any other answer: it was there, or the next sweep finds it missing again.
             Repair::Enqueue => return Ok(operations.enqueue(build, None).await? == Stored::Now),
             Repair::Requeue => operations.requeue(build).await?,
             Repair::QueuedEvent => return self.publish(Some(Event::queued(build))).await,
@@ -292,7 +292,7 @@ impl<O: Operations, P: Projection, A: Fn() -> bool + Send + Sync> Sweep<'_, O, P
     }
 }
 
-/// Adds up what two sweeps, or two repairs of one, did.
+/// Adds the repairs of two sweeps, or of two repairs of one sweep.
 #[must_use]
 pub fn sum(one: &RepairsView, other: &RepairsView) -> RepairsView {
     RepairsView {
@@ -333,7 +333,7 @@ fn counter<'a>(repair: &Repair, view: &'a mut RepairsView) -> Option<&'a mut u64
         Repair::FinishedEvent => &mut view.finished_events,
         Repair::Bury => &mut view.dead_letters,
         Repair::RemoveRequest => &mut view.messages_removed,
-        // Nothing that anybody waits for.
+        // Nobody waits for this.
         Repair::DropLetter => return None,
     })
 }

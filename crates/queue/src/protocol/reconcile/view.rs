@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! What the reconciler remembers of a record, and what may be wrong with it: a pure function of
-//! the record, the queue and the events.
+//! What the reconciler remembers of a record, and what may be wrong with it: a pure function of the
+//! record, the queue and the events.
 //!
 //! A record is left alone until it has not changed for a while, since in the middle of a step of
 //! dispatcher or worker it looks like one that a crash interrupted.
@@ -24,18 +24,18 @@ pub const GRACE: SignedDuration = SignedDuration::from_secs(5);
 /// acknowledges it, or, if it died, the next to get it after one lease of 15 s.
 const ACKNOWLEDGED_WITHIN: SignedDuration = SignedDuration::from_secs(20);
 
-/// How often the request of one waiting or running build is looked for.
+/// How often the queue is checked for the request of a waiting or running build.
 const LOOKED_FOR_EVERY: SignedDuration = SignedDuration::from_secs(10);
 
-/// How long a build that a worker could take may wait where the server says that nothing waits,
-/// before its request counts as stranded.
+/// How long a build may wait while the server counts nothing as waiting, before its request counts
+/// as stranded.
 const TAKEN_WITHIN: SignedDuration = SignedDuration::from_secs(30);
 
-/// How often missing events of one record are published before they are given up: something else is
-/// wrong with the projection then.
+/// How often missing events of one record are published before they are given up, because then
+/// something else is wrong with the projection.
 const MAX_EVENT_TRIES: u8 = 5;
 
-/// What is remembered of a record.
+/// The remembered part of a record.
 #[derive(Debug, Clone)]
 pub(super) struct View {
     pub(super) project: ProjectName,
@@ -45,37 +45,38 @@ pub(super) struct View {
     pub(super) epoch: Epoch,
     pub(super) replays: u32,
     pub(super) order: u64,
-    /// Whether an attempt was started since it was queued (or replayed).
+    /// Whether an attempt has started since it was queued or replayed.
     pub(super) started: bool,
     /// Whether its request belongs in the dead-letter stream.
     pub(super) dead: bool,
-    /// Whether a worker has to see to its tags before its request may go.
+    /// Whether a worker must check its tags before its request may be removed.
     leaves_tags: bool,
     pub(super) class: (PoolName, Priority),
     pub(super) queued_since: Timestamp,
     /// For a retry: when it may start.
     not_before: Option<Timestamp>,
-    /// While it waits for its first attempt: until when it may.
+    /// While it waits for its first attempt: the deadline.
     pub(super) waits_until: Option<Timestamp>,
     pub(super) finished_at: Option<Timestamp>,
     pub(super) supersede_key: Option<Box<str>>,
-    /// When this record, as it is, was first seen.
+    /// When this revision of the record was first seen.
     pub(super) seen_at: Timestamp,
-    /// Whether its events are known to be there, or given up.
+    /// Whether its events are known to exist, or were given up.
     pub(super) events_settled: bool,
     event_tries: u8,
-    /// Whether its dead letter, if it is to have one, is known to be there.
+    /// Whether its dead letter, if it needs one, is known to exist.
     pub(super) letter_settled: bool,
-    /// When its request was last looked for; of a finished build, when it was found gone.
+    /// When the queue was last checked for its request; for a finished build, when the request was
+    /// found gone.
     pub(super) request_seen_to: Option<Timestamp>,
-    /// Whether it is finished and its request is still there, for a worker to see to its tags.
+    /// Whether it is finished and its request is still there, because a worker must check its tags.
     awaits_worker: bool,
 }
 
 /// Something that a crash left undone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Repair {
-    /// It waited longer than it may.
+    /// It waited longer than its limit.
     TimeOut,
     /// A later build supersedes it.
     Supersede(BuildId),
@@ -91,22 +92,22 @@ pub(super) enum Repair {
     FinishedEvent,
     /// Its request belongs in the dead-letter stream, unless it is there.
     Bury,
-    /// It was replayed, and the letter of that replay may still be there.
+    /// It was replayed, and the replayed letter may still exist.
     DropLetter,
     /// Its request is still in the queue.
     RemoveRequest,
 }
 
-/// What a sweep knows of a build beside its record.
+/// What a sweep knows of a build in addition to its record.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Facts {
-    /// Whether its request is in the queue; `None` if that was not asked.
+    /// Whether its request is in the queue; `None` if that is unknown.
     pub(super) in_queue: Option<bool>,
-    /// What the events say of it; `None` if that was not asked, or the projection is behind.
+    /// Its projected state; `None` if that is unknown, or the projection is behind.
     pub(super) told: Option<Option<ProjectedState>>,
     /// The later build of its supersede key.
     pub(super) superseded_by: Option<BuildId>,
-    /// Whether its class holds requests that the server neither delivers nor counts as waiting.
+    /// Whether its class has requests that the server neither delivers nor counts as waiting.
     pub(super) stranded: bool,
 }
 
@@ -173,7 +174,7 @@ impl View {
         }
     }
 
-    /// Returns whether a worker should long have taken it, if the server delivered it.
+    /// Returns whether a worker would have taken it long ago if the server delivered it.
     pub(super) fn is_overdue(&self, now: Timestamp) -> bool {
         let could_start = self.not_before.map_or(self.seen_at, |time| time.max(self.seen_at));
         (!self.is_finished() || self.awaits_worker) && now >= after(could_start, TAKEN_WITHIN)
@@ -184,7 +185,7 @@ impl View {
         !self.events_settled && self.is_at_rest(now)
     }
 
-    /// Returns whether a letter may be missing, or be there still.
+    /// Returns whether a letter may be missing or left over.
     fn concerns_letter(&self) -> bool {
         self.dead || self.replays > 0
     }
@@ -202,14 +203,14 @@ impl View {
             || self.asks_for_letter(now)
     }
 
-    /// Returns whether a later build may still supersede it, and is later in every sense: a replay
-    /// that somebody asked for afterwards stays.
+    /// Returns whether a later build supersedes it. The build must be later in every sense, so a
+    /// replay that was requested afterwards stays.
     pub(super) fn gives_way_to(&self, order: u64, since: Timestamp) -> bool {
         let early = matches!(self.state, StateName::Queued | StateName::Running);
         early && self.order < order && (self.replays == 0 || self.queued_since < since)
     }
 
-    /// Returns whether nothing is left to look at: a finished build is checked once.
+    /// Returns whether nothing is left to check. A finished build is checked once.
     pub(super) fn is_settled(&self) -> bool {
         self.is_finished()
             && self.events_settled
@@ -218,18 +219,21 @@ impl View {
             && (self.letter_settled || !self.concerns_letter())
     }
 
-    /// Notes what a sweep found, after `repairs` were done.
+    /// Notes the findings of a sweep, after `repairs` were made.
     pub(super) fn settle(&mut self, facts: &Facts, repairs: &[Repair], now: Timestamp) {
         let published = |repair: &Repair| {
             matches!(repair, Repair::QueuedEvent | Repair::StartedEvent | Repair::FinishedEvent)
         };
         if facts.told.is_some() {
             let missing = repairs.iter().any(published);
-            // Looked at again until they have arrived.
+            // Checked again until they have arrived.
             self.event_tries += u8::from(missing);
             self.events_settled = !missing || self.event_tries >= MAX_EVENT_TRIES;
             if self.events_settled && missing {
-                tracing::warn!(build = %self.build, "events of a build do not reach the projection");
+                tracing::warn!(
+                    build = %self.build,
+                    "events of a build do not reach the projection"
+                );
             }
         }
         self.letter_settled |=
@@ -241,8 +245,8 @@ impl View {
     }
 }
 
-/// The part of a [`Build`](slipway_proto::Build) that is of interest here. Whoever leads reads
-/// every change of every record, several to a build, of which most is request and image.
+/// The part of a [`Build`](slipway_proto::Build) that matters here. The leader reads every change
+/// of every record, several for each build, and most of a record is request and image.
 #[derive(Deserialize)]
 struct Outline {
     request: RequestOutline,
@@ -292,7 +296,7 @@ fn after(time: Timestamp, duration: SignedDuration) -> Timestamp {
     time.saturating_add(duration).unwrap_or(Timestamp::MAX)
 }
 
-/// Says what is to be done about a build, in order.
+/// Returns the repairs of a build, in order.
 pub(super) fn decide(view: &View, facts: &Facts, now: Timestamp) -> Vec<Repair> {
     if view.waited_too_long(now) {
         return vec![Repair::TimeOut];
@@ -301,11 +305,11 @@ pub(super) fn decide(view: &View, facts: &Facts, now: Timestamp) -> Vec<Repair> 
         return vec![Repair::Supersede(later)];
     }
     let mut repairs = Vec::new();
-    // Before the request: a worker is faster, and subscribers see queued first.
+    // Before the request, because a worker is faster and subscribers must see `queued` first.
     if let Some(told) = facts.told {
         events(view, told, &mut repairs);
     }
-    // Of a finished build a worker may have acknowledged it since it was last looked for.
+    // A worker may have acknowledged the request of a finished build since the last look.
     let may_wait = !view.is_finished() || facts.in_queue == Some(true);
     match facts.in_queue {
         _ if facts.stranded && view.is_overdue(now) && may_wait => repairs.push(Repair::Requeue),
@@ -313,7 +317,7 @@ pub(super) fn decide(view: &View, facts: &Facts, now: Timestamp) -> Vec<Repair> 
         _ => {}
     }
     let removed = view.is_finished() && facts.in_queue == Some(true) && !view.leaves_tags;
-    // Once the letter is there somebody may replay the build, and then nobody tells its outcome.
+    // Once the letter exists, somebody may replay the build, and then nobody publishes its outcome.
     let is_told = view.events_settled || facts.told.is_some();
     match (view.dead && is_told, view.asks_for_letter(now) && !view.dead) {
         (true, _) if view.asks_for_letter(now) || removed => repairs.push(Repair::Bury),
@@ -332,7 +336,7 @@ fn events(view: &View, told: Option<ProjectedState>, repairs: &mut Vec<Repair>) 
         repairs.push(Repair::QueuedEvent);
     }
     if !view.is_finished() {
-        // Its worker, or the next, tells the rest.
+        // Its worker, or the next one, publishes the rest.
         return;
     }
     let epoch = told.map_or(0, |told| told.epoch);
