@@ -3,10 +3,10 @@
 //! Finishes what a crash left undone.
 //!
 //! Every protocol is a sequence of steps, of which any may be the last before a crash. Most are
-//! completed when somebody sees the build next: the client that repeats its request, the worker
-//! that the message is delivered to again. The reconciler is for what nobody sees: it follows all
-//! live records and sweeps by [`slipway_queue::protocol::reconcile`]. Two dispatchers that sweep at
-//! once do no harm; an election sees to it that usually one does.
+//! completed by the next process that meets the build: the client that repeats its request, or the
+//! worker that gets the message again. The reconciler finishes the others: it follows all live
+//! records and sweeps by [`slipway_queue::protocol::reconcile`]. Two dispatchers that sweep at once
+//! do no harm; normally an election leaves it to one.
 
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -172,7 +172,7 @@ impl Bucket {
                     return self.settle(key, &value).await;
                 }
                 Err(Refused(Refusal::Busy, _)) => pauses.wait().await,
-                // It may have been stored all the same. Writing again shows that: the revision is
+                // It may have been stored nevertheless. Writing again shows that: the revision is
                 // wrong then, and the value is ours.
                 Err(Refused(Refusal::Unknown | Refusal::TooLarge, error)) if attempt < 2 => {
                     unavailable = Some(error);

@@ -160,8 +160,8 @@ impl Queue {
         Ok(letters)
     }
 
-    /// Reads the dead letter of a build, named as its subject has it; a text that is no token of a
-    /// subject names none.
+    /// Reads the dead letter of a build by the token in its subject; a text that is not a token of
+    /// a subject names none.
     ///
     /// # Errors
     ///

@@ -28,9 +28,9 @@ pub use consumer::BuildsConsumer;
 use consumer::Consumer;
 use turns::WeightedTurns;
 
-/// How long a pull request waits on the server. A server that stops leading the queue forgets its
-/// requests without a word, and a worker connected to another server of the cluster does not notice:
-/// this bounds how long it hears nothing.
+/// How long a pull request waits on the server. A server that stops leading the queue silently
+/// forgets its requests, and a worker connected to another server of the cluster does not notice.
+/// This bounds how long that worker waits in vain.
 const REQUEST_EXPIRES: Duration = Duration::from_secs(10);
 
 /// How long the server may take to say whether there is a message now. async-nats 0.51 sets no

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! The owner of a tag: the last submitted build that came as far as writing it.
+//! The owner of a tag: the last submitted of the builds that began to write it.
 //!
-//! A registry has no compare-and-set, so of two builds of one tag the later writer would win. Here
-//! each writer first enters itself as the tag's owner; [`protocol`](crate::protocol) says which build
-//! may.
+//! A registry has no compare-and-set, so of two builds of one tag the later writer would win. So
+//! each writer first stores itself as the tag's owner; [`protocol`](crate::protocol) says which
+//! build may.
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};

@@ -96,7 +96,7 @@ impl From<PublishError> for AcceptError {
     }
 }
 
-/// What a client sends beside the document.
+/// What a client sends in headers.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct SubmissionHeaders {
     /// The idempotency key.

@@ -48,14 +48,14 @@ impl Known {
         answered.await.ok()
     }
 
-    /// Adds a question, and returns whether the caller has to see to its being asked.
+    /// Adds a question, and returns whether the caller has to ask.
     fn add(&self, question: Question) -> bool {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         waiting.questions.push(question);
         !std::mem::replace(&mut waiting.asked, true)
     }
 
-    /// Takes the questions that go together next; whoever gets none has asked them all.
+    /// Takes the questions that are asked together next; none when all have been asked.
     fn next(&self) -> Vec<Question> {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         let together = waiting.questions.len().min(MAX_TOGETHER);
@@ -79,7 +79,7 @@ async fn ask(app: &App) {
                     let _gone = question.answer.send(state.is_some());
                 }
             }
-            // Who waits finds out by the dropped questions.
+            // Dropping the questions ends the waiting of their callers.
             Err(error) => tracing::warn!(error = chain(&error), "the projection is not readable"),
         }
     }

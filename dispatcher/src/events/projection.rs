@@ -58,10 +58,10 @@ pub(crate) enum ProjectionError {
     Record(#[from] RecordUnavailable),
     /// The projection is being rebuilt, and there are too many builds to list them without the
     /// indexes that are made at the end.
-    #[error("the projection is being folded anew from the events")]
+    #[error("the projection is being rebuilt from the events")]
     Rebuilding,
     /// The reading task ended early.
-    #[error("the query was called off")]
+    #[error("the query was cancelled")]
     CalledOff,
 }
 
@@ -138,7 +138,7 @@ impl Projection {
         self.query(move |connection| state::superseded(connection, &project, &key, order)).await
     }
 
-    /// Reads the states of builds, in the order asked; `None` for those that no event told of.
+    /// Reads the states of builds, in the order asked; `None` for those without events.
     pub(crate) async fn states(
         &self,
         builds: Vec<(ProjectName, BuildId)>,

@@ -3,9 +3,9 @@
 //! Accepting a build.
 //!
 //! In this order: create the record, put the request into the queue, send `build.queued`, answer.
-//! Everything behind the first step can be repeated without harm, so a client that got no answer
-//! repeats its submission with its idempotency key, and a build that a crash left half accepted is
-//! completed then, or by the reconciler if nobody repeats it.
+//! Every step after the first can be repeated without harm. A client that got no answer repeats its
+//! submission with its idempotency key, which completes a build that a crash left with a record
+//! only. If no client repeats it, the reconciler completes it.
 //!
 //! A submission waits for two answers of NATS, those that make it durable: the record's and the
 //! request's. It does not check first whether its key was used: a conflict in the first step shows
@@ -98,20 +98,20 @@ pub fn same_submission(build: Build, digest: Digest) -> Result<Build, AcceptErro
     }
 }
 
-/// Returns whether the record of a build that was not queued is taken back: not if the request may
+/// Returns whether the record of a build that was not queued is deleted: not if the request may
 /// have been stored.
 fn withdraws(error: &PublishError) -> bool {
     !matches!(error, PublishError::Unavailable(_))
 }
 
 impl Submitted<'_> {
-    /// Takes the steps behind the first, whose record was sent. `may_store` says whether NATS stores
+    /// Takes the steps after the first, whose record was sent. `may_store` says whether NATS stores
     /// messages now, as far as this process knows.
     ///
     /// # Errors
     ///
     /// When the key belongs to another submission, the queue is full, or NATS does not answer; in
-    /// the last case the build may be accepted all the same.
+    /// the last case the build may have been accepted.
     pub async fn accept<O: Operations>(
         &self,
         operations: &O,
@@ -148,7 +148,7 @@ impl Submitted<'_> {
         Ok(Accepted { build: record.build, is_new: true, queued: Some(queued) })
     }
 
-    /// Finds the build that the key named before, and completes it if it was left half accepted;
+    /// Finds the build that the key named before, and completes it if only its record was stored;
     /// `None` if it has no live record.
     ///
     /// # Errors
@@ -189,8 +189,8 @@ async fn withdraw<O: Operations>(operations: &O, record: &Record) {
     }
 }
 
-/// Brings back the record of a build that another client, repeating the submission, got queued just
-/// before the record was taken back.
+/// Restores the record of a build whose request was queued by a repeated submission just before the
+/// record was deleted.
 async fn restore<O: Operations>(operations: &O, record: &Record) {
     let request = &record.build.request;
     if !matches!(operations.holds(request).await, Ok(true)) {

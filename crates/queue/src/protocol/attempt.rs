@@ -3,8 +3,8 @@
 //! One attempt at a build: make the image, write its tags, commit the outcome.
 //!
 //! Each step that others can see is a compare-and-set of the build's record under the epoch that
-//! this attempt claimed, so that an attempt whose lease has passed to another worker can do no harm.
-//! What ends an attempt is one of the variants of [`End`]; only `settle` acts on it.
+//! this attempt claimed, so that an attempt whose lease has passed to another worker can do no
+//! harm. An attempt ends in one of the variants of [`End`]; only `settle` acts on it.
 
 use std::pin::pin;
 use std::time::Duration;
@@ -59,7 +59,7 @@ pub enum End {
     Lost,
 }
 
-/// The registries, as far as the protocol writes to them.
+/// What the protocol writes to registries.
 pub trait Registry: Send + Sync {
     /// Returns whether builds have tags at all.
     fn has_tags(&self) -> bool;
@@ -74,7 +74,7 @@ pub trait Registry: Send + Sync {
     ) -> impl Future<Output = Result<bool, AttemptFailure>> + Send;
 }
 
-/// What one attempt does beside the operations of the queue.
+/// What one attempt does apart from the operations of the queue.
 pub trait Work: Send + Sync {
     /// An image that is in its registry by digest. No tag points at it yet.
     type Made: Send + Sync;
@@ -180,8 +180,8 @@ impl<'a, O: Operations, R: Registry, W: Work> Attempt<'a, O, R, W> {
             }
         };
         self.work.stop();
-        // Nothing interrupts this: an attempt that has begun to write a tag must look afterwards
-        // whether it was still its own.
+        // Nothing interrupts this: an attempt that has begun to write a tag must check afterwards
+        // whether the tag was still its own.
         let end = match outcome {
             Ok((made, record)) => Box::pin(self.publish(made, record)).await,
             Err(end) => end,
@@ -260,7 +260,8 @@ impl<'a, O: Operations, R: Registry, W: Work> Attempt<'a, O, R, W> {
     }
 }
 
-/// Looks whether somebody else has ended a build that an attempt works on, as a cancellation does.
+/// Checks whether another process has ended a build that an attempt works on, as a cancellation
+/// does.
 ///
 /// # Errors
 ///

@@ -81,13 +81,13 @@ pub enum CancelError {
 #[derive(Debug)]
 enum Step {
     /// Write the next record. A request that waits then leaves the queue, unless a worker still has
-    /// to see to the build's tags.
+    /// to give back the build's tags.
     Write { next: Box<Build>, removes_request: bool },
     /// Nothing: it is cancelled.
     Done,
 }
 
-/// Decides what becomes of a build that is to be cancelled.
+/// Decides what a cancellation does to a build.
 fn decide(build: &Build, scope: Scope, message: &str, now: Timestamp) -> Result<Step, CancelError> {
     let waits = matches!(build.state.phase, Phase::Queued { .. });
     if scope == Scope::Waiting && !waits {
@@ -120,7 +120,7 @@ pub fn finished(build: &Build) -> Result<(), CancelError> {
 /// # Errors
 ///
 /// When it has no live record, has another outcome, or comes too late for this; or when NATS does
-/// not answer, and then the build may be cancelled all the same.
+/// not answer, and then the build may have been cancelled.
 pub async fn cancel<O: Operations, F: Feed>(
     operations: &O,
     feed: &F,

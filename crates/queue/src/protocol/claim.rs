@@ -22,8 +22,8 @@ const UNANNOUNCED_FOR: Duration = Duration::from_secs(60);
 /// A worker whose announcement is younger than this is alive. Announcements are renewed every 5 s.
 const ANNOUNCED_WITHIN: Duration = Duration::from_secs(6);
 
-/// For so long after an event was stored, the server's window for second copies (120 s) still knows
-/// it, with some room for the time between the event's own time and its storing.
+/// How long after an event was stored a second copy of it is certainly recognised. The server's
+/// window is 120 s; the rest is room for the time between the event's own time and its storing.
 pub(super) const COPY_NOTICED_FOR: Duration = Duration::from_secs(100);
 
 /// How long after a reconnection the end of a lease counts as a consequence of the outage.
@@ -171,8 +171,8 @@ impl<O: Operations, R: Registry> Worker<'_, O, R> {
         let request = &delivered.request;
         let is_repeated = operations.is_repeated(delivery);
         failpoint("claim.received");
-        // Beside the first operation, and sent before it on one connection: whoever has claimed a
-        // build has published that it is queued.
+        // At the same time as the first operation, and sent before it on one connection: when a
+        // build is claimed, its `build.queued` has been published.
         let mut queued = Some(Box::pin(self.announce_queued(delivered, is_repeated)));
         let mut untouched = untouched(delivered, is_repeated);
         loop {

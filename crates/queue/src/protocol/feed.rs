@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! What subscribers have been told of a build, and what they still have to be told before its
-//! outcome.
+//! Which events of a build are published, and which must follow before its outcome.
 //!
 //! Subscribers see `build.queued`, `build.started` and `build.finished` of a build in this order,
-//! whoever publishes them: each of the three is made from the record alone, so two publishers send
-//! the same event and the server drops the second copy.
+//! no matter which process publishes them. Each of the three is made from the record alone, so two
+//! publishers send the same event and the server drops the second copy.
 
 use slipway_fault::chain;
 use slipway_proto::api::StateName;
@@ -42,7 +41,7 @@ pub struct Unreadable;
 
 /// The events as a dispatcher has folded them, and its way to publish one later.
 pub trait Feed: Send + Sync {
-    /// Returns what the events folded so far say of a build; `None` if none told of it.
+    /// Returns the state of a build by the events folded so far; `None` if none was of this build.
     fn state(
         &self,
         project: &ProjectName,

@@ -2,8 +2,8 @@
 
 //! The durable operations that the protocols are made of.
 //!
-//! Each is atomic, can be repeated, and has the outcomes that a protocol tells apart. "The server
-//! does not answer" is one of them, and says nothing about whether the operation took place.
+//! Each is atomic, can be repeated, and has every outcome that a protocol must distinguish. "The
+//! server does not answer" is one of them, and leaves open whether the operation took place.
 //!
 //! Two things implement them: [`Queue`](crate::Queue) on JetStream, and the model test in memory.
 //! Calls are dispatched statically, and where the server's answer need not be awaited an operation
@@ -130,7 +130,7 @@ pub trait Operations: Send + Sync {
     /// and returns its sequence.
     fn publish(&self, event: &Event) -> impl Future<Output = Result<u64, PublishError>> + Send;
 
-    /// Sends an event that nobody relies on.
+    /// Sends an event whose loss does no harm.
     fn tell(&self, event: &Event) -> impl Future<Output = ()> + Send;
 
     /// Reads the owner of a tag, with the revision that [`Operations::enter_owner`] must name.
@@ -150,7 +150,7 @@ pub trait Operations: Send + Sync {
     /// Writes the dead letter of a failed build, unless it is there.
     fn bury(&self, build: &Build) -> impl Future<Output = Result<(), PublishError>> + Send;
 
-    /// Moves a delivered message that is no request to the dead letters, as it is.
+    /// Moves a delivered message that is not a request to the dead letters, unchanged.
     fn bury_delivery(
         &self,
         delivery: &Self::Delivery,

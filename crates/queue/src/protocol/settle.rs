@@ -81,10 +81,10 @@ fn after_loss(found: Option<Record>, epoch: Epoch) -> AfterLoss {
 enum Closing {
     /// Publish the outcome.
     PublishOutcome,
-    /// See to it that its tags are their owners'.
+    /// Give its tags back to their owners.
     LeaveTags,
-    /// Write its dead letter. Behind the outcome: once the letter is there somebody may replay the
-    /// build, and then nobody publishes its outcome.
+    /// Write its dead letter. This comes after the outcome: once the letter exists the build may be
+    /// replayed, and then nobody publishes its outcome.
     Bury,
     /// Acknowledge its request.
     Acknowledge,
@@ -310,8 +310,8 @@ impl<O: Operations, R: Registry> Worker<'_, O, R> {
         self.close(build, delivery).await;
     }
 
-    /// Publishes the outcome of a build, sees to the tags and the dead letter that it may leave, and
-    /// acknowledges its request.
+    /// Publishes the outcome of a build, gives back its tags, writes its dead letter if it has one,
+    /// and acknowledges its request.
     async fn close(&self, build: &Build, delivery: &O::Delivery) {
         let id = build.request.build;
         for step in closing(build) {
@@ -378,9 +378,9 @@ impl<O: Operations, R: Registry> Worker<'_, O, R> {
         answered.is_ok()
     }
 
-    /// Moves a message that is no build request out of the queue. If its subject names a build, that
-    /// fails: its record still holds the request as it was accepted, from which a replay makes a new
-    /// message.
+    /// Moves a message that is not a build request out of the queue. If its subject names a build,
+    /// that fails: its record still holds the request as it was accepted, from which a replay makes
+    /// a new message.
     pub async fn reject(
         &self,
         delivery: &O::Delivery,

@@ -28,7 +28,7 @@ fn may_enter(claimant: &TagOwner, owner: Option<&TagOwner>) -> bool {
     owner.is_none_or(|owner| owner.order <= claimant.order)
 }
 
-/// What to do about a tag once its owner is entered.
+/// What to do about a tag once its owner is stored.
 #[derive(Debug, PartialEq, Eq)]
 enum AfterClaim {
     /// Write it: this build owns it.
@@ -199,8 +199,8 @@ impl<O: Operations, R: Registry> Worker<'_, O, R> {
         Ok(found.map(|entry| entry.owner))
     }
 
-    /// Sees to it that no tag of a build that ended without success points at its image where a
-    /// later build owns the tag.
+    /// Gives back the tags of a build that ended without success: none that a later build owns may
+    /// point at its image.
     pub(super) async fn leave_tags(&self, build: &Build) -> Result<(), AttemptFailure> {
         if !self.registry.has_tags() {
             return Ok(());

@@ -30,7 +30,7 @@ const ADVISORIES_BYTES: i64 = 64 << 20;
 
 /// How long the owner of a tag is kept: for ever.
 ///
-/// A tag whose owner was forgotten could be taken back by an older build that still runs. So the
+/// If the owner of a tag were forgotten, an older build that still runs could take the tag. So the
 /// bucket grows by one entry for each tag that was ever written.
 const TAG_OWNERS_AGE: Duration = Duration::ZERO;
 

@@ -107,13 +107,13 @@ impl Rows {
     }
 }
 
-/// The number that stands for a state in a row.
+/// The number of a state in a row.
 pub(super) fn state_number(state: StateName) -> i64 {
     let position = StateName::ALL.iter().position(|known| *known == state);
     position.and_then(|position| i64::try_from(position).ok()).unwrap_or(i64::MAX)
 }
 
-/// The state that a row's number stands for.
+/// The state of a row's number.
 pub(super) fn state_of_number(number: i64) -> StateName {
     let position = usize::try_from(number).ok();
     let state = position.and_then(|position| StateName::ALL.get(position));

@@ -9,7 +9,7 @@ use slipway_queue::protocol::ProjectedState;
 
 use super::list;
 
-/// Reads the states of builds, in the order asked; `None` for those that no event told of.
+/// Reads the states of builds, in the order asked; `None` for those without events.
 pub(super) fn states(
     connection: &Connection,
     builds: &[(ProjectName, BuildId)],

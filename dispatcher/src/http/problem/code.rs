@@ -18,7 +18,7 @@ macro_rules! codes {
         }
 
         impl Code {
-            /// Every code; of those of an inspection, one stands for all.
+            /// Every code; of those of an inspection, one as an example.
             #[cfg(test)]
             const ALL: &'static [Self] =
                 &[Self::InvalidArtifact("not_an_artifact"), $(Self::$name,)*];

@@ -107,7 +107,7 @@ pub(super) async fn call_off_waiting(
     Ok(json(&CancelledView { cancelled }))
 }
 
-/// Reads what a client sends beside the document.
+/// Reads what a client sends in headers.
 fn submission_headers(headers: &HeaderMap) -> Result<SubmissionHeaders, ApiError> {
     let key = extract::header(headers, "idempotency-key");
     if key.is_some_and(|key| !is_key(key)) {

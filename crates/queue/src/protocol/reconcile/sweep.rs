@@ -35,8 +35,8 @@ pub trait Projection: Feed {
     /// Why the events could not be read.
     type Error: std::error::Error + Send + Sync + 'static;
 
-    /// Returns what all events that are stored now say of builds, in the order asked, each `None`
-    /// if none told of it; no list if that would take too long.
+    /// Returns the states of builds by all events that are stored now, in the order asked, `None`
+    /// for a build without events; no list if that would take too long.
     fn states(
         &self,
         builds: Vec<(ProjectName, BuildId)>,
@@ -124,14 +124,14 @@ impl<O: Operations, P: Projection, A: Fn() -> bool + Send + Sync> Sweep<'_, O, P
         self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Lists the builds whose requests are in the queue, if any of them is to be looked for.
+    /// Lists the builds whose requests are in the queue, if this sweep needs any of them.
     async fn in_queue(
         &self,
         due: &[Due],
         stranded: &Classes,
         now: Timestamp,
     ) -> Result<Option<BTreeSet<BuildId>>, QueryError> {
-        // Hardly ever, and seldom looked for.
+        // Both are rare.
         let at_once = self.asked || !stranded.is_empty();
         let wanted = !stranded.is_empty() || due.iter().any(|due| due.view.asks_for_request(now));
         let start = Instant::now();

@@ -16,8 +16,8 @@ use slipway_proto::request::default_queue_timeout_s;
 use slipway_proto::state::Epoch;
 use slipway_proto::{BuildId, PoolName, Priority, ProjectName, Timestamp};
 
-/// How long a record must not have changed. Longer than a step takes on a server that flushes each
-/// message; a half accepted build waits so much longer.
+/// How long a record must not have changed before it is repaired. Longer than a step takes on a
+/// server that flushes each message. A build without a request waits that much longer.
 pub const GRACE: SignedDuration = SignedDuration::from_secs(5);
 
 /// How long the request of a finished build may stay in the queue: the worker that ended it
@@ -161,7 +161,7 @@ impl View {
         self.waits_until.is_some_and(|until| now >= until)
     }
 
-    /// Returns whether this sweep must look for its request in the queue.
+    /// Returns whether this sweep must search the queue for its request.
     pub(super) fn asks_for_request(&self, now: Timestamp) -> bool {
         if !self.is_at_rest(now) {
             return false;
