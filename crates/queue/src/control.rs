@@ -15,8 +15,8 @@ use slipway_proto::{BuildId, WorkerId};
 
 use crate::Queue;
 
-/// How long a worker may take to answer.
-const ANSWER_DEADLINE: Duration = Duration::from_secs(3);
+/// How long a worker may take to answer a request to drain.
+const DRAIN_DEADLINE: Duration = Duration::from_secs(3);
 
 /// Why a message did not reach a worker.
 #[derive(Debug, thiserror::Error)]
@@ -63,7 +63,7 @@ impl Queue {
     ///
     /// When there is no such worker, or it does not answer.
     pub async fn drain_worker(&self, worker: &WorkerId) -> Result<(), ControlError> {
-        let request = async_nats::Request::new().timeout(Some(ANSWER_DEADLINE));
+        let request = async_nats::Request::new().timeout(Some(DRAIN_DEADLINE));
         let answer =
             self.jetstream.client().send_request(self.subjects.drain(worker), request).await;
         match answer {

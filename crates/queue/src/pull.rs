@@ -35,7 +35,7 @@ const REQUEST_EXPIRES: Duration = Duration::from_secs(10);
 
 /// How long the server may take to say whether there is a message now. async-nats 0.51 sets no
 /// limit, and a cluster without a leader never answers.
-const ANSWER_DEADLINE: Duration = Duration::from_secs(1);
+const FETCH_DEADLINE: Duration = Duration::from_secs(1);
 
 /// How many messages are taken at once, however much room there is: a worker that starts with many
 /// slots must not take everything that the others could begin with.
@@ -229,7 +229,7 @@ impl<C: Consumer> Class<C> {
                 messages.push(message);
             }
         };
-        if tokio::time::timeout(ANSWER_DEADLINE, answer).await.is_err() {
+        if tokio::time::timeout(FETCH_DEADLINE, answer).await.is_err() {
             tracing::debug!("the server did not answer in time whether there are builds");
         }
     }
