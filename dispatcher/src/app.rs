@@ -11,10 +11,13 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::builds::accept::Acceptor;
 use crate::builds::announce::Announcer;
-use crate::builds::existence::Known;
+use crate::builds::cancel::Cancelling;
+use crate::builds::existence::Existence;
 use crate::builds::find::Builds;
 use crate::events::feed::Feed;
+use crate::events::follow::Logs;
 use crate::events::projection::Projection;
 use crate::intake::artifacts::Artifacts;
 use crate::metrics::Metrics;
@@ -30,7 +33,8 @@ pub(crate) const MAX_BATCHES_READ: usize = 4;
 /// largest or hundreds of usual ones. The builds made of them take about as much again.
 pub(crate) const MAX_BATCH_BYTES: usize = 64 << 20;
 
-/// The parts that serve requests.
+/// The parts that serve requests. Only routes know all of them; each part is given those that it
+/// needs.
 #[derive(Debug)]
 pub(crate) struct App {
     /// The connection to NATS.
@@ -38,31 +42,29 @@ pub(crate) struct App {
     /// Artifacts and archived logs.
     pub(crate) store: ArtifactStore,
     /// Remembers which artifacts exist.
-    pub(crate) artifacts: Artifacts,
+    pub(crate) artifacts: Arc<Artifacts>,
     /// The environments.
-    pub(crate) catalogue: Catalogue,
+    pub(crate) catalogue: Arc<Catalogue>,
     /// The largest artifact in bytes.
     pub(crate) max_artifact_bytes: u64,
+    /// Accepts builds.
+    pub(crate) acceptor: Arc<Acceptor>,
     /// Publishes events that could not be stored at once.
     pub(crate) announcer: Announcer,
     /// Finds one build.
     pub(crate) builds: Builds,
     /// Lists builds.
     pub(crate) projection: Projection,
-    /// Asks whether the projection knows a build.
-    pub(crate) known: Known,
     /// Sends events to subscribers.
     pub(crate) feed: Arc<Feed>,
     /// Permits for reading a batch.
     pub(crate) batches: Semaphore,
     /// Permits for bytes of batches.
     pub(crate) batch_bytes: Semaphore,
-    /// Knows the pools.
-    pub(crate) pools: Pools,
     /// Knows whether this dispatcher can serve.
-    pub(crate) readiness: Readiness,
+    pub(crate) readiness: Arc<Readiness>,
     /// Finishes what a crash left undone.
-    pub(crate) reconciler: Reconciler,
+    pub(crate) reconciler: Arc<Reconciler>,
     /// Counts.
     pub(crate) metrics: Arc<Metrics>,
     /// Every task that outlives its request.
@@ -71,4 +73,84 @@ pub(crate) struct App {
     pub(crate) stop: CancellationToken,
     /// Ends uploads that are unfinished when the grace period is over.
     pub(crate) cut_off: CancellationToken,
+}
+
+/// What an [`App`] is made of.
+#[derive(Debug)]
+pub(crate) struct Parts {
+    pub(crate) queue: Queue,
+    pub(crate) store: ArtifactStore,
+    pub(crate) catalogue: Catalogue,
+    pub(crate) projection: Projection,
+    pub(crate) readiness: Readiness,
+    /// The largest artifact in bytes.
+    pub(crate) max_artifact_bytes: u64,
+    /// How many batches are read at once.
+    pub(crate) max_batches_read: usize,
+}
+
+impl App {
+    pub(crate) fn new(parts: Parts) -> Self {
+        let Parts { queue, store, catalogue, projection, readiness, .. } = parts;
+        let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+        let (feed, metrics) = (Arc::<Feed>::default(), Arc::<Metrics>::default());
+        let (artifacts, catalogue) = (Arc::<Artifacts>::default(), Arc::new(catalogue));
+        let readiness = Arc::new(readiness);
+        let builds = Builds::new(queue.clone(), projection.clone());
+        let announcer = Announcer::new(
+            queue.clone(),
+            projection.clone(),
+            Arc::clone(&feed),
+            tasks.clone(),
+            stop.clone(),
+        );
+        let acceptor = Acceptor {
+            queue: queue.clone(),
+            store: store.clone(),
+            artifacts: Arc::clone(&artifacts),
+            catalogue: Arc::clone(&catalogue),
+            pools: Pools::default(),
+            existence: Existence::new(projection.clone(), tasks.clone()),
+            builds: builds.clone(),
+            feed: Arc::clone(&feed),
+            readiness: Arc::clone(&readiness),
+            announcer: announcer.clone(),
+        };
+        let reconciler = Reconciler::new(queue.clone(), announcer.clone(), Arc::clone(&metrics));
+        Self {
+            queue,
+            store,
+            artifacts,
+            catalogue,
+            max_artifact_bytes: parts.max_artifact_bytes,
+            acceptor: Arc::new(acceptor),
+            announcer,
+            builds,
+            projection,
+            feed,
+            batches: Semaphore::new(parts.max_batches_read),
+            batch_bytes: Semaphore::new(MAX_BATCH_BYTES),
+            readiness,
+            reconciler: Arc::new(reconciler),
+            metrics,
+            tasks,
+            stop,
+            cut_off: CancellationToken::new(),
+        }
+    }
+
+    /// The parts that cancel builds.
+    pub(crate) fn cancelling(&self) -> Cancelling<'_> {
+        Cancelling { queue: &self.queue, announcer: &self.announcer, builds: &self.builds }
+    }
+
+    /// Where logs are read from.
+    pub(crate) fn logs(&self) -> Logs {
+        Logs {
+            queue: self.queue.clone(),
+            store: self.store.clone(),
+            builds: self.builds.clone(),
+            stop: self.stop.clone(),
+        }
+    }
 }

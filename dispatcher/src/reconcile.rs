@@ -24,9 +24,10 @@ use slipway_queue::record::Changes;
 use slipway_queue::{QueryError, Queue};
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
 
-use crate::app::App;
-use crate::builds::announce::EventsError;
+use crate::builds::announce::{Announcer, EventsError};
+use crate::metrics::Metrics;
 
 /// How often the leader renews its leadership.
 const RENEW_EVERY: Duration = Duration::from_secs(2);
@@ -71,9 +72,12 @@ impl From<protocol::SweepError<EventsError>> for SweepError {
     }
 }
 
-/// The reconciler of a dispatcher, which may or may not hold the lease.
-#[derive(Debug, Default)]
+/// This dispatcher's part in reconciling, whether it is the leader or not.
+#[derive(Debug)]
 pub(crate) struct Reconciler {
+    queue: Queue,
+    announcer: Announcer,
+    metrics: Arc<Metrics>,
     memory: Mutex<Memory>,
     /// Until when this dispatcher is the leader.
     held: watch::Sender<Option<Instant>>,
@@ -82,6 +86,17 @@ pub(crate) struct Reconciler {
 }
 
 impl Reconciler {
+    pub(crate) fn new(queue: Queue, announcer: Announcer, metrics: Arc<Metrics>) -> Self {
+        Self {
+            queue,
+            announcer,
+            metrics,
+            memory: Mutex::default(),
+            held: watch::Sender::default(),
+            sweeping: tokio::sync::Mutex::default(),
+        }
+    }
+
     /// Returns whether this dispatcher is the leader.
     fn leads(&self) -> bool {
         self.held.borrow().is_some_and(|until| Instant::now() < until)
@@ -94,14 +109,14 @@ impl Reconciler {
 
 /// Takes part in reconciling, until the dispatcher stops: sweeps every `every` while it is the
 /// leader.
-pub(crate) async fn run(app: Arc<App>, every: Duration) {
+pub(crate) async fn run(reconciler: Arc<Reconciler>, every: Duration, stop: CancellationToken) {
     let candidate = format!("{}:{}", std::process::id(), Timestamp::now().as_nanosecond());
-    let mut election = app.queue.election("reconciler", &candidate);
+    let mut election = reconciler.queue.election("reconciler", &candidate);
     let part = async {
-        tokio::join!(keep(&app.reconciler, &mut election), lead(&app, every));
+        tokio::join!(keep(&reconciler, &mut election), lead(&reconciler, every));
     };
-    app.stop.run_until_cancelled(Box::pin(part)).await;
-    let held = app.reconciler.held.send_replace(None).is_some();
+    stop.run_until_cancelled(Box::pin(part)).await;
+    let held = reconciler.held.send_replace(None).is_some();
     if held && tokio::time::timeout(RESIGN_WITHIN, election.resign()).await.is_err() {
         tracing::debug!("the leadership was not given up; it will end");
     }
@@ -137,26 +152,25 @@ async fn keep(reconciler: &Reconciler, election: &mut LeaderElection) {
 }
 
 /// Follows the records and sweeps, while this dispatcher is the leader.
-async fn lead(app: &App, every: Duration) {
-    let reconciler = &app.reconciler;
+async fn lead(reconciler: &Reconciler, every: Duration) {
     let mut held = reconciler.held.subscribe();
     loop {
         let _sender_is_ours = held.wait_for(Option::is_some).await.is_ok();
-        app.metrics.set_reconciler(true, 0);
+        reconciler.metrics.set_reconciler(true, 0);
         let lost = held.wait_for(Option::is_none);
         tokio::select! {
             _ = lost => {}
-            () = follow(app) => {}
-            () = sweep_every(app, every) => {}
+            () = follow(reconciler) => {}
+            () = sweep_every(reconciler, every) => {}
         }
         *reconciler.memory() = Memory::default();
-        app.metrics.set_reconciler(false, 0);
+        reconciler.metrics.set_reconciler(false, 0);
     }
 }
 
 /// Reads the records into the memory, without end.
-async fn follow(app: &App) {
-    let mut reading = RecordsReading { queue: &app.queue, memory: &app.reconciler.memory };
+async fn follow(reconciler: &Reconciler) {
+    let mut reading = RecordsReading { queue: &reconciler.queue, memory: &reconciler.memory };
     match keep_reading(&mut reading).await {}
 }
 
@@ -188,71 +202,69 @@ impl Reading for RecordsReading<'_> {
     }
 }
 
-async fn sweep_every(app: &App, every: Duration) {
-    let reconciler = &app.reconciler;
+async fn sweep_every(reconciler: &Reconciler, every: Duration) {
     let mut ticks = tokio::time::interval(every);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        if !reconciler.leads() || !app.queue.is_connected() {
+        if !reconciler.leads() || !reconciler.queue.is_connected() {
             continue;
         }
-        if let Err(error) = sweep_as_leader(app, false).await {
+        if let Err(error) = sweep_as_leader(reconciler, false).await {
             tracing::warn!(error = chain(&error), "the reconciler's sweep failed");
         }
     }
 }
 
 async fn sweep(
-    app: &App,
+    reconciler: &Reconciler,
     memory: &Mutex<Memory>,
     may_act: impl Fn() -> bool + Send + Sync,
     asked: bool,
 ) -> Result<RepairsView, SweepError> {
-    let (operations, projection) = (&app.queue, &app.announcer);
+    let (operations, projection) = (&reconciler.queue, &reconciler.announcer);
     let sweep = Sweep { operations, projection, memory, may_act, asked };
     Ok(Box::pin(sweep.run()).await?)
 }
 
-async fn sweep_as_leader(app: &App, asked: bool) -> Result<RepairsView, SweepError> {
-    let reconciler = &app.reconciler;
+async fn sweep_as_leader(reconciler: &Reconciler, asked: bool) -> Result<RepairsView, SweepError> {
     let _alone = reconciler.sweeping.lock().await;
-    let repairs = sweep(app, &reconciler.memory, || reconciler.leads(), asked).await?;
-    app.metrics.set_reconciler(reconciler.leads(), repairs.unfinished);
-    app.metrics.count_sweep(&repairs);
+    let repairs = sweep(reconciler, &reconciler.memory, || reconciler.leads(), asked).await?;
+    reconciler.metrics.set_reconciler(reconciler.leads(), repairs.unfinished);
+    reconciler.metrics.count_sweep(&repairs);
     Ok(repairs)
 }
 
 /// Sweeps now, because somebody asked. A dispatcher that is not the leader reads all records
 /// for it and watches them for the time that a record must have stood still.
-pub(crate) async fn sweep_now(app: &App) -> Result<RepairsView, SweepError> {
-    if app.reconciler.leads() {
-        return sweep_as_leader(app, true).await;
+pub(crate) async fn sweep_now(reconciler: &Reconciler) -> Result<RepairsView, SweepError> {
+    if reconciler.leads() {
+        return sweep_as_leader(reconciler, true).await;
     }
-    let _alone = app.reconciler.sweeping.lock().await;
+    let _alone = reconciler.sweeping.lock().await;
     let memory = Mutex::default();
     let watched = async {
         loop {
-            match watch_records(app, &memory).await {
+            match watch_records(reconciler, &memory).await {
                 Err(ReadError::Reconnected { .. }) => {}
                 outcome => return outcome,
             }
         }
     };
     tokio::time::timeout(READ_WITHIN, watched).await.unwrap_or_else(|_elapsed| {
-        let stream = bucket_stream(&app.queue.subjects().state_bucket());
+        let stream = bucket_stream(&reconciler.queue.subjects().state_bucket());
         Err(ReadError::Stalled { stream })
     })?;
-    let repairs = sweep(app, &memory, || true, true).await?;
-    app.metrics.count_sweep(&repairs);
+    let repairs = sweep(reconciler, &memory, || true, true).await?;
+    reconciler.metrics.count_sweep(&repairs);
     Ok(repairs)
 }
 
-/// Reads all records, and their changes until the first one could be repaired.
-async fn watch_records(app: &App, memory: &Mutex<Memory>) -> Result<(), ReadError> {
+/// Reads all records, and their changes until the first could have been repaired.
+async fn watch_records(reconciler: &Reconciler, memory: &Mutex<Memory>) -> Result<(), ReadError> {
     let opened = Timestamp::now();
     let until = Instant::now() + protocol::GRACE.unsigned_abs() + LOOK_EVERY;
-    let mut reader = app.queue.read_states().await?;
+    let mut reader = reconciler.queue.read_states().await?;
     let mut old = reader.pending();
     loop {
         let next = tokio::time::timeout_at(until, reader.next_batch()).await;

@@ -19,14 +19,11 @@ use slipway_queue::topology::SetupError;
 use slipway_queue::{ConnectError, Queue, QueueOptions};
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
-use crate::app::{App, MAX_BATCH_BYTES, MAX_BATCHES_READ};
-use crate::builds::announce::Announcer;
-use crate::builds::existence::Known;
-use crate::builds::find::{self, Builds};
+use crate::app::{App, MAX_BATCHES_READ, Parts};
+use crate::builds::find;
 use crate::config::{Config, ConfigError};
 use crate::events::archive::Archiver;
 use crate::events::feed::{self, Feed};
@@ -35,11 +32,9 @@ use crate::events::projection::{
 };
 use crate::http::routes;
 use crate::http::write_timeout::{Impatient, STUCK};
-use crate::intake::artifacts::Artifacts;
 use crate::metrics::Metrics;
-use crate::pools::Pools;
 use crate::readiness::Readiness;
-use crate::reconcile::{self, Reconciler};
+use crate::reconcile;
 
 /// How long requests in flight may take after the stop: less than the 30 s after which Kubernetes
 /// kills.
@@ -152,36 +147,15 @@ impl Dispatcher {
                 let directory = config.data_dir.display().to_string();
                 StartError::Projection { directory, source: Box::new(source) }
             })?;
-        let feed: Arc<Feed> = Arc::default();
-        let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
-        let announcer = Announcer::new(
-            queue.clone(),
-            projection.clone(),
-            Arc::clone(&feed),
-            tasks.clone(),
-            stop.clone(),
-        );
-        let app = App {
-            announcer,
-            builds: Builds::new(queue.clone(), projection.clone()),
+        let app = App::new(Parts {
             queue,
             store,
-            artifacts: Artifacts::default(),
             catalogue,
-            max_artifact_bytes: config.max_artifact_bytes,
             projection,
-            known: Known::default(),
-            feed,
-            batches: Semaphore::new(MAX_BATCHES_READ),
-            batch_bytes: Semaphore::new(MAX_BATCH_BYTES),
-            pools: Pools::default(),
             readiness,
-            reconciler: Reconciler::default(),
-            metrics: Arc::default(),
-            tasks,
-            stop,
-            cut_off: CancellationToken::new(),
-        };
+            max_artifact_bytes: config.max_artifact_bytes,
+            max_batches_read: MAX_BATCHES_READ,
+        });
         Ok(Self { listener, address, app: Arc::new(app), folder, config })
     }
 
@@ -245,7 +219,7 @@ fn background(app: &Arc<App>, folder: Folder, config: &Config) -> Option<JoinHan
     let archiver = Archiver { queue: app.queue.clone(), store: app.store.clone(), metrics };
     app.tasks.spawn(archiver.run(app.stop.clone()));
     let every = Duration::from_secs(u64::from(config.reconcile_every_s));
-    app.tasks.spawn(reconcile::run(Arc::clone(app), every));
+    app.tasks.spawn(reconcile::run(Arc::clone(&app.reconciler), every, app.stop.clone()));
     app.tasks.spawn(watch_readiness(Arc::clone(app), config.nats_sync_always));
     thread.ok()
 }

@@ -12,13 +12,19 @@ mod check;
 
 use std::sync::Arc;
 
-use slipway_artifact::StoreError;
+use slipway_artifact::{ArtifactStore, StoreError};
 use slipway_proto::api::StateName;
+use slipway_proto::environment::Catalogue;
 use slipway_proto::{Build, BuildId, BuildRequest, Digest, FieldError, ProjectName, Submission};
-use slipway_queue::{PublishError, RecordError};
+use slipway_queue::{PublishError, Queue, RecordError};
 
-use crate::app::App;
-use crate::builds::find::FindError;
+use super::announce::Announcer;
+use super::existence::Existence;
+use super::find::{Builds, FindError};
+use crate::events::feed::Feed;
+use crate::intake::artifacts::Artifacts;
+use crate::pools::Pools;
+use crate::readiness::Readiness;
 use acceptance::Acceptance;
 use check::{check, check_again};
 
@@ -96,6 +102,21 @@ impl From<PublishError> for AcceptError {
     }
 }
 
+/// Accepts builds: the parts that the protocol of acceptance needs.
+#[derive(Debug)]
+pub(crate) struct Acceptor {
+    pub(crate) queue: Queue,
+    pub(crate) store: ArtifactStore,
+    pub(crate) artifacts: Arc<Artifacts>,
+    pub(crate) catalogue: Arc<Catalogue>,
+    pub(crate) pools: Pools,
+    pub(crate) existence: Existence,
+    pub(crate) builds: Builds,
+    pub(crate) feed: Arc<Feed>,
+    pub(crate) readiness: Arc<Readiness>,
+    pub(crate) announcer: Announcer,
+}
+
 /// What a client sends in headers.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct SubmissionHeaders {
@@ -107,13 +128,14 @@ pub(crate) struct SubmissionHeaders {
 
 /// Accepts a build, or returns why not.
 pub(crate) async fn accept(
-    app: &Arc<App>,
+    acceptor: &Arc<Acceptor>,
     project: ProjectName,
     submission: Submission,
     headers: SubmissionHeaders,
 ) -> Result<Accepted, AcceptError> {
-    let acceptance = Acceptance::new(app, project, submission.digest(), &headers);
-    let checked = check(app, acceptance.id(), acceptance.project(), submission, Vec::new()).await;
+    let acceptance = Acceptance::new(acceptor, project, submission.digest(), &headers);
+    let checked =
+        check(acceptor, acceptance.id(), acceptance.project(), submission, Vec::new()).await;
     let prepared = acceptance.prepare(checked).await;
     let started = acceptance.start(prepared).await;
     acceptance.finish(started).await
@@ -121,15 +143,15 @@ pub(crate) async fn accept(
 
 /// Accepts a new build with the request of a finished one, or returns why not.
 pub(crate) async fn retry(
-    app: &Arc<App>,
+    acceptor: &Arc<Acceptor>,
     project: ProjectName,
     finished: BuildId,
     headers: SubmissionHeaders,
 ) -> Result<Accepted, AcceptError> {
     // The same key with any other request is a mistake.
     let digest = Digest::of(format!("retry:{finished}").as_bytes());
-    let acceptance = Acceptance::new(app, project, digest, &headers);
-    let request = request_for_retry(app, &acceptance, finished).await;
+    let acceptance = Acceptance::new(acceptor, project, digest, &headers);
+    let request = request_for_retry(acceptor, &acceptance, finished).await;
     let prepared = acceptance.prepare(request).await;
     let started = acceptance.start(prepared).await;
     acceptance.finish(started).await
@@ -137,11 +159,11 @@ pub(crate) async fn retry(
 
 /// Makes the request that repeats a finished build's.
 async fn request_for_retry(
-    app: &App,
+    acceptor: &Acceptor,
     acceptance: &Acceptance,
     finished: BuildId,
 ) -> Result<BuildRequest, AcceptError> {
-    let Some(build) = app.builds.find(acceptance.project(), finished).await? else {
+    let Some(build) = acceptor.builds.find(acceptance.project(), finished).await? else {
         return Err(AcceptError::NotFound(finished));
     };
     if !build.state.is_finished() {
@@ -149,6 +171,6 @@ async fn request_for_retry(
     }
     let request =
         BuildRequest { build: acceptance.id(), retry_of: Some(finished), ..build.request };
-    check_again(app, &request).await?;
+    check_again(acceptor, &request).await?;
     Ok(request)
 }

@@ -32,11 +32,11 @@ const FOLDED_WITHIN: Duration = Duration::from_secs(2);
 /// What this dispatcher has folded of the events, and its way to publish one later. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Announcer {
-    queue: Queue,
-    projection: Projection,
-    feed: Arc<Feed>,
-    tasks: TaskTracker,
-    stop: CancellationToken,
+    pub(super) queue: Queue,
+    pub(super) projection: Projection,
+    pub(super) feed: Arc<Feed>,
+    pub(super) tasks: TaskTracker,
+    pub(super) stop: CancellationToken,
 }
 
 /// Why the events could not be read.

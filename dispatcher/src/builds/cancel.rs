@@ -7,10 +7,10 @@ use futures::{StreamExt as _, TryStreamExt as _};
 use slipway_proto::api::StateName;
 use slipway_proto::{BuildId, ProjectName};
 use slipway_queue::protocol::cancel::{self as protocol, Cancelled, Scope, finished};
-use slipway_queue::{QueryError, RecordError};
+use slipway_queue::{QueryError, Queue, RecordError};
 
-use crate::app::App;
-use crate::builds::find::FindError;
+use super::announce::Announcer;
+use super::find::{Builds, FindError};
 use crate::events::projection::ProjectionError;
 
 /// How many builds of a project are cancelled at once.
@@ -61,54 +61,64 @@ impl CancelError {
     }
 }
 
-/// Cancels a build.
-pub(crate) async fn cancel(
-    app: &App,
-    project: &ProjectName,
-    id: BuildId,
-    message: &str,
-    scope: Scope,
-) -> Result<Cancelled, CancelError> {
-    match protocol::cancel(&app.queue, &app.announcer, project, id, message, scope).await {
-        Err(protocol::CancelError::NoRecord) => without_record(app, project, id).await,
-        outcome => outcome.map_err(|error| CancelError::of(id, error)),
-    }
+/// Cancels builds: the parts that it takes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Cancelling<'a> {
+    pub(crate) queue: &'a Queue,
+    pub(crate) announcer: &'a Announcer,
+    pub(crate) builds: &'a Builds,
 }
 
-/// A record lives for 72 h after its last change; the projection knows older builds.
-async fn without_record(
-    app: &App,
-    project: &ProjectName,
-    id: BuildId,
-) -> Result<Cancelled, CancelError> {
-    match app.builds.folded(project, id).await? {
-        Some(build) if build.state.is_finished() => match finished(&build) {
-            Ok(()) => Ok(Cancelled::Before(build)),
-            Err(error) => Err(CancelError::of(id, error)),
-        },
-        _ => Err(CancelError::NotFound(id)),
+impl Cancelling<'_> {
+    /// Cancels a build.
+    pub(crate) async fn cancel(
+        &self,
+        project: &ProjectName,
+        id: BuildId,
+        message: &str,
+        scope: Scope,
+    ) -> Result<Cancelled, CancelError> {
+        match protocol::cancel(self.queue, self.announcer, project, id, message, scope).await {
+            Err(protocol::CancelError::NoRecord) => self.without_record(project, id).await,
+            outcome => outcome.map_err(|error| CancelError::of(id, error)),
+        }
     }
-}
 
-/// Cancels all builds of a project that wait, and returns them.
-pub(crate) async fn cancel_waiting(
-    app: &App,
-    project: &ProjectName,
-    message: &str,
-) -> Result<Vec<BuildId>, CancelError> {
-    let queued = app.queue.builds_in_queue(project).await?;
-    let cancelled = futures::stream::iter(queued)
-        .map(|id| async move {
-            match cancel(app, project, id, message, Scope::Waiting).await {
-                Ok(cancelled) => Ok(cancelled.is_new().then_some(id)),
-                Err(CancelError::NotFound(_) | CancelError::NotWaiting) => Ok(None),
-                Err(CancelError::Finished(_) | CancelError::Publishing) => Ok(None),
-                Err(error) => Err(error),
-            }
-        })
-        .buffer_unordered(CONCURRENCY);
-    let mut cancelled: Vec<BuildId> =
-        cancelled.try_filter_map(async |id| Ok(id)).try_collect().await?;
-    cancelled.sort_unstable();
-    Ok(cancelled)
+    /// A record lives for 72 h after its last change; the projection knows older builds.
+    async fn without_record(
+        &self,
+        project: &ProjectName,
+        id: BuildId,
+    ) -> Result<Cancelled, CancelError> {
+        match self.builds.folded(project, id).await? {
+            Some(build) if build.state.is_finished() => match finished(&build) {
+                Ok(()) => Ok(Cancelled::Before(build)),
+                Err(error) => Err(CancelError::of(id, error)),
+            },
+            _ => Err(CancelError::NotFound(id)),
+        }
+    }
+
+    /// Cancels all builds of a project that wait, and returns them.
+    pub(crate) async fn cancel_waiting(
+        &self,
+        project: &ProjectName,
+        message: &str,
+    ) -> Result<Vec<BuildId>, CancelError> {
+        let queued = self.queue.builds_in_queue(project).await?;
+        let cancelled = futures::stream::iter(queued)
+            .map(|id| async move {
+                match self.cancel(project, id, message, Scope::Waiting).await {
+                    Ok(cancelled) => Ok(cancelled.is_new().then_some(id)),
+                    Err(CancelError::NotFound(_) | CancelError::NotWaiting) => Ok(None),
+                    Err(CancelError::Finished(_) | CancelError::Publishing) => Ok(None),
+                    Err(error) => Err(error),
+                }
+            })
+            .buffer_unordered(CONCURRENCY);
+        let mut cancelled: Vec<BuildId> =
+            cancelled.try_filter_map(async |id| Ok(id)).try_collect().await?;
+        cancelled.sort_unstable();
+        Ok(cancelled)
+    }
 }

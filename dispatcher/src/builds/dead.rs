@@ -3,15 +3,14 @@
 //! The dead letters of a project, replayed and dropped by the protocol of
 //! [`slipway_queue::protocol::replay`].
 
-use std::sync::Arc;
-
 use slipway_proto::api::DeadLetterView;
 use slipway_proto::{Build, ProjectName};
+use slipway_queue::Queue;
 use slipway_queue::dead::DeadLetter;
 use slipway_queue::protocol::replay::{self as protocol, ReplayError};
 use slipway_queue::read::ReadError;
 
-use crate::app::App;
+use super::announce::Announcer;
 
 /// Why a dead letter is not replayed or dropped.
 #[derive(Debug, thiserror::Error)]
@@ -42,29 +41,30 @@ pub(crate) fn view(letter: &DeadLetter) -> DeadLetterView {
 
 /// Tries the build of a dead letter again.
 pub(crate) async fn replay(
-    app: &Arc<App>,
+    queue: &Queue,
+    announcer: &Announcer,
     project: &ProjectName,
     name: &str,
 ) -> Result<Build, DeadError> {
-    let letter = find(app, project, name).await?;
-    Ok(protocol::replay(&app.queue, &app.announcer, project, &letter).await?)
+    let letter = find(queue, project, name).await?;
+    Ok(protocol::replay(queue, announcer, project, &letter).await?)
 }
 
 /// Drops a dead letter. Its build remains failed.
 pub(crate) async fn drop_letter(
-    app: &App,
+    queue: &Queue,
     project: &ProjectName,
     name: &str,
 ) -> Result<(), DeadError> {
-    let letter = find(app, project, name).await?;
-    Ok(protocol::drop_letter(&app.queue, project, &letter).await?)
+    let letter = find(queue, project, name).await?;
+    Ok(protocol::drop_letter(queue, project, &letter).await?)
 }
 
 /// Finds the letter of a build.
 pub(crate) async fn find(
-    app: &App,
+    queue: &Queue,
     project: &ProjectName,
     name: &str,
 ) -> Result<DeadLetter, DeadError> {
-    app.queue.dead_letter(project, name).await?.ok_or(DeadError::NotFound)
+    queue.dead_letter(project, name).await?.ok_or(DeadError::NotFound)
 }

@@ -7,7 +7,6 @@
 //! waits until the projection has seen the new build: then it has seen all that were accepted
 //! before. What a crash leaves undone, the reconciler does.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt as _;
@@ -15,7 +14,7 @@ use slipway_fault::chain;
 use slipway_proto::Build;
 use slipway_queue::protocol::cancel::supersede;
 
-use crate::app::App;
+use super::announce::Announcer;
 
 /// How long the projection may take to see the new build. After that it is left to the reconciler.
 const FOLDED_WITHIN: Duration = Duration::from_secs(30);
@@ -24,14 +23,14 @@ const FOLDED_WITHIN: Duration = Duration::from_secs(30);
 const CONCURRENCY: usize = 8;
 
 /// Cancels older builds, once the projection has folded the event at `sequence`.
-pub(crate) fn supersede_later(app: &Arc<App>, build: &Build, sequence: u64) {
+pub(super) fn supersede_later(announcer: &Announcer, build: &Build, sequence: u64) {
     let Some(key) = build.request.supersede_key.clone() else { return };
     let (project, id, order) = (build.request.project.clone(), build.request.build, build.order);
-    let (app, tasks) = (Arc::clone(app), app.tasks.clone());
-    tasks.spawn(async move {
-        let seen = tokio::time::timeout(FOLDED_WITHIN, app.feed.folded(sequence));
-        let Some(Ok(())) = app.stop.run_until_cancelled(seen).await else { return };
-        let older = match app.projection.superseded(&project, &key, order).await {
+    let announcer = announcer.clone();
+    announcer.tasks.clone().spawn(async move {
+        let seen = tokio::time::timeout(FOLDED_WITHIN, announcer.feed.folded(sequence));
+        let Some(Ok(())) = announcer.stop.run_until_cancelled(seen).await else { return };
+        let older = match announcer.projection.superseded(&project, &key, order).await {
             Ok(older) => older,
             Err(error) => {
                 let error = chain(&error);
@@ -40,9 +39,9 @@ pub(crate) fn supersede_later(app: &Arc<App>, build: &Build, sequence: u64) {
         };
         futures::stream::iter(older)
             .for_each_concurrent(CONCURRENCY, |old| {
-                let (app, project) = (&app, &project);
+                let (announcer, project) = (&announcer, &project);
                 async move {
-                    let (queue, announcer) = (&app.queue, &app.announcer);
+                    let queue = &announcer.queue;
                     let _reported = supersede(queue, announcer, project, old, id).await;
                 }
             })

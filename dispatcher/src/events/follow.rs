@@ -6,21 +6,22 @@
 //! store once the build has ended (see `archive`). Positions are byte offsets, which mean the same
 //! in both, so a reader can switch in the middle and a client can resume in either.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::{StreamExt as _, TryStreamExt as _};
+use slipway_artifact::ArtifactStore;
 use slipway_fault::chain;
 use slipway_proto::api::StateName;
 use slipway_proto::{Build, BuildId, ProjectName};
-use slipway_queue::QueryError;
 use slipway_queue::read::{ReadError, Reader};
 use slipway_queue::reconnect::{Progress, Reading, keep_reading};
+use slipway_queue::{QueryError, Queue};
 use tokio::sync::{broadcast, mpsc};
 use tokio::time::{Instant, Interval};
+use tokio_util::sync::CancellationToken;
 
-use crate::app::App;
+use crate::builds::find::Builds;
 use crate::events::archive;
 use crate::events::feed::{Subscription, Told};
 
@@ -58,22 +59,35 @@ pub(crate) struct LogRequest {
     pub(crate) skip: u64,
 }
 
+/// Where logs are read from. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct Logs {
+    /// Logs of builds that have not been archived.
+    pub(crate) queue: Queue,
+    /// Archived logs.
+    pub(crate) store: ArtifactStore,
+    /// Finds the build of a log.
+    pub(crate) builds: Builds,
+    /// Ends what is being sent.
+    pub(crate) stop: CancellationToken,
+}
+
 /// Sends a log into `sink`, ending with [`Piece::End`] or [`Piece::Broken`]. The build must have
 /// been subscribed to before it was `found`.
 pub(crate) async fn send(
-    app: Arc<App>,
+    logs: Logs,
     request: LogRequest,
     found: Build,
     subscription: Subscription,
     sink: mpsc::Sender<Piece>,
 ) {
     let gone = sink.clone();
-    let mut log = Log { app: &app, request, position: 0, sink };
+    let mut log = Log { logs: &logs, request, position: 0, sink };
     let sent = async {
         tokio::select! {
             outcome = log.send(found, subscription) => outcome,
             () = gone.closed() => Err(Stop::Gone),
-            () = app.stop.cancelled() => Err(Stop::Broken),
+            () = logs.stop.cancelled() => Err(Stop::Broken),
         }
     };
     if let Err(Stop::Broken) = sent.await {
@@ -90,7 +104,7 @@ enum Stop {
 }
 
 struct Log<'a> {
-    app: &'a App,
+    logs: &'a Logs,
     request: LogRequest,
     /// How many bytes of the log have been read.
     position: u64,
@@ -125,12 +139,12 @@ impl Log<'_> {
     /// archive. The whole log is in memory, because replays are few and logs are small.
     async fn send_both(&mut self) -> Result<bool, Stop> {
         let LogRequest { project, build, .. } = &self.request;
-        let kept = match self.app.store.get_log(project, *build).await {
+        let kept = match self.logs.store.get_log(project, *build).await {
             Ok(Some(kept)) => archive::whole(kept).await.map_err(|error| broken(&error))?,
             Ok(None) => return Ok(false),
             Err(error) => return Err(broken(&error)),
         };
-        let log = tokio::time::timeout(DEADLINE, self.app.queue.whole_log(project, *build));
+        let log = tokio::time::timeout(DEADLINE, self.logs.queue.whole_log(project, *build));
         let log = log.await.map_err(|elapsed| broken(&elapsed))?;
         let log = log.map_err(|error| broken(&error))?.map_ok(|chunk| chunk.payload);
         let log = archive::whole(log).await.map_err(|error| broken(&error))?;
@@ -141,7 +155,7 @@ impl Log<'_> {
     /// Sends the archive from `position` on; returns whether there is one.
     async fn send_archive(&mut self) -> Result<bool, Stop> {
         let LogRequest { project, build, .. } = &self.request;
-        let mut archive = match self.app.store.get_log(project, *build).await {
+        let mut archive = match self.logs.store.get_log(project, *build).await {
             Ok(Some(archive)) => archive,
             Ok(None) => return Ok(false),
             Err(error) => return Err(broken(&error)),
@@ -163,7 +177,7 @@ impl Log<'_> {
     /// Sends the log that the stream holds now.
     async fn send_what_is_there(&mut self) -> Result<(), Stop> {
         let LogRequest { project, build, .. } = &self.request;
-        let log = tokio::time::timeout(DEADLINE, self.app.queue.whole_log(project, *build));
+        let log = tokio::time::timeout(DEADLINE, self.logs.queue.whole_log(project, *build));
         let log = log.await.map_err(|elapsed| broken(&elapsed))?;
         let mut chunks = log.map_err(|error| broken(&error))?;
         while let Some(chunk) = chunks.next().await {
@@ -190,16 +204,16 @@ impl Log<'_> {
     async fn look_again(&self, build: &mut Build) {
         let LogRequest { project, build: id, .. } = &self.request;
         // Without an answer it is asked again at the next check.
-        if let Ok(Some(found)) = self.app.builds.find(project, *id).await {
+        if let Ok(Some(found)) = self.logs.builds.find(project, *id).await {
             *build = found;
         }
     }
 
     async fn open(&self, after: Option<u64>) -> Result<Reader, ReadError> {
         let LogRequest { project, build, .. } = &self.request;
-        let open = self.app.queue.read_log(project, *build, after);
+        let open = self.logs.queue.read_log(project, *build, after);
         tokio::time::timeout(DEADLINE, open).await.unwrap_or_else(|elapsed| {
-            let stream = self.app.queue.subjects().logs_stream();
+            let stream = self.logs.queue.subjects().logs_stream();
             Err(ReadError::Unavailable { stream, source: elapsed.into() })
         })
     }
@@ -220,8 +234,8 @@ impl Log<'_> {
 }
 
 /// A log that is followed, and how far that has come.
-struct Following<'a, 'app> {
-    log: &'a mut Log<'app>,
+struct Following<'a, 'logs> {
+    log: &'a mut Log<'logs>,
     told: Option<broadcast::Receiver<Told>>,
     /// The build as it was when last looked at.
     build: Build,
@@ -313,7 +327,7 @@ impl Following<'_, '_> {
     /// by others writes its last line after that; the follower waits for it, unless the worker died.
     async fn is_complete(&mut self) -> Result<bool, Interrupted> {
         let LogRequest { project, build, .. } = &self.log.request;
-        let end = self.log.app.queue.end_of_log(project, *build);
+        let end = self.log.logs.queue.end_of_log(project, *build);
         let end = tokio::time::timeout(DEADLINE, end).await;
         let end = end.map_err(|elapsed| QueryError::new("the end of a log", elapsed))??;
         if let Some(end) = end {

@@ -11,9 +11,7 @@ use slipway_queue::publish::Sent;
 use slipway_queue::{Creating, RecordError};
 use tokio::time::Instant;
 
-use super::{AcceptError, Accepted, SubmissionHeaders};
-use crate::app::App;
-use crate::builds::existence::Known;
+use super::{AcceptError, Accepted, Acceptor, SubmissionHeaders};
 use crate::builds::find::FindError;
 use crate::builds::supersede::supersede_later;
 use crate::events::projection::ProjectionError;
@@ -25,7 +23,7 @@ const FOLDED_WITHIN: Duration = Duration::from_secs(5);
 
 /// A request on its way to become a build.
 pub(super) struct Acceptance {
-    app: Arc<App>,
+    acceptor: Arc<Acceptor>,
     project: ProjectName,
     /// The id of the build.
     id: BuildId,
@@ -57,7 +55,7 @@ pub(super) enum Started {
 
 impl Acceptance {
     pub(super) fn new(
-        app: &Arc<App>,
+        acceptor: &Arc<Acceptor>,
         project: ProjectName,
         digest: Digest,
         headers: &SubmissionHeaders,
@@ -68,7 +66,15 @@ impl Acceptance {
         };
         let (has_key, traceparent) = (headers.key.is_some(), headers.traceparent.clone());
         let patient_until = Instant::now() + FOLDED_WITHIN;
-        Self { app: Arc::clone(app), project, id, has_key, patient_until, digest, traceparent }
+        Self {
+            acceptor: Arc::clone(acceptor),
+            project,
+            id,
+            has_key,
+            patient_until,
+            digest,
+            traceparent,
+        }
     }
 
     pub(super) fn id(&self) -> BuildId {
@@ -102,20 +108,21 @@ impl Acceptance {
     /// Returns whether the key names a build that the projection knows. While the projection is
     /// rebuilt, an unknown build may be one whose record has expired, and there is no answer.
     async fn is_known(&self) -> Result<bool, AcceptError> {
-        let app = &self.app;
+        let acceptor = &self.acceptor;
         // Before the question and not after it, because events are folded meanwhile.
-        let mut is_sure = app.feed.knows_past();
+        let mut is_sure = acceptor.feed.knows_past();
         loop {
-            match Known::is(app, &self.project, self.id).await {
+            match acceptor.existence.knows(&self.project, self.id).await {
                 Some(true) => return Ok(true),
                 Some(false) if is_sure => return Ok(false),
                 Some(false) => {}
                 None => return Err(FindError::Projection(ProjectionError::CalledOff).into()),
             }
-            if app.builds.record(&self.project, self.id).await?.is_some() {
+            if acceptor.builds.record(&self.project, self.id).await?.is_some() {
                 return Ok(true);
             }
-            let known = tokio::time::timeout_at(self.patient_until, app.feed.past_known()).await;
+            let known =
+                tokio::time::timeout_at(self.patient_until, acceptor.feed.past_known()).await;
             known.map_err(|_elapsed| AcceptError::Folding)?;
             is_sure = true;
         }
@@ -125,7 +132,7 @@ impl Acceptance {
     pub(super) async fn start(&self, prepared: Prepared) -> Started {
         match prepared {
             Prepared::New(build) => {
-                Started::Sent(Box::new(self.app.queue.records().begin_create(*build).await))
+                Started::Sent(Box::new(self.acceptor.queue.records().begin_create(*build).await))
             }
             Prepared::Known => Started::Known,
             Prepared::Refused(error) => Started::Refused(error),
@@ -139,7 +146,7 @@ impl Acceptance {
             Started::Known => return self.earlier_or(RecordError::Conflict.into()).await,
             Started::Refused(error) => return self.earlier_or(error).await,
         };
-        let queue = &self.app.queue;
+        let queue = &self.acceptor.queue;
         match self.submitted().accept(queue, creating, || self.can_store().is_ok()).await {
             Ok(accepted) => Ok(self.announce(accepted)),
             Err(protocol::AcceptError::Create(error)) => self.in_history(error.into()).await,
@@ -159,10 +166,10 @@ impl Acceptance {
 
     /// Refuses a request at once that could only run into deadlines.
     fn can_store(&self) -> Result<(), AcceptError> {
-        if !self.app.queue.is_connected() {
+        if !self.acceptor.queue.is_connected() {
             return Err(AcceptError::Unavailable("the connection to NATS is lost".into()));
         }
-        if self.app.readiness.is_unwritable() {
+        if self.acceptor.readiness.is_unwritable() {
             return Err(AcceptError::Unwritable);
         }
         Ok(())
@@ -174,7 +181,7 @@ impl Acceptance {
             return Err(error);
         }
         let may_store = || self.can_store().is_ok();
-        match self.submitted().earlier(&self.app.queue, may_store).await {
+        match self.submitted().earlier(&self.acceptor.queue, may_store).await {
             Ok(Some(accepted)) => Ok(self.announce(accepted)),
             Ok(None) => self.in_history(error).await,
             Err(error) => Err(self.refusal(error)),
@@ -187,9 +194,9 @@ impl Acceptance {
         if !self.has_key {
             return Err(error);
         }
-        let app = &self.app;
-        let is_sure = app.feed.knows_past();
-        let folded = app.builds.folded(&self.project, self.id).await;
+        let acceptor = &self.acceptor;
+        let is_sure = acceptor.feed.knows_past();
+        let folded = acceptor.builds.folded(&self.project, self.id).await;
         match folded.map_err(FindError::from)? {
             Some(build) => protocol::same_submission(build, self.digest)
                 .map(Accepted::Before)
@@ -219,10 +226,10 @@ impl Acceptance {
         if let Some(queued) = queued {
             let superseding =
                 build.request.supersede_key.is_some().then(|| Box::new(build.clone()));
-            let app = Arc::clone(&self.app);
-            self.app.announcer.announce_later(queued, move |sequence| {
+            let announcer = self.acceptor.announcer.clone();
+            self.acceptor.announcer.announce_later(queued, move |sequence| {
                 if let Some(build) = superseding {
-                    supersede_later(&app, &build, sequence);
+                    supersede_later(&announcer, &build, sequence);
                 }
             });
         }

@@ -16,8 +16,7 @@ use slipway_proto::{BuildId, FieldError, ProjectName, Submission};
 
 use super::acceptance::{Acceptance, Started};
 use super::check::check;
-use super::{AcceptError, Accepted, SubmissionHeaders};
-use crate::app::App;
+use super::{AcceptError, Accepted, Acceptor, SubmissionHeaders};
 
 /// How many requests of a batch are checked, and how many stored, at the same time: enough to keep
 /// the connection busy (256 in flight reach 90 % of a server's rate), and few enough to leave room
@@ -39,7 +38,7 @@ type Outcome = Result<Accepted, AcceptError>;
 
 /// Accepts each build, or returns why not, in the order of the batch.
 pub(crate) async fn accept_batch(
-    app: &Arc<App>,
+    acceptor: &Arc<Acceptor>,
     project: &ProjectName,
     items: Vec<Item>,
     traceparent: Option<&Arc<str>>,
@@ -49,13 +48,13 @@ pub(crate) async fn accept_batch(
     for (place, item) in items.into_iter().enumerate() {
         let Item { submission, key, mistakes } = item;
         let headers = SubmissionHeaders { key, traceparent: traceparent.cloned() };
-        let acceptance = Acceptance::new(app, project.clone(), submission.digest(), &headers);
+        let acceptance = Acceptance::new(acceptor, project.clone(), submission.digest(), &headers);
         left.push(Waiting { place, acceptance, submission, mistakes });
     }
     while !left.is_empty() {
         let round;
         (round, left) = first_of_each(left);
-        for (place, outcome) in take(app, round).await {
+        for (place, outcome) in take(acceptor, round).await {
             outcomes[place] = Some(outcome);
         }
     }
@@ -77,13 +76,13 @@ fn first_of_each(left: Vec<Waiting>) -> (Vec<Waiting>, Vec<Waiting>) {
     left.into_iter().partition(|waiting| seen.insert(waiting.acceptance.id()))
 }
 
-async fn take(app: &Arc<App>, round: Vec<Waiting>) -> Vec<(usize, Outcome)> {
+async fn take(acceptor: &Arc<Acceptor>, round: Vec<Waiting>) -> Vec<(usize, Outcome)> {
     let checked = futures::stream::iter(round).map(|waiting| {
-        let app = Arc::clone(app);
+        let acceptor = Arc::clone(acceptor);
         async move {
             let Waiting { place, acceptance, submission, mistakes } = waiting;
             let request =
-                check(&app, acceptance.id(), acceptance.project(), submission, mistakes).await;
+                check(&acceptor, acceptance.id(), acceptance.project(), submission, mistakes).await;
             let prepared = acceptance.prepare(request).await;
             (place, acceptance, prepared)
         }

@@ -4,24 +4,23 @@
 
 use slipway_proto::{BuildId, BuildRequest, FieldError, PoolName, ProjectName, Submission};
 
-use super::AcceptError;
-use crate::app::App;
+use super::{AcceptError, Acceptor};
 
 /// Checks everything, and reports all mistakes at once, after those that were found `before`.
 pub(super) async fn check(
-    app: &App,
+    acceptor: &Acceptor,
     id: BuildId,
     project: &ProjectName,
     submission: Submission,
     before: Vec<FieldError>,
 ) -> Result<BuildRequest, AcceptError> {
     let uploaded = match submission.artifact() {
-        Some(digest) => app.artifacts.find(&app.store, project, digest).await?,
+        Some(digest) => acceptor.artifacts.find(&acceptor.store, project, digest).await?,
         None => None,
     };
     let pool = submission.pool().clone();
-    let known = app.pools.exists(&app.queue, &pool).await;
-    let checked = submission.accept(id, project.clone(), uploaded.as_deref(), &app.catalogue);
+    let known = acceptor.pools.exists(&acceptor.queue, &pool).await;
+    let checked = submission.accept(id, project.clone(), uploaded.as_deref(), &acceptor.catalogue);
     let mut mistakes = before;
     let request = match checked {
         Ok(request) => Some(request),
@@ -35,17 +34,20 @@ pub(super) async fn check(
 }
 
 /// Checks again what may have changed since the first check.
-pub(super) async fn check_again(app: &App, request: &BuildRequest) -> Result<(), AcceptError> {
+pub(super) async fn check_again(
+    acceptor: &Acceptor,
+    request: &BuildRequest,
+) -> Result<(), AcceptError> {
     let mut mistakes = Vec::new();
     let digest = request.artifact.digest;
-    if app.store.record(&request.project, digest).await?.is_none() {
+    if acceptor.store.record(&request.project, digest).await?.is_none() {
         mistakes.push(FieldError {
             field: "artifact".to_owned(),
             code: "artifact_not_found".to_owned(),
             detail: format!("the project no longer has the artifact {digest}: upload it again"),
         });
     }
-    let known = app.pools.exists(&app.queue, &request.pool).await;
+    let known = acceptor.pools.exists(&acceptor.queue, &request.pool).await;
     refuse(mistakes, known, &request.pool)
 }
 

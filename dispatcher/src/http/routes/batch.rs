@@ -70,7 +70,7 @@ pub(super) async fn submit(
         let read = tokio::task::spawn_blocking(move || document::read(&body)).await;
         read.map_err(|panic| ApiError::internal(&panic, "read the batch"))??
     };
-    let outcomes = accept_batch(&app, &project, items, traceparent.as_ref()).await;
+    let outcomes = accept_batch(&app.acceptor, &project, items, traceparent.as_ref()).await;
     Ok(json(&view(&app, &project, outcomes)))
 }
 

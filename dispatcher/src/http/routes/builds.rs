@@ -15,7 +15,6 @@ use slipway_queue::protocol::cancel::Scope;
 use super::json;
 use crate::app::App;
 use crate::builds::accept::{AcceptError, Accepted, SubmissionHeaders, accept, retry};
-use crate::builds::cancel::{cancel, cancel_waiting};
 use crate::events::projection::{Cursor, ImageFilter, ListQuery};
 use crate::http::extract::{self, InProject, NoParameters, OfBuild, Parameters};
 use crate::http::problem::{ApiError, Code};
@@ -29,7 +28,8 @@ pub(super) async fn submit(
 ) -> Result<Response, ApiError> {
     let headers = submission_headers(request.headers())?;
     let document = extract::json(request).await?;
-    let outcome = accept(&app, project.clone(), Submission::read(&document), headers).await;
+    let outcome =
+        accept(&app.acceptor, project.clone(), Submission::read(&document), headers).await;
     accepted(&app, &project, outcome)
 }
 
@@ -39,7 +39,7 @@ pub(super) async fn repeat(
     headers: HeaderMap,
     _: NoParameters,
 ) -> Result<Response, ApiError> {
-    let outcome = retry(&app, project.clone(), build, submission_headers(&headers)?).await;
+    let outcome = retry(&app.acceptor, project.clone(), build, submission_headers(&headers)?).await;
     accepted(&app, &project, outcome)
 }
 
@@ -94,7 +94,7 @@ pub(super) async fn call_off(
     OfBuild(project, build): OfBuild,
     _: NoParameters,
 ) -> Result<Response, ApiError> {
-    let cancelled = cancel(&app, &project, build, ON_REQUEST, Scope::Unfinished).await?;
+    let cancelled = app.cancelling().cancel(&project, build, ON_REQUEST, Scope::Unfinished).await?;
     Ok(json(&BuildView::from(&cancelled.into_build())))
 }
 
@@ -103,7 +103,7 @@ pub(super) async fn call_off_waiting(
     InProject(project): InProject,
     _: NoParameters,
 ) -> Result<Response, ApiError> {
-    let cancelled = cancel_waiting(&app, &project, ON_REQUEST).await?;
+    let cancelled = app.cancelling().cancel_waiting(&project, ON_REQUEST).await?;
     Ok(json(&CancelledView { cancelled }))
 }
 

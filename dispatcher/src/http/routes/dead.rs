@@ -39,7 +39,7 @@ pub(super) async fn show(
     OfLetter(project, name): OfLetter,
     _: NoParameters,
 ) -> Result<Response, ApiError> {
-    let letter = in_time(&app, dead::find(&app, &project, &name)).await?;
+    let letter = in_time(&app, dead::find(&app.queue, &project, &name)).await?;
     Ok(json(&dead::view(&letter)))
 }
 
@@ -48,7 +48,7 @@ pub(super) async fn replay(
     OfLetter(project, name): OfLetter,
     _: NoParameters,
 ) -> Result<Response, ApiError> {
-    let build = dead::replay(&app, &project, &name).await?;
+    let build = dead::replay(&app.queue, &app.announcer, &project, &name).await?;
     let mut response = json(&BuildView::from(&build));
     *response.status_mut() = StatusCode::ACCEPTED;
     Ok(response)
@@ -59,6 +59,6 @@ pub(super) async fn discard(
     OfLetter(project, name): OfLetter,
     _: NoParameters,
 ) -> Result<Response, ApiError> {
-    dead::drop_letter(&app, &project, &name).await?;
+    dead::drop_letter(&app.queue, &project, &name).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }

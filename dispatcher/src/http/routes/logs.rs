@@ -42,7 +42,7 @@ pub(super) async fn read(
     let request = LogRequest { project, build, follow, skip: skip.unwrap_or(0) };
     let start = request.skip;
     let (sink, pieces) = mpsc::channel(MAX_WAITING);
-    app.tasks.spawn(follow::send(Arc::clone(&app), request, found, subscription, sink));
+    app.tasks.spawn(follow::send(app.logs(), request, found, subscription, sink));
     Ok(if events { as_events(&app, start, pieces) } else { as_text(pieces) })
 }
 

@@ -52,7 +52,7 @@ pub(super) async fn reconcile(
     if !app.queue.is_connected() {
         return Err(super::unavailable());
     }
-    Ok(super::json(&sweep_now(&app).await?))
+    Ok(super::json(&sweep_now(&app.reconciler).await?))
 }
 
 pub(super) async fn metrics(State(app): State<Arc<App>>) -> Response {

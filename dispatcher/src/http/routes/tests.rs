@@ -32,20 +32,13 @@ use slipway_queue::{Queue, QueueOptions};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use super::*;
-use crate::app::MAX_BATCH_BYTES;
-use crate::builds::announce::Announcer;
-use crate::builds::existence::Known;
-use crate::builds::find::{Builds, RECORD_DEADLINE};
-use crate::events::feed::{Arrived, Feed};
+use crate::app::{MAX_BATCH_BYTES, Parts};
+use crate::builds::find::RECORD_DEADLINE;
+use crate::events::feed::Arrived;
 use crate::events::projection::{Folder, Projection, Stored};
-use crate::intake::artifacts::Artifacts;
-use crate::pools::Pools;
 use crate::readiness::Readiness;
-use crate::reconcile::Reconciler;
 use crate::testing;
 
 const LIMIT: u64 = 4096;
@@ -81,36 +74,15 @@ impl Api {
         let (projection, folder) =
             Projection::open(&path, Box::new(|_, _| Ok(None))).expect("it opens");
         let store = directory.path().join("store");
-        let feed: Arc<Feed> = Arc::default();
-        let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
-        let announcer = Announcer::new(
-            queue.clone(),
-            projection.clone(),
-            Arc::clone(&feed),
-            tasks.clone(),
-            stop.clone(),
-        );
-        let app = App {
-            announcer,
-            builds: Builds::new(queue.clone(), projection.clone()),
+        let app = App::new(Parts {
             queue,
             store: ArtifactStore::open(store.to_str().expect("a text")).await.expect("it opens"),
-            artifacts: Artifacts::default(),
             catalogue: Catalogue::default(),
-            max_artifact_bytes: LIMIT,
             projection,
-            known: Known::default(),
-            feed,
-            batches: Semaphore::new(1),
-            batch_bytes: Semaphore::new(MAX_BATCH_BYTES),
-            pools: Pools::default(),
             readiness: Readiness::default(),
-            reconciler: Reconciler::default(),
-            metrics: Arc::default(),
-            tasks,
-            stop,
-            cut_off: CancellationToken::new(),
-        };
+            max_artifact_bytes: LIMIT,
+            max_batches_read: 1,
+        });
         Self { app: Arc::new(app), folder, directory }
     }
 
