@@ -62,6 +62,8 @@ pub(crate) struct History {
     pub(crate) outcomes: BTreeMap<BuildId, Vec<Ended>>,
     /// The places of builds in the order of acceptance.
     pub(crate) orders: BTreeMap<BuildId, u64>,
+    /// The builds whose attempts have written their own tag, and how often they had been replayed.
+    tagged: BTreeSet<(BuildId, u32)>,
     /// All writes of tags.
     pub(crate) tag_writes: Vec<TagWrite>,
     /// How often the window of ids has passed.
@@ -109,6 +111,10 @@ impl History {
                 self.broken.push(format!("{id}: {:?} after {:?}", next.phase, last.phase));
             }
         }
+        let cancelled = matches!(next.phase, Phase::Cancelled { .. });
+        if cancelled && self.tagged.contains(&(id, next.replays)) {
+            self.broken.push(format!("{id}: it was cancelled after its tag was written"));
+        }
         if claim {
             self.claims.insert((id, next.epoch), self.windows);
         }
@@ -116,7 +122,6 @@ impl History {
         if ends && !already {
             // Of a cancelled build the start may not be told: a worker that finds it cancelled does
             // not know whether its outcome is.
-            let cancelled = matches!(next.phase, Phase::Cancelled { .. });
             let recently = self.claims.get(&(id, next.epoch)) == Some(&self.windows);
             let starts = recently && !cancelled;
             let ended = Ended { replays: next.replays, epoch: next.epoch, starts };
@@ -168,9 +173,11 @@ impl History {
         self.moves += 1;
     }
 
-    /// Notes that an attempt writes its own tag: not of a build that was cancelled while it held it.
-    pub(crate) fn forbid_cancelled(&mut self, build: &Build) {
+    /// Notes that an attempt has written its own tag: not of a build that was cancelled while it held
+    /// it.
+    pub(crate) fn note_own_tag(&mut self, build: &Build) {
         let id = build.request.build;
+        self.tagged.insert((id, build.replays));
         let cancelled = self.last.get(&id).is_some_and(|last| {
             matches!(last.phase, Phase::Cancelled { .. }) && last.epoch == build.state.epoch
         });

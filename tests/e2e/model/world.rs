@@ -3,11 +3,12 @@
 //! What the actors of one run share: a server, a registry, a clock, and the notes that only an
 //! observer of everything can take.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
 use serde_json::json;
 use slipway_proto::artifact::ElfFacts;
 use slipway_proto::environment::Catalogue;
@@ -19,6 +20,7 @@ use slipway_proto::submission::Uploaded;
 use slipway_proto::{
     ArtifactFacts, Build, BuildId, Digest, Platform, ProjectName, Reference, Submission, Timestamp,
 };
+use slipway_queue::Record;
 use slipway_queue::protocol::attempt::Tagged;
 
 use super::history::History;
@@ -41,6 +43,8 @@ pub(crate) struct World<S: Server> {
     registry: Mutex<BTreeMap<Reference, BuildId>>,
     pub(crate) requests: Vec<BuildRequest>,
     history: Mutex<History>,
+    /// The records as they are stored, by their revision.
+    documents: Mutex<HashMap<u64, Bytes>>,
     /// The last delivery of each request that is not acknowledged.
     outstanding: Mutex<Vec<Taken<S::Delivery>>>,
     clock_ms: AtomicI64,
@@ -57,6 +61,7 @@ impl<S: Server> World<S> {
             registry: Mutex::default(),
             requests: (0..BUILDS).map(request).collect(),
             history: Mutex::default(),
+            documents: Mutex::default(),
             outstanding: Mutex::default(),
             clock_ms: AtomicI64::new(BEGINNING_MS),
         }
@@ -102,6 +107,15 @@ impl<S: Server> World<S> {
         let sequence = self.server.sequence(delivery);
         lock(&self.outstanding).retain(|other| other.sequence != sequence);
         self.history().moves += 1;
+    }
+
+    /// Returns a record as it is stored.
+    pub(crate) fn document(&self, record: &Record) -> Bytes {
+        let mut documents = lock(&self.documents);
+        let document = documents.entry(record.revision).or_insert_with(|| {
+            serde_json::to_vec(&record.build).expect("a record is valid JSON").into()
+        });
+        document.clone()
     }
 
     /// Returns the id of a build by its number.

@@ -150,7 +150,7 @@ async fn read_records<S: Server>(actor: &Actor<S>, memory: &Mutex<Memory>) {
     for request in &world.requests {
         let found = world.server.record(&request.project, request.build).await;
         let Ok(Some(record)) = found else { continue };
-        let document = serde_json::to_vec(&record.build).expect("a record is valid JSON").into();
+        let document = world.document(&record);
         let seen = Seen::Record(Stored { document, revision: record.revision });
         memory.lock().expect("nobody panics with it").note(seen, now);
     }

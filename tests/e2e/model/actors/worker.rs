@@ -257,7 +257,7 @@ impl<S: Server> Work for ImageWork<S> {
             return Err(End::Lost);
         }
         let written = self.actor.write_tag(reference, self.request.build, &self.request).await;
-        self.actor.world.history().forbid_cancelled(&self.claim.build);
+        self.actor.world.history().note_own_tag(&self.claim.build);
         written.map_err(End::Failed)
     }
 
