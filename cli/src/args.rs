@@ -6,20 +6,24 @@ mod build;
 mod dead;
 mod dev;
 mod page;
-mod registry;
 mod value;
 
 use clap::{Args, Parser, Subcommand};
+use serde::{Serialize, Serializer};
 use slipway_proto::{BuildId, ProjectName, WorkerId};
+use slipway_secret::Secret;
+use slipway_service::settings::ConfigArgs;
 use url::Url;
 
 use crate::output::Format;
+
+/// The bound of the cache of base images unless configured otherwise, in bytes.
+const CACHE_BYTES: u64 = 10 << 30;
 
 pub use build::{BuildArgs, LocalArgs, RequestArgs, SubmitArgs, Target};
 pub use dead::DeadCommand;
 pub use dev::DevArgs;
 pub use page::PageArgs;
-pub use registry::RegistryArgs;
 
 /// Turns a JAR, a WAR or a native binary into a container image in a registry.
 #[derive(Debug, Parser)]
@@ -28,19 +32,22 @@ pub use registry::RegistryArgs;
     version,
     arg_required_else_help = true,
     after_help = "Exit codes: 0 succeeded, 1 the build failed or the server refused the request, \
-                  2 usage, 3 the server cannot be reached."
+                  2 usage or configuration, 3 the server cannot be reached, 130 interrupted."
 )]
 pub struct Arguments {
+    /// Where settings come from.
+    #[command(flatten, next_help_heading = "Global options")]
+    pub config: ConfigArgs,
     /// The options of every command.
     #[command(flatten)]
     pub global: GlobalArgs,
-    /// The command.
+    /// The command; none is needed where the configuration is only printed.
     #[command(subcommand)]
-    pub command: Command,
+    pub command: Option<Command>,
 }
 
 /// The options of every command.
-#[derive(Debug, Clone, Args)]
+#[derive(Debug, Clone, Args, Serialize)]
 #[command(next_help_heading = "Global options")]
 pub struct GlobalArgs {
     /// Where the dispatcher is
@@ -52,6 +59,7 @@ pub struct GlobalArgs {
         default_value = "http://127.0.0.1:7070",
         value_parser = value::server
     )]
+    #[serde(serialize_with = "as_text")]
     pub server: Url,
     /// The project that builds and artifacts belong to
     #[arg(
@@ -64,7 +72,7 @@ pub struct GlobalArgs {
     pub project: ProjectName,
     /// The API token; set it in the environment, because `ps` shows options
     #[arg(long, global = true, env = "SLIPWAY_TOKEN", hide_env_values = true)]
-    pub token: Option<String>,
+    pub token: Option<Secret>,
     /// How results are written to stdout
     #[arg(
         long,
@@ -76,6 +84,40 @@ pub struct GlobalArgs {
         hide_possible_values = true
     )]
     pub output: Format,
+}
+
+/// The settings that apply to a command line, as the file that gives them.
+#[derive(Debug, Serialize)]
+pub struct Effective<'a> {
+    #[serde(flatten)]
+    global: &'a GlobalArgs,
+    #[serde(flatten)]
+    command: OfCommand<'a>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum OfCommand<'a> {
+    Dev(&'a DevArgs),
+    Local(&'a LocalArgs),
+    Other {},
+}
+
+impl<'a> Effective<'a> {
+    /// Returns those of every command, and those of the command itself.
+    #[must_use]
+    pub fn of(arguments: &'a Arguments) -> Self {
+        let command = match &arguments.command {
+            Some(Command::Dev(args)) => OfCommand::Dev(args),
+            Some(Command::Build(args)) => OfCommand::Local(&args.local_options),
+            _ => OfCommand::Other {},
+        };
+        Self { global: &arguments.global, command }
+    }
+}
+
+fn as_text<S: Serializer>(url: &Url, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(url.as_str())
 }
 
 /// The commands.
@@ -222,7 +264,7 @@ mod tests {
     #[test]
     fn workers_are_listed_unless_something_is_to_be_done_with_them() {
         let command = |line| match parse(line).expect("it parses").command {
-            Command::Workers { command } => command,
+            Some(Command::Workers { command }) => command,
             other => panic!("not about workers: {other:?}"),
         };
         assert!(command("slipway workers").is_none());

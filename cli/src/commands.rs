@@ -10,40 +10,47 @@ mod events;
 mod log;
 mod several;
 mod show;
-mod signal;
 mod wait;
 mod workers;
 
 use slipway_fault::chain;
 use slipway_proto::api::BuildView;
 
-use crate::args::{Arguments, BuildArgs, Command, GlobalArgs};
-use crate::exit::{Error, Exit};
-use crate::output::Output;
-use crate::{dev, local, telemetry};
 use slipway_client::{Client, ClientError, ClientOptions};
+use slipway_service::Exit;
+use slipway_service::signals::Signals;
+
+use crate::args::{BuildArgs, Command, GlobalArgs};
+use crate::exit::Error;
+use crate::output::Output;
+use crate::{dev, local};
 
 pub use batch::BatchError;
-pub(crate) use signal::Signals;
 
-/// Runs a command and returns the exit code of the process. Errors are written to stderr.
-pub async fn run(arguments: Arguments) -> u8 {
-    let output = Output::new(arguments.global.output);
-    match Box::pin(run_command(arguments, &output)).await {
-        Ok(exit) => exit.code(),
+/// Log lines of `slipway dev`: the parts that run inside this process.
+const DEV_LOG: &str = "warn,slipway=info,slipway_dispatcher=info,slipway_worker=info,\
+                       slipway_queue=info,slipway_artifact=info";
+
+/// Log lines of a build without a server.
+const LOCAL_LOG: &str = "warn";
+
+/// Runs a command and returns how the process ends. Errors are written to stderr.
+pub async fn run(command: Command, global: GlobalArgs) -> Exit {
+    let output = Output::new(global.output);
+    match Box::pin(run_command(command, global, &output)).await {
+        Ok(exit) => exit,
         Err(error) => {
             output.note(&format!("error: {}", chain(&error)));
-            error.code()
+            error.exit()
         }
     }
 }
 
-async fn run_command(arguments: Arguments, output: &Output) -> Result<Exit, Error> {
-    let Arguments { global, command } = arguments;
+async fn run_command(command: Command, global: GlobalArgs, output: &Output) -> Result<Exit, Error> {
     let now = slipway_proto::Timestamp::now;
     match command {
         Command::Dev(args) => {
-            telemetry::start("info");
+            args.telemetry.start(DEV_LOG);
             Ok(dev::run(*args, output).await?)
         }
         Command::Build(args) => build_command(*args, global, output).await,
@@ -51,13 +58,13 @@ async fn run_command(arguments: Arguments, output: &Output) -> Result<Exit, Erro
             let client = client(global)?;
             let build = build::submit(&client, &args.file, &args.request, output).await?;
             show::accepted(output, &build);
-            Ok(Exit::Success)
+            Ok(Exit::Ok)
         }
         Command::Batch { file } => Ok(batch::run(&client(global)?, &file, output).await?),
         Command::Get { id } => {
             let build = client(global)?.build(id).await?;
             show::document(output, &build, || crate::render::build_details(&build, now()));
-            Ok(Exit::Success)
+            Ok(Exit::Ok)
         }
         Command::List(args) => Ok(show::list(&client(global)?, &args, output).await?),
         Command::Logs { id, follow: false } => Ok(log::print(&client(global)?, id, output).await?),
@@ -73,7 +80,7 @@ async fn run_command(arguments: Arguments, output: &Output) -> Result<Exit, Erro
                 return outcome(&client, build, wait::Watch::Log, output).await;
             }
             show::accepted(output, &build);
-            Ok(Exit::Success)
+            Ok(Exit::Ok)
         }
         Command::Dead(command) => Ok(dead::run(&client(global)?, &command, output).await?),
         Command::Workers { command } => {
@@ -82,17 +89,17 @@ async fn run_command(arguments: Arguments, output: &Output) -> Result<Exit, Erro
         Command::Queue => {
             let queue = client(global)?.queue().await?;
             show::document(output, &queue, || crate::render::queue(&queue));
-            Ok(Exit::Success)
+            Ok(Exit::Ok)
         }
         Command::Reconcile => {
             let repairs = client(global)?.reconcile().await?;
             show::document(output, &repairs, || crate::render::repairs(&repairs));
-            Ok(Exit::Success)
+            Ok(Exit::Ok)
         }
         Command::Environments => {
             let environments = client(global)?.environments().await?;
             show::document(output, &environments, || crate::render::environments(&environments));
-            Ok(Exit::Success)
+            Ok(Exit::Ok)
         }
     }
 }
@@ -108,12 +115,12 @@ async fn build_command(
         let watch = if args.follow { wait::Watch::Log } else { wait::Watch::Stages };
         return outcome(&client, accepted, watch, output).await;
     }
-    telemetry::start("warn");
+    args.local_options.telemetry.start(LOCAL_LOG);
     // Signals are handled so that an interrupted build removes what it has begun to write.
     let mut signals = Signals::listen();
     let build = tokio::select! {
         build = local::build(&args, &global.project, output) => build?,
-        exit = signals.next() => return Ok(exit),
+        () = signals.next() => return Ok(Exit::Interrupted),
     };
     let written = args.to.map(|target| target.to_string());
     show::document(output, &build, || crate::render::outcome(&build, written.as_deref()));
@@ -132,7 +139,7 @@ async fn outcome(
             show::document(output, &build, || crate::render::outcome(&build, None));
             Ok(show::exit_of(&build))
         }
-        wait::Waited::Signalled(exit) => Ok(exit),
+        wait::Waited::Signalled => Ok(Exit::Interrupted),
     }
 }
 

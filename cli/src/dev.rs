@@ -12,29 +12,31 @@ mod nats;
 mod ready;
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::path::PathBuf;
 use std::time::Duration;
 
+use slipway_queue::NatsConfig;
+use slipway_service::directories::{self, StoreConfig};
+use slipway_service::signals::Signals;
+use slipway_worker::config::CacheConfig;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::args::DevArgs;
-use crate::commands::Signals;
-use crate::exit::Exit;
 use crate::local;
 use crate::output::Output;
 use data_dir::DataDir;
 use nats::NatsServer;
+use slipway_service::Exit;
 
 pub use error::{DevError, PartError};
 
 /// Where the dispatcher listens, and where clients look for it, by default.
 const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 7070);
 
-/// How long the worker may continue with what it holds. Short, because what it gives back is not
-/// lost, and somebody waits for the prompt.
-const DRAIN_GRACE: Duration = Duration::from_secs(3);
+/// How many seconds the worker may continue with what it holds. Few, because what it gives back is
+/// not lost, and a person waits for the prompt.
+const DRAIN_GRACE_S: u64 = 3;
 
 /// How long the worker may take to stop: its grace, and the 10 s for giving back the rest, which it
 /// needs only if NATS does not answer.
@@ -47,9 +49,6 @@ const DISPATCHER_STOP_DEADLINE: Duration = Duration::from_secs(5);
 /// gone.
 const ORPHANED_STOP_DEADLINE: Duration = Duration::from_secs(1);
 
-/// The limit of the cache of base images, in bytes.
-const CACHE_BYTES: u64 = 10 << 30;
-
 /// Runs until a signal or until a part ends by itself.
 ///
 /// Must be called from the main thread; see [`NatsServer::start`].
@@ -61,14 +60,14 @@ pub(crate) async fn run(args: DevArgs, output: &Output) -> Result<Exit, DevError
     let mut signals = Signals::listen();
     let started = tokio::select! {
         started = Stack::start(&args) => started?,
-        _ = signals.next() => return Ok(Exit::Success),
+        () = signals.next() => return Ok(Exit::Ok),
     };
     let stopped = async {
         let mut stack = started;
         ready::tell(output, stack.address, stack.nats.url(), stack.data.path());
         let ended = tokio::select! {
             error = stack.ended_by_itself() => Some(error),
-            _ = signals.next() => None,
+            () = signals.next() => None,
         };
         match &ended {
             Some(_) => output.note("something ended by itself; stopping"),
@@ -77,10 +76,10 @@ pub(crate) async fn run(args: DevArgs, output: &Output) -> Result<Exit, DevError
         tokio::select! {
             () = stack.stop(ended.is_some()) => {}
             // Dropping the parts kills nats-server; the rest ends with this process.
-            exit = signals.next() => return Ok(exit),
+            () = signals.next() => return Ok(Exit::Interrupted),
         }
         output.note("stopped");
-        ended.map_or(Ok(Exit::Success), Err)
+        ended.map_or(Ok(Exit::Ok), Err)
     };
     Box::pin(stopped).await
 }
@@ -143,17 +142,23 @@ impl Stack {
         check_free(listen, args.listen.is_some())?;
         let nats_listen = SocketAddr::from((Ipv4Addr::LOCALHOST, args.nats_port));
         check_free(nats_listen, true)?;
-        let data_dir = args.data_dir.clone().or_else(default_data_dir).ok_or(DevError::NoHome)?;
+        let data_dir = args
+            .data_dir
+            .clone()
+            .or_else(|| Some(directories::user_data()?.join("dev")))
+            .ok_or(DevError::NoHome)?;
         let data = DataDir::open(data_dir).await?;
         let nats = NatsServer::start(program, &data, args.nats_port).await?;
 
-        let store = data.join("artifacts").display().to_string();
+        let store = StoreConfig { store: data.join("artifacts").display().to_string().into() };
+        let nats_config = NatsConfig { nats_url: nats.url().into(), ..NatsConfig::default() };
         let dispatcher = slipway_dispatcher::Config {
             listen,
-            nats_url: nats.url().to_owned(),
             data_dir: data.join("dispatcher"),
-            store: store.clone(),
             environments: args.environments.clone(),
+            limits: args.limits.clone(),
+            store: store.clone(),
+            nats: nats_config.clone(),
             ..Default::default()
         };
         let failed = |source: PartError| DevError::Dispatcher {
@@ -166,15 +171,12 @@ impl Stack {
         let address = dispatcher.local_addr();
 
         let worker = slipway_worker::Config {
-            nats_url: nats.url().to_owned(),
             slots: args.slots,
+            drain_grace_s: DRAIN_GRACE_S,
             store,
-            cache_dir: data.join("cache"),
-            cache_bytes: CACHE_BYTES,
-            mirrors: args.registries.mirrors.clone(),
-            insecure_registries: args.registries.insecure_registries.clone(),
-            docker_configs: local::docker_configs(&args.registries.docker_configs),
-            drain_grace: DRAIN_GRACE,
+            cache: CacheConfig { cache_dir: data.join("cache"), cache_bytes: args.cache_bytes },
+            registries: local::registries(&args.registries),
+            nats: nats_config,
             ..Default::default()
         };
         let failed =
@@ -229,16 +231,6 @@ fn check_free(address: SocketAddr, chosen: bool) -> Result<(), DevError> {
     }
 }
 
-/// Returns the data directory of the XDG Base Directory Specification.
-fn default_data_dir() -> Option<PathBuf> {
-    let absolute = |path: PathBuf| path.is_absolute().then_some(path);
-    std::env::var_os("XDG_DATA_HOME")
-        .map(PathBuf::from)
-        .and_then(absolute)
-        .or_else(|| Some(std::env::home_dir().and_then(absolute)?.join(".local/share")))
-        .map(|directory| directory.join("slipway/dev"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -249,7 +241,7 @@ mod tests {
         let address = listener.local_addr().expect("an address");
         let error = check_free(address, false).expect_err("it is taken");
         assert!(error.to_string().contains("is taken: is slipway running already?"), "{error}");
-        assert_eq!(error.exit_code(), 2);
+        assert_eq!(error.exit(), Exit::Usage);
         drop(listener);
         check_free("127.0.0.1:0".parse().expect("an address"), true).expect("one is free");
     }

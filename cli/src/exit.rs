@@ -1,41 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! How a command ends: the exit codes that scripts rely on, decided in one place.
+//! Why a command could not do what it was asked for, and how the process ends then.
+
+use slipway_service::Exit;
 
 use crate::commands::BatchError;
 use crate::dev::DevError;
 use crate::local::LocalError;
 use slipway_client::ClientError;
 
-/// How a command ended without an error.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Exit {
-    /// Success, also of a build it waited for.
-    Success,
-    /// The build it waited for did not succeed.
-    BuildFailed,
-    /// The server refused a part of the request.
-    Refused,
-    /// Interrupted while it waited: Ctrl-C.
-    Interrupted,
-    /// Terminated while it waited: SIGTERM.
-    Terminated,
-}
-
-impl Exit {
-    /// Returns the exit code; 128 and the signal's number for the signals, as shells do.
-    #[must_use]
-    pub fn code(self) -> u8 {
-        match self {
-            Self::Success => 0,
-            Self::BuildFailed | Self::Refused => 1,
-            Self::Interrupted => 130,
-            Self::Terminated => 143,
-        }
-    }
-}
-
-/// Why a command failed.
+/// Why a command could not do what it was asked for.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The dispatcher refuses or cannot be reached.
@@ -53,14 +27,42 @@ pub enum Error {
 }
 
 impl Error {
-    /// Returns the exit code: 1 refused, 2 usage, 3 server unreachable.
+    /// Returns how the process ends.
     #[must_use]
-    pub fn code(&self) -> u8 {
+    pub fn exit(&self) -> Exit {
         match self {
-            Self::Client(error) => error.exit_code(),
-            Self::Batch(_) => 2,
-            Self::Local(error) => error.exit_code(),
-            Self::Dev(error) => error.exit_code(),
+            Self::Client(error) => client_exit(error),
+            Self::Batch(_) => Exit::Usage,
+            Self::Local(error) => error.exit(),
+            Self::Dev(error) => error.exit(),
         }
+    }
+}
+
+fn client_exit(error: &ClientError) -> Exit {
+    match error {
+        ClientError::Refused { .. } | ClientError::Unexpected { .. } | ClientError::Setup(_) => {
+            Exit::Failed
+        }
+        ClientError::ReadArtifact { .. } | ClientError::InvalidToken | ClientError::InvalidKey => {
+            Exit::Usage
+        }
+        ClientError::Unreachable { .. }
+        | ClientError::Lost { .. }
+        | ClientError::Stalled { .. } => Exit::Unreachable,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_that_refuses_is_told_from_one_that_is_away() {
+        let server = String::new();
+        let busy = ClientError::Unexpected { server: server.clone(), status: 503, source: None };
+        assert_eq!(Error::from(busy).exit(), Exit::Failed);
+        let away = ClientError::Unreachable { server, cause: String::new() };
+        assert_eq!(Error::from(away).exit(), Exit::Unreachable);
     }
 }

@@ -15,8 +15,7 @@ pub mod local;
 pub mod output;
 mod progress;
 pub mod render;
-mod telemetry;
 
-pub use args::Arguments;
+pub use args::{Arguments, Effective};
 pub use commands::{BatchError, run};
-pub use exit::{Error, Exit};
+pub use exit::Error;

@@ -16,15 +16,15 @@ use slipway_proto::{
     ArtifactFacts, Build, BuildId, BuildRequest, Change, Digest, Failure, FieldError, ProjectName,
     Submission, Timestamp, WorkerId,
 };
+use slipway_service::{Exit, directories};
+use slipway_worker::RegistryConfig;
+use slipway_worker::config::CacheConfig;
 use slipway_worker::failure::StageError;
 use slipway_worker::local::{self, Artifact};
 use slipway_worker::pipeline::{Pipeline, PipelineError};
 
 use crate::args::{BuildArgs, LocalArgs, Target};
 use crate::output::Output;
-
-/// The limit of the cache of base images, in bytes.
-const CACHE_BYTES: u64 = 10 << 30;
 
 /// Why a build without a server cannot be started.
 #[derive(Debug, thiserror::Error)]
@@ -82,24 +82,21 @@ pub enum LocalError {
         /// Why not.
         failure: Failure,
     },
-    /// `SOURCE_DATE_EPOCH` is not a time.
-    #[error("SOURCE_DATE_EPOCH is not a number of seconds")]
-    SourceDateEpoch,
 }
 
 impl LocalError {
-    /// Returns the exit code: 1 if a server would have refused the request, else 2.
+    /// Returns how the process ends: it is a matter of usage, except where a server would have
+    /// refused.
     #[must_use]
-    pub fn exit_code(&self) -> u8 {
+    pub fn exit(&self) -> Exit {
         match self {
-            Self::Inspect { .. } | Self::Refused(_) => 1,
+            Self::Inspect { .. } | Self::Refused(_) => Exit::Failed,
             Self::Read { .. }
             | Self::Digest { .. }
             | Self::ReadCatalogue { .. }
             | Self::Catalogue { .. }
             | Self::NoHome
-            | Self::Pipeline(_)
-            | Self::SourceDateEpoch => 2,
+            | Self::Pipeline(_) => Exit::Usage,
         }
     }
 }
@@ -118,7 +115,7 @@ pub(crate) async fn build(
     let config = config(&args.local_options)?;
     let file = args.file.clone();
     let filename = args.request.filename(&file);
-    let cache_dir = config.cache_dir.clone();
+    let cache_dir = config.cache.cache_dir.clone();
     // At the same time: one reads the artifact's directory, the other the certificate authorities.
     let inspecting = tokio::task::spawn_blocking(move || inspect(&file, &filename, &cache_dir));
     let pipeline = Pipeline::new(&config);
@@ -196,25 +193,24 @@ fn catalogue(file: Option<&Path>) -> Result<Catalogue, LocalError> {
 }
 
 fn config(args: &LocalArgs) -> Result<slipway_worker::Config, LocalError> {
-    let default = slipway_worker::Config::default();
-    let cache_dir = args.cache_dir.clone().or_else(default_cache_dir).ok_or(LocalError::NoHome)?;
-    let source_date_epoch = match std::env::var("SOURCE_DATE_EPOCH") {
-        Ok(text) => text.parse().map_err(|_| LocalError::SourceDateEpoch)?,
-        Err(_) => default.source_date_epoch,
-    };
+    let cache_dir =
+        args.cache_dir.clone().or_else(directories::user_cache).ok_or(LocalError::NoHome)?;
     Ok(slipway_worker::Config {
-        cache_dir,
-        cache_bytes: CACHE_BYTES,
-        mirrors: args.registries.mirrors.clone(),
-        insecure_registries: args.registries.insecure_registries.clone(),
-        docker_configs: docker_configs(&args.registries.docker_configs),
-        source_date_epoch,
-        ..default
+        cache: CacheConfig { cache_dir, cache_bytes: args.cache_bytes },
+        registries: registries(&args.registries),
+        source_date_epoch: args.source_date_epoch,
+        ..Default::default()
     })
 }
 
+/// Returns how registries are reached from this process.
+pub(crate) fn registries(chosen: &RegistryConfig) -> RegistryConfig {
+    let docker_configs = docker_configs(&chosen.docker_configs);
+    RegistryConfig { docker_configs, ..chosen.clone() }
+}
+
 /// Returns the credentials files to use: those that were given, else those of this machine's tools.
-pub(crate) fn docker_configs(named: &[PathBuf]) -> Vec<PathBuf> {
+fn docker_configs(named: &[PathBuf]) -> Vec<PathBuf> {
     if !named.is_empty() {
         return named.to_vec();
     }
@@ -225,16 +221,6 @@ pub(crate) fn docker_configs(named: &[PathBuf]) -> Vec<PathBuf> {
     let podman = std::env::var_os("XDG_RUNTIME_DIR")
         .map(|directory| PathBuf::from(directory).join("containers/auth.json"));
     docker.into_iter().chain(podman).filter(|path| path.is_file()).collect()
-}
-
-/// Returns the cache directory of the XDG Base Directory Specification.
-fn default_cache_dir() -> Option<PathBuf> {
-    let absolute = |path: PathBuf| path.is_absolute().then_some(path);
-    std::env::var_os("XDG_CACHE_HOME")
-        .map(PathBuf::from)
-        .and_then(absolute)
-        .or_else(|| Some(std::env::home_dir().and_then(absolute)?.join(".cache")))
-        .map(|directory| directory.join("slipway"))
 }
 
 #[cfg(test)]

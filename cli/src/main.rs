@@ -1,22 +1,47 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! The binary `slipway`: reads the command line, runs the command, returns its exit code.
+//! The program `slipway`: reads the command line and the settings below it, runs the command, and
+//! returns its exit code.
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
+use clap::CommandFactory as _;
+use clap::error::ErrorKind;
+use slipway::{Arguments, Effective};
+use slipway_service::settings::{self, LoadError, Sources};
+use slipway_service::{Exit, directories};
 
 fn main() -> ExitCode {
-    let arguments = slipway::Arguments::parse();
+    run().into()
+}
+
+fn run() -> Exit {
+    let file = directories::user_config().map(|directory| directory.join("config.toml"));
+    let loaded = match settings::load::<Arguments>(&Sources::of_process(file), |_, _| {}) {
+        Ok(loaded) => loaded,
+        Err(error) => return slipway_service::refuse("slipway", &error),
+    };
+    slipway_service::warn("slipway", &loaded.warnings);
+    let arguments = loaded.arguments;
+    if arguments.config.check_config {
+        return slipway_service::print(&Effective::of(&arguments));
+    }
+    let Some(command) = arguments.command else {
+        let missing = Arguments::command().error(
+            ErrorKind::MissingSubcommand,
+            "a command is missing: `slipway --help` lists them",
+        );
+        return slipway_service::refuse("slipway", &LoadError::Usage(missing));
+    };
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
-            eprintln!("error: cannot start the runtime: {error}");
-            return ExitCode::FAILURE;
+            slipway_service::warn("slipway", &[format!("the runtime does not start: {error}")]);
+            return Exit::Failed;
         }
     };
-    let code = runtime.block_on(slipway::run(arguments));
-    // Without waiting for running tasks: a second Ctrl-C must end `slipway dev` at once.
+    let exit = runtime.block_on(slipway::run(command, arguments.global));
+    // Without waiting for what still runs: a second Ctrl-C must end `slipway dev` at once.
     runtime.shutdown_background();
-    ExitCode::from(code)
+    exit
 }

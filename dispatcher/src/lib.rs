@@ -24,5 +24,5 @@ pub mod server;
 #[cfg(test)]
 mod testing;
 
-pub use config::{Config, Options};
+pub use config::Config;
 pub use server::Dispatcher;

@@ -2,12 +2,12 @@
 
 //! Counters, written in Prometheus' text format.
 
-use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use slipway_proto::api::RepairsView;
 use slipway_queue::protocol::reconcile;
+use slipway_service::Page;
 
 /// Counters since this dispatcher started.
 #[derive(Debug, Default)]
@@ -106,7 +106,7 @@ impl Metrics {
         page.sample("event", "server_error", gauges.server_errors);
         page.sample("event", "slow_consumer", gauges.slow_consumers);
         page.sample("event", "disconnect", gauges.disconnects);
-        page.text
+        page.text()
     }
 
     fn render_reconciler(&self, page: &mut Page) {
@@ -140,32 +140,6 @@ impl Metrics {
         page.sample("repair", "message_removed", repairs.messages_removed);
         page.sample("repair", "timed_out", repairs.timed_out);
         page.sample("repair", "superseded", repairs.superseded);
-    }
-}
-
-#[derive(Default)]
-struct Page {
-    text: String,
-    family: &'static str,
-}
-
-impl Page {
-    fn family(&mut self, name: &'static str, kind: &str, help: &str) {
-        self.family = name;
-        self.line(&format!("# HELP {name} {help}"));
-        self.line(&format!("# TYPE {name} {kind}"));
-    }
-
-    fn sample(&mut self, label: &str, name: &str, value: u64) {
-        self.line(&format!("{}{{{label}=\"{name}\"}} {value}", self.family));
-    }
-
-    fn plain(&mut self, value: u64) {
-        self.line(&format!("{} {value}", self.family));
-    }
-
-    fn line(&mut self, line: &str) {
-        writeln!(self.text, "{line}").expect("writing to a string does not fail");
     }
 }
 

@@ -16,7 +16,7 @@ use axum::serve::ListenerExt as _;
 use slipway_artifact::{ArtifactStore, StoreError};
 use slipway_proto::environment::{Catalogue, CatalogueError};
 use slipway_queue::topology::SetupError;
-use slipway_queue::{ConnectError, Queue, QueueOptions};
+use slipway_queue::{ConnectError, Queue};
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::app::{App, MAX_BATCHES_READ, Parts};
 use crate::builds::find;
-use crate::config::{Config, ConfigError};
+use crate::config::Config;
 use crate::events::archive::Archiver;
 use crate::events::feed::{self, Feed};
 use crate::events::projection::{
@@ -52,9 +52,6 @@ const RECORD_DEADLINE: Duration = Duration::from_secs(5);
 /// Why a dispatcher does not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// The configuration cannot be used.
-    #[error(transparent)]
-    Config(#[from] ConfigError),
     /// The address cannot be listened on.
     #[error("failed to listen on {address}")]
     Listen {
@@ -125,13 +122,12 @@ impl Dispatcher {
     ///
     /// Says which of it failed.
     pub async fn start(config: Config) -> Result<Self, StartError> {
-        config.validate()?;
         let listen = |source| StartError::Listen { address: config.listen, source };
         let listener = TcpListener::bind(config.listen).await.map_err(listen)?;
         let address = listener.local_addr().map_err(listen)?;
         let catalogue = catalogue(&config)?;
-        let store = ArtifactStore::open(&config.store).await?;
-        let queue = Queue::connect(nats(&config)).await?;
+        let store = ArtifactStore::open(config.store.store.expose()).await?;
+        let queue = Queue::connect(&config.nats, "slipway-dispatcher").await?;
         let queue = queue.with_read_deadline(find::RECORD_DEADLINE);
         let readiness = Readiness::default();
         let set_up = async || {
@@ -153,7 +149,7 @@ impl Dispatcher {
             catalogue,
             projection,
             readiness,
-            max_artifact_bytes: config.max_artifact_bytes,
+            max_artifact_bytes: config.limits.max_artifact_bytes,
             max_batches_read: MAX_BATCHES_READ,
         });
         Ok(Self { listener, address, app: Arc::new(app), folder, config })
@@ -236,16 +232,6 @@ fn catalogue(config: &Config) -> Result<Catalogue, StartError> {
     Catalogue::default()
         .extended(&text)
         .map_err(|source| StartError::Catalogue { path: shown, source })
-}
-
-fn nats(config: &Config) -> QueueOptions {
-    QueueOptions {
-        url: config.nats_url.clone(),
-        credentials: config.nats_credentials.clone(),
-        client_name: "slipway-dispatcher".to_owned(),
-        prefix: config.prefix(),
-        replicas: config.replicas,
-    }
 }
 
 /// Lets the projection's thread, which is not a task, read a live record.

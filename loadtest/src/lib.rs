@@ -76,7 +76,7 @@ pub async fn run(options: &Options) -> anyhow::Result<Report> {
     let client = Client::new(ClientOptions {
         server: options.server.clone(),
         project: options.project.clone(),
-        token: options.token.clone(),
+        token: options.token.clone().map(Into::into),
     })?;
     let directory = tempfile::tempdir().context("failed to make a temporary directory")?;
     let (artifact, environment) = match &options.artifact {

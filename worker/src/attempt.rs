@@ -24,6 +24,7 @@ use crate::lease::Lease;
 use crate::log::BuildLog;
 use crate::running::Running;
 use crate::stages::ImageStages;
+use crate::status::Status;
 use work::ImageWork;
 
 /// The state that attempts share.
@@ -37,6 +38,8 @@ pub(crate) struct Attempts {
     pub(crate) worker: WorkerId,
     /// The builds this worker runs now.
     pub(crate) running: Running,
+    /// What is counted of them.
+    pub(crate) status: Arc<Status>,
     /// Cancelled when the worker must give back what it holds.
     pub(crate) hand_back: CancellationToken,
 }
@@ -45,6 +48,7 @@ impl Attempts {
     /// Handles a delivery to its end. Whatever happens, the message is acknowledged, given back with
     /// a delay, or left to be delivered again when its lease ends.
     pub(crate) async fn handle(&self, delivery: Delivery) {
+        self.status.count_pulled();
         let worker = Worker { operations: &self.queue, registry: self, id: &self.worker };
         let delivered = match delivery.read() {
             Ok(delivered) => delivered,

@@ -52,6 +52,12 @@ impl std::str::FromStr for Mirror {
     }
 }
 
+impl serde::Serialize for Mirror {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
 impl std::fmt::Display for Mirror {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}={}", self.prefix, self.mirror)

@@ -21,9 +21,10 @@ mod pull;
 pub mod push;
 mod running;
 pub mod stages;
+mod status;
 mod worker;
 
 pub use base::Mirror;
-pub use config::{Config, ConfigError, Options};
+pub use config::{Config, RegistryConfig};
 pub use stages::{ImageStages, PipelineStages};
 pub use worker::{Worker, WorkerError};

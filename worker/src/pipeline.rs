@@ -229,16 +229,19 @@ impl Pipeline {
     ///
     /// When the cache directory cannot be used or credentials cannot be read.
     pub fn new(config: &Config) -> Result<Self, PipelineError> {
-        let scratch = config.cache_dir.join("scratch");
-        let unusable =
-            |source| PipelineError::Cache { path: config.cache_dir.display().to_string(), source };
+        let scratch = config.cache.cache_dir.join("scratch");
+        let unusable = |source| PipelineError::Cache {
+            path: config.cache.cache_dir.display().to_string(),
+            source,
+        };
         std::fs::create_dir_all(&scratch).map_err(unusable)?;
         Ok(Self {
             registry: Registry::new(config.registry_options()).map_err(PipelineError::Registry)?,
-            cache: Cache::open(&config.cache_dir, config.cache_bytes).map_err(unusable)?,
-            known: Known::open(&config.cache_dir).map_err(unusable)?,
+            cache: Cache::open(&config.cache.cache_dir, config.cache.cache_bytes)
+                .map_err(unusable)?,
+            known: Known::open(&config.cache.cache_dir).map_err(unusable)?,
             uploads: Uploads::default(),
-            mirrors: config.mirrors.clone().into(),
+            mirrors: config.registries.mirrors.clone().into(),
             scratch,
             epoch: config.source_date_epoch,
         })
@@ -477,6 +480,13 @@ pub(crate) mod tests {
     use slipway_proto::{BuildId, Submission};
 
     use super::*;
+    use crate::config::CacheConfig;
+
+    fn config(directory: &tempfile::TempDir) -> Config {
+        let cache_dir = directory.path().join("cache");
+        let cache = CacheConfig { cache_dir, ..CacheConfig::default() };
+        Config { cache, ..Config::default() }
+    }
 
     pub(crate) fn request(artifact: &[u8]) -> BuildRequest {
         let document = json!({
@@ -497,7 +507,7 @@ pub(crate) mod tests {
     #[tokio::test]
     async fn what_was_made_of_a_damaged_artifact_is_neither_returned_nor_remembered() {
         let directory = tempfile::tempdir().expect("a directory");
-        let config = Config { cache_dir: directory.path().join("cache"), ..Config::default() };
+        let config = config(&directory);
         let pipeline = Pipeline::new(&config).expect("it is made");
         let path = directory.path().join("tool");
         let request = Arc::new(request(b"whole"));
@@ -528,7 +538,7 @@ pub(crate) mod tests {
     #[tokio::test]
     async fn a_binary_whose_digest_nobody_said_is_known_again_by_it() {
         let directory = tempfile::tempdir().expect("a directory");
-        let config = Config { cache_dir: directory.path().join("cache"), ..Config::default() };
+        let config = config(&directory);
         let pipeline = Pipeline::new(&config).expect("it is made");
         let path = directory.path().join("tool");
         let observer = &crate::local::Lines(|_: &str| {});

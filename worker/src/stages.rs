@@ -78,7 +78,7 @@ impl PipelineStages {
     /// When one of them cannot be used.
     pub async fn open(config: &Config) -> Result<Self, StagesError> {
         let pipeline = Pipeline::new(config)?;
-        let store = ArtifactStore::open(&config.store).await?;
+        let store = ArtifactStore::open(config.store.store.expose()).await?;
         Ok(Self { store, pipeline })
     }
 

@@ -11,9 +11,10 @@ use slipway_proto::api::WorkerView;
 use slipway_proto::{Timestamp, WorkerId};
 use slipway_queue::pull::Puller;
 use slipway_queue::topology::{Limits, SetupError};
-use slipway_queue::{ConnectError, Queue, QueueOptions};
+use slipway_queue::{ConnectError, Queue};
+use slipway_service::admin::{AdminError, Latch};
 use tokio::sync::Semaphore;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
 use crate::attempt::Attempts;
@@ -21,6 +22,7 @@ use crate::config::Config;
 use crate::pull;
 use crate::running::Running;
 use crate::stages::{ImageStages, PipelineStages, StagesError};
+use crate::status::Status;
 
 /// How often a worker refreshes its announcement; the bucket forgets it after 15 s.
 const ANNOUNCE_EVERY: Duration = Duration::from_secs(5);
@@ -39,6 +41,9 @@ pub enum WorkerError {
     /// Artifact store, cache or registry client cannot be used.
     #[error(transparent)]
     Stages(#[from] StagesError),
+    /// The admin address cannot be listened on.
+    #[error(transparent)]
+    Admin(#[from] AdminError),
 }
 
 /// A worker that is ready to take builds.
@@ -48,6 +53,8 @@ pub struct Worker {
     attempts: Attempts,
     puller: Puller,
     started_at: Timestamp,
+    /// Ends the admin listener with the worker.
+    admin: DropGuard,
 }
 
 impl Worker {
@@ -57,8 +64,9 @@ impl Worker {
     ///
     /// When something of that is not to be had.
     pub async fn start(config: Config) -> Result<Self, WorkerError> {
+        let admin = AdminListener::start(&config).await?;
         let stages = PipelineStages::open(&config).await?;
-        Self::start_with(config, Arc::new(stages)).await
+        Self::start_observed(config, Arc::new(stages), admin).await
     }
 
     /// Connects to NATS for a worker that makes its images by `stages`.
@@ -70,15 +78,19 @@ impl Worker {
         config: Config,
         stages: Arc<dyn ImageStages>,
     ) -> Result<Self, WorkerError> {
+        let admin = AdminListener::start(&config).await?;
+        Self::start_observed(config, stages, admin).await
+    }
+
+    async fn start_observed(
+        config: Config,
+        stages: Arc<dyn ImageStages>,
+        admin: AdminListener,
+    ) -> Result<Self, WorkerError> {
+        let AdminListener { status, running, latch, ends } = admin;
         let id = config.id.clone().unwrap_or_else(make_id);
-        let queue = Queue::connect(QueueOptions {
-            url: config.nats_url.clone(),
-            credentials: config.nats_credentials.clone(),
-            client_name: format!("slipway-worker {id}"),
-            prefix: config.prefix.clone(),
-            replicas: 1,
-        })
-        .await?;
+        let queue = Queue::connect(&config.nats, &format!("slipway-worker {id}")).await?;
+        status.connected(queue.clone());
         let open = async || {
             if !queue.has_topology().await? {
                 // The dispatcher makes the streams; a worker that comes first makes them alike.
@@ -91,10 +103,13 @@ impl Worker {
             queue,
             stages,
             worker: id.clone(),
-            running: Running::default(),
+            running,
+            status,
             hand_back: CancellationToken::new(),
         };
-        Ok(Self { config, id, attempts, puller, started_at: Timestamp::now() })
+        drop(latch);
+        let started_at = Timestamp::now();
+        Ok(Self { config, id, attempts, puller, started_at, admin: ends })
     }
 
     /// Returns the worker's id.
@@ -106,7 +121,8 @@ impl Worker {
     /// Takes builds until cancelled; then finishes what it holds within the grace period, gives
     /// back what remains, and returns.
     pub async fn run(self, stop: CancellationToken) {
-        let Self { config, id, attempts, puller, started_at } = self;
+        let Self { config, id, attempts, puller, started_at, admin } = self;
+        attempts.status.drains_with(stop.clone());
         let presence = Presence {
             config: config.clone(),
             id: id.clone(),
@@ -130,7 +146,7 @@ impl Worker {
         tracker.close();
         let held = attempts.running.list().len();
         tracing::info!(worker = %id, held, "taking no more builds");
-        if tokio::time::timeout(config.drain_grace, tracker.wait()).await.is_err() {
+        if tokio::time::timeout(config.drain_grace(), tracker.wait()).await.is_err() {
             attempts.hand_back.cancel();
             if tokio::time::timeout(HAND_BACK_TIMEOUT, tracker.wait()).await.is_err() {
                 tracing::warn!(
@@ -146,6 +162,27 @@ impl Worker {
         if let Err(error) = attempts.queue.close().await {
             tracing::debug!(%error, "the connection was closed already");
         }
+        drop(admin);
+    }
+}
+
+/// The listener that says how the worker is, from before it connects until it has drained.
+struct AdminListener {
+    status: Arc<Status>,
+    running: Running,
+    latch: Latch,
+    ends: DropGuard,
+}
+
+impl AdminListener {
+    async fn start(config: &Config) -> Result<Self, AdminError> {
+        let running = Running::default();
+        let (status, latch) = Status::new(config.slots, running.clone());
+        let stop = CancellationToken::new();
+        if let Some(admin) = config.admin.listen().await? {
+            tokio::spawn(admin.serve(Arc::clone(&status), stop.clone()));
+        }
+        Ok(Self { status, running, latch, ends: stop.drop_guard() })
     }
 }
 
@@ -213,13 +250,15 @@ impl Presence {
     async fn view(&self, draining: bool) -> WorkerView {
         let stages = Arc::clone(&self.attempts.stages);
         let cache_bytes = tokio::task::spawn_blocking(move || stages.cache_bytes()).await;
+        let cache_bytes = cache_bytes.unwrap_or(0);
+        self.attempts.status.note_cache_bytes(cache_bytes);
         WorkerView {
             id: self.id.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pool: self.config.pool.clone(),
             slots: self.config.slots,
             running: self.attempts.running.list(),
-            cache_bytes: cache_bytes.unwrap_or(0),
+            cache_bytes,
             draining,
             started_at: self.started_at,
         }

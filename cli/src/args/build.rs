@@ -8,10 +8,13 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use serde::Serialize;
 use serde_json::{Map, Value};
 use slipway_proto::Digest;
+use slipway_service::telemetry::TelemetryConfig;
+use slipway_worker::RegistryConfig;
 
-use super::{RegistryArgs, value};
+use super::value;
 
 /// The options of `slipway build`.
 #[derive(Debug, Args)]
@@ -70,18 +73,40 @@ impl std::fmt::Display for Target {
 }
 
 /// The options of builds without a server.
-#[derive(Debug, Clone, Default, Args)]
+#[derive(Debug, Clone, Args, Serialize)]
 #[command(next_help_heading = "Options of builds without a server (--local, --to)")]
 pub struct LocalArgs {
-    /// How registries are reached.
-    #[command(flatten)]
-    pub registries: RegistryArgs,
-    /// A TOML file with more environments
+    /// Catalogue file that adds environments to the built-in ones
     #[arg(long, value_name = "FILE", env = "SLIPWAY_ENVIRONMENTS")]
     pub environments: Option<PathBuf>,
     /// Where layers of base images are kept (default: $XDG_CACHE_HOME/slipway or ~/.cache/slipway)
-    #[arg(long, value_name = "DIR", env = "SLIPWAY_CACHE_DIR")]
+    #[arg(long, value_name = "DIRECTORY", env = "SLIPWAY_CACHE_DIR")]
     pub cache_dir: Option<PathBuf>,
+    /// How large that may become, in bytes
+    #[arg(
+        long,
+        value_name = "BYTES",
+        env = "SLIPWAY_CACHE_BYTES",
+        default_value_t = super::CACHE_BYTES
+    )]
+    pub cache_bytes: u64,
+    /// Time of files and images in seconds since the epoch
+    #[arg(
+        long,
+        env = "SOURCE_DATE_EPOCH",
+        value_name = "SECONDS",
+        default_value_t = slipway_worker::assemble::DEFAULT_EPOCH,
+        allow_negative_numbers = true
+    )]
+    pub source_date_epoch: i64,
+    /// How registries are reached.
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub registries: RegistryConfig,
+    /// What is logged.
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub telemetry: TelemetryConfig,
 }
 
 /// What to build: the fields of a build request.
@@ -238,7 +263,7 @@ mod tests {
     fn build(line: &str) -> BuildArgs {
         let arguments = Arguments::try_parse_from(line.split_whitespace()).expect("it parses");
         match arguments.command {
-            Command::Build(build) => *build,
+            Some(Command::Build(build)) => *build,
             other => panic!("not a build: {other:?}"),
         }
     }

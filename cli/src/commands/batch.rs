@@ -13,9 +13,10 @@ use slipway_proto::BuildId;
 use slipway_proto::api::BatchResult;
 
 use super::build;
-use crate::exit::{Error, Exit};
+use crate::exit::Error;
 use crate::output::Output;
 use slipway_client::{Client, ClientError, describe};
+use slipway_service::Exit;
 
 /// Why the builds of a file cannot be submitted. None of them has been.
 #[derive(Debug, thiserror::Error)]
@@ -89,7 +90,7 @@ pub(super) async fn run(client: &Client, path: &Path, output: &Output) -> Result
         return Err(error.into());
     }
     let refused = results.iter().any(|result| result.build.is_none());
-    Ok(if refused { Exit::Refused } else { Exit::Success })
+    Ok(if refused { Exit::Failed } else { Exit::Ok })
 }
 
 fn read_text(path: &Path) -> std::io::Result<String> {

@@ -4,10 +4,10 @@
 
 use super::{several, show};
 use crate::args::CancelArgs;
-use crate::exit::Exit;
 use crate::output::Output;
 use crate::render;
 use slipway_client::{Client, ClientError};
+use slipway_service::Exit;
 
 /// Runs `slipway cancel`.
 pub(super) async fn run(
@@ -18,7 +18,7 @@ pub(super) async fn run(
     if args.all_queued {
         let view = client.cancel_queued().await?;
         show::document(output, &view, || render::cancelled(&view));
-        return Ok(Exit::Success);
+        return Ok(Exit::Ok);
     }
     let ask = async |id: &_| client.cancel(*id).await;
     several::each(output, &args.ids, ask, |_, build| render::build_line(build)).await

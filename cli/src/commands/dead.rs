@@ -7,10 +7,10 @@ use slipway_proto::api::DeadLetterList;
 
 use super::{several, show};
 use crate::args::{DeadCommand, PageArgs};
-use crate::exit::Exit;
 use crate::output::Output;
 use crate::render;
 use slipway_client::{Client, ClientError};
+use slipway_service::Exit;
 
 /// Runs `slipway dead`.
 pub(super) async fn run(
@@ -24,7 +24,7 @@ pub(super) async fn run(
             let letter = client.dead_letter(build).await?;
             let text = || render::dead_letter_details(&letter, Timestamp::now());
             show::document(output, &letter, text);
-            Ok(Exit::Success)
+            Ok(Exit::Ok)
         }
         DeadCommand::Replay { builds } => {
             let ask = async |build: &String| client.replay(build).await;
@@ -48,5 +48,5 @@ async fn list(client: &Client, page: &PageArgs, output: &Output) -> Result<Exit,
     let text = || render::dead_letters(&found.letters, Timestamp::now());
     show::document(output, &found, text);
     show::tell_of_more(output, found.next_cursor.as_deref());
-    Ok(Exit::Success)
+    Ok(Exit::Ok)
 }

@@ -5,11 +5,11 @@
 use serde_json::Value;
 
 use crate::args::EventsArgs;
-use crate::exit::Exit;
 use crate::output::Output;
 use crate::render;
 use slipway_client::{Client, ClientError, Events, Followed};
 use slipway_fault::chain;
+use slipway_service::Exit;
 
 /// Runs `slipway events`.
 pub(super) async fn print(
@@ -36,7 +36,7 @@ pub(super) async fn print(
             }
             Followed::Opened | Followed::Lost(_) => {}
             Followed::Ended if args.follow => {}
-            Followed::Ended => return Ok(Exit::Success),
+            Followed::Ended => return Ok(Exit::Ok),
             Followed::Event(event) => {
                 let Ok(document) = serde_json::from_str::<Value>(&event.data) else { continue };
                 if output.is_json() {
@@ -45,7 +45,7 @@ pub(super) async fn print(
                     output.result(&render::event_line(&document));
                 }
                 if output.is_closed() {
-                    return Ok(Exit::Success);
+                    return Ok(Exit::Ok);
                 }
             }
         }

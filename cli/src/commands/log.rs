@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use slipway_proto::BuildId;
 
-use crate::exit::Exit;
 use crate::output::Output;
 use slipway_client::{Client, ClientError};
+use slipway_service::Exit;
 
 /// How long the server may be silent in the middle of a log that it has.
 const LOG_SILENCE_DEADLINE: Duration = Duration::from_secs(30);
@@ -32,7 +32,7 @@ pub(super) async fn print(
     if let Some(line) = lines.rest() {
         output.result(&line);
     }
-    Ok(Exit::Success)
+    Ok(Exit::Ok)
 }
 
 /// Cuts bytes into lines.

@@ -7,9 +7,9 @@ use std::fmt::Display;
 use serde::Serialize;
 use slipway_proto::api::Problem;
 
-use crate::exit::Exit;
 use crate::output::Output;
 use slipway_client::{ClientError, describe};
+use slipway_service::Exit;
 
 /// The result for one of them.
 #[derive(Debug, Serialize)]
@@ -69,7 +69,7 @@ async fn collect<I: Display, T>(
 
 fn exit_of<T>(answers: &[Answer<T>]) -> Exit {
     let refused = answers.iter().any(|answer| matches!(answer.verdict, Verdict::Problem(_)));
-    if refused { Exit::Refused } else { Exit::Success }
+    if refused { Exit::Failed } else { Exit::Ok }
 }
 
 /// Separates the server's verdict on one of them from an error that the next would also get.
@@ -123,10 +123,10 @@ mod tests {
             status => Err(refused(*status)),
         };
         let (answers, gone) = collect(&[0, 409, 0], ask, |_, _| ()).await;
-        assert_eq!((answers.len(), exit_of(&answers)), (3, Exit::Refused));
+        assert_eq!((answers.len(), exit_of(&answers)), (3, Exit::Failed));
         assert!(gone.is_none());
         let (answers, gone) = collect(&[0, 503, 0], ask, |_, _| ()).await;
-        assert_eq!((answers.len(), exit_of(&answers)), (1, Exit::Success));
+        assert_eq!((answers.len(), exit_of(&answers)), (1, Exit::Ok));
         assert!(gone.is_some_and(|error| error.is_transient()));
     }
 }

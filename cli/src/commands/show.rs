@@ -7,10 +7,10 @@ use slipway_proto::Timestamp;
 use slipway_proto::api::{BuildList, BuildView, StateName};
 
 use crate::args::{ListArgs, PageArgs};
-use crate::exit::Exit;
 use crate::output::Output;
 use crate::render;
 use slipway_client::{Client, ClientError, ListQuery};
+use slipway_service::Exit;
 
 /// The size of a page.
 const PAGE: u32 = 100;
@@ -33,8 +33,8 @@ pub(super) fn document<T: Serialize>(
 /// Returns the exit of a command that waited for this build.
 pub(super) fn exit_of(build: &BuildView) -> Exit {
     match build.state {
-        StateName::Succeeded => Exit::Success,
-        _ => Exit::BuildFailed,
+        StateName::Succeeded => Exit::Ok,
+        _ => Exit::Failed,
     }
 }
 
@@ -63,7 +63,7 @@ pub(super) async fn list(
     let found = BuildList { builds, next_cursor };
     document(output, &found, || render::build_list(&found.builds, Timestamp::now()));
     tell_of_more(output, found.next_cursor.as_deref());
-    Ok(Exit::Success)
+    Ok(Exit::Ok)
 }
 
 /// Reads a list page by page, up to the wanted number, and returns it with the cursor of the next

@@ -15,13 +15,13 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::log::Lines;
 use super::show::exit_of;
-use super::signal::Signals;
-use crate::exit::Exit;
 use crate::output::Output;
 use crate::progress::StageProgress;
 use crate::render;
 use slipway_client::sse::SseEvent;
 use slipway_client::{Client, ClientError, Events, Followed, Follower};
+use slipway_service::Exit;
+use slipway_service::signals::Signals;
 
 /// How often the build is read while the stream works.
 const POLL_INTERVAL: Duration = Duration::from_secs(3);
@@ -46,8 +46,8 @@ pub(super) enum Watch {
 pub(super) enum Waited {
     /// The build has its outcome.
     Finished(Box<BuildView>),
-    /// Somebody ended the waiting.
-    Signalled(Exit),
+    /// A signal ended the waiting.
+    Signalled,
 }
 
 /// Waits until the build has its outcome.
@@ -65,13 +65,13 @@ pub(super) async fn wait(
         finished = watcher.run(Some(build)) => {
             finished.map(|build| Waited::Finished(Box::new(build)))
         }
-        exit = signals.next() => {
+        () = signals.next() => {
             output.note(&format!(
                 "no longer waiting; build {id} continues. To look at it:\n  \
                  slipway get {id}\n  slipway logs {id} -f\nTo cancel it:\n  \
                  slipway cancel {id}"
             ));
-            Ok(Waited::Signalled(exit))
+            Ok(Waited::Signalled)
         }
     }
 }

@@ -6,10 +6,10 @@ use slipway_proto::Timestamp;
 
 use super::{several, show};
 use crate::args::WorkersCommand;
-use crate::exit::Exit;
 use crate::output::Output;
 use crate::render;
 use slipway_client::{Client, ClientError};
+use slipway_service::Exit;
 
 /// Runs `slipway workers`.
 pub(super) async fn run(
@@ -21,7 +21,7 @@ pub(super) async fn run(
         None => {
             let workers = client.workers().await?;
             show::document(output, &workers, || render::workers(&workers, Timestamp::now()));
-            Ok(Exit::Success)
+            Ok(Exit::Ok)
         }
         Some(WorkersCommand::Drain { ids }) => {
             let ask = async |id: &_| client.drain(id).await;

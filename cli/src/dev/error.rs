@@ -6,6 +6,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitStatus;
 
+use slipway_service::Exit;
+
 /// The error of a part of Slipway.
 pub type PartError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -112,9 +114,10 @@ pub enum DevError {
 }
 
 impl DevError {
-    /// Returns the exit code: 2 if the command line or the machine lacks something, else 1.
+    /// Returns how the process ends: it is a matter of usage where the command line or the machine
+    /// lacks something.
     #[must_use]
-    pub fn exit_code(&self) -> u8 {
+    pub fn exit(&self) -> Exit {
         match self {
             Self::NoNats
             | Self::NotAProgram(_)
@@ -123,12 +126,12 @@ impl DevError {
             | Self::Taken { .. }
             | Self::Listen { .. }
             | Self::DataDir { .. }
-            | Self::Locked { .. } => 2,
+            | Self::Locked { .. } => Exit::Usage,
             Self::StartNats { .. }
             | Self::NatsSilent { .. }
             | Self::NatsEnded { .. }
             | Self::Dispatcher { .. }
-            | Self::Worker { .. } => 1,
+            | Self::Worker { .. } => Exit::Failed,
         }
     }
 }

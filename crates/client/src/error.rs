@@ -78,16 +78,6 @@ pub enum ClientError {
 }
 
 impl ClientError {
-    /// Returns the exit code of a command that ends by this error.
-    #[must_use]
-    pub fn exit_code(&self) -> u8 {
-        match self {
-            Self::Refused { .. } | Self::Unexpected { .. } | Self::Setup(_) => 1,
-            Self::ReadArtifact { .. } | Self::InvalidToken | Self::InvalidKey => 2,
-            Self::Unreachable { .. } | Self::Lost { .. } | Self::Stalled { .. } => 3,
-        }
-    }
-
     /// Returns the server's code for why it refuses, if it does.
     #[must_use]
     pub fn code(&self) -> Option<&str> {
@@ -178,6 +168,5 @@ mod tests {
     fn a_refusal_is_final_unless_the_server_is_busy() {
         assert!(!problem(422).is_transient());
         assert!(problem(503).is_transient());
-        assert_eq!(problem(503).exit_code(), 1);
     }
 }

@@ -26,6 +26,7 @@ use serde::de::DeserializeOwned;
 use slipway_fault::root_cause;
 use slipway_proto::ProjectName;
 use slipway_proto::api::Problem;
+use slipway_secret::Secret;
 use url::Url;
 
 pub use builds::{Events, ListQuery};
@@ -57,7 +58,7 @@ pub struct ClientOptions {
     /// The project that builds and artifacts belong to.
     pub project: ProjectName,
     /// The API token, sent as `Authorization: Bearer`.
-    pub token: Option<String>,
+    pub token: Option<Secret>,
 }
 
 /// A client of one dispatcher and project.
@@ -78,8 +79,8 @@ impl Client {
         // It fails if this process has installed one already, which serves as well.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let mut headers = HeaderMap::new();
-        if let Some(token) = options.token.filter(|token| !token.is_empty()) {
-            let mut bearer = HeaderValue::try_from(format!("Bearer {token}"))
+        if let Some(token) = options.token.filter(|token| !token.expose().is_empty()) {
+            let mut bearer = HeaderValue::try_from(format!("Bearer {}", token.expose()))
                 .map_err(|_| ClientError::InvalidToken)?;
             bearer.set_sensitive(true);
             headers.insert(AUTHORIZATION, bearer);

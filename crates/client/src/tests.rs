@@ -48,7 +48,7 @@ fn a_token_that_is_no_header_is_refused() {
     let options = ClientOptions {
         server: "http://127.0.0.1".parse().expect("a URL"),
         project: "team".parse().expect("a name"),
-        token: Some("a\nb".into()),
+        token: Some("a\nb".to_owned().into()),
     };
     assert!(matches!(Client::new(options), Err(ClientError::InvalidToken)));
 }

@@ -8,10 +8,11 @@ use std::time::{Duration, Instant};
 
 use async_nats::jetstream::{self, context::ContextBuilder};
 use slipway_fault::Backoff;
-use slipway_proto::id::Prefix;
 use slipway_proto::subject::Subjects;
+use slipway_secret::SecretUrl;
 use tokio::sync::watch;
 
+use crate::config::NatsConfig;
 use crate::record::Records;
 
 /// How long a JetStream request or an awaited acknowledgement may take.
@@ -31,29 +32,14 @@ const RECONNECT: Backoff = Backoff::constant(16, 2, 500, 20);
 /// a place.
 const MAX_ACKS_IN_FLIGHT: usize = 4096;
 
-/// The address of NATS and the login.
-#[derive(Debug, Clone)]
-pub struct QueueOptions {
-    /// Server URLs, separated by commas; each may contain a user and a password.
-    pub url: String,
-    /// A NATS credentials file (`.creds`).
-    pub credentials: Option<std::path::PathBuf>,
-    /// The name of this process in the server's connection list.
-    pub client_name: String,
-    /// The prefix of all subjects, streams and buckets.
-    pub prefix: Prefix,
-    /// How many copies of each stream the cluster keeps.
-    pub replicas: usize,
-}
-
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
     /// The server cannot be reached or refuses.
     #[error("failed to connect to NATS at {url}")]
     Unreachable {
-        /// The URL, without credentials.
-        url: String,
+        /// The servers.
+        url: SecretUrl,
         /// The client's error.
         #[source]
         source: async_nats::ConnectError,
@@ -117,12 +103,15 @@ pub struct Queue {
 }
 
 impl Queue {
-    /// Tries once to connect.
+    /// Tries once to connect, under a name that the server's list of connections shows.
     ///
     /// # Errors
     ///
     /// When the server cannot be reached or refuses the credentials.
-    pub(crate) async fn connect_once(options: &QueueOptions) -> Result<Self, ConnectError> {
+    pub(crate) async fn connect_once(
+        config: &NatsConfig,
+        client_name: &str,
+    ) -> Result<Self, ConnectError> {
         let events = Arc::new(ClientEvents::default());
         let seen = Arc::clone(&events);
         let (connected, connections) = watch::channel(0);
@@ -130,7 +119,7 @@ impl Queue {
         let (first_connected, reconnected) = (Instant::now(), Arc::new(AtomicU64::new(0)));
         let noted = Arc::clone(&reconnected);
         let mut connect = async_nats::ConnectOptions::new()
-            .name(&options.client_name)
+            .name(client_name)
             .ping_interval(PING_INTERVAL)
             .request_timeout(Some(REQUEST_TIMEOUT))
             .reconnect_delay_callback(|attempt| {
@@ -150,29 +139,38 @@ impl Queue {
                     }
                 }
             });
-        if let Some(path) = &options.credentials {
+        if let (Some(user), Some(password)) = (&config.nats_user, &config.nats_password) {
+            connect = connect.user_and_password(user.clone(), password.expose().to_owned());
+        }
+        if let Some(token) = &config.nats_token {
+            connect = connect.token(token.expose().to_owned());
+        }
+        if let Some(seed) = &config.nats_nkey {
+            connect = connect.nkey(seed.expose().to_owned());
+        }
+        if let Some(path) = &config.nats_credentials {
             connect = connect.credentials_file(path).await.map_err(|source| {
                 ConnectError::Credentials { path: path.display().to_string(), source }
             })?;
         }
-        let servers: Vec<&str> = options.url.split(',').map(str::trim).collect();
+        let servers: Vec<&str> = config.nats_url.expose().split(',').map(str::trim).collect();
         let client = connect
             .connect(servers)
             .await
-            .map_err(|source| ConnectError::Unreachable { url: redact(&options.url), source })?;
+            .map_err(|source| ConnectError::Unreachable { url: config.nats_url.clone(), source })?;
         let jetstream = ContextBuilder::new()
             .timeout(REQUEST_TIMEOUT)
             .ack_timeout(REQUEST_TIMEOUT)
             .max_ack_inflight(MAX_ACKS_IN_FLIGHT)
             .backpressure_on_inflight(true)
             .build(client);
-        let subjects = Subjects::from(options.prefix.clone());
+        let subjects = Subjects::from(config.prefix.clone());
         let records = Records::new(jetstream.clone(), subjects.state_bucket());
         Ok(Self {
             records: Arc::new(records),
             jetstream,
             subjects: Arc::new(subjects),
-            replicas: options.replicas,
+            replicas: config.replicas,
             events,
             connections,
             reconnected,
@@ -250,32 +248,5 @@ fn note(seen: &ClientEvents, event: &async_nats::Event) {
             tracing::warn!("lost the connection to NATS, reconnecting");
         }
         other => tracing::debug!(event = %other, "NATS client event"),
-    }
-}
-
-/// Removes user, password and query (which may hold an object store's keys) from URLs separated by
-/// commas, for messages and printed configuration.
-#[must_use]
-pub fn redact(urls: &str) -> String {
-    let one = |url: &str| {
-        let (url, query) = url.split_once('?').map_or((url, ""), |(url, _)| (url, "?redacted"));
-        let (scheme, rest) = url.split_once("://").map_or(("", url), |(s, r)| (s, r));
-        let separator = if scheme.is_empty() { "" } else { "://" };
-        let (user, host) = rest.rsplit_once('@').map_or(("", rest), |(_, h)| ("redacted@", h));
-        format!("{scheme}{separator}{user}{host}{query}")
-    };
-    urls.split(',').map(|url| one(url.trim())).collect::<Vec<_>>().join(",")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::redact;
-
-    #[test]
-    fn passwords_do_not_reach_messages() {
-        assert_eq!(redact("nats://u:p@a:4222, b:4222"), "nats://redacted@a:4222,b:4222");
-        assert_eq!(redact("u:p@a"), "redacted@a");
-        assert_eq!(redact("s3://k:s@bucket/x?secret=y"), "s3://redacted@bucket/x?redacted");
-        assert_eq!(redact("/var/lib/slipway"), "/var/lib/slipway");
     }
 }

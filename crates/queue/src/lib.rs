@@ -10,6 +10,7 @@
 //! were measured, are in `docs/protocol.md`, "What JetStream taught us".
 
 mod bucket;
+pub mod config;
 pub mod connection;
 pub mod control;
 pub mod dead;
@@ -39,7 +40,8 @@ pub mod tag;
 mod testing;
 pub mod topology;
 
-pub use connection::{ConnectError, Queue, QueueOptions};
+pub use config::NatsConfig;
+pub use connection::{ConnectError, Queue};
 pub use failpoint::{failpoint, is_off};
 pub use publish::PublishError;
 pub use query::QueryError;

@@ -20,7 +20,7 @@ use async_nats::jetstream::{self, ErrorCode};
 use tokio::time::Instant;
 
 use crate::topology::SetupError;
-use crate::{ConnectError, Queue, QueueOptions};
+use crate::{ConnectError, NatsConfig, Queue};
 
 /// How long a server may take to appear: longer than one needs to start together with this process,
 /// and short enough that a wrong address is reported while somebody is still looking.
@@ -41,8 +41,8 @@ impl Queue {
     /// # Errors
     ///
     /// When no server can be reached in that time, or at once when it refuses the credentials.
-    pub async fn connect(options: QueueOptions) -> Result<Self, ConnectError> {
-        let connect = async || Self::connect_once(&options).await;
+    pub async fn connect(config: &NatsConfig, client_name: &str) -> Result<Self, ConnectError> {
+        let connect = async || Self::connect_once(config, client_name).await;
         patiently("NATS", SERVER_APPEARS_WITHIN, connect, ConnectError::may_pass).await
     }
 

@@ -23,7 +23,7 @@ use slipway_queue::read::ReadError;
 use slipway_queue::requests::RequeueError;
 use slipway_queue::tag::{OwnerEntry, TagOwner};
 use slipway_queue::topology::Limits;
-use slipway_queue::{PublishError, QueryError, Queue, QueueOptions, Record, RecordError};
+use slipway_queue::{NatsConfig, PublishError, QueryError, Queue, Record, RecordError};
 
 use super::memory::{Delivery, Memory};
 use super::server::{Server, Taken};
@@ -43,14 +43,9 @@ pub(crate) struct Both {
 impl Both {
     /// Connects, and makes streams under a prefix that nobody else has.
     pub(crate) async fn open(url: &str, prefix: &str, capacity: usize) -> Self {
-        let real = Queue::connect(QueueOptions {
-            url: url.to_owned(),
-            credentials: None,
-            client_name: "model".to_owned(),
-            prefix: prefix.parse().expect("a prefix"),
-            replicas: 1,
-        });
-        let real = real.await.expect("NATS is there");
+        let (nats_url, prefix) = (url.into(), prefix.parse().expect("a prefix"));
+        let config = NatsConfig { nats_url, prefix, ..NatsConfig::default() };
+        let real = Queue::connect(&config, "model").await.expect("NATS is there");
         let queue_messages = i64::try_from(capacity).expect("a small number");
         // The server sets aside as much as a stream may come to take.
         let limits = Limits {

@@ -149,7 +149,7 @@ impl World {
             format!("--store={}", self.directory.join("store").display()),
             format!("--cache-dir={}", self.directory.join(format!("cache-{target}")).display()),
             format!("--slots={SLOTS}"),
-            "--log-json".to_owned(),
+            "--log-format=json".to_owned(),
         ];
         self.add(target, "slipway-worker", arguments, options);
     }

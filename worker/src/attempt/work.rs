@@ -137,6 +137,10 @@ impl Work for ImageWork {
         self.lease.holds()
     }
 
+    fn ended(&self, end: &End) {
+        self.shared.status.count_ended(end);
+    }
+
     async fn make(&self, claimed: &Record) -> Result<Made, AttemptFailure> {
         let (stages_seen, stages_entered) = mpsc::unbounded_channel();
         let reporter = Reporter { work: self, stages: stages_seen };

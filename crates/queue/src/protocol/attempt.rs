@@ -114,6 +114,9 @@ pub trait Work: Send + Sync {
     /// Appends a line to the log.
     fn line(&self, line: &str);
 
+    /// Learns how the attempt ended, before that is settled.
+    fn ended(&self, _end: &End) {}
+
     /// Ends the log and waits until it is stored.
     fn finish_log(&mut self, last_line: &str) -> impl Future<Output = ()> + Send;
 }
@@ -186,6 +189,7 @@ impl<'a, O: Operations, R: Registry, W: Work> Attempt<'a, O, R, W> {
             Ok((made, record)) => Box::pin(self.publish(made, record)).await,
             Err(end) => end,
         };
+        self.work.ended(&end);
         Box::pin(self.settle(end)).await;
     }
 

@@ -17,6 +17,7 @@ use crate::http::extract::NoParameters;
 use crate::http::problem::{ApiError, Code};
 use crate::metrics::Gauges;
 use crate::reconcile::sweep_now;
+use slipway_service::Page;
 
 /// The description of the API; `{version}` in it is replaced.
 pub(super) const OPENAPI: &str = include_str!("openapi.json");
@@ -64,7 +65,7 @@ pub(super) async fn metrics(State(app): State<Arc<App>>) -> Response {
         disconnects: events.disconnects.load(Ordering::Relaxed),
         subscribers: app.feed.subscribers(),
     };
-    let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+    let kind = HeaderValue::from_static(Page::CONTENT_TYPE);
     (StatusCode::OK, [(CONTENT_TYPE, kind)], app.metrics.render(&gauges)).into_response()
 }
 

@@ -25,10 +25,9 @@ use slipway_artifact::ArtifactStore;
 use slipway_proto::api::{BuildView, CancelledView, DeadLetterList, DeadLetterView, RepairsView};
 use slipway_proto::environment::Catalogue;
 use slipway_proto::event::Event;
-use slipway_proto::id::Prefix;
 use slipway_proto::{Build, BuildId, Change, Digest, Timestamp};
 use slipway_queue::events::EventMessage;
-use slipway_queue::{Queue, QueueOptions};
+use slipway_queue::{NatsConfig, Queue};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -59,16 +58,10 @@ impl Api {
     /// Before the dispatcher has asked where the events stand.
     async fn just_started() -> Self {
         let nats = testing::nats_without_jetstream().await;
-        let queue = Queue::connect(QueueOptions {
-            url: format!("nats://{nats}"),
-            credentials: None,
-            client_name: "test".into(),
-            prefix: Prefix::default(),
-            replicas: 1,
-        })
-        .await
-        .expect("it connects")
-        .with_read_deadline(RECORD_DEADLINE);
+        let nats_url = format!("nats://{nats}").into();
+        let config = NatsConfig { nats_url, ..NatsConfig::default() };
+        let queue = Queue::connect(&config, "test").await.expect("it connects");
+        let queue = queue.with_read_deadline(RECORD_DEADLINE);
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("projection.sqlite");
         let (projection, folder) =

@@ -5,18 +5,16 @@
 
 use std::sync::Arc;
 
-use anyhow::Context as _;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use slipway_proto::{BuildId, BuildRequest, Digest, Stage, WorkerId};
+use slipway_service::signals;
 use slipway_worker::assemble::Assembled;
 use slipway_worker::failure::StageError;
 use slipway_worker::pipeline::{Observer, Pipeline, Stages};
 use slipway_worker::push::Pushed;
 use slipway_worker::stages::{ImageStages, Made};
 use slipway_worker::{Config, Worker};
-use tokio::signal::unix::{SignalKind, signal};
-use tokio_util::sync::CancellationToken;
 
 use super::times;
 
@@ -52,20 +50,9 @@ pub struct Options {
 /// When NATS is not there.
 pub async fn run(options: Options) -> anyhow::Result<()> {
     let stages = EmptyStages { announced: options.stages.min(STAGES.len()), hold: options.hold };
-    let config = Config {
-        nats_url: options.nats_url,
-        id: Some(options.id),
-        slots: options.slots,
-        ..Config::default()
-    };
-    let mut terminate = signal(SignalKind::terminate()).context("failed to listen for SIGTERM")?;
-    let stop = CancellationToken::new();
-    let stopping = stop.clone();
-    tokio::spawn(async move {
-        terminate.recv().await;
-        stopping.cancel();
-    });
-    Worker::start_with(config, Arc::new(stages)).await?.run(stop).await;
+    let mut config = Config { id: Some(options.id), slots: options.slots, ..Config::default() };
+    config.nats.nats_url = options.nats_url.into();
+    Worker::start_with(config, Arc::new(stages)).await?.run(signals::stop_token()).await;
     Ok(())
 }
 
