@@ -22,6 +22,7 @@ mod load;
 mod model;
 #[cfg(target_arch = "x86_64")]
 mod processors;
+mod programs;
 mod push;
 mod reconciler;
 mod switched_off;
