@@ -14,6 +14,7 @@ pub mod key;
 pub mod layer;
 pub mod layout;
 pub mod manifest;
+pub mod records;
 pub mod tar;
 pub mod walk;
 

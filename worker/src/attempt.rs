@@ -16,11 +16,11 @@ use slipway_queue::delivery::{Answer, Delivery};
 use slipway_queue::protocol::attempt::{Attempt, AttemptFailure, Registry, Worker};
 use slipway_queue::protocol::claim::Claim;
 use slipway_queue::tag::TagOwner;
-use slipway_registry::Liveness;
 use tokio_util::sync::CancellationToken;
 
 use crate::failure::StageError;
 use crate::lease::Lease;
+use crate::liveness::Liveness;
 use crate::log::BuildLog;
 use crate::running::Running;
 use crate::stages::ImageStages;

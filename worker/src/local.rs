@@ -7,17 +7,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use slipway_artifact::{FileSource, source};
+use slipway_artifact::verified_files::Scope;
+use slipway_artifact::{FileSource, VerifiedFiles, source};
 use slipway_proto::outcome::{Image, Transfer};
 use slipway_proto::{BuildRequest, Digest, Failure, Reason, Stage};
 use tokio::sync::oneshot;
 
 use crate::export;
 use crate::failure::StageError;
-use crate::known::Known;
+use crate::liveness::Liveness;
 use crate::pipeline::{ArtifactDigest, Input, Observer, Pipeline, Stages, Verified, outcome};
 use crate::push::Pushed;
-use slipway_registry::Liveness;
 
 /// Where a local build puts its image.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,27 +55,25 @@ pub struct Artifact {
 }
 
 impl Artifact {
-    /// Opens a file. Digested is what was not before, or was touched since, by what the file system
-    /// says of the file; the cache directory holds what it said. That is done while the image is
-    /// made. Blocks.
+    /// Opens a file, and looks up its digest in the cache directory. A file that was not digested
+    /// before, or was touched since, is digested while the image is made. Blocks.
     ///
     /// # Errors
     ///
     /// When the file cannot be read, or is not a regular file.
     pub fn open(path: &Path, cache_dir: &Path) -> io::Result<Self> {
         let file = Arc::new(FileSource::open(path)?);
-        // Without a place to remember it every file is digested. What else needs the place says
-        // why there is none.
-        let known = Known::open(cache_dir).ok().filter(|_| file.is_settled());
-        if let Some(digest) = known.as_ref().and_then(|known| known.file(file.stamp())) {
+        let verified = file.is_settled().then(|| verified_files(cache_dir));
+        let known = verified.as_ref().and_then(|verified| verified.digest(file.identity()));
+        if let Some(digest) = known {
             return Ok(Self { file, digest: ArtifactDigest::Said(digest) });
         }
         let read = Arc::clone(&file);
         let digest = ArtifactDigest::by(async move {
             let (found, digest) = oneshot::channel();
             tokio::task::spawn_blocking(move || {
-                let digest = find_digest(&read, known, &found);
-                // Whoever wanted it may be gone.
+                let digest = find_digest(&read, verified.as_ref(), &found);
+                // The build that wanted it may be gone.
                 let _gone = found.send(digest);
             });
             let found = digest.await.unwrap_or_else(|gone| Err(io::Error::other(gone)));
@@ -85,10 +83,15 @@ impl Artifact {
     }
 }
 
+/// The digests of the files of this machine that images were made from.
+fn verified_files(cache_dir: &Path) -> VerifiedFiles {
+    VerifiedFiles::in_directory(cache_dir.join("records/files"), Scope::Machine)
+}
+
 /// Digests a file, for as long as somebody waits for that, and remembers it.
 fn find_digest(
     file: &FileSource,
-    known: Option<Known>,
+    verified: Option<&VerifiedFiles>,
     waiting: &oneshot::Sender<io::Result<Digest>>,
 ) -> io::Result<Digest> {
     let goes_on = || {
@@ -96,8 +99,8 @@ fn find_digest(
         if waiting.is_closed() { Err(gone()) } else { Ok(()) }
     };
     let digest = source::digest(file, &goes_on)?;
-    if let Some(known) = known.filter(|_| file.is_untouched().unwrap_or_default()) {
-        known.remember_file(file.stamp(), digest);
+    if let Some(verified) = verified.filter(|_| file.is_untouched().unwrap_or_default()) {
+        verified.remember(file.identity(), digest);
     }
     Ok(digest)
 }
@@ -220,8 +223,8 @@ mod tests {
         let artifact = open_settled(&path, &cache_dir);
         assert_eq!(digest(&artifact).await, Digest::of(b"one"));
         // Such a digest can only have been looked up.
-        let known = Known::open(&cache_dir).expect("it opens");
-        known.remember_file(artifact.file.stamp(), Digest::of(b"looked up"));
+        let verified = verified_files(&cache_dir);
+        verified.remember(artifact.file.identity(), Digest::of(b"looked up"));
         let looked_up = open_settled(&path, &cache_dir).digest.now();
         assert_eq!(looked_up, Some(Digest::of(b"looked up")));
         let mut writer = File::options().write(true).open(&path).expect("it opens");
@@ -238,8 +241,7 @@ mod tests {
             let artifact = Artifact::open(&path, &cache_dir).expect("it opens");
             assert_eq!(digest(&artifact).await, Digest::of(b"one"));
             if !artifact.file.is_settled() {
-                let known = Known::open(&cache_dir).expect("it opens");
-                assert_eq!(known.file(artifact.file.stamp()), None);
+                assert_eq!(verified_files(&cache_dir).digest(artifact.file.identity()), None);
                 break;
             }
         }

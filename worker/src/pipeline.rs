@@ -20,14 +20,15 @@ use slipway_proto::{ArtifactKind, BuildRequest, Digest, Failure, Reason, Referen
 use tokio::sync::watch;
 
 use crate::assemble::layer::{Layer, Workshop};
+use crate::assemble::records::LayerRecords;
 use crate::assemble::{self, Assembled, Progress};
 use crate::base::{self, BaseLayer, Mirror, ResolvedBase};
 use crate::cache::Cache;
 use crate::config::Config;
 use crate::failure::StageError;
-use crate::known::Known;
+use crate::liveness::Liveness;
+use crate::push::locations::BlobLocations;
 use crate::push::{InTheMaking, PushError, Pushed, Pusher, Uploads};
-use slipway_registry::Liveness;
 use slipway_registry::{Registry, RegistryError};
 
 pub use report::{bytes, outcome};
@@ -69,7 +70,8 @@ pub trait Observer: Send + Sync {
 pub struct Pipeline {
     registry: Registry,
     cache: Cache,
-    known: Known,
+    layer_records: LayerRecords,
+    locations: BlobLocations,
     uploads: Uploads,
     mirrors: Arc<[Mirror]>,
     scratch: PathBuf,
@@ -237,9 +239,9 @@ impl Pipeline {
         std::fs::create_dir_all(&scratch).map_err(unusable)?;
         Ok(Self {
             registry: Registry::new(config.registry_options()).map_err(PipelineError::Registry)?,
-            cache: Cache::open(&config.cache.cache_dir, config.cache.cache_bytes)
-                .map_err(unusable)?,
-            known: Known::open(&config.cache.cache_dir).map_err(unusable)?,
+            cache: Cache::open(&config.cache.cache_dir, config.cache.cache_bytes).map_err(unusable)?,
+            layer_records: LayerRecords::open(&config.cache.cache_dir).map_err(unusable)?,
+            locations: BlobLocations::open(&config.cache.cache_dir).map_err(unusable)?,
             uploads: Uploads::default(),
             mirrors: config.registries.mirrors.clone().into(),
             scratch,
@@ -354,7 +356,7 @@ impl Pipeline {
         stages.enter(Stage::Resolve, observer);
         let workshop = Workshop {
             scratch: self.scratch.clone(),
-            known: self.known.clone(),
+            records: self.layer_records.clone(),
             epoch: self.epoch,
             liveness: observer.liveness(),
         };
@@ -446,7 +448,7 @@ impl Pipeline {
         Pusher {
             registry: &self.registry,
             cache: &self.cache,
-            known: &self.known,
+            locations: &self.locations,
             uploads: &self.uploads,
             request,
             liveness,

@@ -10,6 +10,7 @@
 //! with every blob asked for. A layer of the base is downloaded only for a repository that lacks
 //! it, and sent on while it comes.
 
+pub mod locations;
 mod place;
 
 use std::collections::{HashMap, HashSet};
@@ -29,12 +30,11 @@ use crate::assemble::manifest::MEDIA_TYPE;
 use crate::assemble::{AssembleError, Assembled};
 use crate::base::ResolvedBase;
 use crate::cache::{Cache, CacheError};
-use crate::known::Known;
+use crate::liveness::Liveness;
 use crate::pipeline::Gate;
+use locations::BlobLocations;
 use place::{Blob, Source};
-use slipway_registry::Liveness;
-use slipway_registry::SingleFlight;
-use slipway_registry::{ErrorKind, Registry, RegistryError, Repository};
+use slipway_registry::{ErrorKind, Registry, RegistryError, Repository, SingleFlight};
 
 /// So many blobs are brought into a repository at the same time.
 const AT_ONCE: usize = 8;
@@ -176,7 +176,7 @@ pub struct Pusher<'a> {
     /// The base layers kept on this machine.
     pub cache: &'a Cache,
     /// Which repositories are known to hold which blob.
-    pub known: &'a Known,
+    pub locations: &'a BlobLocations,
     /// What other pushes of this process do.
     pub uploads: &'a Uploads,
     /// The request that the image was assembled for.
@@ -297,7 +297,7 @@ impl Pusher<'_> {
                         "the registry refused the manifest; pushing once more"
                     );
                     for blob in making.borrow().blobs() {
-                        self.known.forget(repository, blob.digest);
+                        self.locations.forget(repository, blob.digest);
                     }
                     push.trusts_nothing = true;
                 }

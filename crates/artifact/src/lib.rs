@@ -9,21 +9,27 @@
 
 mod digest_file;
 pub mod elf;
+pub mod file_identity;
 pub mod inspect;
 pub mod invalid;
 pub mod manifest;
+pub mod record_cache;
 pub mod source;
 pub mod spring_boot;
 pub mod store;
 #[cfg(test)]
 mod testing;
+pub mod verified_files;
 pub mod zip;
 
 pub use digest_file::digest_file;
+pub use file_identity::FileIdentity;
 pub use inspect::inspect;
 pub use invalid::{Code, InspectError, InvalidArtifact};
 pub use manifest::Manifest;
-pub use source::{FileSource, Source, SourceReader, Stamp};
+pub use record_cache::{RecordCache, RecordKey};
+pub use source::{FileSource, Source, SourceReader};
 pub use spring_boot::Layers;
 pub use store::{ArtifactStore, Fetched, ReceiveError, StoreError, Upload, Verification};
+pub use verified_files::VerifiedFiles;
 pub use zip::{Archive, Entry, EntryReader, Method};

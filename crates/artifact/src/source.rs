@@ -8,20 +8,17 @@
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
-use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
-use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 use slipway_proto::Digest;
 
+use crate::file_identity::FileIdentity;
+
 /// How much is digested at a time.
 const PIECE: usize = 256 << 10;
-
-/// The clock that file systems stamp changes with moves every 10 ms at worst (Linux,
-/// `CONFIG_HZ=100`): a second change within one of its steps does not show.
-const STEP: Duration = Duration::from_millis(20);
 
 /// Bytes of a known length that can be read from any position, by several readers at once.
 pub trait Source: Send + Sync {
@@ -46,60 +43,8 @@ pub trait Source: Send + Sync {
 #[derive(Debug)]
 pub struct FileSource {
     file: File,
-    stamp: Stamp,
+    identity: FileIdentity,
     is_settled: bool,
-}
-
-/// What the file system reports about a file. As long as that stays the same, so do the bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
-pub struct Stamp {
-    /// Not stored: machines that share a store number their devices differently.
-    #[serde(skip_serializing)]
-    device: u64,
-    inode: u64,
-    length: u64,
-    /// Seconds and nanoseconds since the epoch. A program that writes can set it.
-    modified: (i64, i64),
-    /// The same. Only the system sets it.
-    changed: (i64, i64),
-}
-
-impl Stamp {
-    /// Returns what the file system reports about a file now.
-    ///
-    /// # Errors
-    ///
-    /// When it cannot be asked.
-    pub fn of(file: &File) -> io::Result<Self> {
-        let metadata = file.metadata()?;
-        Ok(Self {
-            device: metadata.dev(),
-            inode: metadata.ino(),
-            length: metadata.len(),
-            modified: (metadata.mtime(), metadata.mtime_nsec()),
-            changed: (metadata.ctime(), metadata.ctime_nsec()),
-        })
-    }
-
-    /// Returns numbers that identify this file in this state among all files of this machine.
-    #[must_use]
-    pub fn numbers(&self) -> [u64; 7] {
-        let [modified, changed] = [self.modified, self.changed]
-            .map(|(seconds, nanoseconds)| [seconds, nanoseconds].map(i64::cast_unsigned));
-        let [device, inode, length] = [self.device, self.inode, self.length];
-        [device, inode, length, modified[0], modified[1], changed[0], changed[1]]
-    }
-
-    /// Returns when the file was last changed, by the clock of the file system.
-    fn changed(&self) -> SystemTime {
-        let (seconds, nanoseconds) = self.changed;
-        let whole = Duration::from_secs(seconds.unsigned_abs());
-        let at = match seconds {
-            0.. => SystemTime::UNIX_EPOCH + whole,
-            _ => SystemTime::UNIX_EPOCH - whole,
-        };
-        at + Duration::from_nanos(nanoseconds.unsigned_abs())
-    }
 }
 
 impl FileSource {
@@ -123,39 +68,37 @@ impl FileSource {
     /// When its length cannot be learned.
     pub fn new(file: File) -> io::Result<Self> {
         let now = SystemTime::now();
-        let stamp = Stamp::of(&file)?;
-        // A time in the future proves nothing.
-        let is_settled = now.duration_since(stamp.changed()).is_ok_and(|age| age >= STEP);
-        Ok(Self { file, stamp, is_settled })
+        let identity = FileIdentity::of(&file)?;
+        Ok(Self { file, identity, is_settled: identity.is_settled_at(now) })
     }
 
-    /// Returns what the file system reported about the file when it was opened.
+    /// Returns the identity that the file had when it was opened.
     #[must_use]
-    pub fn stamp(&self) -> Stamp {
-        self.stamp
+    pub fn identity(&self) -> FileIdentity {
+        self.identity
     }
 
-    /// Returns whether the file's last change was old enough when it was opened. After a very
-    /// recent one, another change could leave the same stamp.
+    /// Returns whether any change after the file was opened gives it another identity. A change
+    /// within the same step of the file system's clock as the one before would not.
     #[must_use]
     pub fn is_settled(&self) -> bool {
         self.is_settled
     }
 
-    /// Returns whether the file system still reports the same. Then everything read since the file
-    /// was opened is what it held at that moment.
+    /// Returns whether the file still has the identity that it had when it was opened. If so, all
+    /// bytes that were read since are the bytes that it held then.
     ///
     /// # Errors
     ///
     /// When it cannot be asked.
     pub fn is_untouched(&self) -> io::Result<bool> {
-        Ok(Stamp::of(&self.file)? == self.stamp)
+        Ok(FileIdentity::of(&self.file)? == self.identity)
     }
 }
 
 impl Source for FileSource {
     fn len(&self) -> u64 {
-        self.stamp.length
+        self.identity.length()
     }
 
     fn read_exact_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
@@ -271,6 +214,7 @@ impl Seek for SourceReader<'_> {
 #[cfg(test)]
 mod tests {
     use std::io::Write as _;
+    use std::time::Duration;
 
     use super::*;
 

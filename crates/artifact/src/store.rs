@@ -8,6 +8,7 @@
 //! logs/<project>/<build>.log              the whole log of a build that has ended
 //! uploads/<uuid>                          what is being received
 //! corrupt/<hex>                           a blob that was found damaged, for an operator to see
+//! verified/<hex>                          the digest of a blob's file; only in a directory
 //! ```
 //!
 //! Projects share blobs, but a project sees only a blob that has a record of its own: knowing a
@@ -21,7 +22,6 @@ mod local;
 mod location;
 mod log;
 mod remote;
-mod stamps;
 mod upload;
 
 use std::sync::Arc;

@@ -13,7 +13,6 @@ mod challenge;
 pub mod credentials;
 mod download;
 pub mod error;
-mod liveness;
 mod resume;
 mod single_flight;
 mod token;
@@ -33,7 +32,6 @@ use tokio::time::Instant;
 
 use access::Access;
 pub use error::{ErrorKind, RegistryError};
-pub use liveness::Liveness;
 pub use resume::{Pieces, Upload, UploadError};
 pub use single_flight::{Flight, SingleFlight};
 use transport::Body;

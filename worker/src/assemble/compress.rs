@@ -22,9 +22,9 @@ use slipway_proto::Digest;
 use slipway_proto::request::Compression;
 
 use super::content::Content;
+use crate::liveness::Liveness;
 use intake::Intake;
 pub(super) use intake::read_up_to;
-use slipway_registry::Liveness;
 
 /// Whether and where an archive is digested while it passes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

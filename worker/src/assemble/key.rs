@@ -11,17 +11,17 @@
 //! forge. A record under such a key is only a hint that it is worth while to compute the fingerprint
 //! alone.
 
+use slipway_artifact::RecordKey;
 use slipway_proto::Digest;
 use slipway_proto::request::Compression;
 
 use super::ASSEMBLY_VERSION;
 use super::layout::{Data, Node, PlannedLayer};
-use crate::known::Key;
 
 /// The key of a part of an artifact as a layer, but for the artifact's digest, which may not be
 /// known yet.
 #[derive(Debug, Clone)]
-pub struct Part(Key);
+pub struct Part(RecordKey);
 
 impl Part {
     /// Describes a part of an artifact.
@@ -57,8 +57,8 @@ pub fn outline(planned: &PlannedLayer, compression: Compression, epoch: i64) -> 
     (!is_whole).then(|| key.finish())
 }
 
-fn start(kind: &str, compression: Compression) -> Key {
-    let mut key = Key::new(kind);
+fn start(kind: &str, compression: Compression) -> RecordKey {
+    let mut key = RecordKey::new(kind);
     key.number(ASSEMBLY_VERSION.into());
     key.field(compression.as_str().as_bytes());
     key
@@ -66,10 +66,10 @@ fn start(kind: &str, compression: Compression) -> Key {
 
 /// Adds the files of a layer, without their bytes. `content` adds what there is to say of these.
 fn nodes(
-    key: &mut Key,
+    key: &mut RecordKey,
     planned: &PlannedLayer,
     epoch: i64,
-    mut content: impl FnMut(&mut Key, &Data),
+    mut content: impl FnMut(&mut RecordKey, &Data),
 ) {
     key.field(&epoch.to_le_bytes());
     key.number(planned.nodes.len() as u64);

@@ -18,10 +18,10 @@ use slipway_proto::request::Compression;
 use super::compress::{Compressed, DigestOnly, Digesting, Digests, LayerWriter, Passed};
 use super::content::Content;
 use super::layout::{Data, Node, PlannedLayer};
+use super::records::{LayerRecord, LayerRecords};
 use super::walk::{seems_compressed, walk};
 use super::{AssembleError, key};
-use crate::known::{Known, LayerRecord};
-use slipway_registry::Liveness;
+use crate::liveness::Liveness;
 
 /// A layer smaller than so many bytes is digested before a second thread would have started.
 const SMALL: u64 = 2 << 20;
@@ -31,8 +31,8 @@ const SMALL: u64 = 2 << 20;
 pub struct Workshop {
     /// The directory for temporary files, which have no names and vanish with the layers.
     pub scratch: PathBuf,
-    /// What was made before.
-    pub known: Known,
+    /// The layers that were made before.
+    pub records: LayerRecords,
     /// The time of files, in seconds since the epoch.
     pub epoch: i64,
     /// Shows that it goes on, and stops it when the build is over.
@@ -127,7 +127,7 @@ impl Layer {
         let digest = *source.digest.get_or_init(|| artifact);
         let part = (!self.is_recorded).then(|| source.part.of(digest));
         for key in self.unrecorded.iter().copied().chain(part) {
-            source.workshop.known.remember_layer(key, source.record);
+            source.workshop.records.remember(key, source.record);
         }
     }
 }
@@ -161,7 +161,7 @@ impl Source {
         let made = write(planned, &self.material, &self.workshop, Digesting::No)?;
         if (made.digest, made.size) != (self.record.digest, self.record.size) {
             for key in self.keys() {
-                self.workshop.known.forget_layer(key);
+                self.workshop.records.forget(key);
             }
             return Err(AssembleError::Record {
                 title: planned.title.clone(),
@@ -231,7 +231,7 @@ pub(super) fn find(
     workshop: &Workshop,
 ) -> Result<Layer, Unknown> {
     let part = key::Part::new(&planned, material.compression, workshop.epoch);
-    match material.digest.and_then(|digest| workshop.known.layer(part.of(digest))) {
+    match material.digest.and_then(|digest| workshop.records.get(part.of(digest))) {
         Some(record) => {
             let title = planned.title.clone();
             let mut layer = layer(title, material, workshop, record, part, State::Planned(planned));
@@ -241,7 +241,7 @@ pub(super) fn find(
         None => {
             let weight = weigh(&planned, material);
             let outline = key::outline(&planned, material.compression, workshop.epoch);
-            let is_familiar = outline.is_some_and(|key| workshop.known.layer(key).is_some());
+            let is_familiar = outline.is_some_and(|key| workshop.records.get(key).is_some());
             Err(Unknown { planned, part, outline, is_familiar, weight })
         }
     }
@@ -262,7 +262,7 @@ pub(super) fn make(
         walk(&planned, &material.artifact, workshop.epoch, &mut sink)?;
         let passed = sink.finish().map_err(AssembleError::disk("digest a layer"))?;
         let archive = archive(&passed, material);
-        if let Some(record) = workshop.known.layer(archive).filter(|r| r.archive == archive) {
+        if let Some(record) = workshop.records.get(archive).filter(|r| r.archive == archive) {
             return Ok(layer(title, material, workshop, record, part, State::Planned(planned)));
         }
     }
@@ -272,7 +272,7 @@ pub(super) fn make(
     let record = LayerRecord { archive, diff_id, digest: made.digest, size: made.size };
     let mut layer =
         layer(title, material, workshop, record, part, State::Made(Arc::new(made.content)));
-    layer.is_known = workshop.known.layer(archive) == Some(record);
+    layer.is_known = workshop.records.get(archive) == Some(record);
     layer.unrecorded.extend((!layer.is_known).then_some(archive));
     layer.unrecorded.extend(outline.filter(|_| !is_familiar));
     Ok(layer)

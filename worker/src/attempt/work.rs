@@ -12,7 +12,7 @@ use slipway_proto::outcome::Image;
 use slipway_proto::{BuildRequest, Digest, Failure, Reason, Reference, Stage, Timestamp};
 use slipway_queue::Record;
 use slipway_queue::protocol::attempt::{AttemptFailure, End, Tagged, Work, called_off};
-use slipway_registry::Liveness;
+use crate::liveness::Liveness;
 use tokio::sync::{Notify, mpsc};
 
 use super::Attempts;

@@ -2,15 +2,13 @@
 
 //! The cache's directory: opens blobs that are right, and removes those that were not used.
 
-use std::collections::HashMap;
 use std::fs::{File, FileTimes};
 use std::io;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use slipway_artifact::FileSource;
-use slipway_artifact::source::{self, Stamp};
+use slipway_artifact::{FileIdentity, FileSource, VerifiedFiles, source};
 use slipway_proto::Digest;
 
 use super::part::{Part, SUFFIX};
@@ -25,8 +23,8 @@ const USE_RESOLUTION: Duration = Duration::from_secs(60);
 pub(super) struct Disk {
     pub(super) blobs: PathBuf,
     max_bytes: u64,
-    /// The files that this process has digested, with their identities.
-    checked: Mutex<HashMap<Digest, Stamp>>,
+    /// The files that this process has digested.
+    verified: VerifiedFiles,
 }
 
 struct Entry {
@@ -37,7 +35,7 @@ struct Entry {
 
 impl Disk {
     pub(super) fn new(blobs: PathBuf, max_bytes: u64) -> Self {
-        Self { blobs, max_bytes, checked: Mutex::default() }
+        Self { blobs, max_bytes, verified: VerifiedFiles::in_memory() }
     }
 
     pub(super) fn path(&self, digest: Digest) -> PathBuf {
@@ -56,13 +54,13 @@ impl Disk {
         CacheError::Disk { path: self.blobs.display().to_string(), source: Arc::new(source) }
     }
 
-    fn checked(&self) -> MutexGuard<'_, HashMap<Digest, Stamp>> {
-        self.checked.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Lets the blob be digested again when it is opened next.
     pub(super) fn doubt(&self, digest: Digest) {
-        self.checked().remove(&digest);
+        let file = File::open(self.path(digest));
+        // A file that is gone has nothing to be forgotten.
+        if let Ok(identity) = file.and_then(|file| FileIdentity::of(&file)) {
+            self.verified.forget(identity);
+        }
     }
 
     /// Opens a blob that exists and matches its name, on a blocking thread.
@@ -75,15 +73,11 @@ impl Disk {
     /// nobody has touched the file since.
     pub(super) fn open_checked(&self, digest: Digest) -> Option<File> {
         let path = self.path(digest);
-        let Ok(file) = File::open(&path) else {
-            self.doubt(digest);
-            return None;
-        };
+        let file = File::open(&path).ok()?;
         match self.check(digest, &file) {
             Ok(true) => Some(file),
             _ => {
                 tracing::warn!(%digest, "dropped a corrupt blob from the cache");
-                self.doubt(digest);
                 let _already_gone = std::fs::remove_file(&path);
                 None
             }
@@ -91,32 +85,31 @@ impl Disk {
     }
 
     fn check(&self, digest: Digest, file: &File) -> io::Result<bool> {
-        let mut before = Stamp::of(file)?;
-        let is_known = self.checked().get(&digest) == Some(&before);
+        let mut before = FileIdentity::of(file)?;
+        let is_verified = self.verified.digest(before) == Some(digest);
         let unused = file.metadata()?.modified()?.elapsed().unwrap_or_default();
         if unused >= USE_RESOLUTION {
             // Set before digesting, so that a later write shows by its own time. A failure only
             // makes eviction less fair.
             let _unused = file.set_times(FileTimes::new().set_modified(SystemTime::now()));
-            before = Stamp::of(file)?;
+            before = FileIdentity::of(file)?;
         }
-        if !is_known {
+        if !is_verified {
             let content = FileSource::new(file.try_clone()?)?;
             if source::digest(&content, &|| Ok(()))? != digest {
                 return Ok(false);
             }
         }
-        let now = Stamp::of(file)?;
-        if now == before {
-            self.checked().insert(digest, now);
+        if FileIdentity::of(file)? == before {
+            self.verified.remember(before, digest);
         }
         Ok(true)
     }
 
     /// Remembers a file that was digested while it was written.
     pub(super) fn trust(&self, digest: Digest, file: &File) {
-        if let Ok(stamp) = Stamp::of(file) {
-            self.checked().insert(digest, stamp);
+        if let Ok(identity) = FileIdentity::of(file) {
+            self.verified.remember(identity, digest);
         }
     }
 
@@ -177,10 +170,12 @@ mod tests {
         let age = |file: &File| file.set_times(FileTimes::new().set_modified(long_ago));
         age(&File::open(&path).expect("it is there")).expect("it can be set");
         assert!(disk.open_checked(digest).is_some());
-        let first = disk.checked().get(&digest).copied().expect("it is remembered");
+        let first = FileIdentity::of(&File::open(&path).expect("it is there")).expect("it answers");
+        assert_eq!(disk.verified.digest(first), Some(digest));
         assert!(disk.open_checked(digest).is_some());
-        assert_eq!(disk.checked().get(&digest), Some(&first), "used now, and not touched again");
-        // A file that does not match its name, but counts as checked, is not read.
+        let second = FileIdentity::of(&File::open(&path).expect("it is there"));
+        assert_eq!(second.expect("it answers"), first, "used now, and not touched again");
+        // A file that does not match its name, but counts as verified, is not read.
         let other = Digest::of(b"other");
         std::fs::rename(&path, disk.path(other)).expect("it can be renamed");
         disk.trust(other, &File::open(disk.path(other)).expect("it is there"));

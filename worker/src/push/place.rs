@@ -62,28 +62,34 @@ impl Push<'_> {
         target: &Repository,
         blob: &Blob,
     ) -> Result<Transfer, PushError> {
-        let known = self.pusher.known;
+        let locations = self.pusher.locations;
         let is_its_own = blob.origin(target) == Some(target.reference.repository());
-        if !self.trusts_nothing && (is_its_own || known.was_seen_lately(target, blob.digest)) {
+        if !self.trusts_nothing && (is_its_own || locations.is_trusted(target, blob.digest)) {
             return Ok(Transfer::Found);
         }
         let uploads = &self.pusher.uploads.0;
         let key = ((target.reference.name(), target.secret.clone()), blob.digest);
         let flight =
-            uploads.placing.join_alive(key, &uploads.progress, &self.pusher.liveness).await;
+            uploads.placing.join_observing(key, &uploads.progress, || self.stay_alive()).await;
         if flight.result().is_some() {
             return Ok(Transfer::Found);
         }
         let transfer = Box::pin(self.bring(target, blob)).await?;
-        known.remember(target, blob.digest);
+        locations.remember(target, blob.digest);
         flight.complete(());
         Ok(transfer)
     }
 
+    /// An upload of another build moved, which this push waits for. An attempt that is over is
+    /// dropped by its runner.
+    fn stay_alive(&self) {
+        let _over = self.pusher.liveness.touch();
+    }
+
     async fn bring(&self, target: &Repository, blob: &Blob) -> Result<Transfer, PushError> {
-        let known = self.pusher.known;
+        let locations = self.pusher.locations;
         let here = target.reference.repository();
-        let mut holders = known.repositories(target, blob.digest);
+        let mut holders = locations.repositories(target, blob.digest);
         let is_here = holders.iter().any(|holder| holder == here);
         holders.retain(|holder| holder != here);
         let from = blob.origin(target).or(holders.first().map(String::as_str));
@@ -93,7 +99,7 @@ impl Push<'_> {
             if found.map_err(|source| failed(target, source))? {
                 return Ok(Transfer::Found);
             }
-            known.forget(target, blob.digest);
+            locations.forget(target, blob.digest);
         }
         let mut session = None;
         if let Some(from) = from {
@@ -102,7 +108,7 @@ impl Push<'_> {
                 Mount::Lacking(opened) => {
                     session = Some(opened);
                     if blob.origin(target).is_none() {
-                        known.forget(&sibling(target, from), blob.digest);
+                        locations.forget(&sibling(target, from), blob.digest);
                     }
                 }
                 Mount::Refused => {}
@@ -146,10 +152,10 @@ impl Push<'_> {
         let registry = target.reference.registry().to_owned();
         let key = (registry, target.secret.clone(), blob.digest);
         let flight =
-            uploads.sending.join_alive(key, &uploads.progress, &self.pusher.liveness).await;
+            uploads.sending.join_observing(key, &uploads.progress, || self.stay_alive()).await;
         // Another build may have sent it since it was looked up what is known, also before this
         // one joined the flight.
-        let known = self.pusher.known.repositories(target, blob.digest);
+        let known = self.pusher.locations.repositories(target, blob.digest);
         let here = target.reference.repository();
         let other = known.iter().find(|holder| *holder != here && Some(holder.as_str()) != refused);
         if let Some(other) = other {
@@ -157,7 +163,7 @@ impl Push<'_> {
                 Mount::Done => return Ok(Transfer::Mounted),
                 Mount::Lacking(opened) => {
                     session = Some(opened);
-                    self.pusher.known.forget(&sibling(target, other), blob.digest);
+                    self.pusher.locations.forget(&sibling(target, other), blob.digest);
                 }
                 Mount::Refused => {}
             }
@@ -174,7 +180,7 @@ impl Push<'_> {
             }
         }
         self.sent.fetch_add(blob.size, Ordering::Relaxed);
-        self.pusher.known.remember(target, blob.digest);
+        self.pusher.locations.remember(target, blob.digest);
         flight.complete(());
         Ok(Transfer::Uploaded)
     }

@@ -5,8 +5,7 @@
 //! A download is digested as it arrives. A file of a directory's store is there at once, and
 //! digesting 46 MB of it takes 26 ms. It is therefore returned undigested, with a [`Verification`]
 //! that the caller must wait for before anything made of it becomes visible. A file that was
-//! digested before, usually while it was uploaded, and was not touched since, is not digested again
-//! (`stamps`).
+//! digested before, usually while it was uploaded, and was not touched since, is not digested again.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -93,7 +92,7 @@ impl Verification {
             let actual = digest_of(&source, &given_up)?;
             let is_untouched = source.is_untouched()?;
             if actual == digest && is_untouched && source.is_settled() {
-                directory.stamps().keep(digest, source.stamp());
+                directory.verified().remember(source.identity(), digest);
             }
             Ok((actual, is_untouched))
         });
@@ -157,7 +156,7 @@ impl ArtifactStore {
             let directory = directory.clone();
             spawn_blocking(move || -> io::Result<_> {
                 let Some(source) = directory.open_blob(digest)? else { return Ok(None) };
-                let vouched_for = directory.stamps().vouch_for(digest, source.stamp());
+                let vouched_for = directory.verified().digest(source.identity()) == Some(digest);
                 Ok(Some((Arc::new(source), vouched_for)))
             })
         };

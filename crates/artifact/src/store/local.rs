@@ -9,25 +9,27 @@
 use std::fs::{self, File, FileTimes, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use object_store::local::LocalFileSystem;
 use slipway_proto::Digest;
 use tokio::task::spawn_blocking;
 
-use super::stamps::Stamps;
 use super::{StoreError, blob_path, fresh_upload_path};
-use crate::source::{FileSource, Stamp};
+use crate::file_identity::FileIdentity;
+use crate::source::FileSource;
+use crate::verified_files::{Scope, VerifiedFiles};
 
 /// A blob's time of modification is set back by this much before it gets its name. No later write
 /// leaves such a time, even with a coarse file system clock.
-const BEFORE: Duration = Duration::from_secs(60);
+const MODIFIED_BEFORE_PLACED: Duration = Duration::from_secs(60);
 
 /// The directory of a store.
 #[derive(Clone, Debug)]
 pub(super) struct Directory {
     root: PathBuf,
-    stamps: Stamps,
+    verified: Arc<VerifiedFiles>,
 }
 
 /// A file that is removed unless it gets its final name.
@@ -70,8 +72,8 @@ impl Directory {
             let root = fs::canonicalize(root).map_err(failed)?;
             // The parent is not ours and perhaps not readable. Then syncing it is up to its owner.
             root.parent().map(sync_directory).transpose().ok();
-            let stamps = Stamps::open(&root);
-            Ok((Self { root, stamps }, objects.with_fsync(true)))
+            let verified = VerifiedFiles::in_directory(root.join("verified"), Scope::FileSystem);
+            Ok((Self { root, verified: Arc::new(verified) }, objects.with_fsync(true)))
         };
         spawn_blocking(open).await.map_err(StoreError::of_task)?
     }
@@ -91,7 +93,7 @@ impl Directory {
         created.map_err(|error| StoreError::of_io("begin an upload", error))
     }
 
-    /// Gives an upload its final name, and a stamp, since it was digested as it was written. When
+    /// Gives an upload its final name. It was digested as it was written, which is remembered. When
     /// this returns, the blob survives a power cut.
     pub(super) async fn place(
         &self,
@@ -100,16 +102,18 @@ impl Directory {
         digest: Digest,
     ) -> Result<(), StoreError> {
         let blob = self.path_of(&blob_path(digest));
-        let stamps = self.stamps.clone();
+        let verified = Arc::clone(&self.verified);
         let place = move || {
             let length = file.metadata()?.len();
             if fs::metadata(&blob).is_ok_and(|known| known.len() == length) {
                 drop(partial);
             } else {
-                file.set_times(FileTimes::new().set_modified(SystemTime::now() - BEFORE))?;
+                file.set_times(
+                    FileTimes::new().set_modified(SystemTime::now() - MODIFIED_BEFORE_PLACED),
+                )?;
                 file.sync_all()?;
                 partial.rename(&blob)?;
-                stamps.keep(digest, Stamp::of(&file)?);
+                verified.remember(FileIdentity::of(&file)?, digest);
             }
             // Also for a blob that was already there: the process that is placing it may not have
             // come this far.
@@ -119,9 +123,9 @@ impl Directory {
         placed.map_err(|error| StoreError::of_io("keep an artifact", error))
     }
 
-    /// Returns the stamps of the blobs.
-    pub(super) fn stamps(&self) -> &Stamps {
-        &self.stamps
+    /// Returns the blobs that were digested.
+    pub(super) fn verified(&self) -> &VerifiedFiles {
+        &self.verified
     }
 
     /// Opens a blob, if there is one.

@@ -19,7 +19,7 @@ use slipway_proto::Digest;
 
 use super::{Digesting, Digests, Passed};
 use crate::assemble::content::MAX_STORED;
-use slipway_registry::Liveness;
+use crate::liveness::Liveness;
 
 /// Bytes of a buffer: four of the largest stored blocks.
 const BUFFER: usize = 4 * MAX_STORED;

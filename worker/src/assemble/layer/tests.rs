@@ -19,7 +19,7 @@ impl Fixture {
         let directory = tempfile::tempdir().expect("a directory");
         let workshop = Workshop {
             scratch: directory.path().to_owned(),
-            known: Known::open(directory.path()).expect("it opens"),
+            records: LayerRecords::open(directory.path()).expect("it opens"),
             epoch: 1,
             liveness: Liveness::default(),
         };
@@ -304,7 +304,7 @@ async fn a_record_that_lies_is_noticed_and_forgotten() {
     let (archive, diff_id, size) = (truth.source.record.archive, truth.diff_id, truth.size);
     let lie = LayerRecord { archive, diff_id, digest: Digest::of(b"something else"), size };
     for key in truth.source.keys() {
-        fixture.workshop.known.remember_layer(key, lie);
+        fixture.workshop.records.remember(key, lie);
     }
     let layers = fixture.layers(&material).expect("they are made");
     assert_eq!((layers[0].is_known, layers[0].digest), (true, lie.digest));
