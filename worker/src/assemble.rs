@@ -6,10 +6,10 @@
 //! JSON written in a fixed order. [`ASSEMBLY_VERSION`] numbers the behaviour that digests depend
 //! on; golden digests in the tests hold it still.
 
+pub mod base;
 pub mod compress;
 pub mod config;
 pub mod content;
-pub mod java;
 pub mod key;
 pub mod layer;
 pub mod layout;
@@ -25,8 +25,9 @@ use bytes::Bytes;
 use slipway_artifact::FileSource;
 use slipway_proto::{BuildRequest, Digest, Failure, Reason};
 
-use crate::base::ResolvedBase;
-use layer::{Layer, Material, Unknown, Workshop};
+use crate::failure::StageError;
+use base::BaseImage;
+use layer::{Layer, LayerContext, LayerSource, PendingLayer};
 use layout::{PlannedLayer, Start};
 
 /// Numbers the behaviour that digests depend on: layout, tar, compression, config, manifest. Raise
@@ -44,7 +45,7 @@ pub struct Assembled {
     /// The layers made here, in order; those of the base come before them.
     pub layers: Vec<Arc<Layer>>,
     /// The base, unless the image starts from nothing.
-    pub base: Option<Arc<ResolvedBase>>,
+    pub base: Option<Arc<BaseImage>>,
     /// The bytes of the config.
     pub config: Bytes,
     /// Their digest.
@@ -64,9 +65,9 @@ pub enum AssembleError {
     /// Artifact and recipe do not go together.
     #[error("{0}")]
     Recipe(String),
-    /// A layer came out other than it did before.
+    /// A layer differs from the record of it.
     #[error(
-        "the layer {title} came out as {made} and was recorded as {recorded}: the record was dropped, and another attempt makes it anew"
+        "the layer {title} came out as {made} and was recorded as {recorded}: the record was dropped, and another attempt makes the layer again"
     )]
     Record {
         /// The layer.
@@ -88,27 +89,33 @@ pub enum AssembleError {
 }
 
 impl AssembleError {
-    /// Returns whether another attempt may succeed.
-    #[must_use]
-    pub fn is_transient(&self) -> bool {
-        matches!(self, Self::Disk { .. } | Self::Record { .. })
+    pub(crate) fn disk(what: &'static str) -> impl FnOnce(std::io::Error) -> Self {
+        move |source| Self::Disk { what, source }
     }
+}
 
-    /// Returns the failure that users see.
-    #[must_use]
-    pub fn failure(&self) -> Failure {
-        match self {
-            Self::Artifact(message) => Failure::new(Reason::InvalidArtifact, message),
-            Self::Recipe(message) => Failure::new(Reason::InvalidRequest, message),
-            Self::Record { .. } => Failure::new(Reason::AssembleFailed, self.to_string()),
-            Self::Disk { source, .. } => {
-                Failure::new(Reason::AssembleFailed, format!("{self}: {source}"))
+impl From<&AssembleError> for StageError {
+    fn from(error: &AssembleError) -> Self {
+        match error {
+            AssembleError::Artifact(message) => {
+                Self::permanent(Failure::new(Reason::InvalidArtifact, message))
+            }
+            AssembleError::Recipe(message) => {
+                Self::permanent(Failure::new(Reason::InvalidRequest, message))
+            }
+            AssembleError::Record { .. } => {
+                Self::transient(Failure::new(Reason::AssembleFailed, error.to_string()))
+            }
+            AssembleError::Disk { source, .. } => {
+                Self::transient(Failure::new(Reason::AssembleFailed, format!("{error}: {source}")))
             }
         }
     }
+}
 
-    pub(crate) fn disk(what: &'static str) -> impl FnOnce(std::io::Error) -> Self {
-        move |source| Self::Disk { what, source }
+impl From<AssembleError> for StageError {
+    fn from(error: AssembleError) -> Self {
+        Self::from(&error)
     }
 }
 
@@ -123,7 +130,7 @@ impl From<slipway_artifact::InspectError> for AssembleError {
     }
 }
 
-/// What an artifact comes to, without a base.
+/// The part of an image that an artifact makes, without a base.
 #[derive(Debug)]
 pub struct Parts {
     /// Its layers, in order.
@@ -133,15 +140,15 @@ pub struct Parts {
 
 /// Follows how the layers of an image are made.
 pub trait Progress: Sync {
-    /// A layer is there. They come in any order.
+    /// A layer is made. Layers come in any order.
     fn made(&self, layer: &Arc<Layer>);
 
-    /// What is left to make leaves a processor to others. Comes once, unless making fails before.
+    /// From now on, one processor is free. Called once, unless making fails before.
     fn leaves_a_processor(&self);
 }
 
-/// Makes the layers of an artifact. Without the artifact's digest none is known by it. Blocks: it
-/// reads what it does not know of the artifact.
+/// Makes the layers of an artifact. Without its digest, no layer is found by the artifact's record.
+/// Blocks: it reads the parts of the artifact for which there is no record.
 ///
 /// # Errors
 ///
@@ -150,13 +157,13 @@ pub fn make_parts(
     request: &BuildRequest,
     artifact: &Arc<FileSource>,
     digest: Option<Digest>,
-    workshop: &Workshop,
+    context: &LayerContext,
     progress: &dyn Progress,
 ) -> Result<Parts, AssembleError> {
     let plan = layout::plan(request, artifact)?;
-    let material =
-        Material { artifact: Arc::clone(artifact), digest, compression: request.compression };
-    let layers = make_layers(plan.layers, &material, workshop, progress)?;
+    let source =
+        LayerSource { artifact: Arc::clone(artifact), digest, compression: request.compression };
+    let layers = make_layers(plan.layers, &source, context, progress)?;
     Ok(Parts { layers, start: plan.start })
 }
 
@@ -168,7 +175,7 @@ pub fn make_parts(
 pub fn put_together(
     request: &BuildRequest,
     digest: Digest,
-    base: Option<Arc<ResolvedBase>>,
+    base: Option<Arc<BaseImage>>,
     parts: Parts,
     epoch: i64,
 ) -> Result<Assembled, AssembleError> {
@@ -181,16 +188,15 @@ pub fn put_together(
     Ok(Assembled { layers, base, config, config_digest, manifest, manifest_digest })
 }
 
-/// Makes the layers that no record names, on two threads: that many processors are worth waking
-/// for one build.
+/// Makes the layers without a record, on two threads. More would not make one build faster.
 ///
-/// Each is sent while the next is made, so those come first that are made in less time than they
-/// are sent in (S. M. Johnson's rule for two machines in a row, 1954). A layer that keeps two
-/// threads busy by itself is made alone; of the others, two are made at a time.
+/// Each layer is sent while the next is made. So layers that take less time to make than to send
+/// come first (S. M. Johnson's rule for two machines in a row, 1954). A layer that keeps two threads
+/// busy is made alone. The others are made two at a time.
 fn make_layers(
     planned: Vec<PlannedLayer>,
-    material: &Material,
-    workshop: &Workshop,
+    source: &LayerSource,
+    context: &LayerContext,
     progress: &dyn Progress,
 ) -> Result<Vec<Arc<Layer>>, AssembleError> {
     let pass_on = |layer| {
@@ -199,21 +205,21 @@ fn make_layers(
         layer
     };
     let mut layers = Vec::new();
-    let mut unknown = Vec::new();
+    let mut pending = Vec::new();
     for (index, planned) in planned.into_iter().enumerate() {
-        match layer::find(planned, material, workshop) {
+        match layer::find(planned, source, context) {
             Ok(layer) => layers.push((index, Ok(pass_on(layer)))),
-            Err(missing) => unknown.push((index, missing)),
+            Err(missing) => pending.push((index, missing)),
         }
     }
-    unknown.sort_by_key(|(_, unknown)| {
-        (!unknown.is_made_fast(material), std::cmp::Reverse(unknown.length()))
+    pending.sort_by_key(|(_, pending)| {
+        (!pending.is_made_fast(source), std::cmp::Reverse(pending.length()))
     });
     let (alone, together): (Vec<_>, Vec<_>) =
-        unknown.into_iter().partition(|(_, unknown)| unknown.takes_two_threads(material));
-    let make = |unknown| layer::make(unknown, material, workshop).map(pass_on);
-    for (index, unknown) in alone {
-        let layer = make(unknown);
+        pending.into_iter().partition(|(_, pending)| pending.takes_two_threads(source));
+    let make = |pending| layer::make(pending, source, context).map(pass_on);
+    for (index, pending) in alone {
+        let layer = make(pending);
         let failed = layer.is_err();
         layers.push((index, layer));
         if failed {
@@ -224,7 +230,7 @@ fn make_layers(
         progress.leaves_a_processor();
         layers.extend(make_in_parallel(together, &make));
     }
-    // The first mistake in the order of layers, whichever was met first.
+    // Of several failures, that of the lowest layer is returned, whichever came first in time.
     layers.sort_by_key(|(index, _)| *index);
     layers.into_iter().map(|(_, layer)| layer).collect()
 }
@@ -232,17 +238,17 @@ fn make_layers(
 type Outcome = Result<Arc<Layer>, AssembleError>;
 
 fn make_in_parallel(
-    unknown: Vec<(usize, Unknown)>,
-    make: &(dyn Fn(Unknown) -> Outcome + Sync),
+    pending: Vec<(usize, PendingLayer)>,
+    make: &(dyn Fn(PendingLayer) -> Outcome + Sync),
 ) -> Vec<(usize, Outcome)> {
-    let waiting = Mutex::new(unknown.into_iter());
+    let waiting = Mutex::new(pending.into_iter());
     let failed = AtomicBool::new(false);
     let work = || {
         let mut made = Vec::new();
         while !failed.load(Relaxed) {
             let next = waiting.lock().unwrap_or_else(PoisonError::into_inner).next();
-            let Some((index, unknown)) = next else { break };
-            let layer = make(unknown);
+            let Some((index, pending)) = next else { break };
+            let layer = make(pending);
             failed.fetch_or(layer.is_err(), Relaxed);
             made.push((index, layer));
         }

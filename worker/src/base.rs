@@ -14,7 +14,9 @@ use futures::{FutureExt as _, StreamExt as _};
 use serde::Deserialize;
 use slipway_proto::{Digest, Failure, Platform, Reason, Reference};
 
+use crate::assemble::base::{BaseImage, BaseLayer};
 use crate::cache::{Cache, CacheError, Wanted};
+use crate::failure::{StageError, registry};
 use slipway_registry::{ErrorKind, MAX_MANIFEST, Registry, RegistryError, Repository};
 
 /// The largest config that is read, in bytes.
@@ -80,32 +82,19 @@ pub fn mirrored(reference: &Reference, mirrors: &[Mirror]) -> Reference {
         .unwrap_or_else(|| reference.clone())
 }
 
-/// A base image for one platform.
-#[derive(Debug, Clone)]
-pub struct ResolvedBase {
-    /// The reference before any mirror.
-    pub reference: Reference,
-    /// The digest of the manifest for the platform.
-    pub digest: Digest,
-    /// Where its blobs are read from.
-    pub repository: Repository,
-    /// Its layers, lowest first.
-    pub layers: Vec<BaseLayer>,
-    /// Its config, unchanged.
-    pub config: serde_json::Value,
+/// Returns the repository that a base is read from.
+#[must_use]
+pub fn repository(reference: &Reference, mirrors: &[Mirror]) -> Repository {
+    Repository { reference: mirrored(reference, mirrors), secret: None }
 }
 
-/// A layer of a base image.
+/// A base image for one platform, and where it is read from.
 #[derive(Debug, Clone)]
-pub struct BaseLayer {
-    /// The digest of its stored bytes.
-    pub digest: Digest,
-    /// The digest of its tar archive.
-    pub diff_id: Digest,
-    /// The number of its stored bytes.
-    pub size: u64,
-    /// Its media type in an OCI manifest.
-    pub media_type: String,
+pub struct ResolvedBase {
+    /// The image.
+    pub image: Arc<BaseImage>,
+    /// The repository of its blobs.
+    pub repository: Repository,
 }
 
 /// Why a base image cannot be used.
@@ -140,31 +129,30 @@ pub enum BaseError {
     },
 }
 
-impl BaseError {
-    /// Returns whether another attempt may succeed.
-    #[must_use]
-    pub fn is_transient(&self) -> bool {
-        matches!(self, Self::Registry { source, .. } if source.is_transient())
-    }
-
-    /// Returns the failure that users see.
-    #[must_use]
-    pub fn failure(&self) -> Failure {
-        match self {
-            Self::Registry { reference, source } => match source.kind() {
-                ErrorKind::NotFound => Failure::new(
-                    Reason::BaseImageNotFound,
-                    format!(
-                        "there is no base image {reference} ({source}); check its name and tag"
+impl From<BaseError> for StageError {
+    fn from(error: BaseError) -> Self {
+        match &error {
+            BaseError::Registry { reference, source } => {
+                let failure = match source.kind() {
+                    ErrorKind::NotFound => Failure::new(
+                        Reason::BaseImageNotFound,
+                        format!(
+                            "there is no base image {reference} ({source}); check its name and tag"
+                        ),
                     ),
-                ),
-                ErrorKind::Denied => {
-                    Failure::new(Reason::RegistryDenied, format!("{self}: {source}"))
-                }
-                _ => Failure::new(Reason::PullBaseImageFailed, format!("{self}: {source}")),
-            },
-            Self::NoPlatform { .. } => Failure::new(Reason::BaseImageNotFound, self.to_string()),
-            Self::Unusable { .. } => Failure::new(Reason::PullBaseImageFailed, self.to_string()),
+                    ErrorKind::Denied => {
+                        Failure::new(Reason::RegistryDenied, format!("{error}: {source}"))
+                    }
+                    _ => Failure::new(Reason::PullBaseImageFailed, format!("{error}: {source}")),
+                };
+                registry::stage_error(failure, source)
+            }
+            BaseError::NoPlatform { .. } => {
+                Self::permanent(Failure::new(Reason::BaseImageNotFound, error.to_string()))
+            }
+            BaseError::Unusable { .. } => {
+                Self::permanent(Failure::new(Reason::PullBaseImageFailed, error.to_string()))
+            }
         }
     }
 }
@@ -211,10 +199,9 @@ pub async fn resolve(
     reference: &Reference,
     platform: Platform,
 ) -> Result<ResolvedBase, BaseError> {
-    let location = mirrored(reference, mirrors);
-    let repository = Repository { reference: location.clone(), secret: None };
+    let repository = repository(reference, mirrors);
     let resolver = Resolver { registry, cache, repository: &repository, reference };
-    let (mut document, mut digest) = resolver.manifest(&location.version()).await?;
+    let (mut document, mut digest) = resolver.manifest(&repository.reference.version()).await?;
     if !document.manifests.is_empty() {
         digest = resolver.choose(&document.manifests, platform)?;
         (document, _) = resolver.manifest(&digest.to_string()).await?;
@@ -248,8 +235,8 @@ pub async fn resolve(
             media_type: resolver.oci_media_type(&layer.media_type)?,
         });
     }
-    let reference = reference.clone();
-    Ok(ResolvedBase { reference, digest, repository: repository.clone(), layers, config })
+    let image = BaseImage { reference: reference.clone(), digest, layers, config };
+    Ok(ResolvedBase { image: Arc::new(image), repository })
 }
 
 /// Returns the blob to request from the cache, and its download.

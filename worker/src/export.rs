@@ -5,19 +5,29 @@
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, BufWriter, Seek as _, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use flate2::bufread::GzDecoder;
 use serde_json::json;
 use slipway_proto::{BuildRequest, Digest};
 use tempfile::NamedTempFile;
 
+use crate::assemble::base::BaseLayer;
 use crate::assemble::{Assembled, manifest, tar};
-use crate::base::BaseLayer;
-use crate::local::Target;
 
 /// How much is copied at a time.
 const CHUNK: usize = 256 * 1024;
+
+/// Where a local build puts its image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Target {
+    /// The registries that the request names.
+    Registry,
+    /// An OCI image layout in a directory.
+    OciLayout(PathBuf),
+    /// A file that `docker load` and `podman load` read.
+    DockerArchive(PathBuf),
+}
 
 /// Writes an image and returns how many bytes were written.
 ///

@@ -1,17 +1,25 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! What the failure of a stage means for the build: the one place where the errors of registry,
-//! store and assembly become permanent or transient, charged or free.
+//! A failed stage, as an attempt sees it: what users read, and whether to try again.
+//!
+//! Each cause is classified once, beside the error that knows it:
+//!
+//! | error | decides | where |
+//! |---|---|---|
+//! | `RegistryError` | what the registry's answer means, and whether it can pass | `slipway_registry::error` |
+//! | `StoreError` | whether the artifact store may recover | `slipway_artifact::store` |
+//! | `AssembleError`, `BaseError`, `PushError` | the reason that users see, and the rest of what can pass | its `From` into [`StageError`] |
+//!
+//! An attempt decides by the four fields and never looks at a cause again. One central `match` over
+//! all errors would have to know every stage, and every stage knows this type.
+
+pub(crate) mod registry;
 
 use std::time::Duration;
 
 use slipway_artifact::store::StoreError;
 use slipway_fault::chain;
 use slipway_proto::{Failure, Reason};
-
-use crate::assemble::AssembleError;
-use crate::base::BaseError;
-use crate::push::PushError;
 
 /// A stage that failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -32,7 +40,13 @@ impl StageError {
     /// A failure that no other attempt changes.
     #[must_use]
     pub fn permanent(failure: Failure) -> Self {
-        Self { failure, transient: false, charged: true, retry_after: None }
+        Self::new(failure, false)
+    }
+
+    /// A failure that another attempt may not meet.
+    #[must_use]
+    pub fn transient(failure: Failure) -> Self {
+        Self::new(failure, true)
     }
 
     fn new(failure: Failure, transient: bool) -> Self {
@@ -44,33 +58,5 @@ impl From<StoreError> for StageError {
     fn from(error: StoreError) -> Self {
         let failure = Failure::new(Reason::FetchArtifactFailed, chain(&error));
         Self::new(failure, error.is_transient())
-    }
-}
-
-impl From<BaseError> for StageError {
-    fn from(error: BaseError) -> Self {
-        let (limited, retry_after) = match &error {
-            BaseError::Registry { source, .. } => {
-                (source.kind() == slipway_registry::ErrorKind::RateLimited, source.retry_after())
-            }
-            _ => (false, None),
-        };
-        Self { charged: !limited, retry_after, ..Self::new(error.failure(), error.is_transient()) }
-    }
-}
-
-impl From<AssembleError> for StageError {
-    fn from(error: AssembleError) -> Self {
-        Self::new(error.failure(), error.is_transient())
-    }
-}
-
-impl From<PushError> for StageError {
-    fn from(error: PushError) -> Self {
-        Self {
-            charged: !error.is_rate_limit(),
-            retry_after: error.retry_after(),
-            ..Self::new(error.failure(), error.is_transient())
-        }
     }
 }

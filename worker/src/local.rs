@@ -3,7 +3,7 @@
 //! Builds an image in this process, without a server or a queue: `slipway build --local`.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,21 +14,14 @@ use slipway_proto::{BuildRequest, Digest, Failure, Reason, Stage};
 use tokio::sync::oneshot;
 
 use crate::export;
+pub use crate::export::Target;
 use crate::failure::StageError;
+use crate::input::{ArtifactDigest, Input, Verified};
 use crate::liveness::Liveness;
-use crate::pipeline::{ArtifactDigest, Input, Observer, Pipeline, Stages, Verified, outcome};
-use crate::push::Pushed;
-
-/// Where a local build puts its image.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Target {
-    /// The registries that the request names.
-    Registry,
-    /// An OCI image layout in a directory.
-    OciLayout(PathBuf),
-    /// A file that `docker load` and `podman load` read.
-    DockerArchive(PathBuf),
-}
+use crate::observer::Observer;
+use crate::pipeline::{Pipeline, outcome};
+use crate::push::PushReport;
+use crate::stage_clock::StageClock;
 
 /// Passes the lines on to a function, and shows nothing else.
 pub(crate) struct Lines<F>(pub(crate) F);
@@ -66,7 +59,7 @@ impl Artifact {
         let verified = file.is_settled().then(|| verified_files(cache_dir));
         let known = verified.as_ref().and_then(|verified| verified.digest(file.identity()));
         if let Some(digest) = known {
-            return Ok(Self { file, digest: ArtifactDigest::Said(digest) });
+            return Ok(Self { file, digest: ArtifactDigest::Known(digest) });
         }
         let read = Arc::clone(&file);
         let digest = ArtifactDigest::by(async move {
@@ -143,8 +136,8 @@ async fn try_local(
     target: &Target,
     observer: &dyn Observer,
 ) -> Result<Image, StageError> {
-    let mut stages = Stages::default();
-    stages.enter(Stage::Fetch, observer);
+    let mut clock = StageClock::default();
+    clock.enter(Stage::Fetch, observer);
     let Artifact { file, digest } = artifact.clone();
     let read = artifact.clone();
     let verified = Verified::by(async move {
@@ -155,7 +148,7 @@ async fn try_local(
     let input = Input { request, artifact: file, digest: &digest, verified: &verified, observer };
     let (image, pushed) = match target {
         Target::Registry => {
-            let (image, pushed) = pipeline.publish(&input, &mut stages).await?;
+            let (image, pushed) = pipeline.publish(&input, &mut clock).await?;
             for reference in &request.references {
                 pipeline.tag(request, reference, &image, "local").await?;
                 observer.line(&format!("tagged {reference}"));
@@ -163,8 +156,8 @@ async fn try_local(
             (image, pushed)
         }
         Target::OciLayout(path) | Target::DockerArchive(path) => {
-            let image = pipeline.assemble(&input, &mut stages).await?;
-            stages.enter(Stage::Push, observer);
+            let image = pipeline.assemble(&input, &mut clock).await?;
+            clock.enter(Stage::Push, observer);
             let base_layers = pipeline.export_layers(&image).await?;
             let written = export::write(target, request, &image, &base_layers);
             let sent_bytes = written.map_err(|error| {
@@ -173,10 +166,10 @@ async fn try_local(
             })?;
             observer.line(&format!("wrote {}", path.display()));
             let layers = base_layers.len() + image.layers.len();
-            (image, Pushed { transfers: vec![Transfer::Uploaded; layers], sent_bytes })
+            (image, PushReport { transfers: vec![Transfer::Uploaded; layers], sent_bytes })
         }
     };
-    Ok(outcome(request, &image, &pushed, stages.finish()))
+    Ok(outcome(request, &image, &pushed, clock.finish()))
 }
 
 /// Says whether a file still is what it was when it was opened and digested.

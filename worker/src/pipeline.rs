@@ -9,31 +9,31 @@ mod report;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Instant;
 
-use futures::FutureExt as _;
-use futures::future::{BoxFuture, Shared};
-use slipway_artifact::FileSource;
-use slipway_proto::outcome::{StageTime, Transfer};
+use slipway_proto::outcome::Transfer;
 use slipway_proto::request::Base;
 use slipway_proto::{ArtifactKind, BuildRequest, Digest, Failure, Reason, Reference, Stage};
 use tokio::sync::watch;
 
-use crate::assemble::layer::{Layer, Workshop};
+use crate::assemble::base::BaseLayer;
+use crate::assemble::layer::{Layer, LayerContext};
 use crate::assemble::records::LayerRecords;
 use crate::assemble::{self, Assembled, Progress};
-use crate::base::{self, BaseLayer, Mirror, ResolvedBase};
+use crate::base::{self, Mirror, ResolvedBase};
 use crate::cache::Cache;
 use crate::config::Config;
 use crate::failure::StageError;
+use crate::input::{ArtifactDigest, Input};
 use crate::liveness::Liveness;
+use crate::observer::Observer;
 use crate::push::locations::BlobLocations;
-use crate::push::{InTheMaking, PushError, Pushed, Pusher, Uploads};
+use crate::push::{PartialImage, PublishGate, PushError, PushReport, Pusher, Uploads};
+use crate::stage_clock::StageClock;
 use slipway_registry::{Registry, RegistryError};
 
 pub use report::{bytes, outcome};
 
-/// What a pipeline needs of the machine is not there.
+/// Why a pipeline cannot be set up on this machine.
 #[derive(Debug, thiserror::Error)]
 pub enum PipelineError {
     /// The cache's directory cannot be used.
@@ -41,28 +41,13 @@ pub enum PipelineError {
     Cache {
         /// The directory.
         path: String,
-        /// Why.
+        /// What the file system reports.
         #[source]
         source: std::io::Error,
     },
     /// The registry client cannot be made.
     #[error("failed to set up the registry client: {0}")]
     Registry(RegistryError),
-}
-
-/// Listens to a build as it goes.
-pub trait Observer: Send + Sync {
-    /// A stage begins.
-    fn stage(&self, stage: Stage);
-    /// Something a person should read.
-    fn line(&self, line: &str);
-    /// What shows that the build goes on.
-    fn liveness(&self) -> Liveness;
-    /// Returns whether the build may still be worked on. Asked before what cannot be taken back;
-    /// what is returned after a `false` is not looked at.
-    fn holds(&self) -> bool {
-        true
-    }
 }
 
 /// Builds images. Cheap to clone.
@@ -78,149 +63,19 @@ pub struct Pipeline {
     epoch: i64,
 }
 
-/// Whether an artifact is the one that its request names. It is found out when somebody first waits
-/// for it; clones share the answer.
-#[derive(Clone)]
-pub struct Verified(Shared<BoxFuture<'static, Result<(), StageError>>>);
-
-impl Verified {
-    /// The answer is what `verification` comes to.
-    #[must_use]
-    pub fn by(verification: impl Future<Output = Result<(), StageError>> + Send + 'static) -> Self {
-        Self(verification.boxed().shared())
-    }
-
-    /// Waits for the answer.
-    ///
-    /// # Errors
-    ///
-    /// When it is another, or cannot be read.
-    pub async fn wait(&self) -> Result<(), StageError> {
-        self.0.clone().await
-    }
-}
-
-/// The digest of an artifact. Clones share it.
-#[derive(Clone)]
-pub enum ArtifactDigest {
-    /// Whoever asked for the image said it.
-    Said(Digest),
-    /// It is being found out.
-    Coming(Shared<BoxFuture<'static, Result<Digest, StageError>>>),
-}
-
-impl ArtifactDigest {
-    /// The digest is what `finding` comes to.
-    #[must_use]
-    pub fn by(finding: impl Future<Output = Result<Digest, StageError>> + Send + 'static) -> Self {
-        Self::Coming(finding.boxed().shared())
-    }
-
-    /// Has the finding begin, unless it has: else it does when somebody waits for it.
-    fn begin(&self) {
-        if let Self::Coming(finding) = self {
-            tokio::spawn(finding.clone());
-        }
-    }
-
-    /// Returns the digest if it is there.
-    #[must_use]
-    pub fn now(&self) -> Option<Digest> {
-        match self {
-            Self::Said(digest) => Some(*digest),
-            Self::Coming(finding) => finding.peek()?.as_ref().ok().copied(),
-        }
-    }
-
-    /// Waits for the digest.
-    ///
-    /// # Errors
-    ///
-    /// When the artifact cannot be read.
-    pub async fn wait(&self) -> Result<Digest, StageError> {
-        match self {
-            Self::Said(digest) => Ok(*digest),
-            Self::Coming(finding) => finding.clone().await,
-        }
-    }
-}
-
-/// Whether an image may be published.
-#[derive(Clone, Copy)]
-pub struct Gate<'a> {
-    verified: &'a Verified,
-    observer: &'a dyn Observer,
-}
-
-impl Gate<'_> {
-    /// Waits until a manifest may be written.
-    ///
-    /// # Errors
-    ///
-    /// When it may not.
-    pub async fn pass(&self) -> Result<(), PushError> {
-        self.verified.wait().await.map_err(|_told_elsewhere| PushError::Withheld)?;
-        if self.observer.holds() { Ok(()) } else { Err(PushError::LeaseLost) }
-    }
-}
-
-/// What an image is made from, and for whom.
-pub struct Input<'a> {
-    /// What is wanted.
-    pub request: &'a Arc<BuildRequest>,
-    /// The artifact's bytes.
-    pub artifact: Arc<FileSource>,
-    /// Their digest. The one in the request is not looked at.
-    pub digest: &'a ArtifactDigest,
-    /// Whether they have it.
-    pub verified: &'a Verified,
-    /// Who follows it.
-    pub observer: &'a dyn Observer,
-}
-
-/// Passes layers on while others are made.
-struct Making {
-    layers: watch::Sender<InTheMaking>,
+/// Hands each layer to the push as soon as it is made.
+struct LayerSender {
+    image: watch::Sender<PartialImage>,
     digest: ArtifactDigest,
 }
 
-impl Progress for Making {
+impl Progress for LayerSender {
     fn made(&self, layer: &Arc<Layer>) {
-        self.layers.send_modify(|making| making.layers.push(Arc::clone(layer)));
+        self.image.send_modify(|image| image.layers.push(Arc::clone(layer)));
     }
 
     fn leaves_a_processor(&self) {
         self.digest.begin();
-    }
-}
-
-/// Measures stages one after the other.
-#[derive(Debug, Default)]
-pub struct Stages {
-    done: Vec<StageTime>,
-    current: Option<(Stage, Instant)>,
-}
-
-impl Stages {
-    /// Ends the current stage and begins another.
-    pub fn enter(&mut self, stage: Stage, observer: &dyn Observer) {
-        self.end();
-        self.current = Some((stage, Instant::now()));
-        observer.stage(stage);
-    }
-
-    fn end(&mut self) {
-        if let Some((stage, begun)) = self.current.take() {
-            let duration_us = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
-            self.done.push(StageTime { stage, duration_us });
-        }
-    }
-
-    /// Ends the last stage and returns them all.
-    #[must_use]
-    pub fn finish(mut self) -> Vec<StageTime> {
-        self.end();
-        self.done
     }
 }
 
@@ -261,10 +116,10 @@ impl Pipeline {
         &self.cache
     }
 
-    /// Makes an image and pushes it by digest while it is made: what is ready is sent while the
-    /// rest is not. No tag points at it yet, and a manifest comes only once the image is complete,
-    /// the observer still holds its build, and the artifact is known to be the one that the request
-    /// names; if it is not, that is the failure, whatever else its bytes lead to.
+    /// Makes an image and pushes it by digest. Blobs are sent as soon as they are ready. The manifest
+    /// follows when the image is complete, the observer still holds its build, and the artifact is
+    /// verified. No tag points at the image yet. A damaged artifact is reported as such, whatever
+    /// other failures its bytes cause.
     ///
     /// # Errors
     ///
@@ -272,22 +127,22 @@ impl Pipeline {
     pub async fn publish(
         &self,
         input: &Input<'_>,
-        stages: &mut Stages,
-    ) -> Result<(Arc<Assembled>, Pushed), StageError> {
+        clock: &mut StageClock,
+    ) -> Result<(Arc<Assembled>, PushReport), StageError> {
         let Input { request, verified, observer, .. } = *input;
-        let making = watch::Sender::new(InTheMaking::default());
-        let receiver = making.subscribe();
+        let partial = watch::Sender::new(PartialImage::default());
+        let receiver = partial.subscribe();
         let pusher = self.pusher(request, observer.liveness());
         let make = async {
-            let image = self.assemble_into(&making, input, stages).await?;
-            stages.enter(Stage::Push, observer);
-            making.send_modify(|making| making.image = Some(Arc::clone(&image)));
-            // Only now: sending leaves a processor to the check.
+            let image = self.assemble_into(&partial, input, clock).await?;
+            clock.enter(Stage::Push, observer);
+            partial.send_modify(|partial| partial.image = Some(Arc::clone(&image)));
+            // Not earlier: while blobs are sent, a processor is free for the check.
             Self::confirm(&image, input).await?;
             Ok::<_, StageError>(image)
         };
-        // What is wrong with the image is told first, and ends the push.
-        let gate = Gate { verified, observer };
+        // A failure to make the image ends the push, and is the one that is returned.
+        let gate = PublishGate { verified, observer };
         let push = async { Ok(pusher.push(&receiver, gate).await) };
         let (image, pushed) = tokio::try_join!(make, push)?;
         let pushed = pushed?;
@@ -311,21 +166,21 @@ impl Pipeline {
     pub async fn assemble(
         &self,
         input: &Input<'_>,
-        stages: &mut Stages,
+        clock: &mut StageClock,
     ) -> Result<Arc<Assembled>, StageError> {
-        let nobody = watch::Sender::new(InTheMaking::default());
-        let image = self.assemble_into(&nobody, input, stages).await?;
+        let unwatched = watch::Sender::new(PartialImage::default());
+        let image = self.assemble_into(&unwatched, input, clock).await?;
         Self::confirm(&image, input).await?;
         Ok(image)
     }
 
     async fn assemble_into(
         &self,
-        making: &watch::Sender<InTheMaking>,
+        partial: &watch::Sender<PartialImage>,
         input: &Input<'_>,
-        stages: &mut Stages,
+        clock: &mut StageClock,
     ) -> Result<Arc<Assembled>, StageError> {
-        let assembled = self.assemble_unverified(making, input, stages).await;
+        let assembled = self.assemble_unverified(partial, input, clock).await;
         let assembled = match assembled {
             Ok(assembled) => assembled,
             Err(error) => {
@@ -348,38 +203,39 @@ impl Pipeline {
     /// Resolves the base and reads the artifact at the same time: neither needs the other.
     async fn assemble_unverified(
         &self,
-        making: &watch::Sender<InTheMaking>,
+        partial: &watch::Sender<PartialImage>,
         input: &Input<'_>,
-        stages: &mut Stages,
+        clock: &mut StageClock,
     ) -> Result<Assembled, StageError> {
         let Input { request, digest, observer, .. } = *input;
-        stages.enter(Stage::Resolve, observer);
-        let workshop = Workshop {
+        clock.enter(Stage::Resolve, observer);
+        let context = LayerContext {
             scratch: self.scratch.clone(),
             records: self.layer_records.clone(),
             epoch: self.epoch,
             liveness: observer.liveness(),
         };
-        let said = match request.artifact.kind {
-            // Without a directory, it is only by its digest that it is known again before it is
-            // compressed.
+        let digest_now = match request.artifact.kind {
+            // A binary has no list of entries. Only its digest can find its layer's record before the
+            // layer is compressed.
             ArtifactKind::Binary => Some(digest.wait().await?),
             _ => digest.now(),
         };
         let parts = tokio::task::spawn_blocking({
             let (request, artifact) = (Arc::clone(request), Arc::clone(&input.artifact));
-            let making = Making { layers: making.clone(), digest: digest.clone() };
-            move || assemble::make_parts(&request, &artifact, said, &workshop, &making)
+            let sender = LayerSender { image: partial.clone(), digest: digest.clone() };
+            move || assemble::make_parts(&request, &artifact, digest_now, &context, &sender)
         });
         let base = self.resolve(request, observer).await?.map(Arc::new);
-        making.send_modify(|making| making.base.clone_from(&base));
-        stages.enter(Stage::Assemble, observer);
+        let base_image = base.as_ref().map(|base| Arc::clone(&base.image));
+        partial.send_modify(|image| image.base = base);
+        clock.enter(Stage::Assemble, observer);
         let parts = parts.await.map_err(|error| {
-            // The thread panicked: a bug, and perhaps one that only this artifact finds.
+            // The thread panicked. That is a bug, perhaps one that only this artifact triggers.
             let message = format!("the assembly broke down: {error}; please report it");
             StageError::permanent(Failure::new(Reason::AssembleFailed, message))
         })??;
-        Ok(assemble::put_together(request, digest.wait().await?, base, parts, self.epoch)?)
+        Ok(assemble::put_together(request, digest.wait().await?, base_image, parts, self.epoch)?)
     }
 
     async fn resolve(
@@ -397,12 +253,12 @@ impl Pipeline {
         let location = &base.repository.reference;
         let by_way =
             if location == reference { String::new() } else { format!(" by way of {location}") };
-        observer.line(&format!("resolved base image {reference}{by_way} to {}", base.digest));
+        observer.line(&format!("resolved base image {reference}{by_way} to {}", base.image.digest));
         Ok(Some(base))
     }
 
-    /// Waits until the artifact of an image is known to be the right one, and remembers what its
-    /// layers came to. Nothing is published or remembered before.
+    /// Waits until the artifact of an image is verified, and then remembers its layers. Nothing is
+    /// published or remembered before.
     async fn confirm(image: &Assembled, input: &Input<'_>) -> Result<(), StageError> {
         input.verified.wait().await?;
         let digest = input.digest.wait().await?;
@@ -412,8 +268,8 @@ impl Pipeline {
         Ok(())
     }
 
-    /// Points one reference of the request at a pushed image. `writer` says to the registry's log
-    /// who does so.
+    /// Points one reference of the request at a pushed image. `writer` names the attempt in the
+    /// registry's log.
     ///
     /// # Errors
     ///
@@ -428,8 +284,8 @@ impl Pipeline {
         Ok(self.pusher(request, Liveness::default()).tag(reference, image, writer).await?)
     }
 
-    /// Points a reference at a manifest that stands in its repository, with the credentials of the
-    /// request, and returns whether it pointed elsewhere before.
+    /// Points a reference at a manifest of its repository, with the credentials of the request, and
+    /// returns whether it pointed elsewhere before.
     ///
     /// # Errors
     ///
@@ -455,16 +311,17 @@ impl Pipeline {
         }
     }
 
-    /// Returns the base's layers, from the cache or by way of it.
+    /// Opens the base's layers in the cache, after downloading those that are missing.
     pub(crate) async fn export_layers(
         &self,
         image: &Assembled,
     ) -> Result<Vec<std::fs::File>, StageError> {
         let Some(base) = &image.base else { return Ok(Vec::new()) };
+        let repository = base::repository(&base.reference, &self.mirrors);
         let mut files = Vec::new();
         for layer in &base.layers {
             let BaseLayer { digest, size, .. } = *layer;
-            let (wanted, fetch) = base::download(&self.registry, &base.repository, digest, size);
+            let (wanted, fetch) = base::download(&self.registry, &repository, digest, size);
             let file = self.cache.get_or_fetch(wanted, fetch).await.map_err(|source| {
                 PushError::BaseLayer { reference: base.reference.clone(), digest, source }
             })?;
@@ -477,12 +334,14 @@ impl Pipeline {
 #[cfg(test)]
 pub(crate) mod tests {
     use serde_json::json;
+    use slipway_artifact::FileSource;
     use slipway_proto::environment::Catalogue;
     use slipway_proto::submission::Uploaded;
     use slipway_proto::{BuildId, Submission};
 
     use super::*;
     use crate::config::CacheConfig;
+    use crate::input::Verified;
 
     fn config(directory: &tempfile::TempDir) -> Config {
         let cache_dir = directory.path().join("cache");
@@ -521,11 +380,11 @@ pub(crate) mod tests {
             let artifact = Arc::new(FileSource::open(&path).expect("it opens"));
             let (pipeline, request, observer) = (&pipeline, &request, &observer);
             async move {
-                let digest = ArtifactDigest::Said(request.artifact.digest);
+                let digest = ArtifactDigest::Known(request.artifact.digest);
                 let verified = Verified::by(std::future::ready(verified));
                 let input =
                     Input { request, artifact, digest: &digest, verified: &verified, observer };
-                pipeline.assemble(&input, &mut Stages::default()).await
+                pipeline.assemble(&input, &mut StageClock::default()).await
             }
         };
         let error = assemble(b"wrong", Err(damaged.clone())).await.expect_err("it is damaged");
@@ -538,7 +397,7 @@ pub(crate) mod tests {
     }
 
     #[tokio::test]
-    async fn a_binary_whose_digest_nobody_said_is_known_again_by_it() {
+    async fn a_binary_is_recognised_by_a_digest_that_is_computed_during_the_build() {
         let directory = tempfile::tempdir().expect("a directory");
         let config = config(&directory);
         let pipeline = Pipeline::new(&config).expect("it is made");
@@ -555,38 +414,10 @@ pub(crate) mod tests {
             let digest = &ArtifactDigest::by(async move { Ok(whole) });
             let verified = &Verified::by(std::future::ready(Ok(())));
             let input = Input { request, artifact, digest, verified, observer };
-            let image = pipeline.assemble(&input, &mut Stages::default()).await;
+            let image = pipeline.assemble(&input, &mut StageClock::default()).await;
             images.push(image.expect("it is assembled"));
         }
         assert_eq!(images[0].layers[0].digest, images[1].layers[0].digest);
         assert!(String::from_utf8_lossy(&images[0].config).contains(&whole.to_string()));
-    }
-
-    /// A build that is, or is no more, this worker's.
-    struct Held(bool);
-
-    impl Observer for Held {
-        fn stage(&self, _stage: Stage) {}
-        fn line(&self, _line: &str) {}
-        fn liveness(&self) -> Liveness {
-            Liveness::default()
-        }
-        fn holds(&self) -> bool {
-            self.0
-        }
-    }
-
-    #[tokio::test]
-    async fn only_the_holder_of_a_build_with_the_right_artifact_passes_the_gate() {
-        let damaged = StageError::permanent(Failure::new(Reason::FetchArtifactFailed, "damaged"));
-        let pass = |holds: bool, verified: Result<(), StageError>| async move {
-            let verified = Verified::by(std::future::ready(verified));
-            Gate { verified: &verified, observer: &Held(holds) }.pass().await
-        };
-        pass(true, Ok(())).await.expect("it may be published");
-        let lost = pass(false, Ok(())).await.expect_err("it is another's");
-        assert!(matches!(lost, PushError::LeaseLost) && lost.is_transient(), "{lost}");
-        let withheld = pass(true, Err(damaged)).await.expect_err("it is damaged");
-        assert!(matches!(withheld, PushError::Withheld), "{withheld}");
     }
 }

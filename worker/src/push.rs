@@ -10,8 +10,10 @@
 //! with every blob asked for. A layer of the base is downloaded only for a repository that lacks
 //! it, and sent on while it comes.
 
+mod blob;
+mod error;
+mod gate;
 pub mod locations;
-mod place;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -22,119 +24,28 @@ use futures::future::try_join_all;
 use futures::stream::FuturesUnordered;
 use slipway_proto::id::SecretName;
 use slipway_proto::outcome::Transfer;
-use slipway_proto::{BuildRequest, Digest, Failure, Reason, Reference};
+use slipway_proto::{BuildRequest, Digest, Reference};
 use tokio::sync::{Semaphore, watch};
 
+use crate::assemble::Assembled;
 use crate::assemble::layer::Layer;
 use crate::assemble::manifest::MEDIA_TYPE;
-use crate::assemble::{AssembleError, Assembled};
 use crate::base::ResolvedBase;
-use crate::cache::{Cache, CacheError};
+use crate::cache::Cache;
 use crate::liveness::Liveness;
-use crate::pipeline::Gate;
+use blob::{Blob, Source};
+pub use error::PushError;
+pub use gate::PublishGate;
 use locations::BlobLocations;
-use place::{Blob, Source};
 use slipway_registry::{ErrorKind, Registry, RegistryError, Repository, SingleFlight};
 
 /// So many blobs are brought into a repository at the same time.
 const AT_ONCE: usize = 8;
 
-/// Why an image could not be pushed.
-#[derive(Debug, thiserror::Error)]
-pub enum PushError {
-    /// The target's registry refused or failed.
-    #[error("failed to push to {repository}")]
-    Registry {
-        /// The target repository.
-        repository: String,
-        /// Why.
-        #[source]
-        source: RegistryError,
-    },
-    /// A layer of the base could not be read.
-    #[error("failed to read layer {digest} of the base image {reference}")]
-    BaseLayer {
-        /// The base.
-        reference: Reference,
-        /// The layer.
-        digest: Digest,
-        /// Why.
-        #[source]
-        source: CacheError,
-    },
-    /// A layer could not be made again.
-    #[error(transparent)]
-    Assemble(#[from] AssembleError),
-    /// What was to be sent could not be read.
-    #[error("failed to read what is to be pushed")]
-    Content(#[source] std::io::Error),
-    /// The image is not to be published after all.
-    #[error("the artifact is not the one that the request names")]
-    Withheld,
-    /// The build is no longer this worker's.
-    #[error("the build is another's by now")]
-    LeaseLost,
-}
-
-impl PushError {
-    /// Returns whether another attempt may succeed.
-    #[must_use]
-    pub fn is_transient(&self) -> bool {
-        match self {
-            Self::Assemble(source) => source.is_transient(),
-            Self::BaseLayer { source: CacheError::Size { .. }, .. } => false,
-            _ => self.refusal().is_none_or(RegistryError::is_transient),
-        }
-    }
-
-    /// Returns how long the registry asked to wait.
-    #[must_use]
-    pub fn retry_after(&self) -> Option<std::time::Duration> {
-        self.refusal().and_then(RegistryError::retry_after)
-    }
-
-    /// Returns whether the registry asked for fewer requests, which is no fault of the build.
-    #[must_use]
-    pub fn is_rate_limit(&self) -> bool {
-        self.refusal().is_some_and(|error| error.kind() == ErrorKind::RateLimited)
-    }
-
-    /// Returns what a registry said, if it was one.
-    fn refusal(&self) -> Option<&RegistryError> {
-        match self {
-            Self::Registry { source, .. } => Some(source),
-            Self::BaseLayer { source: CacheError::Fetch(source), .. } => Some(source),
-            _ => None,
-        }
-    }
-
-    /// Returns the failure that users see.
-    #[must_use]
-    pub fn failure(&self) -> Failure {
-        match self {
-            Self::Registry { source, .. } if source.kind() == ErrorKind::Denied => {
-                Failure::new(Reason::RegistryDenied, format!("{self}: {source}"))
-            }
-            Self::Registry { source, .. } => {
-                Failure::new(Reason::PushImageFailed, format!("{self}: {source}"))
-            }
-            Self::BaseLayer { source, .. } => {
-                Failure::new(Reason::PullBaseImageFailed, format!("{self}: {source}"))
-            }
-            Self::Assemble(source) => source.failure(),
-            Self::Content(source) => {
-                Failure::new(Reason::PushImageFailed, format!("{self}: {source}"))
-            }
-            Self::Withheld => Failure::new(Reason::FetchArtifactFailed, self.to_string()),
-            Self::LeaseLost => Failure::new(Reason::LeaseLost, self.to_string()),
-        }
-    }
-}
-
 /// What there is of an image that is being made. Each part goes to the repositories as soon as it
 /// is here, and the manifest once all of it is.
 #[derive(Debug, Default)]
-pub struct InTheMaking {
+pub struct PartialImage {
     /// The base, when it is resolved.
     pub base: Option<Arc<ResolvedBase>>,
     /// The layers that were made, in any order.
@@ -145,7 +56,7 @@ pub struct InTheMaking {
 
 /// What a push moved.
 #[derive(Debug)]
-pub struct Pushed {
+pub struct PushReport {
     /// How each layer, the base's first, reached the first repository.
     pub transfers: Vec<Transfer>,
     /// How many bytes of blobs and manifests were sent.
@@ -159,7 +70,7 @@ pub struct Uploads(Arc<UnderWay>);
 #[derive(Default)]
 struct UnderWay {
     /// A blob is brought into a repository.
-    placing: SingleFlight<(Place, Digest), ()>,
+    ensuring: SingleFlight<(Place, Digest), ()>,
     /// A blob is sent to a registry, as the credentials of a name see it.
     sending: SingleFlight<(String, Option<SecretName>, Digest), ()>,
     /// Changes with each piece of any upload, so that a push that waits for another is not idle.
@@ -205,19 +116,19 @@ impl Pusher<'_> {
     /// When a registry refuses or fails, or the image may not be published, or is never completed.
     pub async fn push(
         &self,
-        making: &watch::Receiver<InTheMaking>,
-        gate: Gate<'_>,
-    ) -> Result<Pushed, PushError> {
+        partial: &watch::Receiver<PartialImage>,
+        gate: PublishGate<'_>,
+    ) -> Result<PushReport, PushError> {
         let sent = AtomicU64::new(0);
         let repositories = self.repositories();
         let each = repositories.iter().map(|repository| {
             let permits = Semaphore::new(AT_ONCE);
             let push = Push { pusher: self, sent: &sent, gate, permits, trusts_nothing: false };
-            self.push_to(repository, making, push)
+            self.push_to(repository, partial, push)
         });
         let transfers = try_join_all(each).await?;
         let first = transfers.into_iter().next().expect("a request has a reference");
-        Ok(Pushed { transfers: first, sent_bytes: sent.into_inner() })
+        Ok(PushReport { transfers: first, sent_bytes: sent.into_inner() })
     }
 
     /// Points a reference at the image, which must have been pushed. `writer` says to the
@@ -237,7 +148,7 @@ impl Pusher<'_> {
         self.registry
             .put_tag(&repository, &tag, MEDIA_TYPE, &image.manifest, writer)
             .await
-            .map_err(|source| failed(&repository, source))
+            .map_err(|source| PushError::of_registry(&repository, source))
     }
 
     /// Points a reference at a manifest that stands in its repository, and returns whether it
@@ -253,7 +164,7 @@ impl Pusher<'_> {
         writer: &str,
     ) -> Result<bool, PushError> {
         let repository = self.repository(reference);
-        let to_target = |source| failed(&repository, source);
+        let to_target = |source| PushError::of_registry(&repository, source);
         let tag = reference.version();
         match self.registry.manifest(&repository, &tag).await {
             Ok(now) if now.digest == digest => return Ok(false),
@@ -278,12 +189,12 @@ impl Pusher<'_> {
     async fn push_to(
         &self,
         repository: &Repository,
-        making: &watch::Receiver<InTheMaking>,
+        partial: &watch::Receiver<PartialImage>,
         mut push: Push<'_>,
     ) -> Result<Vec<Transfer>, PushError> {
         loop {
-            let placed = Box::pin(push.place_all(repository, making.clone())).await?;
-            let (image, transfers) = placed;
+            let ensured = Box::pin(push.ensure_blobs(repository, partial.clone())).await?;
+            let (image, transfers) = ensured;
             let manifest = &image.manifest;
             match self.registry.put_manifest(repository, MEDIA_TYPE, manifest).await {
                 Ok(()) => {
@@ -296,12 +207,12 @@ impl Pusher<'_> {
                         error = %source,
                         "the registry refused the manifest; pushing once more"
                     );
-                    for blob in making.borrow().blobs() {
+                    for blob in partial.borrow().blobs() {
                         self.locations.forget(repository, blob.digest);
                     }
                     push.trusts_nothing = true;
                 }
-                Err(source) => return Err(failed(repository, source)),
+                Err(source) => return Err(PushError::of_registry(repository, source)),
             }
         }
     }
@@ -311,7 +222,7 @@ impl Pusher<'_> {
 struct Push<'a> {
     pusher: &'a Pusher<'a>,
     sent: &'a AtomicU64,
-    gate: Gate<'a>,
+    gate: PublishGate<'a>,
     /// One for each blob that may be brought there at the same time.
     permits: Semaphore,
     /// Whether the repository is asked for every blob.
@@ -321,22 +232,22 @@ struct Push<'a> {
 impl Push<'_> {
     /// Brings all blobs into the repository, as they come, and waits until a manifest may be
     /// written. Returns the image, and how its layers came there, the base's first.
-    async fn place_all(
+    async fn ensure_blobs(
         &self,
         repository: &Repository,
-        mut making: watch::Receiver<InTheMaking>,
+        mut partial: watch::Receiver<PartialImage>,
     ) -> Result<(Arc<Assembled>, Vec<Transfer>), PushError> {
         let mut begun = HashSet::new();
-        let mut placing = FuturesUnordered::new();
-        let mut placed = HashMap::new();
+        let mut ensuring = FuturesUnordered::new();
+        let mut transfers = HashMap::new();
         let image = loop {
             let image = {
-                let now = making.borrow_and_update();
+                let now = partial.borrow_and_update();
                 for blob in now.blobs().filter(|blob| begun.insert(blob.digest)) {
                     let digest = blob.digest;
-                    placing.push(async move {
+                    ensuring.push(async move {
                         let _permit = self.permits.acquire().await;
-                        self.place(repository, &blob).await.map(|transfer| (digest, transfer))
+                        self.ensure_blob(repository, &blob).await.map(|transfer| (digest, transfer))
                     });
                 }
                 now.image.clone()
@@ -346,26 +257,26 @@ impl Push<'_> {
             }
             tokio::select! {
                 // Nobody makes it any more, for a reason that is told elsewhere.
-                changed = making.changed() => changed.map_err(|_| PushError::Withheld)?,
-                Some(done) = placing.next() => placed.extend([done?]),
+                changed = partial.changed() => changed.map_err(|_| PushError::Withheld)?,
+                Some(done) = ensuring.next() => transfers.extend([done?]),
             }
         };
-        while let Some(done) = placing.next().await {
-            placed.extend([done?]);
+        while let Some(done) = ensuring.next().await {
+            transfers.extend([done?]);
         }
         self.gate.pass().await?;
         let base = image.base.iter().flat_map(|base| &base.layers).map(|layer| layer.digest);
         let made = image.layers.iter().map(|layer| layer.digest);
-        let transfers = base.chain(made).map(|layer| placed[&layer]).collect();
+        let transfers = base.chain(made).map(|layer| transfers[&layer]).collect();
         Ok((image, transfers))
     }
 }
 
-impl InTheMaking {
+impl PartialImage {
     /// Returns the blobs that are here: the base's layers, those that were made, and the config.
     fn blobs(&self) -> impl Iterator<Item = Blob> {
         let base = self.base.iter().flat_map(|base| {
-            base.layers.iter().map(|layer| Blob {
+            base.image.layers.iter().map(|layer| Blob {
                 digest: layer.digest,
                 size: layer.size,
                 source: Source::Base(Arc::clone(base), layer.clone()),
@@ -390,8 +301,4 @@ impl InTheMaking {
 fn may_lack_blobs(refusal: &RegistryError) -> bool {
     refusal.is_blob_unknown()
         || matches!(refusal.kind(), ErrorKind::Refused | ErrorKind::NotFound | ErrorKind::Malformed)
-}
-
-fn failed(repository: &Repository, source: RegistryError) -> PushError {
-    PushError::Registry { repository: repository.reference.name(), source }
 }

@@ -15,10 +15,11 @@ use slipway_proto::{BuildRequest, Stage};
 use crate::assemble::Assembled;
 use crate::config::Config;
 use crate::failure::StageError;
-use crate::pipeline::{
-    self, ArtifactDigest, Input, Observer, Pipeline, PipelineError, Stages, Verified,
-};
-use crate::push::Pushed;
+use crate::input::{ArtifactDigest, Input, Verified};
+use crate::observer::Observer;
+use crate::pipeline::{self, Pipeline, PipelineError};
+use crate::push::PushReport;
+use crate::stage_clock::StageClock;
 
 /// An image that stands in its registry by digest. No tag points at it yet.
 #[derive(Debug)]
@@ -26,9 +27,9 @@ pub struct Made {
     /// The image.
     pub image: Arc<Assembled>,
     /// How its blobs reached the registry.
-    pub pushed: Pushed,
+    pub pushed: PushReport,
     /// The stages that it went through, the last of which goes on.
-    pub stages: Stages,
+    pub stages: StageClock,
 }
 
 /// Makes images of requests.
@@ -88,7 +89,7 @@ impl PipelineStages {
         observer: &dyn Observer,
     ) -> Result<Made, StageError> {
         let pipeline = &self.pipeline;
-        let mut stages = Stages::default();
+        let mut stages = StageClock::default();
         stages.enter(Stage::Fetch, observer);
         let artifact = &request.artifact;
         let liveness = observer.liveness();
@@ -106,7 +107,7 @@ impl PipelineStages {
         ));
         let Fetched { source, verification } = fetched;
         let verified = Verified::by(async { Ok(verification.wait().await?) });
-        let digest = ArtifactDigest::Said(artifact.digest);
+        let digest = ArtifactDigest::Known(artifact.digest);
         let input =
             Input { request, artifact: source, digest: &digest, verified: &verified, observer };
         let (image, pushed) = pipeline.publish(&input, &mut stages).await?;

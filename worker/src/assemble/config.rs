@@ -9,10 +9,10 @@ use bytes::Bytes;
 use serde_json::{Map, Value, json};
 use slipway_proto::{BuildRequest, Digest, Timestamp};
 
+use super::base::BaseImage;
 use super::layer::Layer;
 use super::layout::Start;
 use super::{ASSEMBLY_VERSION, AssembleError};
-use crate::base::ResolvedBase;
 
 /// The members of a base's `config` that are kept; others, such as the host name of the machine
 /// that built it, mean nothing in a new image.
@@ -46,7 +46,7 @@ pub fn image_config(
     request: &BuildRequest,
     artifact: Digest,
     start: &Start,
-    base: Option<&ResolvedBase>,
+    base: Option<&BaseImage>,
     layers: &[Arc<Layer>],
     epoch: i64,
 ) -> Result<Bytes, AssembleError> {
@@ -176,7 +176,7 @@ fn ports(request: &BuildRequest, config: &mut Map<String, Value>) {
 fn labels(
     request: &BuildRequest,
     artifact: Digest,
-    base: Option<&ResolvedBase>,
+    base: Option<&BaseImage>,
     config: &mut Map<String, Value>,
 ) -> Result<(), AssembleError> {
     let mut labels = config.get("Labels").and_then(Value::as_object).cloned().unwrap_or_default();

@@ -28,7 +28,7 @@ const SMALL: u64 = 2 << 20;
 
 /// What layers are made with.
 #[derive(Debug, Clone)]
-pub struct Workshop {
+pub struct LayerContext {
     /// The directory for temporary files, which have no names and vanish with the layers.
     pub scratch: PathBuf,
     /// The layers that were made before.
@@ -41,7 +41,7 @@ pub struct Workshop {
 
 /// What layers are made of.
 #[derive(Debug, Clone)]
-pub struct Material {
+pub struct LayerSource {
     /// The artifact.
     pub artifact: Arc<FileSource>,
     /// Its digest, as the request says; none as long as it is not known.
@@ -69,14 +69,14 @@ pub struct Layer {
     is_recorded: bool,
     /// Other keys under which it is not remembered yet.
     unrecorded: Vec<Digest>,
-    source: Arc<Source>,
+    origin: Arc<Origin>,
 }
 
 /// Where a layer's bytes come from.
 #[derive(Debug)]
-struct Source {
-    material: Material,
-    workshop: Workshop,
+struct Origin {
+    source: LayerSource,
+    context: LayerContext,
     record: LayerRecord,
     /// What part of the artifact it is.
     part: key::Part,
@@ -100,11 +100,11 @@ impl Layer {
     /// When they cannot be made, or come out other than the record says; then the record is
     /// forgotten.
     pub async fn content(&self) -> Result<Arc<Content>, AssembleError> {
-        if let Some(content) = self.source.made() {
+        if let Some(content) = self.origin.made() {
             return Ok(content);
         }
-        let source = Arc::clone(&self.source);
-        let made = tokio::task::spawn_blocking(move || source.content());
+        let origin = Arc::clone(&self.origin);
+        let made = tokio::task::spawn_blocking(move || origin.content());
         made.await.unwrap_or_else(|error| {
             let source = std::io::Error::other(error);
             Err(AssembleError::Disk { what: "finish making a layer", source })
@@ -117,22 +117,22 @@ impl Layer {
     ///
     /// The same.
     pub fn content_blocking(&self) -> Result<Arc<Content>, AssembleError> {
-        self.source.content()
+        self.origin.content()
     }
 
     /// Remembers what the layer came to. Only with the verified digest of the artifact: else the
     /// record would hold for bytes that it was not made of.
     pub fn remember(&self, artifact: Digest) {
-        let source = &self.source;
-        let digest = *source.digest.get_or_init(|| artifact);
-        let part = (!self.is_recorded).then(|| source.part.of(digest));
+        let origin = &self.origin;
+        let digest = *origin.digest.get_or_init(|| artifact);
+        let part = (!self.is_recorded).then(|| origin.part.of(digest));
         for key in self.unrecorded.iter().copied().chain(part) {
-            source.workshop.records.remember(key, source.record);
+            origin.context.records.remember(key, origin.record);
         }
     }
 }
 
-impl Source {
+impl Origin {
     /// Returns the keys of the records that the layer may have come from.
     fn keys(&self) -> impl Iterator<Item = Digest> {
         let part = self.digest.get().map(|digest| self.part.of(*digest));
@@ -158,10 +158,10 @@ impl Source {
             State::Made(content) => return Ok(Arc::clone(content)),
             State::Planned(planned) => planned,
         };
-        let made = write(planned, &self.material, &self.workshop, Digesting::No)?;
+        let made = write(planned, &self.source, &self.context, Digesting::No)?;
         if (made.digest, made.size) != (self.record.digest, self.record.size) {
             for key in self.keys() {
-                self.workshop.records.forget(key);
+                self.context.records.forget(key);
             }
             return Err(AssembleError::Record {
                 title: planned.title.clone(),
@@ -176,7 +176,7 @@ impl Source {
 }
 
 /// A layer that no record of its part of the artifact names.
-pub(super) struct Unknown {
+pub(super) struct PendingLayer {
     planned: PlannedLayer,
     part: key::Part,
     outline: Option<Digest>,
@@ -194,7 +194,7 @@ struct Weight {
     to_compress: u64,
 }
 
-impl Unknown {
+impl PendingLayer {
     /// Returns the number of bytes of its files.
     pub(super) fn length(&self) -> u64 {
         self.weight.length
@@ -202,8 +202,8 @@ impl Unknown {
 
     /// Returns whether it is made in less time than a registry takes for it: some 200 MB a second
     /// are sent, 1,200 digested and 160 deflated.
-    pub(super) fn is_made_fast(&self, material: &Material) -> bool {
-        match material.compression {
+    pub(super) fn is_made_fast(&self, source: &LayerSource) -> bool {
+        match source.compression {
             Compression::None => true,
             _ => !self.is_familiar && self.weight.to_compress < self.weight.length / 3 * 2,
         }
@@ -211,8 +211,8 @@ impl Unknown {
 
     /// Returns whether it keeps two threads busy from its beginning to its end, with two digests or
     /// with deflating.
-    pub(super) fn takes_two_threads(&self, material: &Material) -> bool {
-        !self.is_familiar && self.is_large() && material.compression != Compression::Zstd
+    pub(super) fn takes_two_threads(&self, source: &LayerSource) -> bool {
+        !self.is_familiar && self.is_large() && source.compression != Compression::Zstd
     }
 
     fn is_large(&self) -> bool {
@@ -227,77 +227,77 @@ impl Unknown {
 /// Finds a layer by its part of the artifact, if the artifact's digest is known.
 pub(super) fn find(
     planned: PlannedLayer,
-    material: &Material,
-    workshop: &Workshop,
-) -> Result<Layer, Unknown> {
-    let part = key::Part::new(&planned, material.compression, workshop.epoch);
-    match material.digest.and_then(|digest| workshop.records.get(part.of(digest))) {
+    source: &LayerSource,
+    context: &LayerContext,
+) -> Result<Layer, PendingLayer> {
+    let part = key::Part::new(&planned, source.compression, context.epoch);
+    match source.digest.and_then(|digest| context.records.get(part.of(digest))) {
         Some(record) => {
             let title = planned.title.clone();
-            let mut layer = layer(title, material, workshop, record, part, State::Planned(planned));
+            let mut layer = layer(title, source, context, record, part, State::Planned(planned));
             layer.is_recorded = true;
             Ok(layer)
         }
         None => {
-            let weight = weigh(&planned, material);
-            let outline = key::outline(&planned, material.compression, workshop.epoch);
-            let is_familiar = outline.is_some_and(|key| workshop.records.get(key).is_some());
-            Err(Unknown { planned, part, outline, is_familiar, weight })
+            let weight = weigh(&planned, source);
+            let outline = key::outline(&planned, source.compression, context.epoch);
+            let is_familiar = outline.is_some_and(|key| context.records.get(key).is_some());
+            Err(PendingLayer { planned, part, outline, is_familiar, weight })
         }
     }
 }
 
 /// Makes a layer, unless its archive is that of one that was made before.
 pub(super) fn make(
-    unknown: Unknown,
-    material: &Material,
-    workshop: &Workshop,
+    pending: PendingLayer,
+    source: &LayerSource,
+    context: &LayerContext,
 ) -> Result<Layer, AssembleError> {
-    let digesting = unknown.digesting(Digests::All);
-    let first_look = unknown.is_familiar.then(|| unknown.digesting(Digests::Fingerprint));
-    let Unknown { planned, part, outline, is_familiar, .. } = unknown;
+    let digesting = pending.digesting(Digests::All);
+    let first_look = pending.is_familiar.then(|| pending.digesting(Digests::Fingerprint));
+    let PendingLayer { planned, part, outline, is_familiar, .. } = pending;
     let title = planned.title.clone();
     if let Some(digesting) = first_look {
-        let mut sink = DigestOnly::new(&material.artifact, digesting, &workshop.liveness);
-        walk(&planned, &material.artifact, workshop.epoch, &mut sink)?;
+        let mut sink = DigestOnly::new(&source.artifact, digesting, &context.liveness);
+        walk(&planned, &source.artifact, context.epoch, &mut sink)?;
         let passed = sink.finish().map_err(AssembleError::disk("digest a layer"))?;
-        let archive = archive(&passed, material);
-        if let Some(record) = workshop.records.get(archive).filter(|r| r.archive == archive) {
-            return Ok(layer(title, material, workshop, record, part, State::Planned(planned)));
+        let archive = archive(&passed, source);
+        if let Some(record) = context.records.get(archive).filter(|r| r.archive == archive) {
+            return Ok(layer(title, source, context, record, part, State::Planned(planned)));
         }
     }
-    let made = write(&planned, material, workshop, digesting)?;
-    let archive = archive(&made.passed, material);
+    let made = write(&planned, source, context, digesting)?;
+    let archive = archive(&made.passed, source);
     let diff_id = made.passed.diff_id.expect("it was asked for");
     let record = LayerRecord { archive, diff_id, digest: made.digest, size: made.size };
     let mut layer =
-        layer(title, material, workshop, record, part, State::Made(Arc::new(made.content)));
-    layer.is_known = workshop.records.get(archive) == Some(record);
+        layer(title, source, context, record, part, State::Made(Arc::new(made.content)));
+    layer.is_known = context.records.get(archive) == Some(record);
     layer.unrecorded.extend((!layer.is_known).then_some(archive));
     layer.unrecorded.extend(outline.filter(|_| !is_familiar));
     Ok(layer)
 }
 
-fn archive(passed: &Passed, material: &Material) -> Digest {
+fn archive(passed: &Passed, source: &LayerSource) -> Digest {
     let fingerprint = passed.fingerprint.expect("it was asked for");
-    key::archive(fingerprint, material.compression)
+    key::archive(fingerprint, source.compression)
 }
 
 /// Returns a layer that is known, but not by its part of the artifact.
 fn layer(
     title: String,
-    material: &Material,
-    workshop: &Workshop,
+    source: &LayerSource,
+    context: &LayerContext,
     record: LayerRecord,
     part: key::Part,
     state: State,
 ) -> Layer {
-    let source = Source {
-        material: material.clone(),
-        workshop: workshop.clone(),
+    let origin = Origin {
+        source: source.clone(),
+        context: context.clone(),
         record,
         part,
-        digest: material.digest.map(OnceLock::from).unwrap_or_default(),
+        digest: source.digest.map(OnceLock::from).unwrap_or_default(),
         state: Mutex::new(state),
     };
     Layer {
@@ -305,21 +305,21 @@ fn layer(
         digest: record.digest,
         diff_id: record.diff_id,
         size: record.size,
-        media_type: material.compression.media_type(),
+        media_type: source.compression.media_type(),
         is_known: true,
         is_recorded: false,
         unrecorded: Vec::new(),
-        source: Arc::new(source),
+        origin: Arc::new(origin),
     }
 }
 
 /// Weighs a layer by the sizes and names of its files.
-fn weigh(planned: &PlannedLayer, material: &Material) -> Weight {
+fn weigh(planned: &PlannedLayer, source: &LayerSource) -> Weight {
     let mut length: u64 = 0;
     let mut to_compress: u64 = 0;
     for (path, node) in &planned.nodes {
         let Node::File { data, .. } = node else { continue };
-        let size = data.size(&material.artifact);
+        let size = data.size(&source.artifact);
         let name = match data {
             Data::Whole => path,
             Data::Entry(entry) => &entry.name,
@@ -334,21 +334,21 @@ fn weigh(planned: &PlannedLayer, material: &Material) -> Weight {
 
 fn write(
     planned: &PlannedLayer,
-    material: &Material,
-    workshop: &Workshop,
+    source: &LayerSource,
+    context: &LayerContext,
     digesting: Digesting,
 ) -> Result<Compressed, AssembleError> {
     let disk = || AssembleError::disk("write a layer to the scratch directory");
-    let digesting = match material.compression {
+    let digesting = match source.compression {
         // Its digest is its diff id, so that somebody has to compute it.
         Compression::None => Digesting::Here(Digests::All),
         _ => digesting,
     };
-    let (artifact, scratch) = (&material.artifact, &workshop.scratch);
+    let (artifact, scratch) = (&source.artifact, &context.scratch);
     let mut writer =
-        LayerWriter::new(material.compression, artifact, scratch, digesting, &workshop.liveness)
+        LayerWriter::new(source.compression, artifact, scratch, digesting, &context.liveness)
             .map_err(disk())?;
-    walk(planned, artifact, workshop.epoch, writer.sink())?;
+    walk(planned, artifact, context.epoch, writer.sink())?;
     writer.finish().map_err(disk())
 }
 

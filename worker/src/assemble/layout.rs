@@ -2,6 +2,8 @@
 
 //! Decides which files go where, in which layer.
 
+mod java;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -10,7 +12,7 @@ use slipway_artifact::{FileSource, Source as _};
 use slipway_proto::BuildRequest;
 use slipway_proto::request::Layering;
 
-use super::{AssembleError, java};
+use super::AssembleError;
 
 /// Everything that goes into an image beside its base.
 #[derive(Debug)]

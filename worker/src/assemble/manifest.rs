@@ -9,8 +9,8 @@ use bytes::Bytes;
 use serde::Serialize;
 use slipway_proto::{BuildRequest, Digest};
 
+use super::base::BaseImage;
 use super::layer::Layer;
-use crate::base::ResolvedBase;
 
 /// The media type of the manifests made here.
 pub const MEDIA_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
@@ -41,7 +41,7 @@ struct Descriptor {
 #[must_use]
 pub fn image_manifest(
     request: &BuildRequest,
-    base: Option<&ResolvedBase>,
+    base: Option<&BaseImage>,
     layers: &[Arc<Layer>],
     config_digest: Digest,
     config_size: usize,

@@ -6,20 +6,21 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::liveness::Liveness;
 use slipway_fault::{Backoff, chain};
 use slipway_proto::event::Event;
 use slipway_proto::outcome::Image;
 use slipway_proto::{BuildRequest, Digest, Failure, Reason, Reference, Stage, Timestamp};
 use slipway_queue::Record;
 use slipway_queue::protocol::attempt::{AttemptFailure, End, Tagged, Work, called_off};
-use crate::liveness::Liveness;
 use tokio::sync::{Notify, mpsc};
 
 use super::Attempts;
 use crate::failure::StageError;
 use crate::lease::{EXTEND_EVERY, Lease, only_while};
 use crate::log::BuildLog;
-use crate::pipeline::{self, Observer};
+use crate::observer::Observer;
+use crate::pipeline;
 use crate::stages::Made;
 
 /// How long one write of a tag may take. Only the end of the lease interrupts it besides, and a

@@ -1,19 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! What is told of a published image.
+//! The outcome of a build that published its image.
 
 use slipway_proto::BuildRequest;
 use slipway_proto::outcome::{BaseImage, Image, Layer, StageTime, Transfer};
 
 use crate::assemble::{ASSEMBLY_VERSION, Assembled};
-use crate::push::Pushed;
+use crate::push::PushReport;
 
 /// Describes a published image, with all of the request's references as its own.
 #[must_use]
 pub fn outcome(
     request: &BuildRequest,
     image: &Assembled,
-    pushed: &Pushed,
+    pushed: &PushReport,
     stages: Vec<StageTime>,
 ) -> Image {
     let base_layers = image.base.iter().flat_map(|base| &base.layers);

@@ -11,8 +11,10 @@ use slipway_proto::{BuildId, BuildRequest, Digest, Stage, WorkerId};
 use slipway_service::signals;
 use slipway_worker::assemble::Assembled;
 use slipway_worker::failure::StageError;
-use slipway_worker::pipeline::{Observer, Pipeline, Stages};
-use slipway_worker::push::Pushed;
+use slipway_worker::observer::Observer;
+use slipway_worker::pipeline::Pipeline;
+use slipway_worker::push::PushReport;
+use slipway_worker::stage_clock::StageClock;
 use slipway_worker::stages::{ImageStages, Made};
 use slipway_worker::{Config, Worker};
 
@@ -63,7 +65,7 @@ struct EmptyStages {
 
 impl EmptyStages {
     async fn stages(&self, request: &BuildRequest, attempt: &dyn Observer) -> Made {
-        let mut stages = Stages::default();
+        let mut stages = StageClock::default();
         for stage in STAGES.into_iter().take(self.announced) {
             stages.enter(stage, attempt);
         }
@@ -84,7 +86,7 @@ impl EmptyStages {
         };
         Made {
             image: Arc::new(image),
-            pushed: Pushed { transfers: Vec::new(), sent_bytes: 0 },
+            pushed: PushReport { transfers: Vec::new(), sent_bytes: 0 },
             stages,
         }
     }

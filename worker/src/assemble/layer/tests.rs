@@ -7,23 +7,24 @@ use slipway_artifact::zip::Archive;
 
 use super::*;
 use crate::assemble::{Progress, make_layers};
+use crate::failure::StageError;
 
 /// A place to make layers in, which remembers.
 struct Fixture {
     directory: tempfile::TempDir,
-    workshop: Workshop,
+    context: LayerContext,
 }
 
 impl Fixture {
     fn new() -> Self {
         let directory = tempfile::tempdir().expect("a directory");
-        let workshop = Workshop {
+        let context = LayerContext {
             scratch: directory.path().to_owned(),
             records: LayerRecords::open(directory.path()).expect("it opens"),
             epoch: 1,
             liveness: Liveness::default(),
         };
-        Self { directory, workshop }
+        Self { directory, context }
     }
 
     fn file(&self, bytes: &[u8]) -> Arc<FileSource> {
@@ -34,17 +35,17 @@ impl Fixture {
         Arc::new(FileSource::open(&path).expect("it opens"))
     }
 
-    fn material(&self, bytes: &[u8], compression: Compression) -> Material {
-        Material { artifact: self.file(bytes), digest: Some(Digest::of(bytes)), compression }
+    fn source(&self, bytes: &[u8], compression: Compression) -> LayerSource {
+        LayerSource { artifact: self.file(bytes), digest: Some(Digest::of(bytes)), compression }
     }
 
-    fn layers(&self, material: &Material) -> Result<Vec<Arc<Layer>>, AssembleError> {
-        make_layers(plan(&material.artifact), material, &self.workshop, &Told::default())
+    fn layers(&self, source: &LayerSource) -> Result<Vec<Arc<Layer>>, AssembleError> {
+        make_layers(plan(&source.artifact), source, &self.context, &Told::default())
     }
 
-    fn remembered_layers(&self, material: &Material) -> Vec<Arc<Layer>> {
-        let layers = self.layers(material).expect("they are made");
-        remember(&layers, material);
+    fn remembered_layers(&self, source: &LayerSource) -> Vec<Arc<Layer>> {
+        let layers = self.layers(source).expect("they are made");
+        remember(&layers, source);
         layers
     }
 }
@@ -63,8 +64,8 @@ impl Progress for Told {
     }
 }
 
-fn remember(layers: &[Arc<Layer>], material: &Material) {
-    let digest = material.digest.expect("it is known");
+fn remember(layers: &[Arc<Layer>], source: &LayerSource) {
+    let digest = source.digest.expect("it is known");
     layers.iter().for_each(|layer| layer.remember(digest));
 }
 
@@ -149,17 +150,17 @@ fn a_layer_that_was_made_before_is_found_without_a_byte_of_content() {
     let bytes = archive(&[("lib/a.jar", &jar), ("Main.class", &class)]);
     for (compression, _) in Compression::ALL {
         let fixture = Fixture::new();
-        let material = fixture.material(&bytes, compression);
-        let first = fixture.layers(&material).expect("they are made");
-        let again = fixture.layers(&material).expect("they are made");
+        let source = fixture.source(&bytes, compression);
+        let first = fixture.layers(&source).expect("they are made");
+        let again = fixture.layers(&source).expect("they are made");
         assert!(!again.iter().any(|layer| layer.is_known), "nothing was remembered");
-        remember(&first, &material);
+        remember(&first, &source);
         // The list of entries is whole, their content is gone.
         let mut hollow = bytes.clone();
         let end = bytes.len() - 200;
         hollow[..end].fill(0);
         let artifact = fixture.file(&hollow);
-        let known = fixture.layers(&Material { artifact, ..material }).expect("they are known");
+        let known = fixture.layers(&LayerSource { artifact, ..source }).expect("they are known");
         assert!(known.iter().all(|layer| layer.is_known));
         assert_eq!(descriptors(&known), descriptors(&first));
         let error = known[0].content_blocking().expect_err("there are no bytes");
@@ -171,16 +172,16 @@ fn a_layer_that_was_made_before_is_found_without_a_byte_of_content() {
 fn a_layer_is_known_again_before_the_artifact_has_a_digest() {
     let fixture = Fixture::new();
     let bytes = archive(&[("lib/a.jar", &nested(3_000_000)), ("Main.class", &class(1000))]);
-    let material = fixture.material(&bytes, Compression::Gzip);
-    let nameless = Material { digest: None, ..material.clone() };
+    let source = fixture.source(&bytes, Compression::Gzip);
+    let nameless = LayerSource { digest: None, ..source.clone() };
     let first = fixture.layers(&nameless).expect("they are made");
     assert!(!first.iter().any(|layer| layer.is_known));
-    remember(&first, &material);
-    for material in [material, nameless] {
-        let again = fixture.layers(&material).expect("they are known");
+    remember(&first, &source);
+    for source in [source, nameless] {
+        let again = fixture.layers(&source).expect("they are known");
         assert!(again.iter().all(|layer| layer.is_known));
         let by_part = again.iter().all(|layer| layer.is_recorded);
-        assert_eq!(by_part, material.digest.is_some());
+        assert_eq!(by_part, source.digest.is_some());
         assert_eq!(descriptors(&again), descriptors(&first));
     }
 }
@@ -194,7 +195,7 @@ fn a_changed_class_leaves_the_layer_of_the_libraries() {
             let fixture = Fixture::new();
             let of = |class: &[u8]| {
                 let bytes = archive(&[("lib/a.jar", &jar), ("Main.class", class)]);
-                fixture.remembered_layers(&fixture.material(&bytes, compression))
+                fixture.remembered_layers(&fixture.source(&bytes, compression))
             };
             let first = of(&class(length));
             let second = of(&class(length + 1));
@@ -226,13 +227,13 @@ fn files_that_the_directory_of_the_artifact_describes_alike_are_told_apart() {
     let of = |jar: &[u8]| archive(&[("lib/a.jar", jar), ("Main.class", &class)]);
     for (compression, _) in Compression::ALL {
         let fixture = Fixture::new();
-        let truth = fixture.remembered_layers(&fixture.material(&of(&jar), compression));
-        let layers = fixture.remembered_layers(&fixture.material(&of(&forged), compression));
+        let truth = fixture.remembered_layers(&fixture.source(&of(&jar), compression));
+        let layers = fixture.remembered_layers(&fixture.source(&of(&forged), compression));
         assert_eq!([layers[0].is_known, layers[1].is_known], [false, true]);
         assert_ne!(layers[0].diff_id, truth[0].diff_id);
         assert_eq!(Digest::of(&stored_bytes(&layers[0])), layers[0].digest);
         let elsewhere = Fixture::new();
-        let alone = elsewhere.layers(&elsewhere.material(&of(&forged), compression));
+        let alone = elsewhere.layers(&elsewhere.source(&of(&forged), compression));
         assert_eq!(descriptors(&layers), descriptors(&alone.expect("they are made")));
     }
 }
@@ -241,9 +242,9 @@ fn files_that_the_directory_of_the_artifact_describes_alike_are_told_apart() {
 fn what_is_sent_longest_is_there_first() {
     let fixture = Fixture::new();
     let bytes = archive(&[("lib/a.class", &class(500_000)), ("a.jar", &nested(3_000_000))]);
-    let material = fixture.material(&bytes, Compression::Gzip);
+    let source = fixture.source(&bytes, Compression::Gzip);
     let told = Told::default();
-    let layers = make_layers(plan(&material.artifact), &material, &fixture.workshop, &told);
+    let layers = make_layers(plan(&source.artifact), &source, &fixture.context, &told);
     let titles: Vec<_> = layers.expect("they are made").iter().map(|l| l.title.clone()).collect();
     assert_eq!(titles, ["libraries", "classes"]);
     assert_eq!(*told.0.lock().expect("alive"), ["classes", "a processor", "libraries"]);
@@ -255,7 +256,7 @@ fn whatever_the_compression_the_layers_unpack_to_the_same() {
     let mut diff_ids = Vec::new();
     for (compression, _) in Compression::ALL {
         let fixture = Fixture::new();
-        let layers = fixture.remembered_layers(&fixture.material(&bytes, compression));
+        let layers = fixture.remembered_layers(&fixture.source(&bytes, compression));
         for layer in &layers {
             assert_eq!(layer.media_type, compression.media_type());
             let stored = stored_bytes(layer);
@@ -281,11 +282,11 @@ fn one_thread_or_two_make_the_same_layer() {
     let fixture = Fixture::new();
     let bytes = archive(&[("lib/a.jar", &nested(3_000_000)), ("Main.class", &class(2_000_000))]);
     for compression in [Compression::Gzip, Compression::Zstd] {
-        let material = fixture.material(&bytes, compression);
-        let made = fixture.layers(&material).expect("they are made");
-        for (planned, made) in plan(&material.artifact).iter().zip(made) {
+        let source = fixture.source(&bytes, compression);
+        let made = fixture.layers(&source).expect("they are made");
+        for (planned, made) in plan(&source.artifact).iter().zip(made) {
             for digesting in [Digesting::Here(Digests::All), Digesting::Elsewhere(Digests::All)] {
-                let written = write(planned, &material, &fixture.workshop, digesting);
+                let written = write(planned, &source, &fixture.context, digesting);
                 let written = written.expect("it is written");
                 assert_eq!((written.digest, written.size), (made.digest, made.size));
                 assert_eq!(written.passed.diff_id, Some(made.diff_id));
@@ -298,19 +299,20 @@ fn one_thread_or_two_make_the_same_layer() {
 async fn a_record_that_lies_is_noticed_and_forgotten() {
     let fixture = Fixture::new();
     let bytes = archive(&[("lib/a.jar", &nested(1000)), ("Main.class", &class(1000))]);
-    let material = fixture.material(&bytes, Compression::Gzip);
+    let source = fixture.source(&bytes, Compression::Gzip);
     let [truth, _] =
-        <[Arc<Layer>; 2]>::try_from(fixture.layers(&material).expect("made")).expect("two");
-    let (archive, diff_id, size) = (truth.source.record.archive, truth.diff_id, truth.size);
+        <[Arc<Layer>; 2]>::try_from(fixture.layers(&source).expect("made")).expect("two");
+    let (archive, diff_id, size) = (truth.origin.record.archive, truth.diff_id, truth.size);
     let lie = LayerRecord { archive, diff_id, digest: Digest::of(b"something else"), size };
-    for key in truth.source.keys() {
-        fixture.workshop.records.remember(key, lie);
+    for key in truth.origin.keys() {
+        fixture.context.records.remember(key, lie);
     }
-    let layers = fixture.layers(&material).expect("they are made");
+    let layers = fixture.layers(&source).expect("they are made");
     assert_eq!((layers[0].is_known, layers[0].digest), (true, lie.digest));
     let error = layers[0].content().await.expect_err("it comes out otherwise");
-    assert!(matches!(error, AssembleError::Record { .. }) && error.is_transient(), "{error}");
-    let layers = fixture.layers(&material).expect("they are made");
+    assert!(matches!(error, AssembleError::Record { .. }), "{error}");
+    assert!(StageError::from(error).transient);
+    let layers = fixture.layers(&source).expect("they are made");
     assert_eq!((layers[0].is_known, layers[0].digest), (false, truth.digest));
 }
 
@@ -318,9 +320,9 @@ async fn a_record_that_lies_is_noticed_and_forgotten() {
 async fn bytes_that_are_asked_for_at_once_are_made_once() {
     let fixture = Fixture::new();
     let bytes = archive(&[("lib/a.jar", &nested(3_000_000))]);
-    let material = fixture.material(&bytes, Compression::Gzip);
-    fixture.remembered_layers(&material);
-    let layers = fixture.layers(&material).expect("they are known");
+    let source = fixture.source(&bytes, Compression::Gzip);
+    fixture.remembered_layers(&source);
+    let layers = fixture.layers(&source).expect("they are known");
     let (one, other) = tokio::join!(layers[0].content(), layers[0].content());
     assert!(Arc::ptr_eq(&one.expect("made"), &other.expect("made")));
 }
@@ -332,7 +334,7 @@ fn a_corrupt_entry_is_the_failure_however_the_layer_is_made() {
         let fixture = Fixture::new();
         let mut bytes = archive(&[("lib/a.jar", &jar), ("Main.class", &class(1000))]);
         bytes[1_000_000] ^= 1;
-        let error = fixture.layers(&fixture.material(&bytes, compression)).expect_err("corrupt");
+        let error = fixture.layers(&fixture.source(&bytes, compression)).expect_err("corrupt");
         assert!(matches!(&error, AssembleError::Artifact(why) if why.contains("lib/a.jar")));
     }
 }
@@ -341,9 +343,9 @@ fn a_corrupt_entry_is_the_failure_however_the_layer_is_made() {
 fn a_build_that_is_over_makes_no_layers() {
     let fixture = Fixture::new();
     let bytes = archive(&[("lib/a.jar", &nested(3_000_000)), ("Main.class", &class(2_000_000))]);
-    fixture.workshop.liveness.stop();
+    fixture.context.liveness.stop();
     for (compression, _) in Compression::ALL {
-        let error = fixture.layers(&fixture.material(&bytes, compression)).expect_err("it is over");
-        assert!(error.is_transient(), "{error}");
+        let error = fixture.layers(&fixture.source(&bytes, compression)).expect_err("it is over");
+        assert!(StageError::from(&error).transient, "{error}");
     }
 }

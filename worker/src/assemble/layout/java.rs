@@ -10,8 +10,8 @@ use slipway_artifact::spring_boot::{self, Layers};
 use slipway_artifact::zip::{Archive, Entry};
 use slipway_proto::BuildRequest;
 
-use super::AssembleError;
-use super::layout::{Data, Node, Plan, PlannedLayer, Start, as_is};
+use super::{Data, Node, Plan, PlannedLayer, Start, as_is};
+use crate::assemble::AssembleError;
 
 /// The largest index of layers that is read, in bytes.
 const MAX_TEXT: usize = 4 * 1024 * 1024;

@@ -11,9 +11,10 @@ use futures::StreamExt as _;
 use slipway_proto::Digest;
 use slipway_proto::outcome::Transfer;
 
-use super::{Push, PushError, Pusher, failed};
+use super::{Push, PushError, Pusher};
+use crate::assemble::base::BaseLayer;
 use crate::assemble::layer::Layer;
-use crate::base::{self, BaseLayer, ResolvedBase};
+use crate::base::{self, ResolvedBase};
 use crate::cache::CacheError;
 use slipway_registry::{
     ErrorKind, Mounted, Pieces, Posted, RegistryError, Repository, Upload, UploadError,
@@ -57,7 +58,7 @@ impl Blob {
 
 impl Push<'_> {
     /// Brings a blob into a repository. Of many builds that want this at once, one does it.
-    pub(super) async fn place(
+    pub(super) async fn ensure_blob(
         &self,
         target: &Repository,
         blob: &Blob,
@@ -70,11 +71,11 @@ impl Push<'_> {
         let uploads = &self.pusher.uploads.0;
         let key = ((target.reference.name(), target.secret.clone()), blob.digest);
         let flight =
-            uploads.placing.join_observing(key, &uploads.progress, || self.stay_alive()).await;
+            uploads.ensuring.join_observing(key, &uploads.progress, || self.stay_alive()).await;
         if flight.result().is_some() {
             return Ok(Transfer::Found);
         }
-        let transfer = Box::pin(self.bring(target, blob)).await?;
+        let transfer = Box::pin(self.transfer(target, blob)).await?;
         locations.remember(target, blob.digest);
         flight.complete(());
         Ok(transfer)
@@ -86,7 +87,7 @@ impl Push<'_> {
         let _over = self.pusher.liveness.touch();
     }
 
-    async fn bring(&self, target: &Repository, blob: &Blob) -> Result<Transfer, PushError> {
+    async fn transfer(&self, target: &Repository, blob: &Blob) -> Result<Transfer, PushError> {
         let locations = self.pusher.locations;
         let here = target.reference.repository();
         let mut holders = locations.repositories(target, blob.digest);
@@ -96,7 +97,7 @@ impl Push<'_> {
         let is_expected = is_here || (from.is_none() && !blob.is_fresh());
         if is_expected || self.trusts_nothing {
             let found = self.pusher.registry.has_blob(target, blob.digest).await;
-            if found.map_err(|source| failed(target, source))? {
+            if found.map_err(|source| PushError::of_registry(target, source))? {
                 return Ok(Transfer::Found);
             }
             locations.forget(target, blob.digest);
@@ -135,7 +136,7 @@ impl Push<'_> {
             Ok(Mounted::No(session)) => Ok(Mount::Lacking(session)),
             // The other repository may be closed to these credentials; the target need not be.
             Err(error) if matters_not(&error) => Ok(Mount::Refused),
-            Err(error) => Err(failed(target, error)),
+            Err(error) => Err(PushError::of_registry(target, error)),
         }
     }
 
@@ -194,7 +195,7 @@ impl Push<'_> {
     ) -> Result<(), PushError> {
         if session.is_none() {
             let posted = self.pusher.registry.post_whole(target, blob.digest, bytes).await;
-            match posted.map_err(|source| failed(target, source))? {
+            match posted.map_err(|source| PushError::of_registry(target, source))? {
                 Posted::Yes => return Ok(()),
                 Posted::No(opened) => session = opened,
             }
@@ -215,7 +216,7 @@ impl Push<'_> {
         layer: &BaseLayer,
     ) -> Result<(), PushError> {
         let of_base = |source| PushError::BaseLayer {
-            reference: on.reference.clone(),
+            reference: on.image.reference.clone(),
             digest: layer.digest,
             source,
         };
@@ -255,7 +256,7 @@ impl Push<'_> {
         let upload = Upload { digest: blob.digest, size: blob.size, content: &alive };
         match self.pusher.registry.upload(target, session, &upload).await {
             Ok(()) => Ok(()),
-            Err(UploadError::Registry(source)) => Err(failed(target, source)),
+            Err(UploadError::Registry(source)) => Err(PushError::of_registry(target, source)),
             Err(UploadError::Content(source)) => Err(PushError::Content(source)),
         }
     }
