@@ -1,14 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! What a registry's refusal means, and whether trying again can help.
+//! What a registry's refusal means, and whether trying again can help: decided here and nowhere
+//! else. What the refusal says is read in `error_document`.
 
 use std::time::Duration;
 
 use http::StatusCode;
 use slipway_fault::root_cause;
 
-/// How much of a registry's own message is shown.
-const MAX_QUOTE: usize = 300;
+use super::error_document::{ErrorCode, ErrorDocument};
+
+/// How much of an error's body is read, in bytes.
+const MAX_BODY: usize = 64 * 1024;
 
 /// A request to a registry that failed.
 #[derive(Debug, thiserror::Error)]
@@ -16,6 +19,8 @@ const MAX_QUOTE: usize = 300;
 pub struct RegistryError {
     kind: ErrorKind,
     message: String,
+    /// The codes of the registry's error document, if it sent one.
+    codes: Vec<ErrorCode>,
     retry_after: Option<Duration>,
     #[source]
     source: Option<reqwest::Error>,
@@ -60,37 +65,42 @@ impl RegistryError {
     /// Returns whether the registry lacks a blob that a manifest names.
     #[must_use]
     pub fn is_blob_unknown(&self) -> bool {
-        // Also as `MANIFEST_BLOB_UNKNOWN`.
-        self.says("BLOB_UNKNOWN")
+        self.has_code(&[ErrorCode::BlobUnknown, ErrorCode::ManifestBlobUnknown])
     }
 
-    /// Returns whether the registry answered with an error code.
-    pub(super) fn says(&self, code: &str) -> bool {
-        self.message.contains(code)
+    /// Returns whether the registry answered with one of these codes.
+    pub(super) fn has_code(&self, codes: &[ErrorCode]) -> bool {
+        self.codes.iter().any(|code| codes.contains(code))
     }
 
     /// Returns the same failure for another waiter, without its source, which the message includes.
     pub(super) fn again(&self) -> Self {
-        let Self { kind, message, retry_after, source: _ } = self;
-        Self { kind: *kind, message: message.clone(), retry_after: *retry_after, source: None }
+        let Self { kind, message, codes, retry_after, source: _ } = self;
+        let (message, codes) = (message.clone(), codes.clone());
+        Self { kind: *kind, message, codes, retry_after: *retry_after, source: None }
+    }
+
+    /// A failure without an error document.
+    fn new(kind: ErrorKind, message: String) -> Self {
+        Self { kind, message, codes: Vec::new(), retry_after: None, source: None }
     }
 
     /// An answer outside the protocol.
     #[must_use]
     pub fn malformed(message: String) -> Self {
-        Self { kind: ErrorKind::Malformed, message, retry_after: None, source: None }
+        Self::new(ErrorKind::Malformed, message)
     }
 
     /// The credentials do not suffice.
     #[must_use]
     pub fn denied(message: String) -> Self {
-        Self { kind: ErrorKind::Denied, message, retry_after: None, source: None }
+        Self::new(ErrorKind::Denied, message)
     }
 
     /// A local fault while sending, such as an unreadable file.
     #[must_use]
     pub fn unavailable(message: String) -> Self {
-        Self { kind: ErrorKind::Unavailable, message, retry_after: None, source: None }
+        Self::new(ErrorKind::Unavailable, message)
     }
 
     /// A success status that the protocol does not have here.
@@ -109,12 +119,8 @@ impl RegistryError {
         } else {
             format!("the connection broke ({})", root_cause(&error))
         };
-        Self {
-            kind: ErrorKind::Unavailable,
-            message: format!("{what}: {why}"),
-            retry_after: None,
-            source: Some(error),
-        }
+        let failure = Self::new(ErrorKind::Unavailable, format!("{what}: {why}"));
+        Self { source: Some(error), ..failure }
     }
 
     /// An answer with an error status. Reads as much of the body as is worth showing.
@@ -125,28 +131,28 @@ impl RegistryError {
             .get("retry-after")
             .and_then(|value| value.to_str().ok())
             .and_then(parse_retry_after);
-        let words = quote(response).await;
-        let (kind, advice) = classify(status, &words);
-        let said = if words.is_empty() { String::new() } else { format!(": {words}") };
-        let message = format!("{what}: the registry answered {status}{said}{advice}");
-        Self { kind, message, retry_after, source: None }
+        let ErrorDocument { codes, text } = ErrorDocument::parse(&read_start(response).await);
+        let (kind, advice) = classify(status, &codes);
+        let quote = if text.is_empty() { String::new() } else { format!(": {text}") };
+        let message = format!("{what}: the registry answered {status}{quote}{advice}");
+        Self { kind, message, codes, retry_after, source: None }
     }
 }
 
-/// Codes of the distribution specification ("Error Codes") for something that the registry had and
-/// lost: if sent again, the same blobs and manifest are accepted. Seen with docker-registry 2.8
+/// Codes for something that the registry had and lost: if sent again, the same blobs and manifest are
+/// accepted. Seen with docker-registry 2.8
 /// when two builds upload one layer to one repository: it rewrites the link of a blob in place, and
 /// a manifest that arrives meanwhile finds the blob missing.
-const LOST: [&str; 5] = [
-    "MANIFEST_BLOB_UNKNOWN",
-    "BLOB_UPLOAD_UNKNOWN",
-    "BLOB_UPLOAD_INVALID",
-    "DIGEST_INVALID",
-    "SIZE_INVALID",
+const LOST: [ErrorCode; 5] = [
+    ErrorCode::ManifestBlobUnknown,
+    ErrorCode::BlobUploadUnknown,
+    ErrorCode::BlobUploadInvalid,
+    ErrorCode::DigestInvalid,
+    ErrorCode::SizeInvalid,
 ];
 
-fn classify(status: StatusCode, words: &str) -> (ErrorKind, &'static str) {
-    if status.is_client_error() && LOST.iter().any(|code| words.contains(code)) {
+fn classify(status: StatusCode, codes: &[ErrorCode]) -> (ErrorKind, &'static str) {
+    if status.is_client_error() && codes.iter().any(|code| LOST.contains(code)) {
         return (ErrorKind::Unavailable, "");
     }
     match status.as_u16() {
@@ -171,31 +177,16 @@ fn parse_retry_after(value: &str) -> Option<Duration> {
     Some(Duration::try_from(wait).unwrap_or_default())
 }
 
-/// The messages of the registry's error document, or the start of its body.
-async fn quote(mut response: reqwest::Response) -> String {
+/// Reads the start of a body. A body that breaks off is as good as one that ends there.
+async fn read_start(mut response: reqwest::Response) -> Vec<u8> {
     let mut body = Vec::new();
-    while body.len() < 64 * 1024 {
+    while body.len() < MAX_BODY {
         match response.chunk().await {
             Ok(Some(chunk)) => body.extend_from_slice(&chunk),
             Ok(None) | Err(_) => break,
         }
     }
-    let document: Option<serde_json::Value> = serde_json::from_slice(&body).ok();
-    let errors = document.as_ref().and_then(|document| document["errors"].as_array());
-    let words = match errors {
-        Some(errors) => errors
-            .iter()
-            .map(|error| {
-                let code = error["code"].as_str().unwrap_or_default();
-                let message = error["message"].as_str().unwrap_or_default();
-                format!("{code} {message}").trim().to_owned()
-            })
-            .collect::<Vec<_>>()
-            .join(", "),
-        None => String::from_utf8_lossy(&body).into_owned(),
-    };
-    let printable = words.chars().filter(|character| !character.is_control());
-    printable.take(MAX_QUOTE).collect::<String>().trim().to_owned()
+    body
 }
 
 fn host(url: &reqwest::Url) -> String {
@@ -215,11 +206,10 @@ mod tests {
 
     #[test]
     fn a_blob_that_the_registry_lost_is_sent_again() {
-        let words =
-            "DIGEST_INVALID provided digest did not match, MANIFEST_BLOB_UNKNOWN blob unknown";
-        let (kind, _) = classify(StatusCode::BAD_REQUEST, words);
+        let codes = [ErrorCode::DigestInvalid, ErrorCode::ManifestBlobUnknown];
+        let (kind, _) = classify(StatusCode::BAD_REQUEST, &codes);
         assert_eq!(kind, ErrorKind::Unavailable);
-        let (kind, _) = classify(StatusCode::NOT_FOUND, "MANIFEST_UNKNOWN manifest unknown");
+        let (kind, _) = classify(StatusCode::NOT_FOUND, &["MANIFEST_UNKNOWN".into()]);
         assert_eq!(kind, ErrorKind::NotFound);
     }
 
@@ -239,9 +229,9 @@ mod tests {
             (503, true),
             (504, true),
         ] {
-            let (kind, _) = classify(StatusCode::from_u16(status).expect("a status"), "DENIED no");
-            let error =
-                RegistryError { kind, message: String::new(), retry_after: None, source: None };
+            let status = StatusCode::from_u16(status).expect("a status");
+            let (kind, _) = classify(status, &["DENIED".into()]);
+            let error = RegistryError::new(kind, String::new());
             assert_eq!(error.is_transient(), transient, "{status}");
         }
     }

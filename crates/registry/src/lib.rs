@@ -13,6 +13,7 @@ mod challenge;
 pub mod credentials;
 mod download;
 pub mod error;
+mod error_document;
 mod resume;
 mod single_flight;
 mod token;
@@ -32,6 +33,7 @@ use tokio::time::Instant;
 
 use access::Access;
 pub use error::{ErrorKind, RegistryError};
+pub use error_document::ErrorCode;
 pub use resume::{Pieces, Upload, UploadError};
 pub use single_flight::{Flight, SingleFlight};
 use transport::Body;

@@ -20,6 +20,7 @@ use reqwest::{RequestBuilder, Response};
 use slipway_proto::Digest;
 
 use super::access::Access;
+use super::error_document::ErrorCode;
 use super::transport::Registry;
 use super::upload::{UploadSession, octets, stored};
 use super::{ErrorKind, PAUSES, RegistryError, Repository};
@@ -227,10 +228,9 @@ impl Sending<'_> {
     async fn judge(&self, response: Response) -> Stop {
         let status = response.status();
         let failure = RegistryError::from_response(&self.what, response).await;
-        let spoiled = ["DIGEST_INVALID", "SIZE_INVALID"].iter().any(|code| failure.says(code));
+        let spoiled = failure.has_code(&[ErrorCode::DigestInvalid, ErrorCode::SizeInvalid]);
         let is_session = matches!(status.as_u16(), 404 | 409 | 416)
-            || failure.says("BLOB_UPLOAD_UNKNOWN")
-            || failure.says("BLOB_UPLOAD_INVALID");
+            || failure.has_code(&[ErrorCode::BlobUploadUnknown, ErrorCode::BlobUploadInvalid]);
         if spoiled {
             // Content that was sent in one go is what it is; a patchwork may have a wrong seam.
             return if self.is_resumed {
