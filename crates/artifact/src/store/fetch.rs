@@ -40,17 +40,25 @@ pub struct Fetched {
 /// The check that an artifact has its digest. Dropping it abandons the check.
 #[derive(Debug)]
 #[must_use = "bytes that were not verified may be anybody's"]
-pub struct Verification(Option<Check>);
+pub struct Verification(State);
 
-/// A check to be made of a file in a directory.
 #[derive(Debug)]
-struct Check {
+enum State {
+    /// The bytes were digested as they were downloaded.
+    Verified,
+    /// The file was digested before. That holds as long as nobody touches it.
+    Remembered(Blob),
+    /// The file has to be digested.
+    Needed(Blob),
+}
+
+/// A file in a store's directory.
+#[derive(Debug)]
+struct Blob {
     store: ArtifactStore,
     directory: Directory,
     digest: Digest,
     source: Arc<FileSource>,
-    /// Whether the file was digested before. Holds as long as nobody touches the file.
-    vouched_for: bool,
 }
 
 /// Stops the digest when it is dropped, because nobody waits any more.
@@ -67,7 +75,7 @@ impl Verification {
     /// Returns whether the bytes still have to be digested.
     #[must_use]
     pub fn is_needed(&self) -> bool {
-        self.0.as_ref().is_some_and(|check| !check.vouched_for)
+        matches!(self.0, State::Needed(_))
     }
 
     /// Digests the artifact on a thread of its own, unless it is known to be right. The caller
@@ -79,13 +87,22 @@ impl Verification {
     /// missing from the store and the next upload of it is taken; or that it cannot be read, or was
     /// written to while it was read.
     pub async fn wait(self) -> Result<(), StoreError> {
-        let Some(Check { store, directory, digest, source, vouched_for }) = self.0 else {
-            return Ok(());
-        };
-        let failed = |error| StoreError::of_io(ACTION, error);
-        if vouched_for && source.is_untouched().map_err(failed)? {
-            return Ok(());
+        match self.0 {
+            State::Verified => Ok(()),
+            State::Remembered(blob) if blob.is_untouched()? => Ok(()),
+            State::Remembered(blob) | State::Needed(blob) => blob.verify().await,
         }
+    }
+}
+
+impl Blob {
+    fn is_untouched(&self) -> Result<bool, StoreError> {
+        self.source.is_untouched().map_err(|error| StoreError::of_io(ACTION, error))
+    }
+
+    async fn verify(self) -> Result<(), StoreError> {
+        let Self { store, directory, digest, source } = self;
+        let failed = |error| StoreError::of_io(ACTION, error);
         let waiting = Waiting::default();
         let given_up = Arc::clone(&waiting.0);
         let digesting = spawn_blocking(move || {
@@ -130,7 +147,7 @@ impl ArtifactStore {
         }
         let (source, actual) = self.download(digest, size, scratch, moved).await?;
         self.expect_digest(digest, actual).await?;
-        Ok(Fetched { source: Arc::new(source), verification: Verification(None) })
+        Ok(Fetched { source: Arc::new(source), verification: Verification(State::Verified) })
     }
 
     /// Moves a blob aside if its digest is not the one in its name.
@@ -156,16 +173,17 @@ impl ArtifactStore {
             let directory = directory.clone();
             spawn_blocking(move || -> io::Result<_> {
                 let Some(source) = directory.open_blob(digest)? else { return Ok(None) };
-                let vouched_for = directory.verified().digest(source.identity()) == Some(digest);
-                Ok(Some((Arc::new(source), vouched_for)))
+                let is_known = directory.verified().digest(source.identity()) == Some(digest);
+                Ok(Some((Arc::new(source), is_known)))
             })
         };
         let opened = opening.await.map_err(StoreError::of_task)?;
         let opened = opened.map_err(|error| StoreError::of_io(ACTION, error))?;
-        let (source, vouched_for) = opened.ok_or(StoreError::NotFound { digest })?;
+        let (source, is_known) = opened.ok_or(StoreError::NotFound { digest })?;
         let (store, file) = (self.clone(), Arc::clone(&source));
-        let check = Check { store, directory, digest, source: file, vouched_for };
-        Ok(Fetched { source, verification: Verification(Some(check)) })
+        let blob = Blob { store, directory, digest, source: file };
+        let state = if is_known { State::Remembered(blob) } else { State::Needed(blob) };
+        Ok(Fetched { source, verification: Verification(state) })
     }
 
     async fn download(
