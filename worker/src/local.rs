@@ -17,26 +17,10 @@ use crate::export;
 pub use crate::export::Target;
 use crate::failure::StageError;
 use crate::input::{ArtifactDigest, Input, Verified};
-use crate::liveness::Liveness;
-use crate::observer::Observer;
+use crate::observer::{Lines, Observer};
 use crate::pipeline::{Pipeline, outcome};
 use crate::push::PushReport;
 use crate::stage_clock::StageClock;
-
-/// Passes the lines on to a function, and shows nothing else.
-pub(crate) struct Lines<F>(pub(crate) F);
-
-impl<F: Fn(&str) + Send + Sync> Observer for Lines<F> {
-    fn stage(&self, _stage: Stage) {}
-
-    fn line(&self, line: &str) {
-        (self.0)(line);
-    }
-
-    fn liveness(&self) -> Liveness {
-        Liveness::default()
-    }
-}
 
 /// A file of this machine that an image is made from.
 #[derive(Clone)]

@@ -26,3 +26,18 @@ pub trait Observer: Send + Sync {
         true
     }
 }
+
+/// Passes lines on to a function, and ignores everything else.
+pub(crate) struct Lines<F>(pub(crate) F);
+
+impl<F: Fn(&str) + Send + Sync> Observer for Lines<F> {
+    fn stage(&self, _stage: Stage) {}
+
+    fn line(&self, line: &str) {
+        (self.0)(line);
+    }
+
+    fn liveness(&self) -> Liveness {
+        Liveness::default()
+    }
+}

@@ -372,7 +372,7 @@ pub(crate) mod tests {
         let pipeline = Pipeline::new(&config).expect("it is made");
         let path = directory.path().join("tool");
         let request = Arc::new(request(b"whole"));
-        let observer = crate::local::Lines(|_: &str| {});
+        let observer = crate::observer::Lines(|_: &str| {});
         let damaged =
             StageError::permanent(Failure::new(Reason::FetchArtifactFailed, "it is damaged"));
         let assemble = |bytes: &'static [u8], verified: Result<(), StageError>| {
@@ -402,7 +402,7 @@ pub(crate) mod tests {
         let config = config(&directory);
         let pipeline = Pipeline::new(&config).expect("it is made");
         let path = directory.path().join("tool");
-        let observer = &crate::local::Lines(|_: &str| {});
+        let observer = &crate::observer::Lines(|_: &str| {});
         // It names another digest, which is not looked at.
         let request = &Arc::new(request(b"other"));
         let whole = Digest::of(b"whole");

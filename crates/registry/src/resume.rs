@@ -22,7 +22,7 @@ use slipway_proto::Digest;
 use super::access::Access;
 use super::error_document::ErrorCode;
 use super::transport::Registry;
-use super::upload::{UploadSession, octets, stored};
+use super::upload::{UploadSession, check_digest, octets, stored};
 use super::{ErrorKind, PAUSES, RegistryError, Repository};
 
 /// How often an upload may break without progress.
@@ -192,7 +192,7 @@ impl Sending<'_> {
             let error = RegistryError::unexpected(&response, "an upload");
             return Err(Stop::End(error.into()));
         }
-        super::check_digest(&response, digest, "the blob").map_err(|e| Stop::End(e.into()))
+        check_digest(&response, digest, "the blob").map_err(|e| Stop::End(e.into()))
     }
 
     /// Sends a request into the session, with `length` bytes of the content from an offset.

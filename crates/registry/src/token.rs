@@ -17,9 +17,9 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use super::RegistryError;
+use super::body::read_bounded;
 use super::challenge::Scheme;
 use super::credentials::Login;
-use super::read_bounded;
 
 /// The largest answer of a token server that is read, in bytes. Tokens go in a header, so that few
 /// are longer than 8 KiB.

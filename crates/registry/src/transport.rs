@@ -11,11 +11,12 @@ use bytes::Bytes;
 use http::Method;
 use reqwest::{RequestBuilder, Response, Url};
 
-use super::access::{self, Access};
+use super::access::Access;
 use super::credentials::Credentials;
 use super::error::RegistryError;
+use super::repository::{Reading, Repository};
 use super::tokens::Tokens;
-use super::{ErrorKind, PAUSES, Reading, Repository};
+use super::{ErrorKind, PAUSES};
 use crate::single_flight::SingleFlight;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -131,7 +132,7 @@ impl Registry {
             self.send_authorized(access, what, make).await
         } else {
             // A token is never sent to a host other than the one it is for.
-            access::send(make(), what).await
+            send(make(), what).await
         }
     }
 
@@ -173,6 +174,11 @@ impl Registry {
     pub(super) fn is_plain(&self, registry: &str) -> bool {
         self.shared.options.insecure.iter().any(|host| host == registry) || is_loopback(registry)
     }
+}
+
+/// Sends a request without a token.
+pub(super) async fn send(request: RequestBuilder, what: &str) -> Result<Response, RegistryError> {
+    request.send().await.map_err(|error| RegistryError::from_transport(what, error))
 }
 
 /// Returns whether a registry's host is this machine, which is reached over plain HTTP, as Docker

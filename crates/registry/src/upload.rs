@@ -43,6 +43,26 @@ pub enum Posted {
 }
 
 impl Registry {
+    /// Asks whether a repository has a blob ("Checking if content exists").
+    ///
+    /// # Errors
+    ///
+    /// When the registry refuses or cannot be reached.
+    pub async fn has_blob(
+        &self,
+        repository: &Repository,
+        digest: Digest,
+    ) -> Result<bool, RegistryError> {
+        let path = format!("blobs/{digest}");
+        // With the right to push, because a new repository may be invisible to a token for pulling.
+        let access = Access::push(repository);
+        match self.send(&access, Method::HEAD, &path, &|b| b, &Body::Empty).await {
+            Ok(_) => Ok(true),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Asks the registry to mount a blob from another of its repositories. If the other is the
     /// same, asks whether it has the blob.
     ///
@@ -101,7 +121,7 @@ impl Registry {
         let body = Body::Bytes(bytes.clone());
         match self.send(&access, Method::POST, &path, &prepare, &body).await {
             Ok(response) if response.status() == StatusCode::CREATED => {
-                super::check_digest(&response, digest, "the blob").map(|()| Posted::Yes)
+                check_digest(&response, digest, "the blob").map(|()| Posted::Yes)
             }
             Ok(response) => {
                 self.remember_refusal(registry);
@@ -150,6 +170,23 @@ impl Registry {
         let min_chunk = min_chunk.or_else(|| before.map(|session| session.min_chunk)).unwrap_or(0);
         Ok(UploadSession { location, same_host, min_chunk })
     }
+}
+
+/// Checks the digest that the registry reports, if it reports one.
+pub(super) fn check_digest(
+    response: &reqwest::Response,
+    expected: Digest,
+    what: &str,
+) -> Result<(), RegistryError> {
+    let Some(told) = response.headers().get("docker-content-digest") else { return Ok(()) };
+    if told.to_str().is_ok_and(|told| told == expected.to_string()) {
+        return Ok(());
+    }
+    // Not the sent digest. It must not count as pushed, and another try may succeed.
+    Err(RegistryError::unavailable(format!(
+        "the registry says that it stored {what} as {}, and {expected} was sent",
+        told.to_str().unwrap_or("something unreadable")
+    )))
 }
 
 /// Adds the headers of a request that carries a number of bytes of a blob.
