@@ -48,11 +48,11 @@ pub struct Assembled {
     pub base: Option<Arc<BaseImage>>,
     /// The bytes of the config.
     pub config: Bytes,
-    /// Their digest.
+    /// The digest of the config.
     pub config_digest: Digest,
     /// The bytes of the manifest.
     pub manifest: Bytes,
-    /// Their digest.
+    /// The digest of the manifest.
     pub manifest_digest: Digest,
 }
 
@@ -70,7 +70,7 @@ pub enum AssembleError {
         "the layer {title} came out as {made} and was recorded as {recorded}: the record was dropped, and another attempt makes the layer again"
     )]
     Record {
-        /// The layer.
+        /// The layer's title.
         title: String,
         /// The digest that was recorded.
         recorded: Digest,
@@ -80,7 +80,7 @@ pub enum AssembleError {
     /// A file of this machine fails.
     #[error("failed to {what}")]
     Disk {
-        /// What was done.
+        /// The work that failed, as in "write a layer".
         what: &'static str,
         /// Why it failed.
         #[source]

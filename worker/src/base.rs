@@ -103,16 +103,16 @@ pub enum BaseError {
     /// Its registry refused or failed.
     #[error("failed to read the base image {reference}")]
     Registry {
-        /// The base.
+        /// The base, as the recipe names it.
         reference: Reference,
-        /// Why.
+        /// The registry's answer, or why there is none.
         #[source]
         source: Arc<RegistryError>,
     },
     /// It has no image for the platform.
     #[error("the base image {reference} has no image for {platform}; it has {available}")]
     NoPlatform {
-        /// The base.
+        /// The base, as the recipe names it.
         reference: Reference,
         /// The platform asked for.
         platform: Platform,
@@ -122,9 +122,9 @@ pub enum BaseError {
     /// Its documents do not describe an image.
     #[error("the base image {reference} is not an image Slipway can build on: {why}")]
     Unusable {
-        /// The base.
+        /// The base, as the recipe names it.
         reference: Reference,
-        /// What is wrong.
+        /// What is wrong with its documents, for people.
         why: String,
     },
 }

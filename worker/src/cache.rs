@@ -42,9 +42,9 @@ pub enum CacheError {
     /// The cache's directory cannot be read or written.
     #[error("the blob cache at {path} failed")]
     Disk {
-        /// The directory.
+        /// The directory of the blobs.
         path: String,
-        /// Why.
+        /// What the file system reports.
         #[source]
         source: Arc<io::Error>,
     },
@@ -59,7 +59,7 @@ pub enum CacheError {
     /// The blob has another size than its image says.
     #[error("blob {digest} does not have the {expected} bytes that its image says it has")]
     Size {
-        /// The blob.
+        /// The digest that was asked for.
         digest: Digest,
         /// The size it should have, in bytes.
         expected: u64,
@@ -67,7 +67,7 @@ pub enum CacheError {
     /// The process ends, and with it the download.
     #[error("the download of blob {digest} was given up")]
     Abandoned {
-        /// The blob.
+        /// The digest that was asked for.
         digest: Digest,
     },
     /// The fetch failed.
@@ -78,7 +78,7 @@ pub enum CacheError {
 /// A blob that an image names.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Wanted {
-    /// Its digest.
+    /// The digest that was asked for.
     pub digest: Digest,
     /// The size that the image says, in bytes.
     pub size: u64,

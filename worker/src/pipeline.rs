@@ -39,7 +39,7 @@ pub enum PipelineError {
     /// The cache's directory cannot be used.
     #[error("failed to use the cache directory {path}")]
     Cache {
-        /// The directory.
+        /// The cache directory.
         path: String,
         /// What the file system reports.
         #[source]

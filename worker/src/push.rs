@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! Brings an image into its repositories while it is made: each blob as soon as it is there, then
-//! the manifest, and tags only when told to.
+//! Pushes an image to its repositories while it is made: each blob as soon as it is ready, then the
+//! manifest. Tags are written by separate calls.
 //!
-//! For each blob, the one request that is most likely to be all: none if its repository had it
-//! minutes ago; a blob that its repository is known to hold is asked for, one that another
-//! repository of the registry holds is mounted, one that nobody can have yet is sent. What is known
-//! may be wrong: a repository that then refuses the manifest is forgotten and pushed to once more,
-//! with every blob asked for. A layer of the base is downloaded only for a repository that lacks
-//! it, and sent on while it comes.
+//! Each blob starts with the request that is most likely to be the only one. A blob that its
+//! repository confirmed minutes ago needs none. If the repository is known to hold the blob, it is
+//! asked. If another repository of the registry holds it, the blob is mounted. A blob that no registry
+//! can have yet is sent. These memories can be wrong: when a repository refuses the manifest, they are
+//! dropped, and the push runs once more and asks for every blob. A layer of the base is downloaded
+//! only for a repository that lacks it, and is sent on while it arrives.
 
 mod blob;
 mod error;
@@ -39,11 +39,11 @@ pub use gate::PublishGate;
 use locations::BlobLocations;
 use slipway_registry::{ErrorKind, Registry, RegistryError, Repository, SingleFlight};
 
-/// So many blobs are brought into a repository at the same time.
-const AT_ONCE: usize = 8;
+/// The most blobs that are transferred to one repository at the same time.
+const MAX_BLOBS_IN_FLIGHT: usize = 8;
 
-/// What there is of an image that is being made. Each part goes to the repositories as soon as it
-/// is here, and the manifest once all of it is.
+/// The finished parts of an image that is being made. Each part is pushed as soon as it is ready, and
+/// the manifest when the image is complete.
 #[derive(Debug, Default)]
 pub struct PartialImage {
     /// The base, when it is resolved.
@@ -54,7 +54,7 @@ pub struct PartialImage {
     pub image: Option<Arc<Assembled>>,
 }
 
-/// What a push moved.
+/// The result of a push.
 #[derive(Debug)]
 pub struct PushReport {
     /// How each layer, the base's first, reached the first repository.
@@ -63,17 +63,17 @@ pub struct PushReport {
     pub sent_bytes: u64,
 }
 
-/// What the pushes of a process do at this moment, so that no two do the same. Cheap to clone.
+/// The transfers that a process has under way, so that no two pushes do the same one. Cheap to clone.
 #[derive(Clone, Default)]
 pub struct Uploads(Arc<UnderWay>);
 
 #[derive(Default)]
 struct UnderWay {
-    /// A blob is brought into a repository.
+    /// Blobs whose presence in a repository is being ensured.
     ensuring: SingleFlight<(Place, Digest), ()>,
-    /// A blob is sent to a registry, as the credentials of a name see it.
+    /// Blobs that are being sent to a registry with named credentials.
     sending: SingleFlight<(String, Option<SecretName>, Digest), ()>,
-    /// Changes with each piece of any upload, so that a push that waits for another is not idle.
+    /// Changes with each piece of any upload. A push that waits for another counts it as progress.
     progress: watch::Sender<()>,
 }
 
@@ -82,17 +82,17 @@ type Place = (String, Option<SecretName>);
 
 /// Pushes images with one set of connections and one cache.
 pub struct Pusher<'a> {
-    /// The registries.
+    /// The client of all registries.
     pub registry: &'a Registry,
     /// The base layers kept on this machine.
     pub cache: &'a Cache,
     /// Which repositories are known to hold which blob.
     pub locations: &'a BlobLocations,
-    /// What other pushes of this process do.
+    /// The transfers of other pushes of this process.
     pub uploads: &'a Uploads,
     /// The request that the image was assembled for.
     pub request: &'a BuildRequest,
-    /// Beats with every piece that is sent.
+    /// Touched with every piece that is sent.
     pub liveness: Liveness,
 }
 
@@ -108,8 +108,8 @@ impl Pusher<'_> {
         repositories
     }
 
-    /// Pushes blobs and manifest, by digest, to every repository: blobs as they come, manifests
-    /// only once the image is complete and may pass the gate.
+    /// Pushes blobs and manifest, by digest, to every repository: each blob when it is ready, the
+    /// manifest when the image is complete and the gate lets it pass.
     ///
     /// # Errors
     ///
@@ -122,7 +122,7 @@ impl Pusher<'_> {
         let sent = AtomicU64::new(0);
         let repositories = self.repositories();
         let each = repositories.iter().map(|repository| {
-            let permits = Semaphore::new(AT_ONCE);
+            let permits = Semaphore::new(MAX_BLOBS_IN_FLIGHT);
             let push = Push { pusher: self, sent: &sent, gate, permits, trusts_nothing: false };
             self.push_to(repository, partial, push)
         });
@@ -131,8 +131,8 @@ impl Pusher<'_> {
         Ok(PushReport { transfers: first, sent_bytes: sent.into_inner() })
     }
 
-    /// Points a reference at the image, which must have been pushed. `writer` says to the
-    /// registry's log who does so.
+    /// Points a reference at the image, which must have been pushed. `writer` names the attempt in the
+    /// registry's log.
     ///
     /// # Errors
     ///
@@ -151,8 +151,8 @@ impl Pusher<'_> {
             .map_err(|source| PushError::of_registry(&repository, source))
     }
 
-    /// Points a reference at a manifest that stands in its repository, and returns whether it
-    /// pointed elsewhere before.
+    /// Points a reference at a manifest of its repository, and returns whether it pointed elsewhere
+    /// before.
     ///
     /// # Errors
     ///
@@ -185,7 +185,8 @@ impl Pusher<'_> {
         Repository { reference: reference.clone(), secret }
     }
 
-    /// Pushes to one repository; once more if it turns out that it lacks what it was known to have.
+    /// Pushes to one repository. Runs once more if the repository lacks a blob that it was known to
+    /// hold.
     async fn push_to(
         &self,
         repository: &Repository,
@@ -223,15 +224,15 @@ struct Push<'a> {
     pusher: &'a Pusher<'a>,
     sent: &'a AtomicU64,
     gate: PublishGate<'a>,
-    /// One for each blob that may be brought there at the same time.
+    /// One for each blob that may be transferred at the same time.
     permits: Semaphore,
     /// Whether the repository is asked for every blob.
     trusts_nothing: bool,
 }
 
 impl Push<'_> {
-    /// Brings all blobs into the repository, as they come, and waits until a manifest may be
-    /// written. Returns the image, and how its layers came there, the base's first.
+    /// Ensures that the repository holds all blobs, as they become ready, and waits until the manifest
+    /// may be written. Returns the image, and how its layers got there, the base's first.
     async fn ensure_blobs(
         &self,
         repository: &Repository,
@@ -256,7 +257,7 @@ impl Push<'_> {
                 break image;
             }
             tokio::select! {
-                // Nobody makes it any more, for a reason that is told elsewhere.
+                // The image failed. The pipeline reports why.
                 changed = partial.changed() => changed.map_err(|_| PushError::Withheld)?,
                 Some(done) = ensuring.next() => transfers.extend([done?]),
             }
@@ -273,7 +274,7 @@ impl Push<'_> {
 }
 
 impl PartialImage {
-    /// Returns the blobs that are here: the base's layers, those that were made, and the config.
+    /// Returns the blobs that are ready: the base's layers, the layers that were made, and the config.
     fn blobs(&self) -> impl Iterator<Item = Blob> {
         let base = self.base.iter().flat_map(|base| {
             base.image.layers.iter().map(|layer| Blob {
@@ -296,8 +297,8 @@ impl PartialImage {
     }
 }
 
-/// Whether a manifest may have been refused because blobs are missing that it names. Not every
-/// registry says so in the word that the specification has for it.
+/// Returns whether a manifest may have been refused because a blob is missing. Not every registry
+/// reports that with the code of the specification.
 fn may_lack_blobs(refusal: &RegistryError) -> bool {
     refusal.is_blob_unknown()
         || matches!(refusal.kind(), ErrorKind::Refused | ErrorKind::NotFound | ErrorKind::Malformed)

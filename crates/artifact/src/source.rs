@@ -18,7 +18,7 @@ use slipway_proto::Digest;
 use crate::file_identity::FileIdentity;
 
 /// How much is digested at a time.
-const PIECE: usize = 256 << 10;
+const DIGEST_PIECE: usize = 256 << 10;
 
 /// Bytes of a known length that can be read from any position, by several readers at once.
 pub trait Source: Send + Sync {
@@ -138,12 +138,12 @@ impl Source for Vec<u8> {
 /// When it cannot be read, or what `goes_on` returned.
 pub fn digest(source: &dyn Source, goes_on: &dyn Fn() -> io::Result<()>) -> io::Result<Digest> {
     let mut hasher = Sha256::new();
-    let mut buffer = vec![0; PIECE];
+    let mut buffer = vec![0; DIGEST_PIECE];
     let mut done = 0;
     while done < source.len() {
         goes_on()?;
         let rest = usize::try_from(source.len() - done).unwrap_or(usize::MAX);
-        let piece = &mut buffer[..rest.min(PIECE)];
+        let piece = &mut buffer[..rest.min(DIGEST_PIECE)];
         source.read_exact_at(done, piece)?;
         hasher.update(&*piece);
         done += piece.len() as u64;

@@ -41,11 +41,11 @@ use self::location::Location;
 pub use self::upload::Upload;
 
 /// An upload that was not written to for this long was left by a process that died.
-const STALE_UPLOAD: Duration = Duration::from_secs(24 * 60 * 60);
+const STALE_UPLOAD_AGE: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// How many uploads are inspected at once. One takes milliseconds, so a higher number gains
 /// nothing. An archive's list of entries may take some 50 MiB, and a hostile client may send many.
-const INSPECTIONS: usize = 4;
+const MAX_INSPECTIONS: usize = 4;
 
 /// Keeps artifacts and logs. Clones share one store.
 #[derive(Clone, Debug)]
@@ -82,7 +82,7 @@ impl ArtifactStore {
     /// Makes a store of any object store.
     #[must_use]
     pub fn of_objects(objects: Arc<dyn ObjectStore>) -> Self {
-        Self { objects, directory: None, inspections: Arc::new(Semaphore::new(INSPECTIONS)) }
+        Self { objects, directory: None, inspections: Arc::new(Semaphore::new(MAX_INSPECTIONS)) }
     }
 
     /// Begins to receive an artifact.
@@ -127,7 +127,7 @@ impl ArtifactStore {
         let seconds = |time: SystemTime| {
             time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
         };
-        let oldest = seconds(now).saturating_sub(STALE_UPLOAD.as_secs());
+        let oldest = seconds(now).saturating_sub(STALE_UPLOAD_AGE.as_secs());
         let mut uploads = self.objects.list(Some(&Path::from("uploads")));
         while let Some(upload) = uploads.try_next().await.map_err(failed)? {
             let written = u64::try_from(upload.last_modified.timestamp()).unwrap_or(0);

@@ -21,16 +21,16 @@ pub enum CredentialsError {
     /// The file cannot be read.
     #[error("failed to read the registry credentials {path}")]
     Read {
-        /// The file.
+        /// The path of the file.
         path: String,
-        /// Why.
+        /// What the file system or the parser reports.
         #[source]
         source: std::io::Error,
     },
     /// The file is not a Docker `config.json`.
     #[error("{path} is not a Docker config.json")]
     Parse {
-        /// The file.
+        /// The path of the file.
         path: String,
         /// Why. Never shown, because it may quote the file.
         #[source]
@@ -39,7 +39,7 @@ pub enum CredentialsError {
     /// An entry's `auth` is not base64 of `user:password`.
     #[error("the credentials for {host} in {path} are malformed")]
     Entry {
-        /// The file.
+        /// The path of the file.
         path: String,
         /// The entry.
         host: String,

@@ -17,7 +17,7 @@ use super::{PAUSES, RegistryError, Repository};
 /// How often a download may break without progress.
 const MAX_BREAKS: u32 = 3;
 /// The fewest bytes that count as progress. So the number of breaks is bounded by the size.
-const PROGRESS: u64 = 1 << 20;
+const MIN_PROGRESS: u64 = 1 << 20;
 
 impl Registry {
     /// Reads a blob ("Pulling blobs") as a stream of unchecked bytes. If the connection breaks, the
@@ -88,7 +88,7 @@ impl Reading {
                 }
                 Err(error) => RegistryError::from_transport(&self.what, error),
             };
-            if self.read >= self.furthest + PROGRESS {
+            if self.read >= self.furthest + MIN_PROGRESS {
                 self.pauses.reset();
                 self.furthest = self.read;
             }

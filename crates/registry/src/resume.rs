@@ -28,7 +28,7 @@ use super::{ErrorKind, PAUSES, RegistryError, Repository};
 /// How often an upload may break without progress.
 const MAX_BREAKS: u32 = 3;
 /// The fewest bytes that count as progress. So the number of breaks is bounded by the size.
-const PROGRESS: u64 = 1 << 20;
+const MIN_PROGRESS: u64 = 1 << 20;
 /// How often a registry that does not answer is asked again about a session: with the pauses, for
 /// as long as a restart takes.
 const MAX_QUESTIONS: u32 = 5;
@@ -126,7 +126,7 @@ impl Sending<'_> {
                 // What it refuses is what it asked for.
                 self.start_over();
             }
-            if self.held >= furthest + PROGRESS {
+            if self.held >= furthest + MIN_PROGRESS {
                 pauses.reset();
                 furthest = self.held;
             }

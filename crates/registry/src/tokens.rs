@@ -12,8 +12,8 @@ use super::challenge::Scheme;
 use super::token::Token;
 use crate::single_flight::SingleFlight;
 
-/// So many tokens are kept, of some KiB each, and so many registries remembered.
-const MOST: usize = 1024;
+/// The most tokens that are kept, of a few KiB each, and the most registries that are remembered.
+const MAX_TOKENS: usize = 1024;
 
 /// The tokens of a process.
 #[derive(Default)]
@@ -79,13 +79,13 @@ impl Tokens {
     }
 }
 
-/// Removes what need not be kept once there is no room; all of it if that does not help, which
-/// costs a request for each that is wanted again.
+/// Makes room by removing entries that are no longer wanted, or else all of them. Each removed entry
+/// costs one request if it is needed again.
 fn make_room<K: Eq + std::hash::Hash, V>(map: &mut HashMap<K, V>, is_wanted: impl Fn(&V) -> bool) {
-    if map.len() >= MOST {
+    if map.len() >= MAX_TOKENS {
         map.retain(|_, value| is_wanted(value));
     }
-    if map.len() >= MOST {
+    if map.len() >= MAX_TOKENS {
         map.clear();
     }
 }
@@ -175,12 +175,12 @@ mod tests {
     #[tokio::test]
     async fn tokens_are_kept_in_bounded_number() {
         let (tokens, server) = (Tokens::default(), Server::default());
-        for number in 0..=MOST {
+        for number in 0..=MAX_TOKENS {
             let access = access(&format!("r{number}.example/app"));
             tokens.another(&access, None, server.ask()).await.expect("a token");
             tokens.remember(access.repository.reference.registry(), &Scheme::Basic);
         }
-        assert!(lock(&tokens.kept).len() <= MOST);
-        assert!(lock(&tokens.schemes).len() <= MOST);
+        assert!(lock(&tokens.kept).len() <= MAX_TOKENS);
+        assert!(lock(&tokens.schemes).len() <= MAX_TOKENS);
     }
 }

@@ -77,7 +77,7 @@ pub trait TarSink {
     }
 }
 
-/// What went through a sink.
+/// The properties of a tar archive that went through a sink.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Passed {
     /// The digest of the tar archive, if it was computed.
@@ -94,13 +94,13 @@ pub struct Passed {
 /// A layer as it is stored.
 #[derive(Debug)]
 pub struct Compressed {
-    /// Its bytes.
+    /// The stored bytes.
     pub content: Content,
-    /// Their digest.
+    /// The digest of the stored bytes.
     pub digest: Digest,
-    /// Their number.
+    /// The number of stored bytes.
     pub size: u64,
-    /// What they unpack to.
+    /// The tar archive that they unpack to.
     pub passed: Passed,
 }
 

@@ -14,9 +14,9 @@ use super::layer::Layer;
 use super::layout::Start;
 use super::{ASSEMBLY_VERSION, AssembleError};
 
-/// The members of a base's `config` that are kept; others, such as the host name of the machine
-/// that built it, mean nothing in a new image.
-const KEPT: [&str; 11] = [
+/// The members of a base's `config` that the image inherits. Others, such as the host name of the
+/// machine that built the base, mean nothing in a new image.
+const INHERITED_FROM_CONFIG: [&str; 11] = [
     "User",
     "ExposedPorts",
     "Env",
@@ -30,12 +30,12 @@ const KEPT: [&str; 11] = [
     "Shell",
 ];
 
-/// The members of a base's config, beside `config`, that are kept.
-const KEPT_OUTSIDE: [&str; 4] = ["variant", "os.version", "os.features", "author"];
+/// The members beside `config` that the image inherits from its base.
+const INHERITED_FROM_IMAGE: [&str; 4] = ["variant", "os.version", "os.features", "author"];
 
 /// The limit of KubeSphere's B2I for all labels of an image, in bytes (s2irun
 /// `postexecutorstep.go`); kept, because node agents choke on more.
-const MAX_LABELS: usize = 10_240;
+const MAX_LABEL_BYTES: usize = 10_240;
 
 /// Writes the config. `artifact` is the artifact's digest.
 ///
@@ -53,7 +53,7 @@ pub fn image_config(
     let nothing = Value::Null;
     let base_config = base.map_or(&nothing, |base| &base.config);
     let mut config = Map::new();
-    for member in KEPT {
+    for member in INHERITED_FROM_CONFIG {
         if let Some(value) = base_config["config"].get(member).filter(|value| !value.is_null()) {
             config.insert(member.to_owned(), value.clone());
         }
@@ -73,7 +73,7 @@ pub fn image_config(
     }
     let created = Timestamp::from_second(epoch).unwrap_or(Timestamp::UNIX_EPOCH).to_string();
     let mut document = Map::new();
-    for member in KEPT_OUTSIDE {
+    for member in INHERITED_FROM_IMAGE {
         if let Some(value) = base_config.get(member) {
             document.insert(member.to_owned(), value.clone());
         }
@@ -200,9 +200,9 @@ fn labels(
         set(name, value.clone());
     }
     let size: usize = labels.iter().map(|(name, value)| name.len() + value.to_string().len()).sum();
-    if size > MAX_LABELS {
+    if size > MAX_LABEL_BYTES {
         return Err(AssembleError::Recipe(format!(
-            "the image's labels take {size} bytes, more than the {MAX_LABELS} allowed: shorten them"
+            "the image's labels take {size} bytes, more than the {MAX_LABEL_BYTES} allowed: shorten them"
         )));
     }
     config.insert("Labels".to_owned(), labels.into());

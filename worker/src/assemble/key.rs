@@ -1,15 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! The keys under which it is remembered what a layer came to.
+//! The keys of layer records.
 //!
-//! By its part of the artifact: everything that the layer is a function of, so that nothing of the
-//! artifact's content need be read to know it again. By its archive's fingerprint: for a layer whose
-//! files are the same in another artifact. Both are cryptographic digests, since people choose what
-//! goes in.
+//! *By part of the artifact*: everything that the layer is a function of. Such a record is found
+//! without reading any content. *By the archive's fingerprint*: for a layer whose files are the same
+//! in another artifact. Both are cryptographic digests, because users choose what goes in.
 //!
-//! By its outline: what the artifact's directory says of its files, whose checksums anybody can
-//! forge. A record under such a key is only a hint that it is worth while to compute the fingerprint
-//! alone.
+//! *By outline*: what the artifact's list of entries says of its files. Its checksums can be forged,
+//! so such a record is only a hint that computing the fingerprint alone is worthwhile.
 
 use slipway_artifact::RecordKey;
 use slipway_proto::Digest;
@@ -18,8 +16,8 @@ use slipway_proto::request::Compression;
 use super::ASSEMBLY_VERSION;
 use super::layout::{Data, Node, PlannedLayer};
 
-/// The key of a part of an artifact as a layer, but for the artifact's digest, which may not be
-/// known yet.
+/// The key of a part of an artifact as a layer, without the artifact's digest, which may not be known
+/// yet.
 #[derive(Debug, Clone)]
 pub struct Part(RecordKey);
 
@@ -41,8 +39,7 @@ impl Part {
     }
 }
 
-/// Returns the key of a layer as the artifact's directory describes it; none for an artifact that
-/// has no directory.
+/// Returns the key of a layer as the artifact's list of entries describes it, if the artifact has one.
 #[must_use]
 pub fn outline(planned: &PlannedLayer, compression: Compression, epoch: i64) -> Option<Digest> {
     let mut key = start("layer by outline", compression);
@@ -64,7 +61,7 @@ fn start(kind: &str, compression: Compression) -> RecordKey {
     key
 }
 
-/// Adds the files of a layer, without their bytes. `content` adds what there is to say of these.
+/// Adds the files of a layer, without their bytes. `content` adds what the key says about the bytes.
 fn nodes(
     key: &mut RecordKey,
     planned: &PlannedLayer,

@@ -2,11 +2,12 @@
 
 //! Makes a planned layer, or finds that it was made before.
 //!
-//! First by its part of the artifact: then nothing is read. Else the archive has to be walked over.
-//! One walk makes the layer. But where the artifact's directory describes a layer that was made
-//! before, a first walk computes only the archive's fingerprint, a third of one digest instead of
-//! two, and the layer is made in a second one only if it is another after all. What was found is made when
-//! somebody asks for its bytes: a registry may not have it any more.
+//! A layer is looked up by its part of the artifact first: then nothing is read. Otherwise the
+//! artifact is walked over, and one walk makes the layer. If the artifact's list of entries looks like
+//! that of a layer that was made before, a first walk only computes the archive's fingerprint, which
+//! costs a third of one digest instead of two, and a second walk makes the layer only if it is a new
+//! one. A layer that was found is made when its bytes are needed, because a registry may have lost
+//! them.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -23,10 +24,10 @@ use super::walk::{seems_compressed, walk};
 use super::{AssembleError, key};
 use crate::liveness::Liveness;
 
-/// A layer smaller than so many bytes is digested before a second thread would have started.
-const SMALL: u64 = 2 << 20;
+/// A layer of fewer bytes is digested before a second thread would have started.
+const SECOND_THREAD_MIN_BYTES: u64 = 2 << 20;
 
-/// What layers are made with.
+/// Everything that the layers of a build share.
 #[derive(Debug, Clone)]
 pub struct LayerContext {
     /// The directory for temporary files, which have no names and vanish with the layers.
@@ -35,16 +36,16 @@ pub struct LayerContext {
     pub records: LayerRecords,
     /// The time of files, in seconds since the epoch.
     pub epoch: i64,
-    /// Shows that it goes on, and stops it when the build is over.
+    /// Signs of life of the build. Work stops when the build is over.
     pub liveness: Liveness,
 }
 
-/// What layers are made of.
+/// The source of layers.
 #[derive(Debug, Clone)]
 pub struct LayerSource {
-    /// The artifact.
+    /// The bytes of the artifact.
     pub artifact: Arc<FileSource>,
-    /// Its digest, as the request says; none as long as it is not known.
+    /// The digest of the artifact, if it is known yet.
     pub digest: Option<Digest>,
     /// How layers are stored.
     pub compression: Compression,
@@ -53,7 +54,7 @@ pub struct LayerSource {
 /// A layer of an image.
 #[derive(Debug)]
 pub struct Layer {
-    /// What it holds.
+    /// What the layer holds, for people.
     pub title: String,
     /// The digest of its stored bytes.
     pub digest: Digest,
@@ -63,11 +64,11 @@ pub struct Layer {
     pub size: u64,
     /// The media type of its stored bytes.
     pub media_type: &'static str,
-    /// Whether a record names it: it was made before, and a registry may have it already.
+    /// Whether there is a record of it: it was made before, so a registry may hold it.
     pub is_known: bool,
-    /// Whether it is remembered under its part of the artifact.
+    /// Whether there is a record under its part of the artifact.
     is_recorded: bool,
-    /// Other keys under which it is not remembered yet.
+    /// Other keys without a record yet.
     unrecorded: Vec<Digest>,
     origin: Arc<Origin>,
 }
@@ -78,14 +79,14 @@ struct Origin {
     source: LayerSource,
     context: LayerContext,
     record: LayerRecord,
-    /// What part of the artifact it is.
+    /// The part of the artifact that it holds.
     part: key::Part,
     /// The artifact's digest, once it is known.
     digest: OnceLock<Digest>,
     state: Mutex<State>,
 }
 
-/// What was not made need not be, and what was made does not need the plan any more.
+/// A layer that was made no longer needs its plan.
 #[derive(Debug)]
 enum State {
     Planned(PlannedLayer),
@@ -93,12 +94,11 @@ enum State {
 }
 
 impl Layer {
-    /// Returns the layer's bytes, which are made now if only its record was used.
+    /// Returns the layer's bytes. They are made now if only the record was used so far.
     ///
     /// # Errors
     ///
-    /// When they cannot be made, or come out other than the record says; then the record is
-    /// forgotten.
+    /// When they cannot be made, or differ from the record, which is then dropped.
     pub async fn content(&self) -> Result<Arc<Content>, AssembleError> {
         if let Some(content) = self.origin.made() {
             return Ok(content);
@@ -111,17 +111,17 @@ impl Layer {
         })
     }
 
-    /// As [`content`](Self::content), on this thread: blocks.
+    /// Does the same as [`content`](Self::content) on this thread. Blocks.
     ///
     /// # Errors
     ///
-    /// The same.
+    /// As [`content`](Self::content).
     pub fn content_blocking(&self) -> Result<Arc<Content>, AssembleError> {
         self.origin.content()
     }
 
-    /// Remembers what the layer came to. Only with the verified digest of the artifact: else the
-    /// record would hold for bytes that it was not made of.
+    /// Remembers the layer. The artifact's digest must have been verified: otherwise the record would
+    /// stand for bytes that the layer was not made from.
     pub fn remember(&self, artifact: Digest) {
         let origin = &self.origin;
         let digest = *origin.digest.get_or_init(|| artifact);
@@ -143,7 +143,7 @@ impl Origin {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns what was made; does not wait for whoever makes it now.
+    /// Returns the bytes if they were made. Does not wait for a thread that makes them now.
     fn made(&self) -> Option<Arc<Content>> {
         match &*self.state.try_lock().ok()? {
             State::Made(content) => Some(Arc::clone(content)),
@@ -152,7 +152,7 @@ impl Origin {
     }
 
     fn content(&self) -> Result<Arc<Content>, AssembleError> {
-        // Held while the layer is made: who asks meanwhile gets the same bytes.
+        // Locked while the layer is made, so that it is made once for all callers.
         let mut state = self.state();
         let planned = match &*state {
             State::Made(content) => return Ok(Arc::clone(content)),
@@ -175,12 +175,12 @@ impl Origin {
     }
 }
 
-/// A layer that no record of its part of the artifact names.
+/// A layer without a record under its part of the artifact.
 pub(super) struct PendingLayer {
     planned: PlannedLayer,
     part: key::Part,
     outline: Option<Digest>,
-    /// Whether a layer of this outline was made before.
+    /// Whether a layer with this outline was made before.
     is_familiar: bool,
     weight: Weight,
 }
@@ -190,7 +190,7 @@ pub(super) struct PendingLayer {
 struct Weight {
     /// The bytes of its files.
     length: u64,
-    /// How many of them the compressor would see.
+    /// How many of those bytes are worth compressing.
     to_compress: u64,
 }
 
@@ -200,8 +200,8 @@ impl PendingLayer {
         self.weight.length
     }
 
-    /// Returns whether it is made in less time than a registry takes for it: some 200 MB a second
-    /// are sent, 1,200 digested and 160 deflated.
+    /// Returns whether it takes less time to make than to send. About 200 MB are sent in a second,
+    /// 1,200 MB digested and 160 MB deflated.
     pub(super) fn is_made_fast(&self, source: &LayerSource) -> bool {
         match source.compression {
             Compression::None => true,
@@ -209,14 +209,13 @@ impl PendingLayer {
         }
     }
 
-    /// Returns whether it keeps two threads busy from its beginning to its end, with two digests or
-    /// with deflating.
+    /// Returns whether two digests, or deflating, keep two threads busy from beginning to end.
     pub(super) fn takes_two_threads(&self, source: &LayerSource) -> bool {
         !self.is_familiar && self.is_large() && source.compression != Compression::Zstd
     }
 
     fn is_large(&self) -> bool {
-        self.weight.length >= SMALL
+        self.weight.length >= SECOND_THREAD_MIN_BYTES
     }
 
     fn digesting(&self, digests: Digests) -> Digesting {
@@ -283,7 +282,7 @@ fn archive(passed: &Passed, source: &LayerSource) -> Digest {
     key::archive(fingerprint, source.compression)
 }
 
-/// Returns a layer that is known, but not by its part of the artifact.
+/// Makes a layer that has a record, but none under its part of the artifact.
 fn layer(
     title: String,
     source: &LayerSource,
@@ -340,7 +339,7 @@ fn write(
 ) -> Result<Compressed, AssembleError> {
     let disk = || AssembleError::disk("write a layer to the scratch directory");
     let digesting = match source.compression {
-        // Its digest is its diff id, so that somebody has to compute it.
+        // The digest of a plain archive is its diff id, which must be computed in any case.
         Compression::None => Digesting::Here(Digests::All),
         _ => digesting,
     };

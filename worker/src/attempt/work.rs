@@ -18,6 +18,7 @@ use tokio::sync::{Notify, mpsc};
 use super::Attempts;
 use crate::failure::StageError;
 use crate::lease::{EXTEND_EVERY, Lease, only_while};
+use crate::liveness::Liveness;
 use crate::log::BuildLog;
 use crate::observer::Observer;
 use crate::pipeline;

@@ -25,14 +25,14 @@ use super::part::{Followable, Part, Taken};
 use super::{CacheError, Wanted};
 use slipway_registry::RegistryError;
 
-/// The fewest bytes that must arrive within [`LEAST_WITHIN`].
-const LEAST: u64 = 64 * 1024;
+/// The fewest bytes that must arrive within [`SPEED_WINDOW`].
+const MIN_BYTES_PER_WINDOW: u64 = 64 * 1024;
 
 /// How often the speed is checked.
-pub(super) const LEAST_WITHIN: Duration = Duration::from_secs(60);
+pub(super) const SPEED_WINDOW: Duration = Duration::from_secs(60);
 
 /// How often another process's progress is checked.
-const LOOK_EVERY: Duration = Duration::from_millis(20);
+const FOLLOW_POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 /// A download in progress.
 pub(super) struct Download {
@@ -114,7 +114,7 @@ impl Download {
                 self.progress.send_replace(Progress::Written(Arc::clone(&others.file), written));
                 told = Some(written);
             }
-            tokio::time::sleep(LOOK_EVERY).await;
+            tokio::time::sleep(FOLLOW_POLL_INTERVAL).await;
             if speed.is_judged() && !speed.suffices(written) {
                 return Ok(false);
             }
@@ -151,7 +151,7 @@ impl Download {
                 Err(_elapsed) if speed.suffices(written) => continue,
                 Err(_elapsed) => {
                     let slow = format!(
-                        "blob {digest} arrives with less than {LEAST} bytes a \
+                        "blob {digest} arrives with less than {MIN_BYTES_PER_WINDOW} bytes a \
                         minute"
                     );
                     return Err(fetched(RegistryError::unavailable(slow)));
@@ -184,7 +184,7 @@ struct Speed {
 
 impl Speed {
     fn new() -> Self {
-        Self { judged_at: Instant::now() + LEAST_WITHIN, had: 0 }
+        Self { judged_at: Instant::now() + SPEED_WINDOW, had: 0 }
     }
 
     fn is_judged(&self) -> bool {
@@ -194,7 +194,7 @@ impl Speed {
     /// Returns whether enough bytes arrived since the last check.
     fn suffices(&mut self, written: u64) -> bool {
         let came = written.saturating_sub(self.had);
-        *self = Self { judged_at: Instant::now() + LEAST_WITHIN, had: written };
-        came >= LEAST
+        *self = Self { judged_at: Instant::now() + SPEED_WINDOW, had: written };
+        came >= MIN_BYTES_PER_WINDOW
     }
 }

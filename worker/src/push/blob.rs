@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! Brings one blob into one repository, with as few requests as what is known of both allows.
+//! Ensures that one repository holds one blob, with as few requests as the known locations allow.
 
 use std::io;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use slipway_registry::{
     UploadSession,
 };
 
-/// Where the bytes of a blob come from.
+/// The source of a blob's bytes.
 pub(super) enum Source {
     /// A layer of the base.
     Base(Arc<ResolvedBase>, BaseLayer),
@@ -31,7 +31,7 @@ pub(super) enum Source {
     Config(Bytes),
 }
 
-/// A blob that is to be in a repository.
+/// A blob that a repository must hold.
 pub(super) struct Blob {
     pub(super) digest: Digest,
     pub(super) size: u64,
@@ -39,7 +39,7 @@ pub(super) struct Blob {
 }
 
 impl Blob {
-    /// Whether no registry can be expected to have it, so that asking is a request for nothing.
+    /// Returns whether no registry can have the blob yet, so that asking for it is pointless.
     fn is_fresh(&self) -> bool {
         match &self.source {
             Source::Base(..) => false,
@@ -48,7 +48,7 @@ impl Blob {
         }
     }
 
-    /// Returns the repository of the target's registry that it is certainly in.
+    /// Returns the repository of the target's registry that certainly holds it.
     fn origin(&self, target: &Repository) -> Option<&str> {
         let Source::Base(base, _) = &self.source else { return None };
         let source = &base.repository.reference;
@@ -57,7 +57,8 @@ impl Blob {
 }
 
 impl Push<'_> {
-    /// Brings a blob into a repository. Of many builds that want this at once, one does it.
+    /// Ensures that a repository holds a blob. Of several builds that need it at once, one does the
+    /// work.
     pub(super) async fn ensure_blob(
         &self,
         target: &Repository,
@@ -115,7 +116,7 @@ impl Push<'_> {
                 Mount::Refused => {}
             }
         } else if !is_expected && matches!(blob.source, Source::Made(_)) {
-            // Opens the session and asks in one request: another worker may have made this layer.
+            // One request that asks and opens a session: another worker may have made this layer.
             match self.mount(target, blob.digest, here).await? {
                 Mount::Done => return Ok(Transfer::Found),
                 Mount::Lacking(opened) => session = Some(opened),
@@ -134,8 +135,8 @@ impl Push<'_> {
         match self.pusher.registry.mount(target, digest, from).await {
             Ok(Mounted::Yes) => Ok(Mount::Done),
             Ok(Mounted::No(session)) => Ok(Mount::Lacking(session)),
-            // The other repository may be closed to these credentials; the target need not be.
-            Err(error) if matters_not(&error) => Ok(Mount::Refused),
+            // The credentials may not reach the other repository, but reach the target.
+            Err(error) if may_still_upload(&error) => Ok(Mount::Refused),
             Err(error) => Err(PushError::of_registry(target, error)),
         }
     }
@@ -154,8 +155,7 @@ impl Push<'_> {
         let key = (registry, target.secret.clone(), blob.digest);
         let flight =
             uploads.sending.join_observing(key, &uploads.progress, || self.stay_alive()).await;
-        // Another build may have sent it since it was looked up what is known, also before this
-        // one joined the flight.
+        // Another build may have sent it since the locations were looked up.
         let known = self.pusher.locations.repositories(target, blob.digest);
         let here = target.reference.repository();
         let other = known.iter().find(|holder| *holder != here && Some(holder.as_str()) != refused);
@@ -229,7 +229,7 @@ impl Push<'_> {
         sent.map_err(|error| match error {
             PushError::Content(error) => of_base(unread(self.pusher.cache.directory(), error)),
             error => {
-                // The registry may have found what this process no longer looks for.
+                // The registry may have noticed damage that this process no longer checks for.
                 self.pusher.cache.doubt(layer.digest);
                 error
             }
@@ -262,18 +262,18 @@ impl Push<'_> {
     }
 }
 
-/// What came of a mount.
+/// The result of a mount.
 enum Mount {
     /// The blob is in the repository now.
     Done,
-    /// The other repository does not have it: it must be uploaded, and may be into this session.
+    /// The other repository does not have it. It must be uploaded, and this session can be used.
     Lacking(UploadSession),
-    /// It must be uploaded; whether the other repository has it was not said.
+    /// It must be uploaded. Whether the other repository has it is unknown.
     Refused,
 }
 
-/// Whether a refused mount says nothing about an upload.
-fn matters_not(error: &RegistryError) -> bool {
+/// Returns whether an upload may succeed although the mount was refused.
+fn may_still_upload(error: &RegistryError) -> bool {
     use ErrorKind::{Denied, Malformed, NotFound, Refused};
     matches!(error.kind(), Denied | Malformed | NotFound | Refused)
 }

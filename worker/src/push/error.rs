@@ -24,9 +24,9 @@ pub enum PushError {
     /// A layer of the base could not be read.
     #[error("failed to read layer {digest} of the base image {reference}")]
     BaseLayer {
-        /// The base.
+        /// The base, as the recipe names it.
         reference: Reference,
-        /// The layer.
+        /// The digest of the layer.
         digest: Digest,
         /// What the cache reports.
         #[source]

@@ -30,7 +30,7 @@ pub enum StoreError {
     /// There is no such artifact.
     #[error("the artifact {digest} is not in the store: upload it again")]
     NotFound {
-        /// The artifact.
+        /// The digest of the artifact.
         digest: Digest,
     },
     /// The stored bytes are not those that were uploaded.
@@ -39,7 +39,7 @@ pub enum StoreError {
         upload it again"
     )]
     Corrupt {
-        /// The artifact.
+        /// The digest that it was stored under.
         expected: Digest,
         /// The digest of what was read.
         actual: Digest,
@@ -47,25 +47,25 @@ pub enum StoreError {
     /// The record of an artifact cannot be read.
     #[error("the record of the artifact {digest} is damaged: upload it again")]
     BadRecord {
-        /// The artifact.
+        /// The digest of the artifact.
         digest: Digest,
-        /// What is wrong with it.
+        /// What the parser reports.
         source: serde_json::Error,
     },
     /// The store refuses access.
     #[error("the artifact store denies access: cannot {action}")]
     Denied {
-        /// What was tried.
+        /// The work that failed, as in "read an artifact".
         action: &'static str,
-        /// What it answered.
+        /// What the storage reports.
         source: Source,
     },
     /// The store cannot be reached, is full, or fails.
     #[error("the artifact store is unavailable: cannot {action}")]
     Unavailable {
-        /// What was tried.
+        /// The work that failed, as in "read an artifact".
         action: &'static str,
-        /// What went wrong.
+        /// What the storage reports.
         source: Source,
     },
 }
@@ -118,7 +118,7 @@ pub enum ReceiveError {
         way, send it again"
     )]
     DigestMismatch {
-        /// What the client said.
+        /// The digest that it was stored under.
         expected: Digest,
         /// What arrived.
         actual: Digest,

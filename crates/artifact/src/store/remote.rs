@@ -16,9 +16,9 @@ use super::{StoreError, blob_path, fresh_upload_path};
 use crate::source::Source;
 
 /// The size of a part. Clouds take at most 10,000 parts and none below 5 MiB, so this bounds an
-/// artifact to 80 GB, and with [`PARTS_UNDER_WAY`] an upload to 24 MiB of memory.
+/// artifact to 80 GB, and with [`MAX_PARTS_IN_FLIGHT`] an upload to 24 MiB of memory.
 const PART: usize = 8 << 20;
-const PARTS_UNDER_WAY: usize = 2;
+const MAX_PARTS_IN_FLIGHT: usize = 2;
 
 /// The objects of an upload in the cloud so far. They are removed unless the upload is placed.
 pub(super) struct RemoteUpload {
@@ -46,7 +46,7 @@ impl RemoteUpload {
         let State::Writing(parts) = &mut self.state else {
             return Err(StoreError::unavailable("write an artifact", "the upload has ended"));
         };
-        let room = parts.wait_for_capacity(PARTS_UNDER_WAY).await;
+        let room = parts.wait_for_capacity(MAX_PARTS_IN_FLIGHT).await;
         room.map_err(|error| StoreError::of_object("write an artifact", error))?;
         parts.write(piece);
         Ok(())
@@ -114,7 +114,7 @@ async fn remove(objects: &Arc<dyn ObjectStore>, path: &Path, state: State) {
 /// Bytes read at once, ahead of what is asked for.
 const AHEAD: u64 = 2 << 20;
 /// How many blocks are kept: for the place that is being read, and for the one it returns to.
-const KEPT_BLOCKS: usize = 3;
+const MAX_CACHED_BLOCKS: usize = 3;
 
 /// An object of a cloud, read by ranges. It blocks, and therefore must be used on a thread that
 /// may, within a runtime.
@@ -129,7 +129,7 @@ pub(super) struct RemoteSource {
 
 impl RemoteSource {
     fn new(objects: Arc<dyn ObjectStore>, path: Path, length: u64) -> Self {
-        let blocks = Mutex::new(VecDeque::with_capacity(KEPT_BLOCKS));
+        let blocks = Mutex::new(VecDeque::with_capacity(MAX_CACHED_BLOCKS));
         Self { objects, path, length, runtime: Handle::current(), blocks }
     }
 
@@ -146,7 +146,7 @@ impl RemoteSource {
         let range = start..(start + AHEAD).min(self.length);
         let bytes = self.runtime.block_on(self.objects.get_range(&self.path, range));
         let bytes = bytes.map_err(io::Error::other)?;
-        blocks.truncate(KEPT_BLOCKS - 1);
+        blocks.truncate(MAX_CACHED_BLOCKS - 1);
         blocks.push_front((index, bytes.clone()));
         Ok(bytes)
     }
@@ -212,7 +212,7 @@ mod tests {
                 let error = error.expect_err("it is behind the end");
                 assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
             }
-            assert!(source.blocks.lock().expect("no panic").len() <= KEPT_BLOCKS);
+            assert!(source.blocks.lock().expect("no panic").len() <= MAX_CACHED_BLOCKS);
         };
         tokio::task::spawn_blocking(read).await.expect("no panic");
     }

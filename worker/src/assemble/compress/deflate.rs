@@ -16,7 +16,7 @@ use flate2::{Compress, Compression, FlushCompress};
 use super::output::Output;
 
 /// Deflate's effort. Level 1 is half as fast again and leaves class files a third larger.
-const LEVEL: u32 = 2;
+const DEFLATE_LEVEL: u32 = 2;
 
 /// Bytes of a segment.
 const SEGMENT: usize = 256 * 1024;
@@ -31,11 +31,11 @@ const OUTPUT: usize = SEGMENT + SEGMENT / 8 + 1024;
 const THREADS: usize = 2;
 
 /// Segments that are deflated or wait for it.
-const MOST_UNDER_WAY: usize = 2 * THREADS;
+const MAX_SEGMENTS_IN_FLIGHT: usize = 2 * THREADS;
 
 /// From so many bytes on a last segment goes to a thread. A header between two pictures is deflated
 /// in the time that it would take to get there.
-const WORTH_A_THREAD: usize = 16 * 1024;
+const SECOND_THREAD_MIN_SEGMENT: usize = 16 * 1024;
 
 /// Takes what is to be deflated.
 pub(super) struct Deflate {
@@ -114,7 +114,7 @@ impl Deflater {
 }
 
 fn deflater() -> Compress {
-    Compress::new(Compression::new(LEVEL), false)
+    Compress::new(Compression::new(DEFLATE_LEVEL), false)
 }
 
 impl Deflate {
@@ -157,7 +157,7 @@ impl Deflate {
     /// Brings the stream to a byte boundary, with all that was taken before it, and forgets what
     /// could be referred back to.
     pub(super) fn align(&mut self, output: &mut Output) -> io::Result<()> {
-        if self.staged.len() >= WORTH_A_THREAD {
+        if self.staged.len() >= SECOND_THREAD_MIN_SEGMENT {
             self.cut(output)?;
         }
         while self.under_way > 0 {
@@ -197,7 +197,7 @@ impl Deflate {
         if self.threads.is_empty() {
             return self.deflate_here(segment, output);
         }
-        if self.under_way == MOST_UNDER_WAY {
+        if self.under_way == MAX_SEGMENTS_IN_FLIGHT {
             self.collect(output)?;
         }
         let thread = &self.threads[self.sent % self.threads.len()];

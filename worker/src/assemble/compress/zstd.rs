@@ -18,7 +18,7 @@ use super::output::Output;
 use super::{Compressed, TarSink};
 
 /// The effort.
-const LEVEL: i32 = 1;
+const ZSTD_LEVEL: i32 = 1;
 
 /// Takes the bytes of a tar archive and makes a Zstandard frame of them.
 pub struct ZstdWriter {
@@ -29,7 +29,7 @@ pub struct ZstdWriter {
 impl ZstdWriter {
     pub(super) fn new(intake: Intake, scratch: &Path) -> io::Result<Self> {
         let output = Output::new(scratch, Some(Sha256::new()))?;
-        Ok(Self { intake, encoder: Encoder::new(output, LEVEL)? })
+        Ok(Self { intake, encoder: Encoder::new(output, ZSTD_LEVEL)? })
     }
 
     pub(super) fn finish(self) -> io::Result<Compressed> {
