@@ -65,7 +65,7 @@ fn verified_files(cache_dir: &Path) -> VerifiedFiles {
     VerifiedFiles::in_directory(cache_dir.join("records/files"), Scope::Machine)
 }
 
-/// Digests a file, for as long as somebody waits for that, and remembers it.
+/// Digests a file, unless the build that waits for the digest ends, and remembers it.
 fn find_digest(
     file: &FileSource,
     verified: Option<&VerifiedFiles>,

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! What an attempt does between claim and commit: the way from a request to a pushed image.
+//! The work of an attempt between claim and commit: from a request to a pushed image.
 //!
-//! A seam. The protocol of the queue (claim, lease, events, log, commit, acknowledgement) is the
-//! same whatever makes the image, so that it can be measured with stages that do nothing. Programs
-//! that people install have [`PipelineStages`] alone.
+//! A seam: the protocol of the queue (claim, lease, events, log, commit, acknowledgement) does not
+//! depend on how the image is made, so it can be measured with stages that do nothing. Installed
+//! programs only contain [`PipelineStages`].
 
 use std::sync::Arc;
 
@@ -21,21 +21,21 @@ use crate::pipeline::{self, Pipeline, PipelineError};
 use crate::push::PushReport;
 use crate::stage_clock::StageClock;
 
-/// An image that stands in its registry by digest. No tag points at it yet.
+/// An image that its registry holds by digest. No tag points at it yet.
 #[derive(Debug)]
 pub struct Made {
     /// The image.
     pub image: Arc<Assembled>,
     /// How its blobs reached the registry.
     pub pushed: PushReport,
-    /// The stages that it went through, the last of which goes on.
+    /// The stages so far. The last one still runs.
     pub stages: StageClock,
 }
 
-/// Makes images of requests.
+/// Makes the image of a request.
 pub trait ImageStages: Send + Sync {
-    /// Takes a request through the stages, each of which it announces to the attempt. Dropped when
-    /// the attempt ends early.
+    /// Runs the stages of a request and announces each to the attempt. The future is dropped when the
+    /// attempt ends early.
     ///
     /// # Errors
     ///
@@ -46,21 +46,21 @@ pub trait ImageStages: Send + Sync {
         attempt: &'a dyn Observer,
     ) -> BoxFuture<'a, Result<Made, StageError>>;
 
-    /// Returns what writes the tags; nothing if there is no registry, and then no build has tags.
+    /// Returns the writer of tags. `None` if there is no registry: then no build has tags.
     fn tagger(&self) -> Option<&Pipeline>;
 
-    /// Returns how large the cache is, in bytes. May read the disk.
+    /// Returns the size of the cache in bytes. May read the disk.
     fn cache_bytes(&self) -> u64;
 }
 
-/// The real ones: fetch, resolve, assemble, push.
+/// The stages of real builds: fetch, resolve, assemble, push.
 #[derive(Clone)]
 pub struct PipelineStages {
     store: ArtifactStore,
     pipeline: Pipeline,
 }
 
-/// Why there are no stages to run.
+/// Why the stages cannot be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum StagesError {
     /// The artifact store cannot be used.

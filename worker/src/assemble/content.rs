@@ -3,7 +3,7 @@
 //! The stored bytes of a layer, without holding or copying them.
 //!
 //! What was compressed lies in a nameless scratch file; what was only stored stays where it is, in
-//! the artifact, and is framed anew each time the layer is read. So a layer of hundreds of
+//! the artifact, and is framed again each time the layer is read. So a layer of hundreds of
 //! megabytes of JARs costs neither memory nor disk, and can be sent again after a broken upload,
 //! from wherever it broke.
 

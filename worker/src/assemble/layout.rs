@@ -14,7 +14,7 @@ use slipway_proto::request::Layering;
 
 use super::AssembleError;
 
-/// Everything that goes into an image beside its base.
+/// Everything that an image adds to its base.
 #[derive(Debug)]
 pub struct Plan {
     /// The layers, lowest first; none is empty.
@@ -26,9 +26,9 @@ pub struct Plan {
 /// The parts of a command that depend on how the artifact was laid down.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Start {
-    /// What `{launch}` stands for: the arguments that start a JAR.
+    /// The value of `{launch}`: the arguments that start a JAR.
     pub launch: Vec<String>,
-    /// What `{artifact}` stands for: the absolute path of the artifact's file or directory.
+    /// The value of `{artifact}`: the absolute path of the artifact's file or directory.
     pub artifact: String,
 }
 

@@ -13,12 +13,12 @@ pub const BLOCK: usize = 512;
 const MAX_SIZE: u64 = 0o777_7777_7777;
 const MAX_OWNER: u32 = 0o777_7777;
 
-/// What stands in a header.
+/// The fields of a header.
 #[derive(Debug, Clone, Copy)]
 pub struct Entry<'a> {
     /// The path, relative, without a leading or trailing slash.
     pub path: &'a str,
-    /// What it is.
+    /// The kind of entry.
     pub kind: Kind,
     /// The permission bits.
     pub mode: u32,
@@ -30,7 +30,7 @@ pub struct Entry<'a> {
     pub modified: i64,
 }
 
-/// What an entry is.
+/// A kind of entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// A directory.

@@ -6,7 +6,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::liveness::Liveness;
 use slipway_fault::{Backoff, chain};
 use slipway_proto::event::Event;
 use slipway_proto::outcome::Image;

@@ -85,3 +85,58 @@ impl From<PushError> for StageError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    #[test]
+    fn each_cause_has_its_reason_and_says_whether_to_try_again() {
+        let repository = "r.example/app".to_owned();
+        let base_layer = |source| PushError::BaseLayer {
+            reference: "r.example/base:1".parse().expect("a reference"),
+            digest: Digest::of(b""),
+            source,
+        };
+        let away = || RegistryError::unavailable("away".to_owned());
+        let broken = || std::io::Error::other("broken");
+        let cases = [
+            (
+                PushError::Registry { repository, source: RegistryError::denied("no".into()) },
+                Reason::RegistryDenied,
+                false,
+            ),
+            (
+                PushError::Registry { repository: "r.example/app".into(), source: away() },
+                Reason::PushImageFailed,
+                true,
+            ),
+            (base_layer(CacheError::Fetch(Arc::new(away()))), Reason::PullBaseImageFailed, true),
+            (
+                base_layer(CacheError::Size { digest: Digest::of(b""), expected: 1 }),
+                Reason::PullBaseImageFailed,
+                false,
+            ),
+            (
+                base_layer(CacheError::Abandoned { digest: Digest::of(b"") }),
+                Reason::PullBaseImageFailed,
+                true,
+            ),
+            (
+                PushError::Assemble(AssembleError::Artifact("bad".into())),
+                Reason::InvalidArtifact,
+                false,
+            ),
+            (PushError::Content(broken()), Reason::PushImageFailed, true),
+            (PushError::LeaseLost, Reason::LeaseLost, true),
+        ];
+        for (error, reason, transient) in cases {
+            let shown = error.to_string();
+            let stage = StageError::from(error);
+            assert_eq!((stage.failure.reason, stage.transient), (reason, transient), "{shown}");
+            assert!(stage.charged, "{shown}");
+        }
+    }
+}

@@ -85,7 +85,7 @@ impl Second {
             let mut hashers = Hashers::new(digests);
             for (buffer, filled) in to_digest {
                 hashers.update(&buffer[..filled]);
-                // At the end nobody wants it back.
+                // At the end, the other thread no longer takes buffers back.
                 let _gone = give_back.send(buffer);
             }
             hashers

@@ -22,7 +22,7 @@ pub(super) struct Output {
     scratch: BufWriter<File>,
     scratch_length: u64,
     pieces: Vec<Piece>,
-    /// None where somebody else digests the same bytes.
+    /// `None` if the same bytes are digested elsewhere.
     digest: Option<Sha256>,
     size: u64,
 }

@@ -29,7 +29,7 @@ impl Fixture {
 
     fn file(&self, bytes: &[u8]) -> Arc<FileSource> {
         let path = self.directory.path().join("artifact");
-        // Under a new inode: whoever has the old file open keeps it.
+        // Under a new inode: a reader that has the old file open keeps it.
         let _none = std::fs::remove_file(&path);
         std::fs::write(&path, bytes).expect("it can be written");
         Arc::new(FileSource::open(&path).expect("it opens"))
@@ -50,7 +50,7 @@ impl Fixture {
     }
 }
 
-/// What was told of the making.
+/// Records the calls.
 #[derive(Default)]
 struct Told(Mutex<Vec<String>>);
 

@@ -16,7 +16,7 @@ use crate::assemble::AssembleError;
 /// The largest index of layers that is read, in bytes.
 const MAX_TEXT: usize = 4 * 1024 * 1024;
 
-/// Mode of what is unpacked from an archive, whatever the archive says.
+/// The mode of files from an archive. The modes in the archive are ignored.
 const ENTRY_MODE: u32 = 0o644;
 
 /// Plans a Spring Boot JAR exploded into its layers, any other as one file.
@@ -45,20 +45,20 @@ pub(super) fn plan_jar(
         .collect();
     let last = layers.len() - 1;
     for entry in archive.entries() {
-        // What the index does not name belongs to the application, which changes most.
+        // A file that the index does not name goes to the application, which changes most often.
         let layer = index.layer_of(&entry.name).unwrap_or(last);
         add(&mut layers[layer], destination, entry);
     }
-    // The launcher class moved with Spring Boot 3.2; the archive names the one it brings.
+    // Spring Boot 3.2 moved the launcher class. The archive names the one it contains.
     let launch = vec!["-cp".to_owned(), format!("/{destination}"), main_class.to_owned()];
     Ok(plan(layers, launch, destination))
 }
 
 /// Which layer an entry of a Spring Boot archive belongs to.
 enum Index {
-    /// As the archive's own `layers.idx` says.
+    /// The layers of the archive's own `layers.idx`.
     Own(Layers),
-    /// The layers that Spring Boot's build plugins make where nobody says otherwise.
+    /// The default layers of Spring Boot's build plugins.
     Default,
 }
 
