@@ -32,6 +32,8 @@ need runc runc
 need mmdebstrap mmdebstrap
 need curl curl
 need jq jq
+# Only what `--version` says needs it: the commit.
+need git git
 need flock util-linux
 # For the certificate of the tests' token server.
 need openssl openssl

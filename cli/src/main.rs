@@ -17,7 +17,10 @@ fn main() -> ExitCode {
 
 fn run() -> Exit {
     let file = directories::user_config().map(|directory| directory.join("config.toml"));
-    let loaded = match settings::load::<Arguments>(&Sources::of_process(file), |_, _| {}) {
+    // The commit is named here, where little has to be compiled again after the next one.
+    let version = Some(slipway_version::version!());
+    let sources = Sources { version, ..Sources::of_process(file) };
+    let loaded = match settings::load::<Arguments>(&sources, |_, _| {}) {
         Ok(loaded) => loaded,
         Err(error) => return slipway_service::refuse("slipway", &error),
     };

@@ -20,7 +20,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Accepts artifacts and build requests over HTTP and publishes them to NATS JetStream
 #[derive(Debug, Parser, Serialize)]
-#[command(name = "slipway-dispatcher", version)]
+#[command(name = "slipway-dispatcher", version = slipway_version::version!())]
 struct Arguments {
     #[command(flatten)]
     #[serde(skip)]

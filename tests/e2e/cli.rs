@@ -130,3 +130,19 @@ fn children_of(parent: u32) -> Vec<u32> {
     })
     .collect()
 }
+
+/// As people report it, and as a package is checked against its source.
+#[test]
+fn every_program_says_its_version_and_the_commit_it_is_built_from() {
+    for name in ["slipway", "slipway-dispatcher", "slipway-worker"] {
+        let output = command(program(name)).arg("--version").output().expect("it runs");
+        let text = String::from_utf8(output.stdout).expect("UTF-8");
+        let rest = text.trim_end().strip_prefix(name).and_then(|rest| rest.strip_suffix(')'));
+        let (version, commit) = rest.and_then(|rest| rest.split_once(" (")).expect("two parts");
+        assert_eq!(version.trim_start(), env!("CARGO_PKG_VERSION"), "{text}");
+        let is_commit = commit.split_once(' ').is_some_and(|(hash, day)| {
+            hash.bytes().all(|byte| byte.is_ascii_hexdigit()) && day.split('-').count() == 3
+        });
+        assert!(is_commit || commit == "unknown", "{text}");
+    }
+}

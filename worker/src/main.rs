@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 /// Takes builds from the queue, assembles their images and pushes them
 #[derive(Debug, Parser, Serialize)]
-#[command(name = "slipway-worker", version)]
+#[command(name = "slipway-worker", version = slipway_version::version!())]
 struct Arguments {
     #[command(flatten)]
     #[serde(skip)]

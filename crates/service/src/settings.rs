@@ -50,6 +50,8 @@ pub struct Sources {
     pub variables: BTreeMap<String, OsString>,
     /// The file that is read if none is named and it is there.
     pub default_file: Option<PathBuf>,
+    /// What `--version` prints, where the command line's own type does not know the commit.
+    pub version: Option<&'static str>,
 }
 
 impl Sources {
@@ -61,6 +63,7 @@ impl Sources {
             arguments: std::env::args_os().collect(),
             variables: std::env::vars_os().filter_map(text).collect(),
             default_file,
+            version: None,
         }
     }
 }
@@ -95,10 +98,14 @@ pub fn load<P: Parser>(
     sources: &Sources,
     check: impl Fn(&P, &mut Mistakes),
 ) -> Result<Loaded<P>, LoadError> {
-    let given = layers::lenient(P::command())
+    let command = || match sources.version {
+        Some(version) => P::command().version(version),
+        None => P::command(),
+    };
+    let given = layers::lenient(command())
         .try_get_matches_from(&sources.arguments)
         .map_err(|error| layers::own_words::<P>(error, &sources.arguments))?;
-    let schema = Schema::of(&P::command(), &given);
+    let schema = Schema::of(&command(), &given);
     let mut layers = Layers::default();
     let mut mistakes = Mistakes::default();
     layers.add_flags(&schema, &given);
@@ -110,7 +117,7 @@ pub fn load<P: Parser>(
     layers.drop_invalid(&schema, &mut mistakes);
     mistakes.set_origins(layers.origins());
 
-    let command = layers.below_flags(P::command());
+    let command = layers.below_flags(command());
     // With mistakes it is read only to find more of them, from what is valid.
     let line = if mistakes.is_empty() { sources.arguments.clone() } else { layers.flags(&schema) };
     let read = command.try_get_matches_from(line).and_then(|read| P::from_arg_matches(&read));

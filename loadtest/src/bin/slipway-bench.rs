@@ -16,7 +16,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 /// Measures how fast images are built, and how fast the queue is.
 #[derive(Debug, Parser)]
-#[command(name = "slipway-bench", version)]
+#[command(name = "slipway-bench", version = slipway_version::version!())]
 struct Arguments {
     /// What to measure.
     #[command(subcommand)]

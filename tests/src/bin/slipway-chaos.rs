@@ -11,7 +11,7 @@ use slipway_tests::chaos::{self, Options};
 /// Runs Slipway under load while everything is killed, stopped, cut off and lied to, and checks the
 /// result
 #[derive(Parser)]
-#[command(name = "slipway-chaos", version)]
+#[command(name = "slipway-chaos", version = slipway_version::version!())]
 struct Arguments {
     /// How long the load lasts
     #[arg(long, default_value_t = 600, value_parser = clap::value_parser!(u64).range(10..))]

@@ -25,7 +25,7 @@ const SETTLES_WITHIN: Duration = Duration::from_secs(60);
 
 /// Measures history and events.
 #[derive(Debug, Clone, Parser)]
-#[command(name = "slipway-history", version)]
+#[command(name = "slipway-history", version = slipway_version::version!())]
 struct Options {
     /// How many builds the history has
     #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1..))]
