@@ -6,8 +6,8 @@
 //! may be hostile: the header, the program headers, and two tags of the dynamic section. The kernel
 //! judges everything else when it runs the file.
 
-#[cfg(test)]
-pub(crate) mod testing;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 
 use std::io::{BufReader, Read as _};
 

@@ -16,9 +16,10 @@ pub mod manifest;
 pub mod record_cache;
 pub mod source;
 pub mod spring_boot;
+#[cfg(feature = "store")]
 pub mod store;
-#[cfg(test)]
-mod testing;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 pub mod verified_files;
 pub mod zip;
 
@@ -30,6 +31,7 @@ pub use manifest::Manifest;
 pub use record_cache::{RecordCache, RecordKey};
 pub use source::{FileSource, Source, SourceReader};
 pub use spring_boot::Layers;
+#[cfg(feature = "store")]
 pub use store::{ArtifactStore, Fetched, ReceiveError, StoreError, Upload, Verification};
 pub use verified_files::VerifiedFiles;
 pub use zip::{Archive, Entry, EntryReader, Method};

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
 //! A small ZIP writer for tests, which also writes what no honest archive holds.
+//!
+//! Compiled for the tests of this crate, and with the feature `testing` for the fuzz targets. Not
+//! one of the writers on crates.io: those cannot be made to contradict themselves.
 
 use std::io::Write as _;
 
@@ -8,25 +11,37 @@ use flate2::Compression;
 use flate2::write::DeflateEncoder;
 
 /// What a record of an entry says; the defaults are the truth.
-#[derive(Clone)]
-pub(crate) struct TestEntry {
-    pub(crate) name: Vec<u8>,
-    pub(crate) local_name: Option<Vec<u8>>,
-    pub(crate) data: Vec<u8>,
-    pub(crate) method: u16,
-    pub(crate) flags: u16,
-    pub(crate) mode: u32,
-    pub(crate) crc32: u32,
-    pub(crate) size: u64,
-    pub(crate) compressed_size: u64,
+#[derive(Debug, Clone)]
+pub struct TestEntry {
+    /// Its name in the central directory, and in the local header.
+    pub name: Vec<u8>,
+    /// Another name for the local header.
+    pub local_name: Option<Vec<u8>>,
+    /// The bytes that are stored, compressed if the method says so.
+    pub data: Vec<u8>,
+    /// The compression method: 0 stored, 8 deflated.
+    pub method: u16,
+    /// The general purpose flags; bit 3 moves checksum and sizes behind the data.
+    pub flags: u16,
+    /// The Unix mode, with the type of the file.
+    pub mode: u32,
+    /// The checksum of the content.
+    pub crc32: u32,
+    /// The number of bytes of the content.
+    pub size: u64,
+    /// The number of bytes of `data`.
+    pub compressed_size: u64,
     /// Where the central directory says the entry is, instead of where it was written.
-    pub(crate) offset: Option<u64>,
-    pub(crate) local_extra: Vec<u8>,
-    pub(crate) zip64: bool,
+    pub offset: Option<u64>,
+    /// Extra fields of the local header.
+    pub local_extra: Vec<u8>,
+    /// Whether sizes and offset are in a ZIP64 field.
+    pub zip64: bool,
 }
 
 /// A stored entry.
-pub(crate) fn stored(name: &str, content: &[u8]) -> TestEntry {
+#[must_use]
+pub fn stored(name: &str, content: &[u8]) -> TestEntry {
     TestEntry {
         name: name.as_bytes().to_vec(),
         local_name: None,
@@ -44,7 +59,12 @@ pub(crate) fn stored(name: &str, content: &[u8]) -> TestEntry {
 }
 
 /// A deflated entry.
-pub(crate) fn deflated(name: &str, content: &[u8]) -> TestEntry {
+///
+/// # Panics
+///
+/// Never: writing to memory does not fail.
+#[must_use]
+pub fn deflated(name: &str, content: &[u8]) -> TestEntry {
     let mut encoder = DeflateEncoder::new(Vec::new(), Compression::new(6));
     encoder.write_all(content).expect("writing to memory");
     let data = encoder.finish().expect("writing to memory");
@@ -53,20 +73,25 @@ pub(crate) fn deflated(name: &str, content: &[u8]) -> TestEntry {
 }
 
 /// An archive to be written.
-#[derive(Clone, Default)]
-pub(crate) struct TestArchive {
-    pub(crate) entries: Vec<TestEntry>,
-    pub(crate) prefix: Vec<u8>,
+#[derive(Debug, Clone, Default)]
+pub struct TestArchive {
+    /// Its entries, in this order.
+    pub entries: Vec<TestEntry>,
+    /// Bytes in front of the archive.
+    pub prefix: Vec<u8>,
     /// Whether offsets count from the first byte of the prefix instead of the archive.
-    pub(crate) absolute_offsets: bool,
-    pub(crate) comment: Vec<u8>,
-    pub(crate) zip64: bool,
+    pub absolute_offsets: bool,
+    /// The comment behind the end record.
+    pub comment: Vec<u8>,
+    /// Whether there is a ZIP64 end record.
+    pub zip64: bool,
     /// The count that the end record claims.
-    pub(crate) claimed_count: Option<u64>,
+    pub claimed_count: Option<u64>,
 }
 
 /// Writes an archive of these entries.
-pub(crate) fn zip(entries: impl IntoIterator<Item = TestEntry>) -> Vec<u8> {
+#[must_use]
+pub fn zip(entries: impl IntoIterator<Item = TestEntry>) -> Vec<u8> {
     TestArchive { entries: entries.into_iter().collect(), ..TestArchive::default() }.bytes()
 }
 
@@ -79,7 +104,13 @@ fn low16(value: usize) -> u64 {
 }
 
 impl TestArchive {
-    pub(crate) fn bytes(&self) -> Vec<u8> {
+    /// Writes the archive.
+    ///
+    /// # Panics
+    ///
+    /// When a name, an extra field or the comment is longer than 65,535 bytes.
+    #[must_use]
+    pub fn bytes(&self) -> Vec<u8> {
         let mut bytes = self.prefix.clone();
         let base = if self.absolute_offsets { 0 } else { self.prefix.len() as u64 };
         let mut offsets = Vec::new();

@@ -5,29 +5,42 @@
 use super::{DT_NULL, MAGIC, PT_INTERP, PT_LOAD};
 
 /// An ELF file of these parts, each placed in the file at its own address.
-pub(crate) struct TestElf {
-    pub(crate) wide: bool,
-    pub(crate) big: bool,
-    pub(crate) file_type: u64,
-    pub(crate) machine: u64,
-    pub(crate) entry: u64,
-    pub(crate) segments: Vec<(u64, Vec<u8>)>,
+#[derive(Debug, Clone)]
+pub struct TestElf {
+    /// Whether it has 64 bits, not 32.
+    pub wide: bool,
+    /// Whether the most significant byte comes first.
+    pub big: bool,
+    /// `e_type`: 2 for an executable, 3 for a library or a position-independent executable.
+    pub file_type: u64,
+    /// `e_machine`.
+    pub machine: u64,
+    /// The address of the first instruction.
+    pub entry: u64,
+    /// Types and contents of the segments.
+    pub segments: Vec<(u64, Vec<u8>)>,
 }
 
 impl TestElf {
-    pub(crate) fn executable() -> Self {
+    /// A static executable for amd64.
+    #[must_use]
+    pub fn executable() -> Self {
         let segments = vec![(PT_LOAD, b"code".to_vec())];
         Self { wide: true, big: false, file_type: 2, machine: 62, entry: 0x1000, segments }
     }
 
-    pub(super) fn interpreted(path: &[u8]) -> Self {
+    /// A position-independent executable that names an interpreter.
+    #[must_use]
+    pub fn interpreted(path: &[u8]) -> Self {
         let mut elf = Self::executable();
         elf.file_type = 3;
         elf.segments.push((PT_INTERP, path.to_vec()));
         elf
     }
 
-    pub(super) fn dynamic(&self, tags: &[(u64, u64)]) -> Vec<u8> {
+    /// The content of a dynamic section with these tags and values.
+    #[must_use]
+    pub fn dynamic(&self, tags: &[(u64, u64)]) -> Vec<u8> {
         let mut bytes = Vec::new();
         for number in tags.iter().chain(&[(DT_NULL, 0)]).flat_map(|(tag, value)| [*tag, *value]) {
             self.number(&mut bytes, number, if self.wide { 8 } else { 4 });
@@ -42,8 +55,9 @@ impl TestElf {
         }
     }
 
-    /// Segment `n` is at `0x1000 * (n + 1)` in memory and behind the tables in the file.
-    pub(crate) fn bytes(&self) -> Vec<u8> {
+    /// Writes the file. Segment `n` is at `0x1000 * (n + 1)` in memory and behind the tables in the file.
+    #[must_use]
+    pub fn bytes(&self) -> Vec<u8> {
         let (word, header, entry) = if self.wide { (8, 64, 56) } else { (4, 52, 32) };
         let mut bytes = MAGIC.to_vec();
         bytes.extend_from_slice(&[1 + u8::from(self.wide), 1 + u8::from(self.big), 1]);
