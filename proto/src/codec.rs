@@ -246,6 +246,14 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn a_port_that_no_text_can_say_is_refused() {
+        let mut zero = request();
+        zero.ports = vec![Port { number: 0, ..Port::tcp(1) }];
+        let bytes = encode(&zero).expect("it encodes");
+        assert!(matches!(decode(&bytes), Err(CodecError::Malformed(_))));
+    }
+
+    #[test]
     fn a_request_that_is_too_large_is_refused_when_it_is_written() {
         let mut large = request();
         large.env.insert("BIG".into(), "x".repeat(MAX_ENCODED));

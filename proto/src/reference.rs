@@ -213,7 +213,12 @@ fn check_registry(text: &str, registry: &str) -> Result<(), ParseReferenceError>
     if !host.split('.').all(label) {
         return Err(error(text, "the registry's host name does not parse"));
     }
-    if port.is_none_or(|port| !port.parse::<u16>().is_ok_and(|port| port > 0)) {
+    let is_port = |port: &str| {
+        // A sign parses as part of a number.
+        let digits = port.bytes().all(|byte| byte.is_ascii_digit());
+        digits && port.parse::<u16>().is_ok_and(|port| port > 0)
+    };
+    if !port.is_some_and(is_port) {
         return Err(error(text, "the registry's port must be a number from 1 to 65535"));
     }
     Ok(())
@@ -340,6 +345,8 @@ mod tests {
             "r.example/a@sha256:12",
             "r.example:99999/a",
             "r.example:x/a",
+            "r.example:+5/a",
+            "[::1]:+5/a",
             "-r.example/a",
             "r.example/a b",
             "r.example/a___b",

@@ -298,7 +298,7 @@ impl fmt::Display for Priority {
 }
 
 /// A port an image declares; written `8080`, or `8080/udp`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, bincode::Encode, bincode::Decode)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, bincode::Encode)]
 pub struct Port {
     /// The port number, not 0.
     pub number: u16,
@@ -349,12 +349,29 @@ impl FromStr for Port {
             Some((number, "udp")) => (number, Some(Protocol::Udp)),
             Some((number, _)) => (number, None),
         };
+        // A sign parses as part of a number.
+        let digits = number.bytes().all(|byte| byte.is_ascii_digit());
         match (number.parse(), protocol) {
-            (Ok(number), Some(protocol)) if number > 0 => Ok(Self { number, protocol }),
+            (Ok(number), Some(protocol)) if digits && number > 0 => Ok(Self { number, protocol }),
             _ => Err(ParsePortError(text.chars().take(100).collect())),
         }
     }
 }
+
+impl<C> bincode::Decode<C> for Port {
+    fn decode<D: bincode::de::Decoder<Context = C>>(
+        decoder: &mut D,
+    ) -> Result<Self, bincode::error::DecodeError> {
+        let number = bincode::Decode::<C>::decode(decoder)?;
+        let protocol = bincode::Decode::<C>::decode(decoder)?;
+        if number == 0 {
+            return Err(bincode::error::DecodeError::Other("the port 0"));
+        }
+        Ok(Self { number, protocol })
+    }
+}
+
+bincode::impl_borrow_decode!(Port);
 
 impl Serialize for Port {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -372,5 +389,19 @@ impl<'de> Deserialize<'de> for Port {
             other => other.to_string(),
         };
         text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_is_a_number_above_zero_without_a_sign() {
+        assert_eq!("8080".parse(), Ok(Port::tcp(8080)));
+        assert_eq!("53/udp".parse(), Ok(Port { number: 53, protocol: Protocol::Udp }));
+        for text in ["", "0", "+80", "-80", "65536", "80/", "80/sctp", " 80", "80/tcp/tcp"] {
+            assert!(text.parse::<Port>().is_err(), "{text}");
+        }
     }
 }

@@ -16,6 +16,9 @@ const BUILT_IN: &str = include_str!("../../environments.toml");
 /// The name that asks the catalogue to choose.
 pub const AUTO: &str = "auto";
 
+/// May stand before every name.
+const DOCKER_HUB: &str = "docker.io/";
+
 /// The Java release assumed for an archive that holds no class of its own.
 const DEFAULT_JAVA_RELEASE: u16 = 17;
 
@@ -80,8 +83,18 @@ fn parse(text: &str) -> Result<Vec<Environment>, CatalogueError> {
         let refuse = |why: &str| {
             Err(CatalogueError::Entry { name: environment.name.clone(), why: why.to_owned() })
         };
-        if environment.name == AUTO || environment.name.is_empty() {
-            return refuse("choose another name; `auto` is taken");
+        for name in std::iter::once(&environment.name).chain(&environment.aliases) {
+            if name == AUTO || name.is_empty() {
+                return refuse("choose another name; `auto` is taken");
+            }
+            if name.contains(':') || name.starts_with(DOCKER_HUB) {
+                return refuse("a name holds no `:` and does not start with `docker.io/`");
+            }
+        }
+        if let Base::Image(base) = &environment.base
+            && environment.tags.iter().any(|tag| base.with_tag(tag).is_err())
+        {
+            return refuse("each of the tags must be a tag of an image");
         }
         if environment.kinds.is_empty() {
             return refuse("name at least one kind");
@@ -117,25 +130,30 @@ impl Catalogue {
         &self.environments
     }
 
-    /// Finds an environment by a name, an alias, or either with one of its tags.
+    /// Finds an environment by a name, an alias, or either with one of its tags. A name counts
+    /// before another environment's alias.
     ///
     /// # Errors
     ///
     /// When there is none of that name.
     pub fn find(&self, name: &str) -> Result<Environment, ChooseError> {
-        let plain = name.strip_prefix("docker.io/").unwrap_or(name);
+        let plain = name.strip_prefix(DOCKER_HUB).unwrap_or(name);
         let (plain, tag) = plain.split_once(':').map_or((plain, None), |(n, t)| (n, Some(t)));
-        let found = self.environments.iter().find(|environment| {
-            let named = environment.name == plain || environment.aliases.iter().any(|a| a == plain);
-            named && tag.is_none_or(|tag| environment.tags.iter().any(|known| known == tag))
-        });
-        let Some(environment) = found else {
+        let tagged = || {
+            self.environments.iter().filter(|environment| {
+                tag.is_none_or(|tag| environment.tags.iter().any(|known| known == tag))
+            })
+        };
+        let named = tagged().find(|environment| environment.name == plain);
+        let has_alias =
+            |environment: &&Environment| environment.aliases.iter().any(|alias| alias == plain);
+        let Some(environment) = named.or_else(|| tagged().find(has_alias)) else {
             return Err(ChooseError::NotFound { name: name.to_owned(), hint: self.similar(plain) });
         };
         let mut environment = environment.clone();
         if let (Some(tag), Base::Image(base)) = (tag, &environment.base) {
             environment.base =
-                Base::Image(base.with_tag(tag).expect("a tag of the catalogue is a tag"));
+                Base::Image(base.with_tag(tag).expect("tags are checked when they are read"));
         }
         Ok(environment)
     }
@@ -298,20 +316,47 @@ mod tests {
         assert!(refused("java-17", &library).contains("Main-Class"));
     }
 
+    const OURS: &str = r#"
+        [[environment]]
+        name = "java-17"
+        aliases = ["ours"]
+        tags = ["v1"]
+        description = "ours"
+        kinds = ["jar"]
+        base = "registry.example/java:17"
+        layering = "as-is"
+        destination = "/srv/{file}"
+    "#;
+
     #[test]
     fn a_file_adds_and_replaces_and_unknown_keys_are_refused() {
-        let text = r#"
-            [[environment]]
-            name = "java-17"
-            description = "ours"
-            kinds = ["jar"]
-            base = "registry.example/java:17"
-            layering = "as-is"
-            destination = "/srv/{file}"
-        "#;
-        let catalogue = Catalogue::default().extended(text).expect("it parses");
+        let catalogue = Catalogue::default().extended(OURS).expect("it parses");
         assert_eq!(catalogue.find("java-17").expect("it is there").description, "ours");
-        let error = Catalogue::default().extended(&text.replace("base =", "bass ="));
+        let error = Catalogue::default().extended(&OURS.replace("base =", "bass ="));
         assert!(matches!(error, Err(CatalogueError::Syntax(_))));
+    }
+
+    #[test]
+    fn names_and_tags_of_a_file_that_could_not_be_found_are_refused() {
+        for (right, wrong) in [
+            ("\"java-17\"", "\"java:17\""),
+            ("\"java-17\"", "\"docker.io/java\""),
+            ("\"java-17\"", "\"auto\""),
+            ("\"ours\"]", "\"our:s\"]"),
+            ("\"ours\"]", "\"\"]"),
+            ("\"v1\"", "\"v 1\""),
+        ] {
+            let error = Catalogue::default().extended(&OURS.replace(right, wrong));
+            assert!(matches!(error, Err(CatalogueError::Entry { .. })), "{wrong}: {error:?}");
+        }
+    }
+
+    #[test]
+    fn a_name_counts_before_an_alias_of_another_environment() {
+        let built_in = Catalogue::default();
+        let alias = built_in.environments().iter().find_map(|known| known.aliases.first());
+        let text = OURS.replace("\"java-17\"", &format!("{:?}", alias.expect("there are some")));
+        let catalogue = built_in.clone().extended(&text).expect("it parses");
+        assert_eq!(catalogue.find(alias.expect("some")).expect("it is there").description, "ours");
     }
 }
