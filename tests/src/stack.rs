@@ -147,7 +147,7 @@ impl Stack {
         let registry = &self.registry.address;
         let mut arguments = vec![
             format!("--nats-url={}", self.nats.url()),
-            format!("--store={}", directory.join("store").display()),
+            format!("--store={}", store_in(directory)),
             format!("--cache-dir={}", directory.join(format!("cache-{}", options.id)).display()),
             format!("--id={}", options.id),
             format!("--mirror=docker.io={registry}/docker.io,gcr.io={registry}/gcr.io"),
@@ -191,7 +191,7 @@ impl Stack {
         self.directory.path().join("dispatcher")
     }
 
-    /// Returns where the artifacts are stored.
+    /// Returns where the artifacts are stored, if that is a directory.
     #[must_use]
     pub fn store(&self) -> PathBuf {
         self.directory.path().join("store")
@@ -352,6 +352,15 @@ impl Stack {
     }
 }
 
+/// Where the artifacts of a stack are: in its directory, or in a place of its own below the URL that
+/// `SLIPWAY_TEST_STORE` names, for tests of a cloud.
+fn store_in(directory: &Path) -> String {
+    match (std::env::var("SLIPWAY_TEST_STORE"), directory.file_name()) {
+        (Ok(url), Some(name)) => format!("{url}/{}", name.to_string_lossy()),
+        _ => directory.join("store").display().to_string(),
+    }
+}
+
 /// How a dispatcher is started.
 struct DispatcherOptions<'a> {
     directory: &'a Path,
@@ -370,7 +379,7 @@ impl DispatcherOptions<'_> {
             .arg(format!("--listen={listen}"))
             .arg(format!("--nats-url={nats_url}"))
             .arg(format!("--data-dir={}", directory.join(name).display()))
-            .arg(format!("--store={}", directory.join("store").display()))
+            .arg(format!("--store={}", store_in(directory)))
             .args(*options)
             .envs(environment.iter().copied());
         Process::start("slipway-dispatcher", dispatcher, &directory.join(format!("{name}.log")))

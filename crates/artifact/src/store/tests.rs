@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! One suite for both kinds of store: a directory, and objects in memory in place of a cloud.
+//! One suite for both kinds of store: a directory, and objects in memory in place of a cloud. With
+//! `SLIPWAY_TEST_STORE=s3://bucket`, and the feature for it, the suite also runs against that cloud.
 
 use std::convert::Infallible;
 use std::fs;
@@ -24,7 +25,20 @@ struct Fixture {
     directory: TempDir,
 }
 
-async fn fixtures() -> [Fixture; 2] {
+async fn fixtures() -> Vec<Fixture> {
+    let mut fixtures = Vec::from(simple_fixtures().await);
+    if let Ok(url) = std::env::var("SLIPWAY_TEST_STORE") {
+        // Below a name of its own: a bucket is shared by all tests.
+        let url = format!("{url}/{}", uuid::Uuid::now_v7());
+        let store = ArtifactStore::open(&url).await.expect("it is opened");
+        let directory = tempfile::tempdir().expect("a directory");
+        fixtures.push(Fixture { store, directory });
+    }
+    fixtures
+}
+
+/// One in a directory, and one in memory.
+async fn simple_fixtures() -> [Fixture; 2] {
     let directory = || tempfile::tempdir().expect("a directory");
     let local = directory();
     let url = local.path().join("store").display().to_string();
@@ -139,7 +153,7 @@ async fn the_same_bytes_are_kept_once_and_the_record_is_the_last() {
 
 #[tokio::test]
 async fn a_store_that_is_opened_again_has_what_it_had() {
-    let [fixture, _] = fixtures().await;
+    let [fixture, _] = simple_fixtures().await;
     let view = fixture.upload(&jar(), None).await.expect("it is taken");
     let url = format!("file://{}/store", fixture.directory.path().display());
     let again = ArtifactStore::open(&url).await.expect("it is opened");
@@ -198,7 +212,7 @@ async fn an_upload_that_is_given_up_leaves_nothing() {
 
 #[tokio::test]
 async fn an_upload_that_cannot_be_kept_leaves_nothing() {
-    let [fixture, _] = fixtures().await;
+    let [fixture, _] = simple_fixtures().await;
     let blobs = fixture.directory.path().join("store/blobs/sha256");
     fs::remove_dir(&blobs).expect("removed");
     fs::write(&blobs, b"in the way").expect("written");
@@ -243,7 +257,7 @@ async fn a_damaged_artifact_is_moved_aside_and_can_be_uploaded_again() {
 
 #[tokio::test]
 async fn a_file_that_was_digested_is_digested_again_only_when_it_was_touched() {
-    let [fixture, _] = fixtures().await;
+    let [fixture, _] = simple_fixtures().await;
     let (jar, scratch) = (jar(), fixture.scratch());
     let view = fixture.upload(&jar, None).await.expect("it is taken");
     let store = fixture.directory.path().join("store");
@@ -293,7 +307,7 @@ async fn a_file_that_was_digested_is_digested_again_only_when_it_was_touched() {
 /// time.
 #[tokio::test]
 async fn the_time_of_a_blob_is_one_that_no_later_write_leaves() {
-    let [fixture, _] = fixtures().await;
+    let [fixture, _] = simple_fixtures().await;
     let begun = SystemTime::now();
     let view = fixture.upload(&jar(), None).await.expect("it is taken");
     let path = fixture.directory.path().join("store/blobs/sha256").join(view.digest.hex());
@@ -314,7 +328,7 @@ async fn a_blob_of_another_length_is_replaced_by_an_upload() {
 #[tokio::test]
 async fn a_download_ends_when_it_is_longer_than_the_artifact() {
     let pieces = ChunkedStore::new(Arc::new(InMemory::new()), 10);
-    let [_, mut fixture] = fixtures().await;
+    let [_, mut fixture] = simple_fixtures().await;
     fixture.store = ArtifactStore::of_objects(Arc::new(pieces));
     let digest = Digest::of(b"0123456789");
     fixture.put(&blob_path(digest), &[b'x'; 1000]).await;
