@@ -5,7 +5,7 @@
 
 use http::HeaderMap;
 use http::header::WWW_AUTHENTICATE;
-use reqwest::Url;
+use url::Url;
 
 /// The scheme of a registry.
 #[derive(Debug, Clone, PartialEq, Eq)]
