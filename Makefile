@@ -1,13 +1,13 @@
 # What a person or a gate runs; `make` alone lists it.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test chaos bench bench-image bench-queue bench-history bench-programs lint
+.PHONY: help setup build demo test chaos bench bench-image bench-queue bench-history bench-programs fuzz test-s3 lint
 
 # Debian installs nats-server, runc and mmdebstrap in directories that only root's PATH holds.
 export PATH := $(PATH):/usr/sbin:/sbin
 
 help: ## list the targets
-	@sed -n 's/^\([a-z-]*\):[^#]*## /\1	/p' $(MAKEFILE_LIST) | expand -t 14
+	@sed -n 's/^\([a-z0-9-]*\):[^#]*## /\1	/p' $(MAKEFILE_LIST) | expand -t 14
 
 setup: ## install with apt what is missing on Debian 12
 	@dev/setup.sh
@@ -70,10 +70,30 @@ bench-programs: setup
 	  --package slipway-worker --package slipway-loadtest --bin slipway --bin slipway-dispatcher \
 	  --bin slipway-worker --bin slipway-bench
 
-lint: ## check formatting, lints, documentation and shell scripts
+# Which targets of tests/fuzz; all if there is none.
+TARGETS ?=
+
+fuzz: SECONDS_ = 60
+fuzz: ## run each fuzz target for SECONDS_=60; TARGETS="zip elf" for some
+	@dev/fuzz.sh $(SECONDS_) $(TARGETS)
+
+# Not part of `make test`: the server is compiled from source, for minutes, and needs a recent Go.
+test-s3: setup ## test the artifact store and one build against a real S3 server
+	@dev/test-s3.sh
+
+# With every cloud, because the tests compile the store without any.
+CLOUDS := --features s3,gcs,azure
+
+lint: ## check formatting, lints, documentation, dependencies and shell scripts
 	cargo fmt --all --check
-	cargo clippy --workspace --all-targets --locked -- -D warnings
-	RUSTDOCFLAGS=-Dwarnings cargo doc --workspace --no-deps --locked
+	cargo fmt --manifest-path tests/fuzz/Cargo.toml --check
+	cargo clippy --workspace --all-targets --locked $(CLOUDS) -- -D warnings
+	RUSTDOCFLAGS=-Dwarnings cargo doc --workspace --no-deps --locked $(CLOUDS)
+	@if command -v cargo-deny >/dev/null; then \
+	  dev/deny.sh; \
+	else \
+	  echo "cargo-deny is not installed: dependencies not checked"; \
+	fi
 	@if command -v shellcheck >/dev/null; then \
 	  shellcheck .ci/run dev/*.sh dev/demo/*.sh; \
 	else \
