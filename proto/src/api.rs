@@ -146,10 +146,8 @@ pub struct BuildView {
     /// Why it failed, or why its last attempt did.
     pub failure: Option<Failure>,
     /// Its place in the order of acceptance; a tag stays with the greatest.
-    #[serde(default)]
     pub order: u64,
     /// How often it was replayed from the dead letters.
-    #[serde(default)]
     pub replays: u32,
 }
 

@@ -25,24 +25,19 @@ pub struct Build {
     pub accepted_at: Timestamp,
     /// Its place in the order of acceptance, which decides whose a contested tag is: the revision
     /// at which its record was created. Zero until the record is read back or changed.
-    #[serde(default)]
     pub order: u64,
     /// How often it was replayed from the dead letters.
-    #[serde(default)]
     pub replays: u32,
     /// When it was last replayed.
-    #[serde(default)]
     pub replayed_at: Option<Timestamp>,
     /// When the first attempt started.
     pub started_at: Option<Timestamp>,
     /// When the last attempt started: the time of its `build.started`, whoever publishes it.
-    #[serde(default)]
     pub attempt_started_at: Option<Timestamp>,
     /// When it got its outcome.
     pub finished_at: Option<Timestamp>,
     /// Whether an attempt has begun to write tags. If the build then ends without success, whoever
     /// ends it must see to it that a tag that a later build owns does not point at this one's image.
-    #[serde(default)]
     pub tagging: bool,
     /// The worker that claimed it last.
     pub last_worker: Option<WorkerId>,

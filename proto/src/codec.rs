@@ -4,16 +4,13 @@
 //!
 //! bincode 2 is finished and no longer maintained (RUSTSEC-2025-0141), so nothing else in Slipway
 //! may name it for wire data; should it have to go, it goes from here. Its format is fixed by the
-//! golden bytes in the tests: they must never change. A new shape of request is a new variant of
-//! `Versioned` with golden bytes of its own, added at the end.
-
-mod v1;
-mod v2;
+//! golden bytes in the tests: they must never change once a release has written them. A new shape of
+//! request is a new variant of `Versioned`, added at the end, with golden bytes of its own.
 
 use crate::{BuildRequest, Digest};
 
 /// The version that [`encode`] writes, as sent in the header `Slipway-Schema`.
-pub const SCHEMA: &str = "3";
+pub const SCHEMA: &str = "1";
 
 /// The largest encoded request in bytes.
 ///
@@ -23,9 +20,7 @@ pub const MAX_ENCODED: usize = 256 * 1024;
 
 #[derive(bincode::Encode, bincode::Decode)]
 enum Versioned {
-    V1(v1::BuildRequest),
-    V2(v2::BuildRequest),
-    V3(BuildRequest),
+    V1(BuildRequest),
 }
 
 /// Why bytes are not a build request that this version understands.
@@ -57,7 +52,7 @@ fn configuration() -> impl bincode::config::Config {
 ///
 /// When the request is larger than [`MAX_ENCODED`].
 pub fn encode(request: &BuildRequest) -> Result<Vec<u8>, CodecError> {
-    let versioned = Versioned::V3(request.clone());
+    let versioned = Versioned::V1(request.clone());
     let bytes = bincode::encode_to_vec(versioned, configuration())
         .expect("a request holds nothing that bincode cannot write");
     if bytes.len() > MAX_ENCODED {
@@ -88,11 +83,7 @@ pub fn decode(bytes: &[u8]) -> Result<BuildRequest, CodecError> {
     if read < bytes.len() {
         return Err(CodecError::Trailing(bytes.len() - read));
     }
-    let request = match versioned {
-        Versioned::V1(request) => request.into(),
-        Versioned::V2(request) => request.into(),
-        Versioned::V3(request) => request,
-    };
+    let Versioned::V1(request) = versioned;
     if request.references.is_empty() {
         return Err(malformed(bincode::error::DecodeError::Other("no reference")));
     }
@@ -168,32 +159,6 @@ pub(crate) mod tests {
         }
     }
 
-    /// The same without what version 2 does not know.
-    fn request_of_version_2() -> BuildRequest {
-        BuildRequest { compression: Compression::Gzip, ..request() }
-    }
-
-    /// The same without what version 1 does not know.
-    fn request_of_version_1() -> BuildRequest {
-        BuildRequest {
-            queue_timeout_s: crate::request::default_queue_timeout_s(),
-            stall_timeout_s: crate::request::default_stall_timeout_s(),
-            supersede_key: None,
-            retry_of: None,
-            ..request_of_version_2()
-        }
-    }
-
-    fn encode_v1(request: &BuildRequest) -> Vec<u8> {
-        let versioned = Versioned::V1(v1::BuildRequest::from(request.clone()));
-        bincode::encode_to_vec(versioned, configuration()).expect("it encodes")
-    }
-
-    fn encode_v2(request: &BuildRequest) -> Vec<u8> {
-        let versioned = Versioned::V2(v2::BuildRequest::from(request.clone()));
-        bincode::encode_to_vec(versioned, configuration()).expect("it encodes")
-    }
-
     fn hex(bytes: &[u8]) -> String {
         bytes.iter().map(|byte| format!("{byte:02x}")).collect()
     }
@@ -202,23 +167,7 @@ pub(crate) mod tests {
     /// fails, the change needs a new version, not new bytes here.
     #[test]
     fn version_1_has_the_bytes_it_always_had() {
-        insta::assert_snapshot!(hex(&encode_v1(&request())));
-    }
-
-    #[test]
-    fn version_2_has_the_bytes_it_always_had() {
-        insta::assert_snapshot!(hex(&encode_v2(&request())));
-    }
-
-    #[test]
-    fn version_3_has_the_bytes_it_always_had() {
         insta::assert_snapshot!(hex(&encode(&request()).expect("it encodes")));
-    }
-
-    #[test]
-    fn a_request_of_an_older_dispatcher_is_understood() {
-        assert_eq!(decode(&encode_v1(&request())).expect("it decodes"), request_of_version_1());
-        assert_eq!(decode(&encode_v2(&request())).expect("it decodes"), request_of_version_2());
     }
 
     #[test]
@@ -230,9 +179,13 @@ pub(crate) mod tests {
     #[test]
     fn a_newer_version_is_refused_by_name() {
         let mut bytes = encode(&request()).expect("it encodes");
-        bytes[0] = 3;
+        bytes[0] = 1;
         let error = decode(&bytes).expect_err("the version is unknown");
-        assert!(matches!(error, CodecError::UnknownVersion(4)), "{error:?}");
+        assert!(matches!(error, CodecError::UnknownVersion(2)), "{error:?}");
+        assert_eq!(
+            error.to_string(),
+            "the request has schema version 2, which this version of slipway does not know: update it"
+        );
     }
 
     #[test]
@@ -258,6 +211,12 @@ pub(crate) mod tests {
         let mut large = request();
         large.env.insert("BIG".into(), "x".repeat(MAX_ENCODED));
         assert!(matches!(encode(&large), Err(CodecError::TooLarge(_))));
+    }
+
+    #[test]
+    fn bytes_that_are_too_many_are_refused_before_they_are_read() {
+        let error = decode(&vec![0; MAX_ENCODED + 1]).expect_err("they are too many");
+        assert!(matches!(error, CodecError::TooLarge(_)), "{error:?}");
     }
 
     proptest! {

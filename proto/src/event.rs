@@ -88,13 +88,10 @@ pub struct Queued {
     pub submission: Digest,
     /// The build's place in the order of acceptance: of two builds of one tag, the one with the
     /// greater number keeps it.
-    #[serde(default)]
     pub order: u64,
     /// How often it was replayed; 0 when it is queued for the first time.
-    #[serde(default)]
     pub replays: u32,
     /// The claim behind which it is queued; 0 for the first time.
-    #[serde(default)]
     pub epoch: Epoch,
 }
 
@@ -188,7 +185,6 @@ pub struct Finished {
     /// When its first attempt started.
     pub started_at: Option<Timestamp>,
     /// Whether the request stands in the dead-letter stream.
-    #[serde(default)]
     pub dead: bool,
     /// The outcome.
     #[serde(flatten)]
@@ -258,8 +254,7 @@ impl Event {
     pub fn started(build: &Build) -> Option<Self> {
         let request = &build.request;
         let worker = build.last_worker.as_ref()?;
-        // A record written by an earlier version knows the first attempt's alone.
-        let time = build.attempt_started_at.or(build.started_at)?;
+        let time = build.attempt_started_at?;
         let body = EventBody::Started(Started {
             project: request.project.clone(),
             image: request.image().clone(),

@@ -16,7 +16,6 @@ pub struct Image {
     /// Every reference that was tagged.
     pub references: Vec<Reference>,
     /// References that were left to a build which was submitted later (`tag_superseded`).
-    #[serde(default)]
     pub superseded: Vec<SupersededTag>,
     /// What the image runs on.
     pub platform: Platform,

@@ -52,33 +52,16 @@ pub struct BuildRequest {
     /// How many attempts are charged to the build before it fails.
     pub max_attempts: u32,
     /// The longest time the build may wait for its first attempt, in seconds.
-    #[serde(default = "default_queue_timeout_s")]
     pub queue_timeout_s: u32,
     /// The longest time a stage may go without moving a byte or saying a word, in seconds.
-    #[serde(default = "default_stall_timeout_s")]
     pub stall_timeout_s: u32,
     /// What the build is about, say a branch: a later build of the project with the same key
     /// cancels it.
-    #[serde(default)]
     pub supersede_key: Option<String>,
     /// The finished build that this one repeats.
-    #[serde(default)]
     pub retry_of: Option<BuildId>,
     /// How the layers made of the artifact are stored.
-    #[serde(default)]
     pub compression: Compression,
-}
-
-/// A day: longer, and whoever waits for the build has left.
-#[must_use]
-pub fn default_queue_timeout_s() -> u32 {
-    86_400
-}
-
-/// Two minutes: longer than any pause of a healthy registry.
-#[must_use]
-pub fn default_stall_timeout_s() -> u32 {
-    120
 }
 
 impl BuildRequest {

@@ -106,7 +106,6 @@ pub enum Phase {
         failure: Failure,
         /// Whether its request belongs into the dead-letter stream, from where it can be replayed:
         /// its attempts were used up, or the request itself was corrupt.
-        #[serde(default)]
         dead: bool,
     },
     /// It was called off.

@@ -15,9 +15,7 @@ use serde_json::{Map, Value};
 
 use crate::environment::{AUTO, Catalogue, ChooseError, Environment};
 use crate::id::SecretName;
-use crate::request::{
-    Artifact, Base, Compression, Port, default_queue_timeout_s, default_stall_timeout_s,
-};
+use crate::request::{Artifact, Base, Compression, Port};
 use crate::{
     ArtifactFacts, BuildId, BuildRequest, Digest, Platform, PoolName, Priority, ProjectName,
     Reference, codec,
@@ -58,6 +56,10 @@ const TIMEOUT_S: std::ops::RangeInclusive<u64> = 1..=86_400;
 const MAX_ATTEMPTS: std::ops::RangeInclusive<u64> = 1..=20;
 /// A build waits at most two days, because its record is kept for three.
 const QUEUE_TIMEOUT_S: std::ops::RangeInclusive<u64> = 1..=172_800;
+/// A day: nobody waits for an image longer than that.
+const DEFAULT_QUEUE_TIMEOUT_S: u32 = 86_400;
+/// Two minutes: longer than any pause of a healthy registry.
+const DEFAULT_STALL_TIMEOUT_S: u32 = 120;
 /// More references than this in one build are a mistake.
 const MAX_REFERENCES: usize = 32;
 
@@ -222,10 +224,10 @@ impl Submission {
             max_attempts: reader.number("max_attempts", MAX_ATTEMPTS).unwrap_or(5),
             queue_timeout_s: reader
                 .number("queue_timeout_s", QUEUE_TIMEOUT_S)
-                .unwrap_or_else(default_queue_timeout_s),
+                .unwrap_or(DEFAULT_QUEUE_TIMEOUT_S),
             stall_timeout_s: reader
                 .number("stall_timeout_s", TIMEOUT_S)
-                .unwrap_or_else(default_stall_timeout_s),
+                .unwrap_or(DEFAULT_STALL_TIMEOUT_S),
             supersede_key,
             compression: reader.compression(),
             digest: canonical_digest(document),

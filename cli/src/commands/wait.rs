@@ -326,7 +326,7 @@ mod tests {
         assert_eq!(seen(&event("build.stage", &entered)).as_deref(), Some("running (push)"));
         let finished = json!({
             "project": "team", "image": "r.example/a:1", "epoch": 1, "attempt": 1, "worker": null,
-            "accepted_at": "2026-01-01T00:00:00Z", "started_at": null,
+            "accepted_at": "2026-01-01T00:00:00Z", "started_at": null, "dead": false,
             "outcome": "cancelled", "message": "enough"
         });
         assert_eq!(seen(&event("build.finished", &finished)).as_deref(), Some("finished"));

@@ -76,7 +76,6 @@ struct Told {
     worker: Option<WorkerId>,
     accepted_at: Timestamp,
     started_at: Option<Timestamp>,
-    #[serde(default)]
     dead: bool,
     outcome: Ended,
     published: Option<Box<Image>>,

@@ -12,7 +12,6 @@ use jiff::SignedDuration;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use slipway_proto::api::StateName;
-use slipway_proto::request::default_queue_timeout_s;
 use slipway_proto::state::Epoch;
 use slipway_proto::{BuildId, PoolName, Priority, ProjectName, Timestamp};
 
@@ -251,15 +250,11 @@ impl View {
 struct Outline {
     request: RequestOutline,
     accepted_at: Timestamp,
-    #[serde(default)]
     order: u64,
-    #[serde(default)]
     replays: u32,
-    #[serde(default)]
     replayed_at: Option<Timestamp>,
     started_at: Option<Timestamp>,
     finished_at: Option<Timestamp>,
-    #[serde(default)]
     tagging: bool,
     last_worker: Option<IgnoredAny>,
     state: StateOutline,
@@ -271,9 +266,7 @@ struct RequestOutline {
     project: ProjectName,
     pool: PoolName,
     priority: Priority,
-    #[serde(default = "default_queue_timeout_s")]
     queue_timeout_s: u32,
-    #[serde(default)]
     supersede_key: Option<Box<str>>,
 }
 
@@ -286,7 +279,6 @@ struct StateOutline {
 #[derive(Deserialize)]
 struct PhaseOutline {
     phase: StateName,
-    #[serde(default)]
     not_before: Option<Timestamp>,
     #[serde(default)]
     dead: bool,
