@@ -1,157 +1,208 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! What the load test found.
+//! Writes what was measured: Markdown for people, JSON with every sample for programs.
 
-use std::time::Duration;
+use std::fmt::Write as _;
+use std::io;
+use std::path::{Path, PathBuf};
 
-use serde::Serialize;
+use serde_json::json;
 
-use crate::watch::Outcomes;
-use crate::{Options, Submitted};
+use crate::row::Row;
+use crate::samples::Sample;
 
-/// How many failures are written out.
-const SHOWN_FAILURES: usize = 10;
-
-/// What the load test found.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+/// A run of the benchmark.
+#[derive(Debug, Clone)]
 pub struct Report {
-    /// How many builds there were to be.
-    pub builds: u64,
-    /// How many submissions were under way at once.
-    pub concurrency: u64,
-    /// How many were accepted.
-    pub accepted: usize,
-    /// How many succeeded.
-    pub succeeded: usize,
-    /// How many failed or were cancelled.
-    pub failed: usize,
-    /// How many had no outcome in time.
-    pub unfinished: usize,
-    /// How many ended without their event having arrived.
-    pub unheard: usize,
-    /// Accepted builds per second, while submitting.
-    pub submitted_per_s: f64,
-    /// Finished builds per second, over all.
-    pub finished_per_s: f64,
-    /// From sending a submission to its answer.
-    pub submit_ms: Quantiles,
-    /// From sending a submission to the arrival of its outcome.
-    pub submit_to_finished_ms: Quantiles,
-    /// The time of the whole run in seconds.
-    pub total_s: f64,
-    /// Some of what went wrong.
-    pub failures: Vec<String>,
-}
-
-/// How long something took, in milliseconds.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
-pub struct Quantiles {
-    /// Half of all took less.
-    pub p50: f64,
-    /// 99 of 100 took less.
-    pub p99: f64,
-    /// All took less or as much.
-    pub max: f64,
-}
-
-impl Quantiles {
-    /// Returns the quantiles of some times; zeros of none.
-    #[must_use]
-    pub fn of(mut times: Vec<Duration>) -> Self {
-        times.sort_unstable();
-        let at = |percent: usize| {
-            // The nearest-rank method: the smallest time that so many do not exceed.
-            let rank = (times.len() * percent).div_ceil(100).max(1);
-            times.get(rank - 1).map_or(0.0, |time| round(time.as_secs_f64() * 1e3))
-        };
-        Self { p50: at(50), p99: at(99), max: at(100) }
-    }
-}
-
-fn round(value: f64) -> f64 {
-    (value * 1e3).round() / 1e3
+    /// The day, as 2026-11-22.
+    pub date: String,
+    /// What its files are called: the day, and what part of a whole run it is.
+    pub name: String,
+    /// How it was started.
+    pub command: String,
+    /// The seed of the inputs.
+    pub seed: u64,
+    /// The machine, in one line.
+    pub machine: String,
+    /// How much of its processors the machine's host gave to others, in one line.
+    pub stolen: String,
+    /// What took part, in one line.
+    pub versions: String,
+    /// What was measured and held against goals.
+    pub rows: Vec<Row>,
+    /// Every single measurement of images.
+    pub samples: Vec<Sample>,
+    /// How it was measured, as Markdown.
+    pub method: &'static str,
+    /// The drawing, if there is something to draw.
+    pub svg: Option<String>,
 }
 
 impl Report {
-    pub(crate) fn new(
-        options: &Options,
-        submitted: &[Submitted],
-        refused: Vec<String>,
-        outcomes: &Outcomes,
-        submitting: Duration,
-        total: Duration,
-    ) -> Self {
-        let ended: Vec<_> =
-            submitted.iter().filter_map(|one| Some((one, outcomes.get(&one.build)?))).collect();
-        let mut failures = refused;
-        failures.extend(ended.iter().filter_map(|(one, ended)| {
-            ended.failure.as_ref().map(|failure| format!("{}: {failure}", one.build))
-        }));
-        let failed = ended.iter().filter(|(_, ended)| ended.failure.is_some()).count();
-        failures.truncate(SHOWN_FAILURES);
-        let per_s = |count: usize, time: Duration| round(count as f64 / time.as_secs_f64());
-        Self {
-            builds: options.builds,
-            concurrency: options.concurrency,
-            accepted: submitted.len(),
-            succeeded: ended.len() - failed,
-            failed,
-            unfinished: submitted.len() - ended.len(),
-            unheard: ended.iter().filter(|(_, ended)| ended.unheard).count(),
-            submitted_per_s: per_s(submitted.len(), submitting),
-            finished_per_s: per_s(ended.len(), total),
-            submit_ms: Quantiles::of(
-                submitted.iter().map(|one| one.answered - one.started).collect(),
-            ),
-            submit_to_finished_ms: Quantiles::of(
-                ended
-                    .iter()
-                    .filter(|(_, ended)| !ended.unheard)
-                    .map(|(one, ended)| ended.at - one.started)
-                    .collect(),
-            ),
-            total_s: round(total.as_secs_f64()),
-            failures,
+    /// Returns the last line: how many goals are met.
+    #[must_use]
+    pub fn verdict(&self) -> String {
+        let goals = || self.rows.iter().flat_map(|row| &row.goals);
+        let met = goals().filter(|goal| goal.met).count();
+        format!("bench: {met} of {} goals met", goals().count())
+    }
+
+    /// Writes Markdown, JSON and the drawing into a directory, and returns the path of the first.
+    ///
+    /// # Errors
+    ///
+    /// When the directory cannot be written.
+    pub fn write(&self, directory: &Path) -> io::Result<PathBuf> {
+        std::fs::create_dir_all(directory)?;
+        if let Some(svg) = &self.svg {
+            std::fs::write(directory.join(format!("{}.svg", self.name)), svg)?;
+        }
+        let raw = json!({
+            "date": self.date, "command": self.command, "seed": self.seed,
+            "machine": self.machine, "stolen": self.stolen, "versions": self.versions,
+            "rows": self.rows, "samples": self.samples,
+        });
+        std::fs::write(directory.join(format!("{}.json", self.name)), format!("{raw:#}\n"))?;
+        let path = directory.join(format!("{}.md", self.name));
+        std::fs::write(&path, self.markdown())?;
+        Ok(path)
+    }
+
+    /// Returns the report as Markdown.
+    #[must_use]
+    pub fn markdown(&self) -> String {
+        let Self { date, name, command, seed, machine, stolen, versions, .. } = self;
+        let mut text = format!(
+            "# Benchmark of {date}\n\n- machine: {machine}\n- {stolen}\n- with: {versions}\n\
+             - command: `{command}`\n- seed: {seed}\n"
+        );
+        if self.svg.is_some() {
+            let _ = write!(text, "\n![wall-clock time of a build]({name}.svg)\n");
+        }
+        let mut sections: Vec<&str> = Vec::new();
+        for row in &self.rows {
+            if !sections.contains(&row.section) {
+                sections.push(row.section);
+            }
+        }
+        for section in sections {
+            let rows: Vec<&Row> = self.rows.iter().filter(|row| row.section == section).collect();
+            let _ = write!(text, "\n## {section}\n\n{}", table(&rows));
+        }
+        let missed: Vec<String> = self.missed();
+        if !missed.is_empty() {
+            let _ = write!(text, "\n## What is short\n\n{}\n", missed.join("\n"));
+        }
+        if !self.method.is_empty() {
+            let _ = write!(text, "\n## How\n\n{}", self.method);
+        }
+        let _ = write!(text, "\n{}\n", self.verdict());
+        text
+    }
+
+    fn missed(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        for row in &self.rows {
+            for goal in row.goals.iter().filter(|goal| !goal.met) {
+                let (what, wanted) = (&goal.what, &goal.wanted);
+                // What a program complained of may have many lines.
+                let seen = goal.seen.split_whitespace().collect::<Vec<_>>().join(" ");
+                lines.push(format!(
+                    "- {}, {}: {what}: wanted {wanted}, seen {seen}",
+                    row.section, row.name
+                ));
+            }
+        }
+        lines
+    }
+}
+
+/// Writes rows as a table: the columns of all of them, in the order in which they first appear.
+#[must_use]
+pub fn table(rows: &[&Row]) -> String {
+    let mut columns: Vec<&str> = Vec::new();
+    for (column, _) in rows.iter().flat_map(|row| &row.cells) {
+        if !columns.contains(column) {
+            columns.push(column);
         }
     }
-
-    /// Returns whether every build succeeded.
-    #[must_use]
-    pub fn is_good(&self) -> bool {
-        self.succeeded as u64 == self.builds
+    let mut text = format!("| | {} | goals |\n|---|", columns.join(" | "));
+    text.push_str(&"---:|".repeat(columns.len()));
+    text.push_str("---|\n");
+    for row in rows {
+        let _ = write!(text, "| {} |", row.name);
+        for column in &columns {
+            let cell = row.cells.iter().find(|(name, _)| name == column);
+            let _ = write!(text, " {} |", cell.map_or("", |(_, value)| value.as_str()));
+        }
+        let _ = writeln!(text, " {} |", row.verdict());
     }
-
-    /// Returns the report in one line.
-    #[must_use]
-    pub fn line(&self) -> String {
-        let (submit, finished) = (&self.submit_ms, &self.submit_to_finished_ms);
-        format!(
-            "loadtest: {} of {} builds succeeded in {:.2} s ({:.0}/s); {:.0} submitted/s, p50 {:.1} ms, \
-             p99 {:.1} ms; submit to finished p50 {:.1} ms, p99 {:.1} ms",
-            self.succeeded,
-            self.builds,
-            self.total_s,
-            self.finished_per_s,
-            self.submitted_per_s,
-            submit.p50,
-            submit.p99,
-            finished.p50,
-            finished.p99
-        )
-    }
+    text
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::row::Goal;
+
+    fn report() -> Report {
+        let row =
+            |section, name: &str, cells, goals| Row { section, name: name.into(), cells, goals };
+        Report {
+            date: "2026-11-22".into(),
+            name: "2026-11-22-image".into(),
+            command: "slipway-bench image".into(),
+            seed: 7,
+            machine: "a machine".into(),
+            stolen: "its host took: nothing".into(),
+            versions: "curl 8".into(),
+            rows: vec![
+                row("jar", "floor", vec![("ms", "250".into())], Vec::new()),
+                row(
+                    "jar",
+                    "queue",
+                    vec![("ms", "300".into()), ("requests", "9".into())],
+                    vec![
+                        Goal::at_most("wall", 312.0, 300.0, "ms"),
+                        Goal::at_most("requests", 8.0, 9.0, ""),
+                    ],
+                ),
+                row("war", "queue", Vec::new(), vec![Goal::fact("equal", "yes".into(), true)]),
+            ],
+            samples: Vec::new(),
+            method: "With care.\n",
+            svg: Some("<svg/>".into()),
+        }
+    }
 
     #[test]
-    fn quantiles_are_times_that_were_measured() {
-        let times = (1..=200).rev().map(Duration::from_millis).collect();
-        let quantiles = Quantiles::of(times);
-        assert_eq!(quantiles, Quantiles { p50: 100.0, p99: 198.0, max: 200.0 });
-        assert_eq!(Quantiles::of(Vec::new()), Quantiles::default());
-        let one = Quantiles::of(vec![Duration::from_millis(7)]);
-        assert_eq!(one, Quantiles { p50: 7.0, p99: 7.0, max: 7.0 });
+    fn rows_stand_in_tables_by_section_and_end_with_a_verdict() {
+        let text = report().markdown();
+        for line in [
+            "| | ms | requests | goals |",
+            "|---|---:|---:|---|",
+            "| floor | 250 |  | - |",
+            "| queue | 300 | 9 | short |",
+            "| queue | ok |",
+            "- jar, queue: requests: wanted <= 8, seen 9",
+            "With care.",
+            "![wall-clock time of a build](2026-11-22-image.svg)",
+        ] {
+            assert!(text.lines().any(|other| other == line), "{line} is not in {text}");
+        }
+        assert_eq!(text.lines().last(), Some("bench: 2 of 3 goals met"));
+    }
+
+    #[test]
+    fn everything_lies_in_one_directory() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = report().write(directory.path()).expect("it is written");
+        assert_eq!(path, directory.path().join("2026-11-22-image.md"));
+        let read =
+            |name| std::fs::read_to_string(directory.path().join(name)).expect("it is there");
+        assert_eq!(read("2026-11-22-image.svg"), "<svg/>");
+        let raw: serde_json::Value =
+            serde_json::from_str(&read("2026-11-22-image.json")).expect("JSON");
+        assert_eq!(raw["rows"][1]["goals"][1]["met"], false);
     }
 }

@@ -7,11 +7,11 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, bail};
 use clap::{Args, Parser, Subcommand};
-use slipway_loadtest::bench::image::{self, ImageOptions, measure};
-use slipway_loadtest::bench::machine::{Span, machine, versions};
-use slipway_loadtest::bench::queue::{self, Group, QueueOptions, empty};
-use slipway_loadtest::bench::report::{Report, table};
-use slipway_loadtest::bench::row::Row;
+use slipway_loadtest::image::{self, ImageOptions, measure};
+use slipway_loadtest::machine::{Span, machine, versions};
+use slipway_loadtest::queue::{self, Group, QueueOptions, empty};
+use slipway_loadtest::report::{Report, table};
+use slipway_loadtest::row::Row;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Measures how fast images are built, and how fast the queue is.
@@ -154,7 +154,6 @@ async fn run(command: Command) -> anyhow::Result<Report> {
     let command = std::env::args().skip(1).collect::<Vec<_>>().join(" ");
     Ok(Report {
         name: format!("{date}{part}{}", if quick { "-quick" } else { "" }),
-        whole: !quick,
         date,
         command: format!("slipway-bench {command}"),
         seed,

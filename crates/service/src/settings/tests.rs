@@ -65,6 +65,7 @@ fn sources(flags: &[&str], variables: &[(&str, &str)], file: Option<&NamedTempFi
         arguments: ["program"].iter().chain(flags).map(OsString::from).collect(),
         variables: variables.iter().map(|(name, value)| ((*name).into(), value.into())).collect(),
         default_file: file.map(|file| file.path().to_owned()),
+        version: None,
     }
 }
 

@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use serde_json::{Map, Value, json};
-use slipway_loadtest::Quantiles;
 
 use crate::events;
 use crate::http::Connection;
+use crate::quantiles::Quantiles;
 use crate::system::System;
 
 /// How many pages deep the deep list is.

@@ -6,12 +6,12 @@
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use slipway_loadtest::Quantiles;
 use slipway_proto::subject::Subjects;
 use tokio::io::AsyncReadExt as _;
 use tokio::sync::mpsc;
 
 use crate::http::Connection;
+use crate::quantiles::Quantiles;
 use crate::system::System;
 use crate::{events, fill};
 

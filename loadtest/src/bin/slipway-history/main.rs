@@ -10,6 +10,7 @@ mod events;
 mod fanout;
 mod fill;
 mod http;
+mod quantiles;
 mod sustained;
 mod system;
 
@@ -18,9 +19,9 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Parser;
-use slipway_loadtest::bench::machine::settle;
+use slipway_loadtest::machine::settle;
 
-/// How long the machine has to come to rest before it is measured.
+/// How long the machine may take to become idle before it is measured.
 const SETTLES_WITHIN: Duration = Duration::from_secs(60);
 
 /// Measures history and events.

@@ -13,7 +13,7 @@ use super::SECTION;
 use super::bed::{BUILDS, Bed, WorkerKind, until};
 use super::times::{self, Times};
 use super::wake::next;
-use crate::bench::row::{Goal, Row};
+use crate::row::{Goal, Row};
 
 /// How many builds a worker holds while they are cancelled.
 const HELD: usize = 8;

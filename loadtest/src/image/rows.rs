@@ -5,9 +5,9 @@
 use super::elsewhere::{COLD, WARM};
 use super::inputs::{LARGE, SMALL, WAR};
 use super::jar::{NEW, NOTHING, ONE_CLASS};
-use crate::bench::row::{Goal, Row, number};
-use crate::bench::samples::{Sample, float, median, minimum, of};
-use crate::bench::svg::{Bar, Group, Kind, draw};
+use crate::row::{Goal, Row, number};
+use crate::samples::{Sample, float, median, minimum, of};
+use crate::svg::{Bar, Group, Kind, draw};
 
 const FLOOR: &str = "floor";
 const QUEUE: &str = "Slipway, queue";

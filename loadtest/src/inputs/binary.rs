@@ -8,7 +8,7 @@ use std::path::Path;
 
 use super::Key;
 use super::content::Content;
-use crate::elf;
+use super::tiny;
 
 /// How much is drawn at once, in bytes.
 const PIECE: u64 = 1 << 20;
@@ -22,7 +22,7 @@ pub fn write_binary(key: Key, bytes: u64, path: &Path) -> io::Result<()> {
     let mut content = Content::new();
     content.seed(key.0, 0);
     let mut file = BufWriter::with_capacity(1 << 20, File::create(path)?);
-    let program = elf::tiny();
+    let program = tiny();
     file.write_all(&program)?;
     let mut left = bytes.saturating_sub(program.len() as u64);
     let mut piece = Vec::new();

@@ -9,7 +9,7 @@ use super::jar::{ALL, repository_name};
 use super::place::Place;
 use super::variants::{Task, Variant};
 use super::{Bench, POOL, write};
-use crate::bench::inputs::{Key, write_binary, write_war};
+use crate::inputs::{Key, write_binary, write_war};
 
 /// The WAR.
 pub(super) const WAR: &str = "WAR of 50 MB";

@@ -6,7 +6,7 @@
 use super::place::{BASE, Place, line};
 use super::variants::{Task, Variant};
 use super::{Bench, POOL, measure, write};
-use crate::bench::inputs::{BootJar, Key};
+use crate::inputs::{BootJar, Key};
 
 /// With an empty cache.
 pub(super) const COLD: &str = "base elsewhere, cold cache";

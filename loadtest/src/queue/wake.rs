@@ -14,7 +14,7 @@ use slipway_proto::Timestamp;
 use super::SECTION;
 use super::bed::{Bed, WorkerKind};
 use super::times::Times;
-use crate::bench::row::Row;
+use crate::row::Row;
 
 /// How long an event may take.
 const LIMIT: Duration = Duration::from_secs(20);

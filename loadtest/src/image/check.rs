@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use super::Bench;
 use super::measure;
 use super::place::line;
-use crate::bench::row::{Goal, Row};
+use crate::row::{Goal, Row};
 
 /// What was looked at and what was found.
 #[derive(Debug, Default)]

@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use super::counting::Counting;
 use super::measure;
 use super::registry::Registry;
-use crate::bench::inputs::Base;
+use crate::inputs::Base;
 
 /// Where the base image stands in a registry.
 pub(super) const BASE: &str = "base/runtime:1";

@@ -14,7 +14,7 @@ use futures::StreamExt as _;
 use super::SECTION;
 use super::bed::{Bed, Cpu};
 use super::times::rate;
-use crate::bench::row::Row;
+use crate::row::Row;
 
 /// How many messages may wait for their acknowledgement.
 const IN_FLIGHT: usize = 2048;

@@ -4,7 +4,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::bench::row::Goal;
+use crate::row::Goal;
 
 /// How long something took, many times over.
 #[derive(Debug, Clone)]

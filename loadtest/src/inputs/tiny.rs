@@ -11,7 +11,8 @@ const PROGRAM_HEADER: u16 = 56;
 const CODE: [u8; 9] = [0xb8, 60, 0, 0, 0, 0x31, 0xff, 0x0f, 0x05];
 
 /// Returns the program (System V ABI, chapters 4 and 5).
-pub(crate) fn tiny() -> Vec<u8> {
+#[must_use]
+pub fn tiny() -> Vec<u8> {
     let start = u64::from(HEADER + PROGRAM_HEADER);
     let size = start + CODE.len() as u64;
     let mut bytes = vec![0x7f, b'E', b'L', b'F', 2, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0];

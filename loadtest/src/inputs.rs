@@ -11,12 +11,14 @@ mod base;
 mod binary;
 mod boot;
 mod content;
+mod tiny;
 mod war;
 mod zip;
 
 pub use base::{Base, write_base};
 pub use binary::write_binary;
 pub use boot::BootJar;
+pub use tiny::tiny;
 pub use war::write_war;
 
 /// Names the bytes of one measurement: no two of a run, and no two runs of different seeds, share

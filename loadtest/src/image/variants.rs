@@ -13,9 +13,9 @@ use super::Bench;
 use super::floor;
 use super::measure::{self, Cost, Meter, memory_bytes};
 use super::place::{BASE, Place, line};
-use crate::bench::machine::settle;
-use crate::bench::memory;
-use crate::bench::samples::{Sample, float, milliseconds};
+use crate::machine::settle;
+use crate::memory;
+use crate::samples::{Sample, float, milliseconds};
 
 /// Who does the work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -22,7 +22,7 @@ use tokio::net::TcpStream;
 use super::SECTION;
 use super::bed::{Bed, Cpu};
 use super::times::Times;
-use crate::bench::row::Row;
+use crate::row::Row;
 use readers::Readers;
 
 /// How many events there are, and how many in a second.

@@ -6,7 +6,7 @@
 use super::place::Place;
 use super::variants::{Task, Variant};
 use super::{Bench, POOL, write};
-use crate::bench::inputs::{BootJar, Key};
+use crate::inputs::{BootJar, Key};
 
 /// A JAR that nobody has seen.
 pub(super) const NEW: &str = "new";

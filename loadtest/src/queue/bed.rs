@@ -19,6 +19,7 @@ use slipway_tests::wait;
 
 use super::QueueOptions;
 use super::client::Connection;
+use crate::inputs::tiny;
 
 /// The path of the project's builds.
 pub(super) const BUILDS: &str = "/v1/projects/bench/builds";
@@ -87,7 +88,7 @@ impl Bed {
     }
 
     async fn upload(&self) -> anyhow::Result<Bytes> {
-        let artifact = crate::elf::tiny();
+        let artifact = tiny();
         let digest = Digest::of(&artifact);
         let mut connection = self.connect().await?;
         let path = "/v1/projects/bench/artifacts?filename=tool";
@@ -125,9 +126,8 @@ impl Bed {
         let mut connection = self.connect().await?;
         loop {
             let (_, answer) = connection.call(Method::GET, "/v1/workers", Bytes::new()).await?;
-            let answer: Value = serde_json::from_slice(&answer)?;
-            let list = answer.as_array().or_else(|| answer["workers"].as_array());
-            if list.is_some_and(|workers| workers.len() >= count) {
+            let workers: Vec<Value> = serde_json::from_slice(&answer)?;
+            if workers.len() >= count {
                 return Ok(());
             }
             tokio::time::sleep(POLL).await;

@@ -20,7 +20,7 @@ mod wake;
 
 use std::path::PathBuf;
 
-use super::row::Row;
+use crate::row::Row;
 use bed::Bed;
 
 /// The part of the report that these rows belong to.

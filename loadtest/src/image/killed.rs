@@ -9,9 +9,9 @@ use slipway_proto::{BuildId, Digest};
 use super::inputs::LARGE_BYTES;
 use super::place::{BASE, Place};
 use super::{Bench, POOL, write};
-use crate::bench::inputs::{Key, write_binary};
-use crate::bench::row::{Goal, Row, number};
-use crate::bench::samples::{float, milliseconds};
+use crate::inputs::{Key, write_binary};
+use crate::row::{Goal, Row, number};
+use crate::samples::{float, milliseconds};
 
 /// How large the unfinished upload is when the registry is killed, in bytes: about half of the
 /// binary's layer.

@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 use super::place::{BASE, Place};
 use super::variants::digest_of;
 use super::{Bench, POOL, measure, write};
-use crate::bench::inputs::{BootJar, Key};
-use crate::bench::row::{Goal, Row};
+use crate::inputs::{BootJar, Key};
+use crate::row::{Goal, Row};
 
 /// The pool of the other worker.
 const OTHER: &str = "other";

@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 use super::SECTION;
 use super::bed::{BUILDS, Bed, Cpu, WorkerKind, until};
 use super::times::{at_least, rate};
-use crate::bench::row::Row;
+use crate::row::Row;
 
 /// How many submit at once beforehand.
 const CONCURRENCY: usize = 64;

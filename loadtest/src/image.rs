@@ -27,9 +27,9 @@ use anyhow::Context as _;
 use clap::ValueEnum as _;
 use slipway_tests::chaos::random::Random;
 
-use super::inputs::{Base, write_base};
-use super::row::{Goal, Row};
-use super::samples::Sample;
+use crate::inputs::{Base, write_base};
+use crate::row::{Goal, Row};
+use crate::samples::Sample;
 use check::Checks;
 use fleet::Fleet;
 

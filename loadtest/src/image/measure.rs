@@ -18,7 +18,7 @@ use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 use slipway_tests::process::command;
 
-use crate::bench::samples::{float, milliseconds};
+use crate::samples::{float, milliseconds};
 
 /// The name of the hidden command of the program that runs a [`Plan`].
 pub const MEASURED: &str = "measured";

@@ -17,11 +17,11 @@ use super::floor;
 use super::measure::run;
 use super::place::{BASE, Place};
 use super::{Bench, POOL, write};
-use crate::bench::inputs::{BootJar, Key};
-use crate::bench::machine::settle;
-use crate::bench::memory::{self, Reserve};
-use crate::bench::row::{Goal, Row, number};
-use crate::bench::samples::{float, median, milliseconds};
+use crate::inputs::{BootJar, Key};
+use crate::machine::settle;
+use crate::memory::{self, Reserve};
+use crate::row::{Goal, Row, number};
+use crate::samples::{float, median, milliseconds};
 
 /// How often one build alone is measured.
 const ALONE: u32 = 5;
