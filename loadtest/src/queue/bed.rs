@@ -35,7 +35,7 @@ pub(super) struct Bed {
     pub(super) nats: Nats,
     /// Where the dispatcher listens, `127.0.0.1:<port>`.
     pub(super) address: String,
-    /// A build that can be submitted as it is, any number of times.
+    /// A request that can be submitted as it is, any number of times.
     pub(super) document: Bytes,
     directory: tempfile::TempDir,
 }
@@ -146,7 +146,7 @@ impl Bed {
 
     /// Submits a build and returns its id.
     pub(super) async fn submit(&self, connection: &mut Connection) -> anyhow::Result<String> {
-        let answer = connection.post(BUILDS, self.document.clone()).await?;
+        let answer = connection.submit(self.document.clone()).await?;
         let answer: Value = serde_json::from_slice(&answer)?;
         Ok(answer["id"].as_str().context("an accepted build has an id")?.to_owned())
     }

@@ -11,7 +11,7 @@ use futures::StreamExt as _;
 use tokio::task::JoinSet;
 
 use super::SECTION;
-use super::bed::{BUILDS, Bed, Cpu, WorkerKind, until};
+use super::bed::{Bed, Cpu, WorkerKind, until};
 use super::times::{at_least, rate};
 use crate::row::Row;
 
@@ -91,7 +91,7 @@ async fn fill(bed: &Bed, builds: usize) -> anyhow::Result<()> {
         let share = builds / CONCURRENCY + usize::from(number < builds % CONCURRENCY);
         submitters.spawn(async move {
             for _ in 0..share {
-                connection.post(BUILDS, document.clone()).await?;
+                connection.submit(document.clone()).await?;
             }
             anyhow::Ok(())
         });

@@ -1,8 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! Durable submission over HTTP: as many as go, one by one and in batches, and the latency at a
-//! fixed rate.
+//! Durable submission over HTTP: as fast as possible, one by one and in batches, and the latency at
+//! a fixed rate.
+//!
+//! Every build has an idempotency key of its own, because every submission of the command line has
+//! one. The dispatcher then also asks its projection whether it knows the build.
 
+use std::fmt::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -13,8 +17,8 @@ use tokio::sync::{Mutex, mpsc};
 use tokio::task::JoinSet;
 
 use super::SECTION;
-use super::bed::{BUILDS, Bed, Cpu};
-use super::client::Connection;
+use super::bed::{Bed, Cpu};
+use super::client::{Connection, fresh_key};
 use super::times::{Times, at_least, rate};
 use crate::row::Row;
 
@@ -43,7 +47,7 @@ pub(super) async fn one_by_one(bed: &Bed, builds: usize, ceiling: f64) -> anyhow
             let mut times = Vec::new();
             while take(&left) {
                 let sent = Instant::now();
-                connection.post(BUILDS, document.clone()).await?;
+                connection.submit(document.clone()).await?;
                 times.push(sent.elapsed());
             }
             anyhow::Ok(times)
@@ -73,11 +77,11 @@ pub(super) async fn in_batches(bed: &Bed, builds: usize, ceiling: f64) -> anyhow
     let begun = Instant::now();
     let mut submitters = JoinSet::new();
     for _ in 0..BATCHES_AT_ONCE {
-        let (left, body) = (Arc::clone(&left), batch(bed, BATCH));
+        let (left, document) = (Arc::clone(&left), bed.document.clone());
         let mut connection = bed.connect().await?;
         submitters.spawn(async move {
             while take(&left) {
-                let answer = connection.post(BATCHES, body.clone()).await?;
+                let answer = connection.post(BATCHES, batch(&document)?).await?;
                 all_accepted(&answer)?;
             }
             anyhow::Ok(())
@@ -98,9 +102,17 @@ pub(super) async fn in_batches(bed: &Bed, builds: usize, ceiling: f64) -> anyhow
     })
 }
 
-fn batch(bed: &Bed, count: usize) -> Bytes {
-    let document = std::str::from_utf8(&bed.document).expect("the document is JSON");
-    format!("{{\"builds\":[{}]}}", vec![document; count].join(",")).into()
+/// Returns the body of a batch: the same request many times, each under a key of its own.
+fn batch(document: &[u8]) -> anyhow::Result<Bytes> {
+    let document = str::from_utf8(document).context("the request is no text")?;
+    let open = document.strip_suffix('}').context("the request is no JSON object")?;
+    let mut body = String::with_capacity(BATCH * (document.len() + 64));
+    for number in 0..BATCH {
+        body.push_str(if number == 0 { "{\"builds\":[" } else { "," });
+        let _ = write!(body, "{open},\"idempotency_key\":\"{}\"}}", fresh_key());
+    }
+    body.push_str("]}");
+    Ok(body.into())
 }
 
 /// Checks that a batch's builds were all accepted as new ones.
@@ -134,7 +146,7 @@ pub(super) async fn open_loop(bed: &Bed, seconds: u64) -> anyhow::Result<Row> {
         submissions.spawn(async move {
             let connection = idle.lock().await.recv().await;
             let mut connection = connection.context("every connection is lost")?;
-            connection.post(BUILDS, document).await?;
+            connection.submit(document).await?;
             let took = due.elapsed();
             free.send(connection)?;
             anyhow::Ok(took)
@@ -173,4 +185,24 @@ fn rate_cells(builds: usize, per_second: f64, ceiling: f64) -> Vec<(&'static str
         ("builds/s", format!("{per_second:.0}")),
         ("of the ceiling", format!("{:.2}", per_second / ceiling)),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use serde_json::Value;
+
+    use super::*;
+
+    #[test]
+    fn each_build_of_a_batch_has_a_key_of_its_own() {
+        let body = batch(br#"{"image":"r/a:1"}"#).expect("it is a request");
+        let body: Value = serde_json::from_slice(&body).expect("it is JSON");
+        let builds = body["builds"].as_array().expect("a list");
+        let keys: HashSet<_> =
+            builds.iter().filter_map(|b| b["idempotency_key"].as_str()).collect();
+        assert_eq!((builds.len(), keys.len()), (BATCH, BATCH));
+        assert_eq!(builds[0]["image"], "r/a:1");
+    }
 }
