@@ -3,9 +3,11 @@
 //! The benchmark of images: Slipway beside umoci with skopeo, buildah, and the floor, which is one
 //! upload of the same bytes by curl.
 
+mod build;
 mod check;
 mod counting;
 mod digests;
+mod drawing;
 mod elsewhere;
 mod fleet;
 mod floor;
@@ -17,6 +19,7 @@ mod method;
 mod place;
 mod queued;
 mod registry;
+mod requests;
 mod rows;
 mod variants;
 
@@ -33,8 +36,9 @@ use crate::samples::Sample;
 use check::Checks;
 use fleet::Fleet;
 
+pub use drawing::drawing;
 pub use method::METHOD;
-pub use rows::{drawing, rows};
+pub use rows::rows;
 
 /// The pool of the worker that stays for the whole run.
 const POOL: &str = "bench";

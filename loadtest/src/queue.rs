@@ -1,17 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! The queue benchmark: how fast builds are accepted, handed out, followed, cancelled and taken
-//! over, whatever their images cost.
+//! The queue benchmark: how fast builds are accepted, started, followed, cancelled and taken over,
+//! without the cost of their images.
 //!
 //! Each group of measurements starts its own nats-server, dispatcher and workers, on free ports and
 //! in a temporary directory. The workers run the whole protocol with image stages that do nothing
-//! ([`empty`]). What bare JetStream does on the same machine in the same run stands beside it.
+//! ([`empty`]). The same run measures what NATS alone does on the same machine.
 
 mod bed;
 mod client;
 mod drain;
 pub mod empty;
 mod fanout;
+mod method;
 mod publish;
 mod stops;
 mod submit;
@@ -22,6 +23,8 @@ use std::path::PathBuf;
 
 use crate::row::Row;
 use bed::Bed;
+
+pub use method::METHOD;
 
 /// The part of the report that these rows belong to.
 const SECTION: &str = "queue";
@@ -54,7 +57,7 @@ pub struct QueueOptions {
 /// A part of the benchmark.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Group {
-    /// Submissions a second, single and in batches, beside a bare publisher
+    /// Submissions a second, single and in batches, of a bare publisher's
     Submit,
     /// How long a submission takes at 500 a second
     Latency,
@@ -126,10 +129,15 @@ impl QueueOptions {
 pub async fn run(options: &QueueOptions) -> anyhow::Result<Vec<Row>> {
     bed::allow_many_connections(options.subscribers)?;
     let mut rows = Vec::new();
+    let mut ceiling = f64::NAN;
+    if options.includes(Group::Submit) || options.includes(Group::Drain) {
+        let bed = Bed::start(options).await?;
+        let (per_second, row) = publish::measure(&bed, options.submissions).await?;
+        ceiling = per_second;
+        rows.push(row);
+    }
     if options.includes(Group::Submit) {
         let bed = Bed::start(options).await?;
-        let (ceiling, row) = publish::measure(&bed, options.submissions).await?;
-        rows.push(row);
         rows.push(submit::one_by_one(&bed, options.submissions, ceiling).await?);
         rows.push(submit::in_batches(&bed, options.submissions, ceiling).await?);
     }
@@ -140,7 +148,7 @@ pub async fn run(options: &QueueOptions) -> anyhow::Result<Vec<Row>> {
     if options.includes(Group::Drain) {
         for shown in [drain::Shown::All, drain::Shown::First] {
             let bed = Bed::start(options).await?;
-            rows.push(drain::measure(bed, options.drained, shown).await?);
+            rows.push(drain::measure(bed, options.drained, shown, ceiling).await?);
         }
     }
     if options.includes(Group::Wake) {
@@ -149,7 +157,7 @@ pub async fn run(options: &QueueOptions) -> anyhow::Result<Vec<Row>> {
     }
     if options.includes(Group::Fanout) {
         let bed = Bed::start(options).await?;
-        rows.push(fanout::measure(&bed, options.subscribers).await?);
+        rows.extend(fanout::measure(&bed, options.subscribers).await?);
     }
     if options.includes(Group::Stops) {
         let mut bed = Bed::start(options).await?;

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
-use crate::row::Row;
+use crate::row::{Goal, Row};
 use crate::samples::Sample;
 
 /// A run of the benchmark.
@@ -26,14 +26,14 @@ pub struct Report {
     pub machine: String,
     /// How much of its processors the machine's host gave to others, in one line.
     pub stolen: String,
-    /// What took part, in one line.
+    /// The versions of the programs that took part, in one line.
     pub versions: String,
-    /// What was measured and held against goals.
+    /// What was measured, with its goals.
     pub rows: Vec<Row>,
     /// Every single measurement of images.
     pub samples: Vec<Sample>,
     /// How it was measured, as Markdown.
-    pub method: &'static str,
+    pub method: String,
     /// The drawing, if there is something to draw.
     pub svg: Option<String>,
 }
@@ -89,10 +89,7 @@ impl Report {
             let rows: Vec<&Row> = self.rows.iter().filter(|row| row.section == section).collect();
             let _ = write!(text, "\n## {section}\n\n{}", table(&rows));
         }
-        let missed: Vec<String> = self.missed();
-        if !missed.is_empty() {
-            let _ = write!(text, "\n## What is short\n\n{}\n", missed.join("\n"));
-        }
+        let _ = write!(text, "\n## Goals\n\n{}", self.goals());
         if !self.method.is_empty() {
             let _ = write!(text, "\n## How\n\n{}", self.method);
         }
@@ -100,20 +97,21 @@ impl Report {
         text
     }
 
-    fn missed(&self) -> Vec<String> {
-        let mut lines = Vec::new();
+    /// Lists every goal with what was wanted and what was seen.
+    fn goals(&self) -> String {
+        let mut text = "| row | goal | wanted | seen | |\n|---|---|---:|---:|---|\n".to_owned();
         for row in &self.rows {
-            for goal in row.goals.iter().filter(|goal| !goal.met) {
-                let (what, wanted) = (&goal.what, &goal.wanted);
-                // What a program complained of may have many lines.
+            for goal in &row.goals {
+                let Goal { what, wanted, .. } = goal;
+                // The message of a program that failed may have many lines, and bars.
                 let seen = goal.seen.split_whitespace().collect::<Vec<_>>().join(" ");
-                lines.push(format!(
-                    "- {}, {}: {what}: wanted {wanted}, seen {seen}",
-                    row.section, row.name
-                ));
+                let seen = seen.replace('|', "\\|");
+                let verdict = goal.verdict();
+                let place = format!("{}: {}", row.section, row.name);
+                let _ = writeln!(text, "| {place} | {what} | {wanted} | {seen} | {verdict} |");
             }
         }
-        lines
+        text
     }
 }
 
@@ -143,7 +141,6 @@ pub fn table(rows: &[&Row]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::row::Goal;
 
     fn report() -> Report {
         let row =
@@ -170,13 +167,13 @@ mod tests {
                 row("war", "queue", Vec::new(), vec![Goal::fact("equal", "yes".into(), true)]),
             ],
             samples: Vec::new(),
-            method: "With care.\n",
+            method: "With care.\n".into(),
             svg: Some("<svg/>".into()),
         }
     }
 
     #[test]
-    fn rows_stand_in_tables_by_section_and_end_with_a_verdict() {
+    fn rows_are_in_tables_by_section_and_a_verdict_is_the_last_line() {
         let text = report().markdown();
         for line in [
             "| | ms | requests | goals |",
@@ -184,7 +181,8 @@ mod tests {
             "| floor | 250 |  | - |",
             "| queue | 300 | 9 | short |",
             "| queue | ok |",
-            "- jar, queue: requests: wanted <= 8, seen 9",
+            "| jar: queue | wall | <= 312 ms | 300 ms | ok |",
+            "| jar: queue | requests | <= 8 | 9 | short |",
             "With care.",
             "![wall-clock time of a build](2026-11-22-image.svg)",
         ] {
@@ -194,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_lies_in_one_directory() {
+    fn all_files_are_in_one_directory() {
         let directory = tempfile::tempdir().expect("a directory");
         let path = report().write(directory.path()).expect("it is written");
         assert_eq!(path, directory.path().join("2026-11-22-image.md"));

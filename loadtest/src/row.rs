@@ -7,13 +7,13 @@ use serde::Serialize;
 /// One line of the report.
 #[derive(Debug, Clone, Serialize)]
 pub struct Row {
-    /// The table it stands in.
+    /// The table it belongs to.
     pub section: &'static str,
     /// What was measured.
     pub name: String,
     /// Column and value, in the order of the columns.
     pub cells: Vec<(&'static str, String)>,
-    /// What it is held against; there may be nothing.
+    /// Its goals; there may be none.
     pub goals: Vec<Goal>,
 }
 
@@ -42,6 +42,17 @@ impl Goal {
         }
     }
 
+    /// Makes a goal that is met by a number which is not less than its bound.
+    #[must_use]
+    pub fn at_least(what: &str, bound: f64, seen: f64, unit: &str) -> Self {
+        Self {
+            what: what.to_owned(),
+            wanted: format!(">= {} {unit}", number(bound)).trim_end().to_owned(),
+            seen: format!("{} {unit}", number(seen)).trim_end().to_owned(),
+            met: seen >= bound,
+        }
+    }
+
     /// Makes a goal that is met by a fact.
     #[must_use]
     pub fn fact(what: &str, seen: String, met: bool) -> Self {
@@ -49,14 +60,21 @@ impl Goal {
     }
 }
 
+impl Goal {
+    /// Returns `ok`, or `short` if it is missed.
+    #[must_use]
+    pub fn verdict(&self) -> &'static str {
+        if self.met { "ok" } else { "short" }
+    }
+}
+
 impl Row {
-    /// Returns the last cell: whether the goals are met, if there are some.
+    /// Returns the last cell: `short` if a goal is missed, `ok` if none is, `-` if there is none.
     #[must_use]
     pub fn verdict(&self) -> &'static str {
         match self.goals.as_slice() {
             [] => "-",
-            goals if goals.iter().all(|goal| goal.met) => "ok",
-            _ => "short",
+            goals => goals.iter().find(|goal| !goal.met).unwrap_or(&goals[0]).verdict(),
         }
     }
 }
@@ -97,8 +115,16 @@ mod tests {
     }
 
     #[test]
+    fn a_goal_from_below_is_met_at_its_bound() {
+        let goal = |seen| Goal::at_least("rate", 0.45, seen, "x");
+        assert!(goal(0.45).met && !goal(0.44).met);
+        assert_eq!(goal(0.44).wanted, ">= 0.45 x");
+    }
+
+    #[test]
     fn a_number_that_is_none_meets_nothing() {
         assert!(!Goal::at_most("wall", 40.0, f64::NAN, "ms").met);
+        assert!(!Goal::at_least("rate", 0.5, f64::NAN, "x").met);
     }
 
     #[test]

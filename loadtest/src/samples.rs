@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! One measurement, and what is made of several.
+//! One measurement, and the figures of several.
 
 use serde::Serialize;
 
@@ -11,7 +11,7 @@ pub struct Sample {
     pub scenario: &'static str,
     /// Who did the work.
     pub variant: &'static str,
-    /// The round, from 1; round 0 goes through the counting proxy and is in no median.
+    /// The round, from 1. Round 0 goes through the counting proxy and is in no median.
     pub round: u32,
     /// The place in the order of its round.
     pub slot: usize,
@@ -19,18 +19,32 @@ pub struct Sample {
     pub wall_ms: f64,
     /// Processor time of the client's processes in milliseconds.
     pub cpu_ms: f64,
-    /// The most memory of a process, in bytes; of a resident one above what it had before.
+    /// The most memory of a process, in bytes; of a resident one, above what it held idle.
     pub peak_bytes: Option<u64>,
     /// How many requests the registry answered.
     pub requests: Option<usize>,
+    /// The same by their names, where they are told apart: how many the registry answered, and how
+    /// many its protocol asks for.
+    pub named: Vec<NamedRequests>,
     /// How many bytes went to the registry, with their requests' headers.
     pub sent_bytes: Option<u64>,
-    /// Whether the machine was busy with other things when it began.
+    /// Whether the machine was still busy with other things when the measurement began.
     pub busy: bool,
     /// The digest of the image's manifest, where the variant names it.
     pub digest: Option<String>,
     /// The stages of the build and their milliseconds, where the variant names them.
     pub stages: Vec<(&'static str, f64)>,
+}
+
+/// Requests of one kind in one build.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct NamedRequests {
+    /// What they are for.
+    pub name: &'static str,
+    /// How many the registry answered.
+    pub seen: usize,
+    /// How many the protocol asks for.
+    pub asked: usize,
 }
 
 /// Selects the samples of one variant in one scenario, without round 0.

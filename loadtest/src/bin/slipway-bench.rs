@@ -150,7 +150,9 @@ async fn run(command: Command) -> anyhow::Result<Report> {
         stolen.push(format!("{} % (queue)", span.stolen_percent()));
     }
     let svg = image::drawing(&samples, &date, &machine);
-    let method = if images.is_some() { image::METHOD } else { "" };
+    let methods =
+        [images.is_some().then_some(image::METHOD), queue.is_some().then_some(queue::METHOD)];
+    let method = methods.into_iter().flatten().collect();
     let command = std::env::args().skip(1).collect::<Vec<_>>().join(" ");
     Ok(Report {
         name: format!("{date}{part}{}", if quick { "-quick" } else { "" }),

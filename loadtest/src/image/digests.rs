@@ -4,8 +4,8 @@
 
 use std::collections::BTreeMap;
 
+use super::build::digest_of;
 use super::place::{BASE, Place};
-use super::variants::digest_of;
 use super::{Bench, POOL, measure, write};
 use crate::inputs::{BootJar, Key};
 use crate::row::{Goal, Row};

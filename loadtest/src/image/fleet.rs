@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! A Slipway that stays: nats-server, dispatcher and workers, and a client that hears of outcomes.
+//! The Slipway that is measured: nats-server, dispatcher and workers, which run all the time, and a
+//! client that follows the events.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -21,7 +22,7 @@ use slipway_tests::wait;
 use super::measure::memory_bytes;
 
 /// How long a build may take, with everything that goes wrong on purpose.
-const PATIENCE: Duration = Duration::from_secs(300);
+const OUTCOME_WITHIN: Duration = Duration::from_secs(300);
 
 /// All processes; they end with it.
 pub(super) struct Fleet {
@@ -45,11 +46,13 @@ struct Worker {
     idle_bytes: u64,
 }
 
-/// A build that has its outcome.
+/// A finished build.
 #[derive(Debug, Clone)]
 pub(super) struct Ended {
     /// When its event arrived.
     pub(super) at: Instant,
+    /// How long it took from its first start, by the times in its events; none if it never started.
+    pub(super) ran: Option<Duration>,
     /// The last attempt.
     pub(super) attempt: u32,
     /// The image, or why there is none.
@@ -93,7 +96,7 @@ impl Fleet {
         })
     }
 
-    /// Returns where an artifact lies that was uploaded.
+    /// Returns the path of an uploaded artifact in the dispatcher's store.
     pub(super) fn artifact(&self, digest: Digest) -> PathBuf {
         self.directory.join("store/blobs/sha256").join(digest.hex())
     }
@@ -102,9 +105,9 @@ impl Fleet {
     /// until the dispatcher knows it.
     pub(super) async fn add_worker(&mut self, name: &str) -> anyhow::Result<()> {
         let cache = self.directory.join(format!("cache-{name}"));
-        // A worker of the same name may have been here.
+        // Left by an earlier worker of the same name.
         let _nothing_there = std::fs::remove_dir_all(&cache);
-        // The one before is listed for a while after its end.
+        // An earlier worker of the same name is listed for a while after its end.
         let id = format!("{name}-{}", free_port());
         let mut worker = command(self.programs.join("slipway-worker"));
         worker
@@ -169,9 +172,9 @@ impl Fleet {
                 self.hear().await?;
             }
         };
-        match tokio::time::timeout(PATIENCE, waiting).await {
+        match tokio::time::timeout(OUTCOME_WITHIN, waiting).await {
             Ok(ended) => ended,
-            Err(_) => bail!("build {build} had no outcome for {PATIENCE:?}"),
+            Err(_) => bail!("build {build} had no outcome for {OUTCOME_WITHIN:?}"),
         }
     }
 
@@ -196,12 +199,16 @@ impl Fleet {
         let at = Instant::now();
         let event: Event = serde_json::from_str(&event.data).context("it is no event")?;
         let EventBody::Finished(finished) = event.body else { return Ok(()) };
+        let ran = finished.started_at.map(|started| {
+            // The clock is one, and the order is cause and effect.
+            Duration::try_from(event.time.duration_since(started)).unwrap_or_default()
+        });
         let image = match finished.outcome {
             Outcome::Succeeded { image } => Ok(image),
             Outcome::Failed { failure } => Err(failure.to_string()),
             Outcome::Cancelled { message } => Err(format!("cancelled: {message}")),
         };
-        self.ended.insert(event.subject, Ended { at, attempt: finished.attempt, image });
+        self.ended.insert(event.subject, Ended { at, ran, attempt: finished.attempt, image });
         Ok(())
     }
 }

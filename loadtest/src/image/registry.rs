@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! Debian's docker-registry with an access log, which says what each build asked of it.
+//! Debian's docker-registry with an access log, from which the requests of a build are read.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

@@ -13,14 +13,13 @@ use super::SECTION;
 use super::bed::{BUILDS, Bed, WorkerKind, until};
 use super::times::{self, Times};
 use super::wake::next;
+use crate::goals;
 use crate::row::{Goal, Row};
 
 /// How many builds a worker holds while they are cancelled.
 const HELD: usize = 8;
 /// How many builds the killed worker holds.
 const ORPHANS: usize = 4;
-/// A lease, and a second.
-const TAKEN_OVER_WITHIN: Duration = Duration::from_secs(16);
 const LIMIT: Duration = Duration::from_secs(30);
 const HOLDING: WorkerKind = WorkerKind { slots: HELD, stages: 4, hold: true };
 
@@ -51,7 +50,7 @@ pub(super) async fn cancelled(bed: &mut Bed, builds: usize) -> anyhow::Result<Ro
         section: SECTION,
         name: format!("cancelled to stopped, a worker that runs {HELD} builds"),
         cells: times.cells(),
-        goals: vec![times.below(99, Duration::from_millis(100))],
+        goals: vec![times.below(99, goals::CANCEL)],
     })
 }
 
@@ -85,9 +84,9 @@ pub(super) async fn killed(bed: &mut Bed) -> anyhow::Result<Row> {
         cells: times.cells(),
         goals: vec![Goal {
             what: "max".to_owned(),
-            wanted: format!("<= {} s", TAKEN_OVER_WITHIN.as_secs()),
+            wanted: format!("<= {} s", goals::TAKEN_OVER.as_secs()),
             seen: times::shown(longest),
-            met: longest <= TAKEN_OVER_WITHIN,
+            met: longest <= goals::TAKEN_OVER,
         }],
     })
 }
@@ -112,7 +111,7 @@ async fn run(bed: &Bed, count: usize) -> anyhow::Result<Vec<String>> {
     Ok(builds)
 }
 
-/// Reads when builds were stopped from what a worker that holds them has written.
+/// Reads from a holding worker's output when its builds were stopped.
 fn stopped(output: &str) -> BTreeMap<String, Duration> {
     let lines = output.lines().filter_map(|line| {
         let (build, nanoseconds) = line.strip_prefix("stopped ")?.split_once(' ')?;

@@ -19,8 +19,9 @@ use tokio::task::JoinSet;
 use super::SECTION;
 use super::bed::{Bed, Cpu};
 use super::client::{Connection, fresh_key};
-use super::times::{Times, at_least, rate};
-use crate::row::Row;
+use super::times::{Times, rate};
+use crate::goals;
+use crate::row::{Goal, Row};
 
 /// How many submit at once.
 const CONCURRENCY: usize = 64;
@@ -65,7 +66,7 @@ pub(super) async fn one_by_one(bed: &Bed, builds: usize, ceiling: f64) -> anyhow
         section: SECTION,
         name: format!("durable submission over HTTP, one by one, {CONCURRENCY} at once"),
         cells,
-        goals: vec![at_least("builds/s", per_second, 5000.0)],
+        goals: vec![Goal::at_least("of the ceiling", goals::SINGLE, per_second / ceiling, "x")],
     })
 }
 
@@ -98,7 +99,7 @@ pub(super) async fn in_batches(bed: &Bed, builds: usize, ceiling: f64) -> anyhow
         section: SECTION,
         name: format!("durable submission over HTTP, in batches of {BATCH}"),
         cells,
-        goals: vec![at_least("builds/s", per_second, 10_000.0)],
+        goals: vec![Goal::at_least("of the ceiling", goals::BATCH, per_second / ceiling, "x")],
     })
 }
 
@@ -163,7 +164,7 @@ pub(super) async fn open_loop(bed: &Bed, seconds: u64) -> anyhow::Result<Row> {
         section: SECTION,
         name: format!("latency of submission at {RATE}/s, from when it was due"),
         cells,
-        goals: vec![times.below(99, Duration::from_millis(6))],
+        goals: Vec::new(),
     })
 }
 

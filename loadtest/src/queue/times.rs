@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! Times, rates and their goals, as cells of a row.
+//! Times and rates, as cells of a row and as goals.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -34,6 +34,17 @@ impl Times {
         ]
     }
 
+    /// Returns how many times a percentile of others a percentile is.
+    pub(super) fn ratio(&self, others: &Self, percent: usize) -> f64 {
+        self.percentile(percent).as_secs_f64() / others.percentile(percent).as_secs_f64()
+    }
+
+    /// Returns the goal that a percentile is at most so many times the same one of others.
+    pub(super) fn at_most(&self, percent: usize, bound: f64, others: (&Self, &str)) -> Goal {
+        let (times, name) = others;
+        Goal::at_most(&format!("p{percent} of {name}"), bound, self.ratio(times, percent), "x")
+    }
+
     /// Returns the goal that a percentile stays below a time.
     pub(super) fn below(&self, percent: usize, limit: Duration) -> Goal {
         let seen = self.percentile(percent);
@@ -56,16 +67,6 @@ pub(super) fn rate(count: usize, time: Duration) -> f64 {
     count as f64 / time.as_secs_f64()
 }
 
-/// Returns the goal that a rate is reached.
-pub(super) fn at_least(what: &str, seen: f64, wanted: f64) -> Goal {
-    Goal {
-        what: what.to_owned(),
-        wanted: format!(">= {wanted:.0}/s"),
-        seen: format!("{seen:.0}/s"),
-        met: seen >= wanted,
-    }
-}
-
 /// Returns the time since the epoch, to compare with what other processes of this machine say.
 pub(super) fn now() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).expect("the clock is set")
@@ -85,5 +86,8 @@ mod tests {
         assert!(times.below(50, Duration::from_millis(101)).met);
         assert!(!times.below(50, Duration::from_millis(100)).met);
         assert!(Times::of(Vec::new()).is_err());
+        let others = Times::of(vec![Duration::from_millis(50)]).expect("there is one");
+        assert!(times.at_most(50, 2.0, (&others, "others")).met);
+        assert!(!times.at_most(99, 2.0, (&others, "others")).met);
     }
 }

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! Subscribers of an event stream that cost as little as they can: a thread for each processor, which
-//! waits for all of its sockets at once, reads each into the same buffer, and looks at the beginnings of
-//! its lines.
+//! Subscribers that cost as little as they can: a thread for each processor, which waits for all of
+//! its sockets at once, reads each into the same buffer, and looks at the beginnings of its lines.
 
 use std::io::{BufRead as _, ErrorKind, Read as _};
 use std::net::TcpStream;
@@ -14,12 +13,12 @@ use tokio::sync::oneshot;
 
 /// How long a subscriber may wait for the next event.
 const LIMIT: Duration = Duration::from_secs(20);
-/// How much is read of a socket at once: more than all the events of a measurement.
+/// How much is read from a socket at once, in bytes: more than all the events of a measurement.
 const BUFFER: usize = 256 * 1024;
 
-/// How long a thread looks away after it has read what was there. Asleep at its sockets, it would be
-/// woken by each frame anew, at the cost of who sends it: a third of what the dispatcher needed for a
-/// frame. An event may count as read by so much later than it could have been.
+/// How long a thread pauses after it has read what was there. Without a pause each frame wakes it
+/// again, and the sender pays for the wake-up: a third of what the dispatcher needed for a frame. An
+/// event may count as read by so much later than it could have been.
 const GATHERING: Duration = Duration::from_micros(250);
 
 /// When an event was read, by its id.
@@ -29,7 +28,7 @@ type Arrival = (u64, Instant);
 pub(super) struct Readers(Vec<oneshot::Receiver<anyhow::Result<Vec<Arrival>>>>);
 
 impl Readers {
-    /// Starts to read streams that were answered, until each has had so many events behind an id.
+    /// Starts to read open streams, until each has had so many events behind an id.
     pub(super) fn start(
         mut streams: Vec<TcpStream>,
         events: usize,
@@ -101,7 +100,7 @@ impl Reader {
                 };
                 let now = Instant::now();
                 subscriber.frames.read(&buffer[..read], |id| {
-                    // The opening of a stream names what was before it.
+                    // A stream opens with the id of the event before it.
                     if id > behind {
                         arrivals.push((id, now));
                     }
@@ -113,8 +112,8 @@ impl Reader {
     }
 }
 
-/// Finds the frames in what a stream sends. Lines of the transfer encoding stand between those of
-/// frames, and look like none of them.
+/// Finds the frames in what a stream sends. Between them are lines of the transfer encoding, or of
+/// NATS's protocol, which look like no line of a frame.
 #[derive(Debug, Default)]
 struct Frames {
     /// The beginning of a line whose end is on its way.
@@ -124,7 +123,7 @@ struct Frames {
 }
 
 impl Frames {
-    /// Takes the next bytes, and tells the id of each frame that ends in them, if it has one.
+    /// Takes the next bytes, and reports the id of each frame that ends in them, if it has one.
     fn read(&mut self, mut text: &[u8], mut ended: impl FnMut(u64)) {
         loop {
             let before = text;
@@ -163,6 +162,15 @@ impl Frames {
 #[cfg(test)]
 mod tests {
     use super::Frames;
+
+    #[test]
+    fn frames_in_messages_of_nats_are_read() {
+        let frame = "id: 7\nevent: build.stage\ndata: {\"id: 9\"}\n\n";
+        let text = format!("MSG bare.fanout 1 {}\r\n{frame}\r\nPING\r\n", frame.len());
+        let (mut frames, mut seen) = (Frames::default(), Vec::new());
+        frames.read(text.as_bytes(), |id| seen.push(id));
+        assert_eq!(seen, [7]);
+    }
 
     #[test]
     fn frames_are_read_when_their_last_byte_is() {
