@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! The benchmark of images: Slipway beside umoci with skopeo, buildah, and the floor, which is one
-//! upload of the same bytes by curl.
+//! The benchmark of images: Slipway, umoci with skopeo, buildah, and the floor, which is one upload
+//! of the same bytes by curl.
 
 mod build;
 mod check;
@@ -53,7 +53,7 @@ pub struct ImageOptions {
     /// How often each variant builds in each scenario
     #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..=99))]
     pub rounds: u32,
-    /// What inputs and orders are drawn from
+    /// Seed of the inputs and of the order of variants
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
     /// Two rounds and fewer inputs, to see that it works
@@ -65,10 +65,10 @@ pub struct ImageOptions {
     /// How long to wait for an idle machine before each measurement, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 10)]
     pub settle: u64,
-    /// Where the programs are (default: beside this one)
+    /// Directory of the programs (default: that of this one)
     #[arg(long, value_name = "DIR")]
     pub programs: Option<PathBuf>,
-    /// Where data goes while it runs; some 20 GB on a disk (default: a temporary directory)
+    /// Directory for data during the run, some 20 GB (default: a temporary directory)
     #[arg(long, value_name = "DIR")]
     pub work: Option<PathBuf>,
 }
@@ -98,10 +98,10 @@ impl ImageOptions {
     }
 }
 
-/// What all scenarios share.
+/// State that all scenarios share.
 struct Bench {
     options: ImageOptions,
-    /// Where everything lies.
+    /// The directory of everything that is written.
     directory: PathBuf,
     programs: PathBuf,
     /// How long to wait for an idle machine.
@@ -113,7 +113,7 @@ struct Bench {
     random: Random,
     checks: Checks,
     samples: Vec<Sample>,
-    /// What scenarios report that is more than their samples.
+    /// Rows of scenarios that report more than samples.
     rows: Vec<Row>,
 }
 
@@ -176,8 +176,8 @@ impl Bench {
         })
     }
 
-    /// Measures what is wanted. What cannot be measured is a row too: the others are worth their
-    /// time.
+    /// Measures the scenarios that are wanted. One that cannot be measured becomes a row that is
+    /// short, and the others still run.
     async fn scenarios(&mut self) {
         for scenario in Scenario::value_variants() {
             if self.options.only.is_some_and(|only| only != *scenario) {

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! The benchmark, `make bench`: how fast images are built, beside the programs that people use for
-//! it now, and how fast the queue is.
+//! The benchmark, `make bench`: how fast images are built, compared with other programs for the same
+//! work, and how fast the queue is.
 //!
-//! What is measured is the shipped programs, from outside. Ratios count, to a floor that is measured
-//! in the same run; milliseconds belong to one machine. Every row is held against the goals that the
-//! project set itself, and the report says `short` where one is missed.
+//! It measures the shipped programs from outside. A figure counts as a ratio to a floor or a ceiling
+//! of the same run, because milliseconds belong to one machine. Every row is held against the
+//! project's [`goals`], and the report says `short` where one is missed.
 
 pub mod goals;
 pub mod image;

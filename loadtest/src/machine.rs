@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! The machine: what it is, and whether it has time.
+//! The machine: its description, and whether it is idle.
 
 use std::fs;
 use std::process::Command;
@@ -50,10 +50,10 @@ fn is_version(word: &str) -> bool {
     word.starts_with(|c: char| c.is_ascii_digit()) && word.contains('.')
 }
 
-/// Waits until the machine is idle, and returns whether it was not in time. What was written is
-/// brought to the disk first, so that nobody else pays for it.
+/// Waits until the machine is idle, and returns whether it was still busy at the limit. Written data
+/// is synced to the disk first, so that the next measurement does not pay for it.
 pub async fn settle(limit: Duration) -> bool {
-    // Its failure would only make the measurement worse.
+    // If it fails the measurement is only noisier.
     let _written = tokio::task::spawn_blocking(|| Command::new("sync").status()).await;
     let deadline = Instant::now() + limit;
     let mut before = times();
@@ -82,7 +82,7 @@ impl Span {
     }
 
     /// Returns how much of the processor time that was wanted since then the host gave to others,
-    /// in percent. What is measured in seconds, or in builds a second, is worse by more than that.
+    /// in percent. Times and rates are worse by at least as much.
     #[must_use]
     pub fn stolen_percent(&self) -> u64 {
         stolen_percent(self.0, times())

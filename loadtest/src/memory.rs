@@ -2,11 +2,11 @@
 
 //! Memory that the machine holds.
 //!
-//! A virtual machine may give free memory back to its host (`VIRTIO_BALLOON_F_REPORTING`, in
-//! Linux `CONFIG_PAGE_REPORTING`), and the host has to supply each page anew where it is touched
-//! again: some 12 us a page instead of 1. What measurement touches more than the machine keeps
-//! then measures its host: 46 MB in the page cache took 12 ms up to the first GiB and 150 ms from
-//! there on, whoever wrote them.
+//! A virtual machine may return free memory to its host (`VIRTIO_BALLOON_F_REPORTING`, in Linux
+//! `CONFIG_PAGE_REPORTING`). The host then has to supply each page again when it is touched, which
+//! takes some 12 us instead of 1. A measurement that touches more memory than the machine keeps
+//! measures its host: any program wrote 46 MB to the page cache in 12 ms within the first GiB, and in
+//! 150 ms beyond it.
 
 use std::fs;
 use std::io;
@@ -14,16 +14,17 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-/// How much is touched and let go at once, in bytes.
+/// How much is touched and released at once, in bytes.
 const STEP: u64 = 64 << 20;
-/// How much free memory that the machine holds is kept before those who are measured, in bytes.
+/// How much free memory the machine is made to keep ready for the measured programs, in bytes.
 const AHEAD: u64 = 768 << 20;
-/// How often to look how much they have taken.
+/// How often to look how much they have used.
 const INTERVAL: Duration = Duration::from_millis(10);
-/// What is left for everybody else, in bytes.
+/// How much available memory is left alone, in bytes.
 const LEFT: u64 = 4 << 30;
 
-/// Has the machine hold what one build takes up, so that all find the same.
+/// Makes the machine hold as much free memory as one build uses, so that every measurement begins
+/// alike.
 ///
 /// # Errors
 ///
@@ -33,8 +34,8 @@ pub async fn at_hand() -> io::Result<()> {
     touched.await.unwrap_or_else(|panic| Err(io::Error::other(panic)))
 }
 
-/// Memory that was touched, and is let go as others take memory up, so that they find pages that
-/// the machine holds. Ends with this value.
+/// Memory that was touched, and is released as the measured programs use memory, so that they get
+/// pages that the machine holds. Dropping this value releases the rest.
 #[derive(Debug)]
 pub struct Reserve {
     /// Dropped, it ends the thread.
@@ -64,7 +65,7 @@ impl Drop for Reserve {
     fn drop(&mut self) {
         drop(self.end.take());
         if let Some(thread) = self.thread.take() {
-            // It has nothing to say, and a panic of it was printed.
+            // It returns nothing, and its panic would have been printed.
             let _ended = thread.join();
         }
     }
@@ -76,10 +77,10 @@ fn touched() -> Vec<u8> {
     vec![1; length]
 }
 
-/// Keeps [`AHEAD`] more memory free than there was at first, for as long as there is some to let go.
+/// Keeps [`AHEAD`] more memory free than there was at first, as long as there is some to release.
 fn let_go(mut steps: Vec<Vec<u8>>, first: u64, ended: &Receiver<()>) {
     while !steps.is_empty() {
-        // Where the system does not say it any more, nothing is let go before the end.
+        // If the system cannot be asked any more, the rest is released at the end.
         let free = Memory::read().map_or(u64::MAX, |memory| memory.free);
         for _ in 0..missing(first, free) {
             drop(steps.pop());
@@ -90,7 +91,7 @@ fn let_go(mut steps: Vec<Vec<u8>>, first: u64, ended: &Receiver<()>) {
     }
 }
 
-/// Returns how many steps are to be let go where so many bytes were free at first, and now.
+/// Returns how many steps to release, given the free bytes at first and now.
 fn missing(first: u64, now: u64) -> u64 {
     (first + AHEAD).saturating_sub(now) / STEP
 }
@@ -133,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn as_much_is_let_go_as_was_taken() {
+    fn as_much_is_released_as_was_used() {
         assert_eq!(missing(1 << 30, 1 << 30), AHEAD / STEP);
         assert_eq!(missing(1 << 30, (1 << 30) + AHEAD), 0);
         assert_eq!(missing(1 << 30, (1 << 30) + AHEAD - 3 * STEP), 3);

@@ -34,7 +34,7 @@ const SECTION: &str = "queue";
 pub struct QueueOptions {
     /// The nats-server.
     pub nats_server: PathBuf,
-    /// Where the program `slipway-dispatcher` lies.
+    /// The directory of the program `slipway-dispatcher`.
     pub programs: PathBuf,
     /// Builds submitted one by one, and builds submitted in batches.
     pub submissions: usize,
@@ -72,7 +72,7 @@ pub enum Group {
 }
 
 impl QueueOptions {
-    /// Returns the options of a whole run, with the programs that lie beside this one.
+    /// Returns the options of a whole run, with the programs in this one's directory.
     ///
     /// # Errors
     ///

@@ -79,7 +79,7 @@ impl Row {
     }
 }
 
-/// Writes a number with as many digits as one reads: two decimals below 10, one below 100.
+/// Writes a number with few digits: two decimals below 10, one below 100, none above.
 #[must_use]
 pub fn number(value: f64) -> String {
     let decimals = match value.abs() {

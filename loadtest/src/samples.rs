@@ -9,7 +9,7 @@ use serde::Serialize;
 pub struct Sample {
     /// The scenario it belongs to.
     pub scenario: &'static str,
-    /// Who did the work.
+    /// The program that did the work.
     pub variant: &'static str,
     /// The round, from 1. Round 0 goes through the counting proxy and is in no median.
     pub round: u32,
@@ -23,8 +23,7 @@ pub struct Sample {
     pub peak_bytes: Option<u64>,
     /// How many requests the registry answered.
     pub requests: Option<usize>,
-    /// The same by their names, where they are told apart: how many the registry answered, and how
-    /// many its protocol asks for.
+    /// The same by their names, where the names are known.
     pub named: Vec<NamedRequests>,
     /// How many bytes went to the registry, with their requests' headers.
     pub sent_bytes: Option<u64>,

@@ -15,7 +15,7 @@ pub struct Bar {
     pub kind: Kind,
 }
 
-/// What a bar stands for.
+/// The kind of program that a bar belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// The least that there can be.
@@ -24,7 +24,7 @@ pub enum Kind {
     Own,
     /// Another program, measured in the same run.
     Peer,
-    /// Another program, by a figure of another day and machine.
+    /// Another program, measured on another day and machine.
     Constant,
 }
 
@@ -64,8 +64,8 @@ const STYLE: &str = "text{font:13px system-ui,sans-serif;fill:#1f2328}.title{fon
 @media(prefers-color-scheme:dark){text{fill:#e6edf3}.note{fill:#9198a1}.floor{fill:#6e7681}\
 .own{fill:#4493f8}.peer{fill:#d29922}.constant{stroke:#d29922}.line{stroke:#d29922}}";
 
-/// Draws groups of bars on one scale, which ends at `longest` milliseconds: a bar that is longer is
-/// cut there, and its number says how long it is.
+/// Draws groups of bars on one scale, which ends at `longest` milliseconds. A longer bar is cut
+/// there, and its number says how long it is.
 #[must_use]
 pub fn draw(title: &str, note: &str, groups: &[Group], longest: f64) -> String {
     let bars: usize = groups.iter().map(|group| group.bars.len()).sum();

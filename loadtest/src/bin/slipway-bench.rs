@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 //! The binary `slipway-bench`: measures images and the queue, writes a report, and ends with the
-//! line `bench: K of N goals met`. Exit code 0 whatever was measured, 1 if it could not be.
+//! line `bench: K of N goals met`. The exit code is 0 also when goals are missed, and 1 when
+//! something could not be measured at all.
 
 use std::path::PathBuf;
 
@@ -21,14 +22,14 @@ struct Arguments {
     /// What to measure.
     #[command(subcommand)]
     command: Command,
-    /// Where the report goes
+    /// Directory of the report
     #[arg(long, global = true, value_name = "DIR", default_value = "loadtest/results")]
     results: PathBuf,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// How fast images are built, beside other programs
+    /// How fast images are built, compared with other programs
     Image(ImageOptions),
     /// How fast the queue is
     Queue(QueueArguments),
@@ -54,7 +55,7 @@ struct QueueArguments {
     /// Only this group of measurements
     #[arg(long, value_name = "GROUP")]
     only: Option<Group>,
-    /// Where the programs are (default: beside this one)
+    /// Directory of the programs (default: that of this one)
     #[arg(long, value_name = "DIR")]
     programs: Option<PathBuf>,
 }
@@ -85,7 +86,7 @@ fn main() -> anyhow::Result<()> {
     }
     let report = runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate()).context("no signals can be heard")?;
-        // Whatever it started ends with it.
+        // Ending the future ends the processes that it started.
         tokio::select! {
             report = run(arguments.command) => report,
             _ = tokio::signal::ctrl_c() => bail!("interrupted"),

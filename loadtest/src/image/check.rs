@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! Looks at images from outside: skopeo copies them and verifies every digest, umoci unpacks them
-//! strictly, podman pulls them into its storage and verifies every layer.
+//! Checks images with other programs: skopeo copies them and verifies every digest, umoci unpacks
+//! them strictly, podman pulls them into its storage and verifies every layer.
 
 use std::collections::HashSet;
 use std::path::PathBuf;
@@ -11,7 +11,7 @@ use super::measure;
 use super::place::line;
 use crate::row::{Goal, Row};
 
-/// What was looked at and what was found.
+/// The images that were checked, and the results.
 #[derive(Debug, Default)]
 pub(super) struct Checks {
     seen: HashSet<String>,
@@ -101,11 +101,11 @@ impl Bench {
         })
     }
 
-    /// Takes away what podman and buildah mounted on themselves.
+    /// Unmounts the storage of podman and buildah.
     pub(super) fn unmount(&self) {
         let mounted = ["podman/root/overlay", "buildah/root/overlay"];
         for path in mounted.map(|path| -> PathBuf { self.directory.join(path) }) {
-            // It is not mounted where neither of them ran.
+            // It is not mounted if neither of them ran.
             let _not_mounted = std::process::Command::new("umount").arg(path).output();
         }
     }

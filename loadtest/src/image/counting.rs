@@ -62,7 +62,7 @@ async fn pass(client: TcpStream, server: String, sent: Arc<AtomicU64>) {
             }
             sent.fetch_add(read as u64, Ordering::Relaxed);
         }
-        // Tells the server that no more will come; it may have gone.
+        // Ends the direction for the server, which may have gone.
         let _gone = to_server.shutdown().await;
     };
     let back = async move { tokio::io::copy(&mut from_server, &mut to_client).await };

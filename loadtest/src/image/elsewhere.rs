@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! The base image in another registry: its layers have to be moved. Cold, nobody has them; warm,
-//! the worker's cache does, and the target still lacks them.
+//! The base image in another registry, so that its layers have to be moved. With a cold cache they
+//! have to be downloaded, with a warm one the worker has them, and the target lacks them either way.
 
 use super::place::{BASE, Place, line};
 use super::variants::{Task, Variant};
@@ -22,7 +22,7 @@ impl Bench {
         let other = Place::with_base(&directory.path().join("other"), &self.base).await?;
         self.warm(&other, directory.path()).await?;
         for round in 0..=self.options.rounds() {
-            // A registry of its own each time: the one before has the layers in another repository.
+            // A new registry each time, because the last one could mount the layers by now.
             let path = directory.path().join(format!("round-{round}"));
             let mut order = [
                 (COLD, Variant::Queue, FRESH),

@@ -15,12 +15,12 @@ use crate::inputs::{Key, write_binary, write_war};
 pub(super) const WAR: &str = "WAR of 50 MB";
 /// The small binary.
 pub(super) const SMALL: &str = "binary of 20 MB";
-/// The large one, which shows what memory depends on.
+/// The large one, which shows that memory does not depend on the artifact's size.
 pub(super) const LARGE: &str = "binary of 300 MB";
 /// The size of the large binary, in bytes.
 pub(super) const LARGE_BYTES: u64 = 300_000_000;
 const SMALL_BYTES: u64 = 20_000_000;
-/// Rounds of the large binary. More would take minutes and show the same.
+/// Rounds of the large binary. More would take minutes without showing more.
 const LARGE_ROUNDS: u32 = 3;
 
 impl Bench {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! The JAR of 46 MB, whose base image stands in the same registry: new, one class changed, nothing
+//! The JAR of 46 MB, with its base image in the same registry: new, one class changed, nothing
 //! changed.
 
 use super::place::Place;
@@ -8,14 +8,14 @@ use super::variants::{Task, Variant};
 use super::{Bench, POOL, write};
 use crate::inputs::{BootJar, Key};
 
-/// A JAR that nobody has seen.
+/// A JAR of fresh bytes.
 pub(super) const NEW: &str = "new";
 /// The same but for one class.
 pub(super) const ONE_CLASS: &str = "one class changed";
 /// The same again.
 pub(super) const NOTHING: &str = "nothing changed";
 
-/// Who builds.
+/// The programs that build it.
 pub(super) const ALL: [Variant; 5] =
     [Variant::Floor, Variant::Queue, Variant::Local, Variant::Umoci, Variant::Buildah];
 
@@ -37,7 +37,7 @@ impl Bench {
                     let key = Key::new(self.options.seed, "jar", name, round);
                     let jar = BootJar::of_46_mb(key);
                     let file = files.join(repository_name(variant)).join("app.jar");
-                    std::fs::create_dir_all(file.parent().expect("it lies somewhere"))?;
+                    std::fs::create_dir_all(file.parent().expect("it has a directory"))?;
                     let path = file.clone();
                     match scenario {
                         NEW => write(move || jar.write(&path)).await?,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! The registry is killed in the middle of an upload: the build must succeed, with the same image.
+//! The registry is killed in the middle of an upload. The build must succeed, with the same image.
 
 use std::time::{Duration, Instant};
 
@@ -113,7 +113,7 @@ impl Bench {
             if self.fleet.has_ended(build) {
                 return Ok(None);
             }
-            // Hearing loses nothing when it is called off.
+            // Cancelling it loses no event.
             if let Ok(heard) = tokio::time::timeout(LOOK, self.fleet.hear()).await {
                 heard?;
             }

@@ -30,7 +30,7 @@ pub struct Plan {
     pub commands: Vec<Vec<String>>,
     /// Where their standard output goes.
     pub output: PathBuf,
-    /// Where they complain.
+    /// Where their standard error goes.
     pub errors: PathBuf,
 }
 
@@ -94,7 +94,7 @@ pub(super) async fn run(
     fs::write(&path, serde_json::to_vec(&plan)?).context("failed to write the plan")?;
     let own = std::env::current_exe().context("this program has no path")?;
     let mut runner = command(own);
-    // What buildah may have to do without where this runs in a container itself.
+    // Other isolations of buildah may not work inside a container.
     runner.arg(MEASURED).arg(&path).env("BUILDAH_ISOLATION", "chroot");
     let ran = tokio::task::spawn_blocking(move || runner.output()).await?;
     let ran = ran.context("this program cannot be run again")?;
@@ -128,8 +128,8 @@ impl Meter {
         Ok(Self { processes: processes.to_vec(), before, memory: (memory, idle_bytes), begun })
     }
 
-    /// Returns what was used since. The wall-clock time is that of the call, so callers that know
-    /// better set their own.
+    /// Returns the use since the start. The wall-clock time ends with this call; callers that know the
+    /// true end set their own.
     pub(super) fn stop(&self) -> anyhow::Result<Cost> {
         let wall_ms = milliseconds(self.begun.elapsed());
         let cpu_ms = milliseconds(processor_time(&self.processes)?.saturating_sub(self.before));

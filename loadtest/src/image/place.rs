@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! A registry with the base image in it, and what the programs compared need to have seen of it.
+//! A registry that holds the base image, and the copies of it that umoci and buildah start from.
 
 use std::path::{Path, PathBuf};
 
@@ -11,7 +11,7 @@ use super::measure;
 use super::registry::Registry;
 use crate::inputs::Base;
 
-/// Where the base image stands in a registry.
+/// The base image's repository and tag.
 pub(super) const BASE: &str = "base/runtime:1";
 
 /// A registry, and the proxy that counts before it.
@@ -52,8 +52,8 @@ impl Place {
         Ok(place)
     }
 
-    /// Lets umoci and buildah have the base image already, and know where it came from: under the
-    /// registry's address and under the proxy's.
+    /// Gives umoci and buildah the base image beforehand, under the registry's address and under the
+    /// proxy's.
     pub(super) async fn prepare_peers(&self, storage: &[String]) -> anyhow::Result<()> {
         for host in [&self.registry.address, &self.proxy.address] {
             let base = format!("docker://{host}/{BASE}");
@@ -63,7 +63,7 @@ impl Place {
             let pull = [storage, &pull].concat();
             measure::run(&self.directory, vec![copy, pull])
                 .await
-                .context("the base cannot be had")?;
+                .context("the base image cannot be copied for umoci and buildah")?;
         }
         Ok(())
     }

@@ -34,7 +34,7 @@ const SLOTS: u32 = 2;
 /// them once, and the file system and the kernel's other work want some as well.
 const WRITTEN: u64 = 2;
 
-/// What some builds at once came to.
+/// The result of some builds at once.
 struct Together {
     /// From the first submission to the last outcome, in milliseconds.
     wall_ms: f64,
@@ -67,7 +67,7 @@ impl Bench {
         let alone_ms = self.alone(&place, directory.path(), SLOTS).await?;
         let counts: &[u32] = if self.options.quick { &[20] } else { &[20, 100] };
         for count in counts {
-            // Goals are set for the most of them.
+            // The goals are for the greatest count.
             let is_held = Some(count) == counts.last();
             self.at_once(&place, directory.path(), *count, alone_ms, is_held).await?;
         }
@@ -113,7 +113,7 @@ impl Bench {
         Ok(alone)
     }
 
-    /// Measures so many builds at once, and holds them against the goals if they are set for as many.
+    /// Measures many builds at once, and holds them against the goals if `is_held`.
     async fn at_once(
         &mut self,
         place: &Place,
@@ -202,8 +202,8 @@ impl Bench {
         Ok(milliseconds(begun.elapsed()))
     }
 
-    /// Uploads as many JARs as wanted, each of its own bytes, and returns the requests for their
-    /// images, each in its own repository.
+    /// Uploads `count` JARs, each with bytes of its own, and returns the requests for their images,
+    /// each in a repository of its own.
     async fn documents(
         &mut self,
         place: &Place,

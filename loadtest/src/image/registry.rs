@@ -10,10 +10,11 @@ use slipway_tests::port::free_port;
 use slipway_tests::process::{Process, command};
 use slipway_tests::{http, wait};
 
-/// The log is complete when it has not grown for so long: a line is written after the answer.
+/// The log counts as complete when it has not grown for this long, because a line is written after
+/// its answer.
 const QUIET: Duration = Duration::from_millis(60);
 
-/// A registry whose data lies on disk.
+/// A registry with its data on disk.
 pub(super) struct Registry {
     /// `127.0.0.1:<port>`.
     pub(super) address: String,
@@ -49,12 +50,12 @@ impl Registry {
         Ok(registry)
     }
 
-    /// Kills the registry in the middle of whatever it does.
+    /// Kills the registry at once.
     pub(super) fn kill(&mut self) {
         self.process.kill();
     }
 
-    /// Starts it again with what it had.
+    /// Starts it again on the same data.
     pub(super) async fn restart(&mut self) {
         self.process = spawn(&self.directory);
         self.ready().await;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! A static program of any size: one that exits at once, and behind it what looks like more.
+//! A static program of any size: one that exits at once, followed by bytes that look like code.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write as _};

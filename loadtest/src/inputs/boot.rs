@@ -11,7 +11,7 @@ use super::Key;
 use super::content::Content;
 use super::zip::ZipWriter;
 
-/// What the loader's classes are drawn from, in all rounds.
+/// The seed of the loader's classes, in all rounds.
 const LOADER: u64 = 0x10ad;
 const PACKAGE: &str = "BOOT-INF/classes/com/example/shop/";
 const MANIFEST: &str = "Manifest-Version: 1.0\r\n\
@@ -26,10 +26,10 @@ const LAYERS: &str = "- \"dependencies\":\n  - \"BOOT-INF/lib/\"\n\
     - \"application\":\n  - \"BOOT-INF/classes/\"\n  - \"BOOT-INF/classpath.idx\"\n  \
     - \"BOOT-INF/layers.idx\"\n  - \"META-INF/\"\n";
 
-/// What stands in a JAR.
+/// The contents of a JAR.
 #[derive(Debug, Clone, Copy)]
 pub struct BootJar {
-    /// What libraries and classes are drawn from.
+    /// The seed of libraries and classes.
     pub key: Key,
     /// The revision of one class; all other bytes stay as they are.
     pub revision: u32,

@@ -4,7 +4,7 @@
 
 use slipway_tests::chaos::random::Random;
 
-/// What constant pools are full of.
+/// Words of constant pools.
 const WORDS: [&str; 32] = [
     "java/lang/Object",
     "java/lang/String",
@@ -39,12 +39,12 @@ const WORDS: [&str; 32] = [
     "BootstrapMethods",
     "java/lang/invoke/MethodHandles$Lookup",
 ];
-/// What sizes are drawn from.
+/// The seed of sizes.
 const SIZES: u64 = 0x512e;
 /// The length of the text that repeats; deflate looks back 32 KiB.
 const DICTIONARY: usize = 8192;
 
-/// Draws bytes: by turns some that nothing can compress and some that have been there before.
+/// Draws bytes: in turns some that do not compress and some that were drawn before.
 #[derive(Debug, Clone)]
 pub(super) struct Content {
     random: Random,
@@ -90,7 +90,7 @@ impl Content {
         bytes.truncate(end);
     }
 
-    /// Makes a class file for Java 17, to look at from outside.
+    /// Makes a class file for Java 17, as far as its header shows.
     pub(super) fn class(&mut self, length: usize) -> Vec<u8> {
         let mut bytes = vec![0xca, 0xfe, 0xba, 0xbe, 0, 0, 0, 61, 0, 1];
         self.fill(&mut bytes, length);

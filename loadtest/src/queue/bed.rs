@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! What is measured: a nats-server, a dispatcher and workers of their own, with their data in a
-//! temporary directory on disk.
+//! The programs that are measured: a nats-server, a dispatcher and workers of their own, with their
+//! data in a temporary directory on disk.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -121,7 +121,7 @@ impl Bed {
         Ok(())
     }
 
-    /// Waits until the dispatcher sees so many workers.
+    /// Waits until the dispatcher lists `count` workers.
     pub(super) async fn workers_ready(&self, count: usize) -> anyhow::Result<()> {
         let mut connection = self.connect().await?;
         loop {
@@ -189,8 +189,8 @@ impl Cpu {
     }
 }
 
-/// Sees to it that this process and its children may have so many connections, each with an end in
-/// two of them.
+/// Raises the limit of open files of this process and its children for so many connections, each of
+/// which may have both ends in this process.
 pub(super) fn allow_many_connections(count: usize) -> anyhow::Result<()> {
     let wanted = 2 * count + 1024;
     let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();

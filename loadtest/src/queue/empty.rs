@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! A worker whose image stages are empty: claim, lease, events, log, commit and acknowledgement are
-//! those of every worker, and in between nothing is read, assembled or sent, and no tag is written.
+//! A worker whose image stages are empty. Claim, lease, events, log, commit and acknowledgement are
+//! those of every worker. Nothing is read, assembled or sent, and no tag is written.
 
 use std::sync::Arc;
 
@@ -40,7 +40,7 @@ pub struct Options {
     /// How many of the four stages each build announces
     #[arg(long, default_value_t = 4)]
     pub stages: usize,
-    /// Stay in the last stage until stopped, and say on stdout when that was
+    /// Stay in the last stage until stopped, and print on stdout when that was
     #[arg(long)]
     pub hold: bool,
 }
@@ -110,7 +110,7 @@ impl ImageStages for EmptyStages {
     }
 }
 
-/// Says on stdout when the stages of a build were stopped.
+/// Prints on stdout when the stages of a build were stopped.
 struct Stopped(BuildId);
 
 impl Drop for Stopped {

@@ -51,7 +51,7 @@ pub(super) async fn measure(bed: &Bed, builds: usize) -> anyhow::Result<(f64, Ro
                 let id = format!("{build:032}-{number}-");
                 headers.insert(async_nats::header::NATS_MESSAGE_ID, id.as_str());
             }
-            // As many subjects as the real ones have; each is new, as the record expects.
+            // One subject for each message, as in the real streams, and each of them new.
             let subject = format!("bare.{number}.{build:032}");
             let sent =
                 jetstream.publish_with_headers(subject, headers, message.payload.clone()).await;

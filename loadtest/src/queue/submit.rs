@@ -128,8 +128,8 @@ fn all_accepted(answer: &[u8]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Measures the latency of submissions that come at a fixed rate, whatever became of the ones before:
-/// each is counted from the moment at which it was to be sent.
+/// Measures the latency of submissions at a fixed rate. Each is due at its own time, also when
+/// earlier ones are late, and its latency counts from then.
 pub(super) async fn open_loop(bed: &Bed, seconds: u64) -> anyhow::Result<Row> {
     let count = RATE * u32::try_from(seconds).context("too long")?;
     let (free, idle) = mpsc::unbounded_channel::<Connection>();

@@ -18,7 +18,7 @@ use crate::{events, fill};
 /// How long one event may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// How long lies between two events: each is measured by itself.
+/// The pause between two events, so that each is measured by itself.
 const PAUSE: Duration = Duration::from_millis(30);
 
 /// Sends events to subscribers, one at a time.

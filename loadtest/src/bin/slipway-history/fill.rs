@@ -74,15 +74,15 @@ pub(crate) async fn fill(system: &mut System, builds: u64) -> anyhow::Result<Val
     Ok(json!({"builds": builds, "events": published, "bytes": bytes, "events_per_s": per_s}))
 }
 
-/// Takes care that the dispatcher takes every log for archived, as it is after as many builds: it
-/// would otherwise look for a million logs meanwhile.
+/// Marks the logs of all builds as archived, as they are after a real history. The dispatcher would
+/// otherwise look for a million logs during the measurement.
 async fn archived(stream: &Stream) -> anyhow::Result<()> {
     let mut consumer: Consumer<pull::Config> = stream
         .get_consumer(ARCHIVER)
         .await
         .map_err(|error| anyhow::anyhow!("no consumer {ARCHIVER}: {error}"))?;
     loop {
-        // Those that a dispatcher has taken come again after a minute.
+        // Messages that a dispatcher has taken are delivered again after a minute.
         let info = consumer.info().await?;
         if info.num_pending == 0 && info.num_ack_pending == 0 {
             return Ok(());
@@ -95,8 +95,8 @@ async fn archived(stream: &Stream) -> anyhow::Result<()> {
     }
 }
 
-/// Publishes one event. Without the id by which the server drops a second copy: it would remember
-/// millions of them for two minutes.
+/// Publishes one event. It has no message id, because the server would remember millions of them for
+/// two minutes.
 pub(crate) async fn publish(
     jetstream: &Context,
     subjects: &Subjects,

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! The least of HTTP: one connection that asks one question after the other. What is measured is
-//! the dispatcher and not a client's machinery.
+//! A minimal HTTP client: one connection and one question after the other, so that the dispatcher is
+//! measured and not the client.
 
 use std::net::SocketAddr;
 

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
 //! The binary `slipway-history`: fills a nats-server with the events of very many builds and
-//! measures what a dispatcher makes of them: how fast it folds them from nothing, how soon it is
-//! ready when it has folded them before, how long lists take, how fast an event reaches a thousand
-//! subscribers, and whether it keeps up with events at a steady rate. JSON on stdout.
+//! measures a dispatcher on them: how fast it folds them from nothing, how soon it is ready when it
+//! has folded them before, how long lists take, how fast an event reaches a thousand subscribers,
+//! and whether it keeps up with events at a steady rate. It prints JSON on stdout.
 
 mod ask;
 mod events;
@@ -31,13 +31,13 @@ struct Options {
     /// How many builds the history has
     #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1..))]
     builds: u64,
-    /// Where everything is kept; events that stand there already are used again
+    /// Directory of all data; events that it holds already are used again
     #[arg(long, value_name = "DIRECTORY")]
     directory: Option<PathBuf>,
     /// The NATS server
     #[arg(long, value_name = "PROGRAM", default_value = "nats-server")]
     nats_server: PathBuf,
-    /// The dispatcher (default: beside this program)
+    /// The dispatcher (default: in this program's directory)
     #[arg(long, value_name = "PROGRAM")]
     dispatcher: Option<PathBuf>,
     /// How many times each question is asked

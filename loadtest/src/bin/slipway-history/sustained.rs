@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 //! Events at a steady rate for a while, with clients that follow them: whether projection and
-//! fan-out keep up, and whether what the dispatcher holds grows.
+//! fan-out keep up, and whether the dispatcher's memory grows.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use crate::http::Connection;
 use crate::system::System;
 use crate::{Options, events, fill};
 
-/// The builds are numbered from here: none that the history has.
+/// The number of the first build, greater than all in the history.
 const FIRST: u64 = 20_000_000;
 
 /// How many builds are under way at once, their events one after the other.

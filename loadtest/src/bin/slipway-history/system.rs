@@ -100,7 +100,7 @@ impl System {
         Ok(report)
     }
 
-    /// Starts the dispatcher again, with what it has, and waits until it is ready.
+    /// Starts the dispatcher again, with its projection, and waits until it is ready.
     pub(crate) async fn restart(&mut self) -> anyhow::Result<Value> {
         self.stop_dispatcher().await?;
         let mut command = Command::new(&self.program);
@@ -183,7 +183,7 @@ fn peak_bytes(id: Option<u32>) -> anyhow::Result<u64> {
     bytes(id, "VmHWM:")
 }
 
-/// Reads a size that the system knows of a process.
+/// Reads a size from the status of a process.
 fn bytes(id: Option<u32>, name: &str) -> anyhow::Result<u64> {
     let id = id.context("the process has ended")?;
     let text = std::fs::read_to_string(format!("/proc/{id}/status"))?;
