@@ -51,12 +51,14 @@ impl FileIdentity {
     }
 
     /// Returns the number of the device. Machines that share a file system number it differently.
+    #[cfg(feature = "store")]
     pub(crate) fn device(&self) -> u64 {
         self.device
     }
 
     /// Returns everything but the device: what tells two files of one file system, or two states of
     /// one file, apart.
+    #[cfg(feature = "store")]
     pub(crate) fn within_file_system(&self) -> [u64; 6] {
         let [modified, changed] = [self.modified, self.changed]
             .map(|(seconds, nanoseconds)| [seconds, nanoseconds].map(i64::cast_unsigned));

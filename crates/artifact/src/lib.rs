@@ -13,6 +13,7 @@ pub mod file_identity;
 pub mod inspect;
 pub mod invalid;
 pub mod manifest;
+#[cfg(feature = "store")]
 pub mod record_cache;
 pub mod source;
 pub mod spring_boot;
@@ -20,6 +21,7 @@ pub mod spring_boot;
 pub mod store;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
+#[cfg(feature = "store")]
 pub mod verified_files;
 pub mod zip;
 
@@ -28,10 +30,12 @@ pub use file_identity::FileIdentity;
 pub use inspect::inspect;
 pub use invalid::{Code, InspectError, InvalidArtifact};
 pub use manifest::Manifest;
+#[cfg(feature = "store")]
 pub use record_cache::{RecordCache, RecordKey};
 pub use source::{FileSource, Source, SourceReader};
 pub use spring_boot::Layers;
 #[cfg(feature = "store")]
 pub use store::{ArtifactStore, Fetched, ReceiveError, StoreError, Upload, Verification};
+#[cfg(feature = "store")]
 pub use verified_files::VerifiedFiles;
 pub use zip::{Archive, Entry, EntryReader, Method};
