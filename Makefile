@@ -12,8 +12,9 @@ help: ## list the targets
 setup: ## install with apt what is missing on Debian 12
 	@dev/setup.sh
 
-build: ## build every crate in release mode
-	cargo build --workspace --release --locked
+build: ## build the three programs in release mode, stripped
+	cargo build --release --locked --package slipway --package slipway-dispatcher \
+	  --package slipway-worker --bin slipway --bin slipway-dispatcher --bin slipway-worker
 
 demo: setup ## take a JAR, a WAR and a binary through the queue and run the images
 	@# Not in release mode, which compiles for longer and is of no use to the tests after it.

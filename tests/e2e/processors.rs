@@ -11,7 +11,7 @@ use std::path::Path;
 use std::process::Command;
 
 use rand::rngs::StdRng;
-use rand::{Rng as _, RngCore as _, SeedableRng as _};
+use rand::{Rng as _, RngExt as _, SeedableRng as _};
 use serde_json::Value;
 use slipway_tests::artifacts::{class, deflated, entry, zip};
 use slipway_tests::process::{command, program};

@@ -6,7 +6,7 @@ mod requests;
 mod uploads;
 
 use rand::rngs::StdRng;
-use rand::{RngCore as _, SeedableRng as _};
+use rand::{Rng as _, SeedableRng as _};
 use serde_json::{Value, json};
 use slipway_proto::Digest;
 use slipway_tests::faulty_registry::{FaultyRegistry, Misbehaviour, Rule, Seen};

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt as _;
-use rand::Rng as _;
+use rand::RngExt as _;
 use slipway_proto::api::WorkerView;
 use slipway_proto::{Timestamp, WorkerId};
 use slipway_queue::pull::Puller;

@@ -12,7 +12,7 @@
 
 use std::time::Duration;
 
-use rand::Rng;
+use rand::{Rng, RngExt as _};
 
 /// A schedule of pauses. Valid by construction; use [`Backoff::constant`] for a `const`, where a
 /// mistake does not compile.
