@@ -54,7 +54,7 @@ pub struct Config {
     /// Catalogue file that adds environments to the built-in ones
     #[arg(long, env = "SLIPWAY_ENVIRONMENTS", value_name = "FILE")]
     pub environments: Option<PathBuf>,
-    /// How often builds that a crash left half done are looked for, in seconds. Such a build starts
+    /// How often to look for builds that a crash left half done, in seconds. Such a build starts
     /// about twice as late
     #[arg(
         long,

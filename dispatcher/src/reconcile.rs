@@ -260,7 +260,7 @@ pub(crate) async fn sweep_now(reconciler: &Reconciler) -> Result<RepairsView, Sw
     Ok(repairs)
 }
 
-/// Reads all records, and their changes until the first could have been repaired.
+/// Reads all records, and their changes until the first one could be repaired.
 async fn watch_records(reconciler: &Reconciler, memory: &Mutex<Memory>) -> Result<(), ReadError> {
     let opened = Timestamp::now();
     let until = Instant::now() + protocol::GRACE.unsigned_abs() + LOOK_EVERY;

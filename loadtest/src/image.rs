@@ -40,23 +40,23 @@ pub use drawing::drawing;
 pub use method::METHOD;
 pub use rows::rows;
 
-/// The pool of the worker that stays for the whole run.
+/// The pool of the worker that runs for the whole benchmark.
 const POOL: &str = "bench";
 /// The layers of the base image, in bytes.
 const BASE_LAYERS: [usize; 2] = [16_000_000, 67_000_000];
 /// How many rounds of a quick run.
 const QUICK_ROUNDS: u32 = 2;
 
-/// What to measure.
+/// The measurements.
 #[derive(Debug, Clone, clap::Args)]
 pub struct ImageOptions {
-    /// How often each variant builds in each scenario
+    /// How many times each variant builds in each scenario
     #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..=99))]
     pub rounds: u32,
     /// Seed of the inputs and of the order of variants
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
-    /// Two rounds and fewer inputs, to see that it works
+    /// Two rounds and fewer inputs, to check that it works
     #[arg(long)]
     pub quick: bool,
     /// Only this
@@ -117,7 +117,7 @@ struct Bench {
     rows: Vec<Row>,
 }
 
-/// What was measured.
+/// The measurements.
 #[derive(Debug, Clone, Default)]
 pub struct Measured {
     /// The rows of the report.

@@ -3,9 +3,9 @@
 //! The inputs of the benchmark, made from a seed.
 //!
 //! Bytes are fresh for every measurement: a registry and a client that have seen a layer before
-//! look twice as fast as they are. What stays the same in life stays the same here, such as the
-//! classes of Spring Boot's loader. Shape and compressibility follow real artifacts; nothing of it
-//! runs.
+//! look twice as fast as they are. Parts that never change in reality stay the same, such as the
+//! classes of Spring Boot's loader. Shape and compressibility follow real artifacts. None of them
+//! can run.
 
 mod base;
 mod binary;
@@ -21,16 +21,16 @@ pub use boot::BootJar;
 pub use tiny::tiny;
 pub use war::write_war;
 
-/// Names the bytes of one measurement: no two of a run, and no two runs of different seeds, share
-/// any.
+/// The key of one measurement's bytes. No two measurements of a run share bytes, nor do two runs
+/// with different seeds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Key(u64);
 
 impl Key {
-    /// Makes a key from the run's seed and what the bytes are for.
+    /// Makes a key from the run's seed and the purpose of the bytes.
     #[must_use]
     pub fn new(seed: u64, scenario: &str, variant: &str, round: u32) -> Self {
-        // FNV-1a, which will be the same in every version of everything.
+        // FNV-1a, which never changes.
         let text = format!("{seed}/{scenario}/{variant}/{round}");
         let step = |key: u64, byte: u8| (key ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
         Self(text.bytes().fold(0xcbf2_9ce4_8422_2325, step))

@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 
 use slipway_tests::process::command;
 
-/// How long the machine is watched before it counts as idle.
+/// How long the machine must be idle before a measurement.
 const WINDOW: Duration = Duration::from_millis(250);
-/// The share of idle processor time that a measurement wants.
+/// The share of idle processor time that a measurement needs.
 const IDLE_PERCENT: u64 = 90;
 
 /// Describes the machine in one line.

@@ -44,7 +44,7 @@ pub struct Reserve {
 }
 
 impl Reserve {
-    /// Touches so many bytes, or what the machine can spare where that is less. Blocks.
+    /// Touches this many bytes, or as many as the machine can spare. Blocks.
     ///
     /// # Errors
     ///
@@ -96,7 +96,7 @@ fn missing(first: u64, now: u64) -> u64 {
     (first + AHEAD).saturating_sub(now) / STEP
 }
 
-/// What `/proc/meminfo` says (proc(5)), in bytes.
+/// The values of `/proc/meminfo` (proc(5)), in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Memory {
     free: u64,

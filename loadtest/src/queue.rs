@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 
 //! The queue benchmark: how fast builds are accepted, started, followed, cancelled and taken over,
-//! without the cost of their images.
+//! without the cost of images.
 //!
 //! Each group of measurements starts its own nats-server, dispatcher and workers, on free ports and
 //! in a temporary directory. The workers run the whole protocol with image stages that do nothing
-//! ([`empty`]). The same run measures what NATS alone does on the same machine.
+//! ([`empty`]). The same run measures NATS alone on the same machine.
 
 mod bed;
 mod client;
@@ -29,7 +29,7 @@ pub use method::METHOD;
 /// The part of the report that these rows belong to.
 const SECTION: &str = "queue";
 
-/// How much is measured, and with what.
+/// The amount of measurements, and the programs.
 #[derive(Debug, Clone)]
 pub struct QueueOptions {
     /// The nats-server.
@@ -38,7 +38,7 @@ pub struct QueueOptions {
     pub programs: PathBuf,
     /// Builds submitted one by one, and builds submitted in batches.
     pub submissions: usize,
-    /// How long submissions come at a fixed rate, in seconds.
+    /// How long submissions are sent at a fixed rate, in seconds.
     pub open_loop_s: u64,
     /// Builds submitted to an idle fleet.
     pub wakes: usize,
@@ -50,7 +50,7 @@ pub struct QueueOptions {
     pub cancels: usize,
     /// Whether workers are killed, for which at least one lease passes.
     pub kills: bool,
-    /// The one group to measure; all if none is named.
+    /// The one group to measure; all if none is given.
     pub only: Option<Group>,
 }
 
@@ -101,7 +101,7 @@ impl QueueOptions {
         self.only.is_none_or(|only| only == group)
     }
 
-    /// Returns the options of a run that shows in half a minute whether everything works.
+    /// Returns the options of a run that checks in half a minute that everything works.
     ///
     /// # Errors
     ///
@@ -124,8 +124,7 @@ impl QueueOptions {
 ///
 /// # Errors
 ///
-/// When something does not start, or an answer is not what it must be; numbers that miss their goals
-/// are no error, but in the rows.
+/// When something does not start or an answer is wrong. A missed goal is not an error but a row.
 pub async fn run(options: &QueueOptions) -> anyhow::Result<Vec<Row>> {
     bed::allow_many_connections(options.subscribers)?;
     let mut rows = Vec::new();

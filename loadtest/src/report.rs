@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! Writes what was measured: Markdown for people, JSON with every sample for programs.
+//! Writes the results: Markdown for people, JSON with every sample for programs.
 
 use std::fmt::Write as _;
 use std::io;
@@ -16,7 +16,7 @@ use crate::samples::Sample;
 pub struct Report {
     /// The day, as 2026-11-22.
     pub date: String,
-    /// What its files are called: the day, and what part of a whole run it is.
+    /// The name of its files: the day, and the part of a whole run.
     pub name: String,
     /// How it was started.
     pub command: String,
@@ -24,17 +24,17 @@ pub struct Report {
     pub seed: u64,
     /// The machine, in one line.
     pub machine: String,
-    /// How much of its processors the machine's host gave to others, in one line.
+    /// How much processor time the machine's host gave to others, in one line.
     pub stolen: String,
     /// The versions of the programs that took part, in one line.
     pub versions: String,
     /// What was measured, with its goals.
     pub rows: Vec<Row>,
-    /// Every single measurement of images.
+    /// Every measurement of images.
     pub samples: Vec<Sample>,
     /// How it was measured, as Markdown.
     pub method: String,
-    /// The drawing, if there is something to draw.
+    /// The drawing, if there is one.
     pub svg: Option<String>,
 }
 
@@ -97,7 +97,7 @@ impl Report {
         text
     }
 
-    /// Lists every goal with what was wanted and what was seen.
+    /// Lists every goal with the wanted and the measured value.
     fn goals(&self) -> String {
         let mut text = "| row | goal | wanted | seen | |\n|---|---|---:|---:|---|\n".to_owned();
         for row in &self.rows {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! What the benchmark reports: rows of sections, each held against goals.
+//! The rows of the report, each compared with its goals.
 
 use serde::Serialize;
 
@@ -9,7 +9,7 @@ use serde::Serialize;
 pub struct Row {
     /// The table it belongs to.
     pub section: &'static str,
-    /// What was measured.
+    /// The measurements.
     pub name: String,
     /// Column and value, in the order of the columns.
     pub cells: Vec<(&'static str, String)>,
@@ -17,16 +17,16 @@ pub struct Row {
     pub goals: Vec<Goal>,
 }
 
-/// A number that was wanted, and the one that was seen.
+/// A goal, and the measured value.
 #[derive(Debug, Clone, Serialize)]
 pub struct Goal {
-    /// What is wanted, in words.
+    /// The goal in words.
     pub what: String,
     /// The bound, with its unit.
     pub wanted: String,
     /// What was measured, with its unit.
     pub seen: String,
-    /// Whether that is good enough.
+    /// Whether the goal is met.
     pub met: bool,
 }
 

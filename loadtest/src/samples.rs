@@ -4,7 +4,7 @@
 
 use serde::Serialize;
 
-/// What one run of one variant cost.
+/// The cost of one run of one variant.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Sample {
     /// The scenario it belongs to.
@@ -19,7 +19,7 @@ pub struct Sample {
     pub wall_ms: f64,
     /// Processor time of the client's processes in milliseconds.
     pub cpu_ms: f64,
-    /// The most memory of a process, in bytes; of a resident one, above what it held idle.
+    /// The peak memory of a process, in bytes; for a resident one, above its idle memory.
     pub peak_bytes: Option<u64>,
     /// How many requests the registry answered.
     pub requests: Option<usize>,
@@ -57,8 +57,8 @@ pub fn of<'a>(
     })
 }
 
-/// Returns the median: the middle value, or the mean of the two in the middle. Not a number where
-/// there are no values, so that no goal is met by nothing.
+/// Returns the median: the middle value, or the mean of the two middle ones. Without values it is
+/// not a number, so that no goal is met by nothing.
 #[must_use]
 pub fn median(values: impl IntoIterator<Item = f64>) -> f64 {
     let mut values: Vec<f64> = values.into_iter().collect();
@@ -71,7 +71,7 @@ pub fn median(values: impl IntoIterator<Item = f64>) -> f64 {
     }
 }
 
-/// Returns the least value, or no number where there are no values.
+/// Returns the smallest value; not a number without values.
 #[must_use]
 pub fn minimum(values: impl IntoIterator<Item = f64>) -> f64 {
     values.into_iter().reduce(f64::min).unwrap_or(f64::NAN)

@@ -7,18 +7,18 @@ use std::fmt::Write as _;
 /// A bar.
 #[derive(Debug, Clone)]
 pub struct Bar {
-    /// Whose it is.
+    /// Its label.
     pub name: String,
     /// Its length in milliseconds.
     pub milliseconds: f64,
-    /// How it is filled.
+    /// Its fill.
     pub kind: Kind,
 }
 
 /// The kind of program that a bar belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// The least that there can be.
+    /// The floor.
     Floor,
     /// Slipway.
     Own,
@@ -39,10 +39,10 @@ impl Kind {
     }
 }
 
-/// Bars that are compared with each other.
+/// A group of bars to compare.
 #[derive(Debug, Clone)]
 pub struct Group {
-    /// What was done.
+    /// The title of the group.
     pub title: String,
     /// The bars, from the top.
     pub bars: Vec<Bar>,
@@ -50,7 +50,7 @@ pub struct Group {
 
 const WIDTH: f64 = 860.0;
 const LABELS: f64 = 210.0;
-/// Room for the number behind the longest bar.
+/// Room for the number after the longest bar.
 const NUMBERS: f64 = 90.0;
 const BAR: f64 = 16.0;
 const STEP: f64 = 22.0;
@@ -147,7 +147,7 @@ mod tests {
         draw("wall-clock time", "one\ntwo", &[group.clone(), group], 1500.0)
     }
 
-    /// Returns the names of elements that are open at the end; all are closed in order.
+    /// Checks that elements are closed in order, and returns those that are open at the end.
     fn open_at_the_end(svg: &str) -> Vec<String> {
         let mut open: Vec<String> = Vec::new();
         for tag in svg.split('<').skip(1) {

@@ -50,7 +50,7 @@ pub struct ArtifactView {
     pub facts: ArtifactFacts,
 }
 
-/// Where a build is, in one word.
+/// The state of a build, in one word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum StateName {
@@ -64,7 +64,7 @@ pub enum StateName {
     Succeeded,
     /// It ended without one.
     Failed,
-    /// It was called off.
+    /// It was cancelled.
     Cancelled,
 }
 
@@ -79,7 +79,7 @@ impl StateName {
         Self::Cancelled,
     ];
 
-    /// Returns the word.
+    /// Returns the name used in documents.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -121,7 +121,7 @@ pub struct BuildView {
     pub project: ProjectName,
     /// Where it is.
     pub state: StateName,
-    /// What its worker does, while it runs.
+    /// The stage it is in, while it runs.
     pub stage: Option<Stage>,
     /// The number of the current or last attempt; 0 before the first.
     pub attempt: u32,
@@ -204,10 +204,10 @@ pub struct BuildList {
     pub next_cursor: Option<String>,
 }
 
-/// The most builds that one batch may have.
+/// The largest number of builds in one batch.
 pub const MAX_BATCH: usize = 1000;
 
-/// What became of the builds of a batch.
+/// The results for the builds of a batch.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BatchView {
     /// How many are new builds.
@@ -216,11 +216,11 @@ pub struct BatchView {
     pub repeated: usize,
     /// How many are not accepted.
     pub refused: usize,
-    /// What became of each, in the order of the batch.
+    /// One result for each build, in the order of the batch.
     pub results: Vec<BatchResult>,
 }
 
-/// What became of one build of a batch: what would have been answered to it alone.
+/// The result for one build of a batch: the answer that it would have got on its own.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BatchResult {
     /// The HTTP status: 202 accepted now, 200 accepted before, else that of the problem.
@@ -234,7 +234,7 @@ pub struct BatchResult {
     /// Why it is not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<Problem>,
-    /// After how many seconds it should be submitted again; absent where it would fail again.
+    /// After how many seconds it should be submitted again; absent if it would fail again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_after_s: Option<u16>,
 }
@@ -284,7 +284,7 @@ pub struct WorkerView {
     pub version: String,
     /// The pool it takes builds from.
     pub pool: PoolName,
-    /// How many builds it runs at once at most.
+    /// The largest number of builds that it runs at once.
     pub slots: u32,
     /// The builds it runs now.
     pub running: Vec<BuildId>,
@@ -296,18 +296,18 @@ pub struct WorkerView {
     pub started_at: Timestamp,
 }
 
-/// A request that could not be built, as it stands in the dead-letter stream.
+/// A request that could not be built, as the dead-letter stream holds it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeadLetterView {
-    /// The build; an arbitrary text where the message in the queue was no request of ours.
+    /// The build's id, or arbitrary text if the message in the queue was not a request of ours.
     pub build: String,
     /// The project.
     pub project: String,
     /// The pool it was for.
     pub pool: PoolName,
-    /// Why it stands here.
+    /// Why it could not be built.
     pub reason: String,
-    /// When it was put here.
+    /// When it became a dead letter.
     pub died_at: Timestamp,
     /// The claim under which it failed.
     pub epoch: Epoch,
@@ -324,7 +324,7 @@ pub struct DeadLetterList {
     pub next_cursor: Option<String>,
 }
 
-/// Which builds were cancelled at once.
+/// The builds that one request cancelled.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CancelledView {
     /// Those builds.
@@ -336,7 +336,8 @@ pub struct CancelledView {
 pub struct RepairsView {
     /// Unfinished records that it looked at.
     pub unfinished: u64,
-    /// Builds whose request was missing in the queue, or not delivered any more, and was put there.
+    /// Builds whose request was missing in the queue, or no longer delivered, and was published
+    /// again.
     pub enqueued: u64,
     /// `build.queued` events that were missing.
     pub queued_events: u64,
@@ -348,13 +349,13 @@ pub struct RepairsView {
     pub dead_letters: u64,
     /// Messages of finished builds taken out of the queue.
     pub messages_removed: u64,
-    /// Builds that waited longer than they may.
+    /// Builds that waited longer than their limit.
     pub timed_out: u64,
     /// Builds cancelled because a later one has their supersede key.
     pub superseded: u64,
 }
 
-/// How much waits in the queue.
+/// The depth of the queue.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct QueueView {
     /// Builds that wait for a worker.
@@ -363,7 +364,7 @@ pub struct QueueView {
     pub running: u64,
     /// The same by pool and priority.
     pub classes: Vec<QueueClass>,
-    /// How many requests stand in the dead-letter stream.
+    /// The number of requests in the dead-letter stream.
     pub dead: u64,
 }
 

@@ -2,8 +2,8 @@
 
 //! The record of a build: what was asked, when, and where it is now.
 //!
-//! The live record stands in the key-value bucket `slipway-state`; the projection holds the same
-//! record folded from events.
+//! The live record is kept in the key-value bucket `slipway-state`. The projection holds the same
+//! record, folded from events.
 
 use serde::{Deserialize, Serialize};
 
@@ -18,12 +18,12 @@ use crate::{
 pub struct Build {
     /// What was accepted.
     pub request: BuildRequest,
-    /// The digest of what the client sent, which decides whether an idempotency key is used twice
-    /// for the same thing.
+    /// The digest of the submitted document. It decides whether an idempotency key was used twice
+    /// for the same request.
     pub submission: Digest,
     /// When it was accepted.
     pub accepted_at: Timestamp,
-    /// Its place in the order of acceptance, which decides whose a contested tag is: the revision
+    /// Its place in the order of acceptance, which decides who keeps a contested tag: the revision
     /// at which its record was created. Zero until the record is read back or changed.
     pub order: u64,
     /// How often it was replayed from the dead letters.
@@ -68,13 +68,13 @@ impl Build {
         }
     }
 
-    /// Returns since when it waits, or waited, for its first attempt.
+    /// Returns the time from which it waits, or waited, for its first attempt.
     #[must_use]
     pub fn queued_since(&self) -> Timestamp {
         self.replayed_at.unwrap_or(self.accepted_at)
     }
 
-    /// Returns why the build ends now without ever having started, if it does.
+    /// Returns the failure of a build that has waited too long for its first attempt, if it has.
     #[must_use]
     pub fn waited_too_long(&self, now: Timestamp) -> Option<Change> {
         let limit = self.request.queue_timeout_s;
@@ -84,7 +84,8 @@ impl Build {
             return None;
         }
         let message = format!(
-            "no worker of the pool {} took the build within {limit} s: add workers, or raise queue_timeout_s",
+            "no worker of the pool {} took the build within {limit} s: add workers, or raise \
+            queue_timeout_s",
             self.request.pool
         );
         let failure = Failure::new(Reason::QueueTimeExceeded, message);
@@ -105,8 +106,8 @@ impl Build {
     /// Applies a change in place; a refused one leaves the record as it is.
     fn change(&mut self, change: &Change, now: Timestamp) -> Result<(), crate::state::Refusal> {
         if self.tagging && !self.state.is_finished() && matches!(change, Change::Cancel { .. }) {
-            // An earlier attempt has begun to write tags: they are its own by now, and others that
-            // give way to it may write them.
+            // An earlier attempt has begun to write tags. The build owns them by now, and older
+            // builds that give way to it may write them.
             return Err(crate::state::Refusal::TooLate);
         }
         let state = self.state.apply(change)?;
@@ -137,7 +138,7 @@ impl Build {
 
     /// Folds an event of this build into the record, as the projection does.
     ///
-    /// Events can be repeated (their publisher retried) and a lost one can be missing; the fold
+    /// An event can come twice, because its publisher retried, and one can be missing. The fold
     /// ignores what is older than the record and catches up with what is newer.
     pub fn fold(&mut self, event: &Event) {
         match &event.body {
@@ -214,7 +215,7 @@ impl Build {
         self.tagging && ended && !matches!(self.state.phase, Phase::Succeeded { .. })
     }
 
-    /// Returns whether the build failed and its request belongs into the dead-letter stream.
+    /// Returns whether the build failed and its request belongs in the dead-letter stream.
     #[must_use]
     pub fn is_dead(&self) -> bool {
         matches!(self.state.phase, Phase::Failed { dead: true, .. })
@@ -248,7 +249,7 @@ mod tests {
     use crate::state::Refusal;
 
     #[test]
-    fn the_start_that_a_record_tells_is_that_of_its_last_attempt() {
+    fn the_start_in_a_record_is_that_of_its_last_attempt() {
         let at = |second| Timestamp::from_second(second).expect("a time");
         let claim = |epoch, worker: &str| Change::Claim {
             epoch,
@@ -279,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn a_build_that_has_begun_to_write_tags_is_not_cancelled_while_it_waits_to_try_again() {
+    fn a_build_that_has_begun_to_write_tags_is_not_cancelled_while_it_waits_for_its_next_attempt() {
         let now = Timestamp::UNIX_EPOCH;
         let failure = Failure::new(Reason::PushImageFailed, "reset");
         let cancel = Change::Cancel { message: "x".into() };

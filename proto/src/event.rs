@@ -3,10 +3,10 @@
 //! Events: past-tense facts about builds, as CloudEvents 1.0 in their JSON format.
 //!
 //! A body is complete in itself, so that a dashboard in any language can subscribe to
-//! `<prefix>.event.<project>.>` and understand what it reads without asking anybody. The words are
-//! those of CDEvents where it has one (`build.queued`, `build.started`, `build.finished`,
-//! `artifact.published`); the types are Slipway's own (`dev.slipway.…`), because a `dev.cdevents`
-//! type would promise CDEvents' envelope inside the CloudEvent.
+//! `<prefix>.event.<project>.>` and needs to ask nobody else. The words are those of CDEvents where
+//! it has one (`build.queued`, `build.started`, `build.finished`, `artifact.published`); the types
+//! are Slipway's own (`dev.slipway.…`), because a `dev.cdevents` type would promise CDEvents'
+//! envelope inside the CloudEvent.
 
 mod source;
 
@@ -31,7 +31,7 @@ pub struct Event {
     pub source: EventSource,
     /// The build.
     pub subject: BuildId,
-    /// When it happened, by the clock of who saw it.
+    /// When it happened, by the clock of the process that saw it.
     pub time: Timestamp,
     /// Always `application/json`.
     pub datacontenttype: String,
@@ -44,7 +44,7 @@ pub struct Event {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", content = "data")]
 pub enum EventBody {
-    /// A build was accepted and stands in the queue.
+    /// A build was accepted and is in the queue.
     #[serde(rename = "dev.slipway.build.queued.v1")]
     Queued(Box<Queued>),
     /// A worker started an attempt.
@@ -56,7 +56,7 @@ pub enum EventBody {
     /// An attempt ended without an outcome; another will follow.
     #[serde(rename = "dev.slipway.build.retrying.v1")]
     Retrying(Box<Retrying>),
-    /// An image stands in the registry under its references.
+    /// An image is in the registry under its references.
     #[serde(rename = "dev.slipway.artifact.published.v1")]
     Published(Box<Published>),
     /// The build got its outcome.
@@ -197,7 +197,7 @@ pub struct Finished {
 pub enum Outcome {
     /// An image was published.
     Succeeded {
-        /// What was made; `image` is taken by the reference.
+        /// The image. Its member is `published`, because `image` is the build's main reference.
         #[serde(rename = "published")]
         image: Box<Image>,
     },
@@ -206,7 +206,7 @@ pub enum Outcome {
         /// Why.
         failure: Failure,
     },
-    /// The build was called off.
+    /// The build was cancelled.
     Cancelled {
         /// By whom or what.
         message: String,
@@ -232,8 +232,8 @@ impl Event {
         }
     }
 
-    /// Returns the event that a build was accepted. It can be made again from the record alone and
-    /// is then the same event.
+    /// Returns the event that a build was accepted. Made again from the record, it is the same
+    /// event.
     #[must_use]
     pub fn queued(build: &Build) -> Self {
         let body = EventBody::Queued(Box::new(Queued {
@@ -249,7 +249,7 @@ impl Event {
     }
 
     /// Returns the event that the record's last attempt started; `None` if none has since the build
-    /// was queued. It can be made again from the record alone and is then the same event.
+    /// was queued. Made again from the record, it is the same event.
     #[must_use]
     pub fn started(build: &Build) -> Option<Self> {
         let request = &build.request;
@@ -323,8 +323,8 @@ impl Event {
         Self::new(&request.project, request.build, &epoch.to_string(), now, body)
     }
 
-    /// Returns the event of the outcome that the record holds; `None` while it has none. It can
-    /// be made again from the record alone and is then the same event.
+    /// Returns the event of the outcome in the record; `None` while it has none. Made again from
+    /// the record, it is the same event.
     #[must_use]
     pub fn finished(build: &Build) -> Option<Self> {
         let request = &build.request;
@@ -340,8 +340,8 @@ impl Event {
             outcome: build.outcome()?,
         }));
         let time = build.finished_at?;
-        // The epoch of the record, which the outcome has fixed: whoever publishes it, it is the same
-        // event, and a replay's is another.
+        // The epoch of the record does not change after the outcome. So every publisher makes the
+        // same event, and the outcome of a replay is another event.
         let epoch = build.state.epoch.to_string();
         Some(Self::new(&request.project, request.build, &epoch, time, body))
     }

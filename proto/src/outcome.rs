@@ -29,13 +29,13 @@ pub struct Image {
     pub size_bytes: u64,
     /// How many bytes of blobs and manifests were sent to registries.
     pub sent_bytes: u64,
-    /// The version of the digest-affecting behaviour that assembled it.
+    /// The version of the assembly behaviour that digests depend on.
     pub assembly_version: u32,
     /// Wall-clock time of each stage, in order.
     pub stages: Vec<StageTime>,
 }
 
-/// A reference that belongs to a build which was submitted later.
+/// A reference that belongs to a build that was submitted later.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SupersededTag {
     /// The reference.
@@ -70,7 +70,7 @@ pub struct Layer {
     pub transfer: Transfer,
 }
 
-/// How a blob came to be in the target repository.
+/// How a blob got into the target repository.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Transfer {

@@ -33,7 +33,7 @@ pub struct BuildRequest {
     pub labels: BTreeMap<String, String>,
     /// Annotations of the manifest.
     pub annotations: BTreeMap<String, String>,
-    /// Ports the image declares beside those of base and recipe.
+    /// Ports the image declares in addition to those of base and recipe.
     pub ports: Vec<Port>,
     /// Arguments appended to the command.
     pub args: Vec<String>,
@@ -41,15 +41,15 @@ pub struct BuildRequest {
     pub user: Option<String>,
     /// What the image runs on.
     pub platform: Platform,
-    /// How urgent the build is among those of its pool.
+    /// How urgent the build is within its pool.
     pub priority: Priority,
     /// The pool of workers that may take it.
     pub pool: PoolName,
-    /// The name of the registry credentials, where the default ones do not serve.
+    /// The name of the registry credentials to use instead of the default ones.
     pub registry_secret: Option<SecretName>,
     /// The longest time one attempt may take, in seconds.
     pub timeout_s: u32,
-    /// How many attempts are charged to the build before it fails.
+    /// How many charged attempts the build may have before it fails.
     pub max_attempts: u32,
     /// The longest time the build may wait for its first attempt, in seconds.
     pub queue_timeout_s: u32,
@@ -86,7 +86,7 @@ pub struct Artifact {
     pub filename: String,
 }
 
-/// An environment, resolved: everything that says how an artifact becomes an image.
+/// A resolved environment: everything that determines how an artifact becomes an image.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, bincode::Encode, bincode::Decode)]
 pub struct Recipe {
     /// The environment's name in the catalogue.
@@ -95,8 +95,8 @@ pub struct Recipe {
     pub base: Base,
     /// How the artifact is laid into layers.
     pub layering: Layering,
-    /// Where it goes: an absolute path, in which `{file}` stands for the file name and `{name}`
-    /// for the file name without its extension.
+    /// Where it goes: an absolute path. `{file}` stands for the file name, `{name}` for the file
+    /// name without its extension.
     pub destination: String,
     /// The entrypoint; an element `{launch}` stands for the arguments that start a JAR, and
     /// `{artifact}` for the artifact's path. `None` keeps the base's, an empty list clears it.
@@ -115,16 +115,16 @@ pub struct Recipe {
     pub env_aliases: BTreeMap<String, String>,
     /// Labels that the environment sets.
     pub labels: BTreeMap<String, String>,
-    /// Mode of the artifact's file where it is laid down as it is.
+    /// Mode of the artifact's file when it is copied unchanged.
     pub file_mode: u32,
-    /// Owner of what is laid down, as numeric user and group.
+    /// Owner of the files in the artifact's layers, as numeric user and group.
     pub owner: (u32, u32),
 }
 
 /// What an image starts from.
 #[derive(Debug, Clone, PartialEq, Eq, bincode::Encode, bincode::Decode)]
 pub enum Base {
-    /// Nothing: the image holds the artifact's layers alone.
+    /// Nothing: the image holds only the artifact's layers.
     Scratch,
     /// Another image.
     Image(Reference),
@@ -155,7 +155,7 @@ impl<'de> Deserialize<'de> for Base {
     }
 }
 
-/// How an artifact is laid into layers.
+/// How an artifact is divided into layers.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, bincode::Encode, bincode::Decode,
 )]
@@ -163,14 +163,14 @@ impl<'de> Deserialize<'de> for Base {
 pub enum Layering {
     /// One file, unchanged, at the destination path.
     AsIs,
-    /// A Spring Boot JAR exploded into the layers it names; any other JAR as it is, inside the
+    /// A Spring Boot JAR, exploded into the layers it names. Any other JAR, unchanged, inside the
     /// destination directory.
     Jar,
     /// A WAR exploded in the destination directory, its libraries in a layer of their own.
     War,
 }
 
-/// How layers are stored. What they unpack to is the same.
+/// How layers are stored. They unpack to the same files.
 #[derive(
     Debug,
     Clone,
@@ -186,14 +186,14 @@ pub enum Layering {
 )]
 #[serde(rename_all = "lowercase")]
 pub enum Compression {
-    /// What every registry and runtime takes: one gzip member, in which what is compressed already
-    /// is stored as it is.
+    /// One gzip member, which every registry and runtime reads. What is already compressed is
+    /// stored unchanged.
     #[default]
     Gzip,
-    /// Zstandard: smaller, and faster to make and to unpack; Docker 23, containerd 1.5 and newer
-    /// read it.
+    /// Zstandard: smaller, and faster to make and to unpack. It needs Docker 23, containerd 1.5 or
+    /// newer.
     Zstd,
-    /// The tar archive as it is: nothing to compress or unpack, and the most to send.
+    /// The tar archive uncompressed: nothing to compress or unpack, and the most to send.
     None,
 }
 
@@ -230,8 +230,8 @@ impl fmt::Display for Compression {
     }
 }
 
-/// How urgent a build is among those of its pool. Classes are served in weighted turns, so that
-/// none starves.
+/// How urgent a build is within its pool. Classes are served in weighted turns, so that none
+/// starves.
 #[derive(
     Debug,
     Clone,
@@ -319,7 +319,7 @@ impl fmt::Display for Port {
 
 /// A text that is not a port.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is not a port: write a number from 1 to 65535, or one with /udp behind it")]
+#[error("`{0}` is not a port: write a number from 1 to 65535, or a number followed by /udp")]
 pub struct ParsePortError(String);
 
 impl FromStr for Port {

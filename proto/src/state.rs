@@ -11,13 +11,13 @@
 //!    └───── GiveBack ──────┘                       │
 //!  any unfinished ── Fail ──► Failed               │
 //!  Queued, Running ── Cancel ──► Cancelled         └── Retry, GiveBack, Fail as from Running
-//!  Failed ── Replay ──► Queued (epoch + 1, attempts counted anew)
+//!  Failed ── Replay ──► Queued (epoch + 1, attempts counted from 0)
 //! ```
 //!
-//! Who moves a build on after a crash: a build in `Running` or `Publishing` whose worker died is
-//! delivered again by JetStream when the lease ends, and the next worker claims it under the next
-//! **epoch**. Every change by a worker names the epoch it holds, and a change of an older epoch is
-//! refused, so that a worker that was only asleep cannot undo what its successor did.
+//! After a crash: JetStream delivers a build in `Running` or `Publishing` again when its worker's
+//! lease ends, and the next worker claims it under the next **epoch**. Every change by a worker
+//! names the epoch it holds. A change of an older epoch is refused, so a worker that was only
+//! asleep cannot undo what its successor did.
 
 use std::fmt;
 
@@ -26,7 +26,7 @@ use serde::{Deserialize, Serialize};
 use crate::outcome::Image;
 use crate::{Failure, Timestamp, WorkerId};
 
-/// Counts the claims of a build; the fencing token of everything a worker does to it.
+/// Counts the claims of a build. It is the fencing token of everything a worker does to the build.
 pub type Epoch = u64;
 
 /// The stages of an attempt, in order.
@@ -67,8 +67,8 @@ impl fmt::Display for Stage {
 pub struct BuildState {
     /// How often the build was claimed; 0 before the first claim.
     pub epoch: Epoch,
-    /// The number of the current or last attempt. Attempts that ended by a fault of the
-    /// infrastructure are not charged: their number is used again.
+    /// The number of the current or last attempt. An attempt that ended by a fault of the
+    /// infrastructure is not charged, and its number is used again.
     pub attempt: u32,
     /// Where the build is.
     pub phase: Phase,
@@ -108,9 +108,9 @@ pub enum Phase {
         /// its attempts were used up, or the request itself was corrupt.
         dead: bool,
     },
-    /// It was called off.
+    /// It was cancelled.
     Cancelled {
-        /// Who or what called it off.
+        /// Who or what cancelled it.
         message: String,
     },
 }
@@ -151,10 +151,10 @@ pub enum Change {
         epoch: Epoch,
         /// Why.
         failure: Failure,
-        /// Whether the request belongs into the dead-letter stream.
+        /// Whether the request belongs in the dead-letter stream.
         dead: bool,
     },
-    /// The attempt failed in a way that may pass; it is charged.
+    /// The attempt failed for a reason that may pass. It is charged.
     Retry {
         /// The epoch the worker holds.
         epoch: Epoch,
@@ -163,22 +163,22 @@ pub enum Change {
         /// Why it failed.
         failure: Failure,
     },
-    /// The attempt ended by no fault of the build; it is not charged.
+    /// The attempt ended through no fault of the build. It is not charged.
     GiveBack {
         /// The epoch the worker holds.
         epoch: Epoch,
         /// When to try again, if not at once.
         not_before: Option<Timestamp>,
-        /// Why it ended, if there is more to say than that its worker stopped.
+        /// Why it ended, if there was a reason other than that its worker stopped.
         failure: Option<Failure>,
     },
-    /// Somebody calls the build off.
+    /// Somebody cancels the build.
     Cancel {
         /// Who or what, in a sentence.
         message: String,
     },
-    /// Somebody has a failed build tried again, under a new epoch and with all its attempts. The
-    /// one way out of an outcome, and only people take it.
+    /// Somebody replays a failed build under a new epoch, with all its attempts. This is the only
+    /// way out of an outcome, and only people take it.
     Replay {
         /// The next epoch.
         epoch: Epoch,
@@ -193,7 +193,7 @@ pub enum Refusal {
     /// The build has its one outcome already.
     #[error("the build is already finished")]
     Finished,
-    /// Somebody holds or held the build under a newer epoch.
+    /// The build was claimed under a newer epoch.
     #[error("epoch {offered} is stale: the build is at epoch {current}")]
     StaleEpoch {
         /// The epoch of the change.
@@ -204,7 +204,7 @@ pub enum Refusal {
     /// The change needs a worker that holds the build.
     #[error("no worker holds the build")]
     NotHeld,
-    /// The tags are being written; it is too late to call the build off.
+    /// The tags are being written; it is too late to cancel the build.
     #[error("the image is already being published")]
     TooLate,
     /// Only a failed build can be replayed, or have its dead letter dropped.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! A whole Slipway of its own for one test.
+//! A whole Slipway for one test.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -27,11 +27,11 @@ pub struct Stack {
     pub nats: Nats,
     /// A client for the API.
     pub client: reqwest::Client,
-    /// Where everything lies.
+    /// The directory of everything.
     pub directory: tempfile::TempDir,
     listen: String,
     dispatcher_options: Vec<String>,
-    /// Variables of the environment of dispatchers that are started from now on.
+    /// Environment variables of dispatchers that are started from now on.
     pub dispatcher_environment: Vec<(&'static str, &'static str)>,
 }
 
@@ -40,31 +40,32 @@ pub struct Stack {
 pub struct WorkerOptions {
     /// Its name.
     pub id: &'static str,
-    /// Further arguments.
+    /// More arguments.
     pub arguments: Vec<String>,
-    /// Variables of its environment.
+    /// Its environment variables.
     pub environment: Vec<(&'static str, &'static str)>,
     /// Its file mode creation mask, in octal.
     pub umask: Option<&'static str>,
 }
 
 impl Stack {
-    /// Starts everything but workers.
+    /// Starts everything except workers.
     pub async fn start() -> Self {
         Self::start_with(&[]).await
     }
 
-    /// Starts everything but workers, the dispatcher with further options.
+    /// Starts everything except workers, the dispatcher with more options.
     ///
     /// # Panics
     ///
-    /// When there is no room for a directory.
+    /// When a directory cannot be made.
     pub async fn start_with(dispatcher_options: &[&str]) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         Self::start_in(directory, dispatcher_options).await
     }
 
-    /// Starts everything but workers with its data in a directory; that of NATS in `nats` below it.
+    /// Starts everything except workers, with its data in a directory and that of NATS in `nats`
+    /// below it.
     ///
     /// # Panics
     ///
@@ -185,7 +186,7 @@ impl Stack {
         self.ready(&self.url("/healthz")).await;
     }
 
-    /// Returns where the dispatcher keeps its projection.
+    /// Returns the directory of the dispatcher's projection.
     #[must_use]
     pub fn dispatcher_data(&self) -> PathBuf {
         self.directory.path().join("dispatcher")
@@ -246,7 +247,7 @@ impl Stack {
         digest
     }
 
-    /// Uploads a program of its own and returns the request to build it as an image without base.
+    /// Uploads a new program and returns the request to build it as an image without a base.
     pub async fn tool(&self, marker: &str, image: &str) -> Value {
         let tool = self.upload("tool", artifacts::elf(62, marker)).await;
         json!({"artifact": tool, "image": image, "environment": "scratch"})
@@ -304,7 +305,7 @@ impl Stack {
         .await
     }
 
-    /// Builds an artifact with a request's further fields, and returns the finished build.
+    /// Builds an artifact with more fields of the request, and returns the finished build.
     ///
     /// # Panics
     ///

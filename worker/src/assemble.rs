@@ -2,9 +2,9 @@
 
 //! Turns an artifact, a recipe and a base image into layers, a config and a manifest.
 //!
-//! Everything here is a function of its input alone: entries are sorted, times and owners fixed,
-//! JSON written in a fixed order. [`ASSEMBLY_VERSION`] numbers the behaviour that digests depend
-//! on; golden digests in the tests hold it still.
+//! Everything here is a function of its input alone: entries are sorted, times and owners are
+//! fixed, and JSON is written in a fixed order. [`ASSEMBLY_VERSION`] numbers the behaviour that
+//! digests depend on, and tests compare golden digests.
 
 pub mod base;
 pub mod compress;
@@ -31,12 +31,12 @@ use layer::{Layer, LayerContext, LayerSource, PendingLayer};
 use layout::{PlannedLayer, Start};
 
 /// Numbers the behaviour that digests depend on: layout, tar, compression, config, manifest. Raise
-/// it with every change, also of the zstd library, that gives the same input another digest, and
-/// record the new digests.
+/// it with every change that gives the same input another digest, including one of the zstd
+/// library, and record the new digests.
 pub const ASSEMBLY_VERSION: u32 = 2;
 
-/// The time of files and images: one second after the epoch, since some tools take zero for
-/// "not set".
+/// The time of files and images: one second after the epoch, because some tools read zero as "not
+/// set".
 pub const DEFAULT_EPOCH: i64 = 1;
 
 /// An image that is ready to be pushed or written to a file.
@@ -59,10 +59,10 @@ pub struct Assembled {
 /// Why an image could not be assembled.
 #[derive(Debug, thiserror::Error)]
 pub enum AssembleError {
-    /// The artifact is not what it must be.
+    /// The artifact is malformed.
     #[error("{0}")]
     Artifact(String),
-    /// Artifact and recipe do not go together.
+    /// Artifact and recipe do not fit together.
     #[error("{0}")]
     Recipe(String),
     /// A layer differs from the record of it.
@@ -77,7 +77,7 @@ pub enum AssembleError {
         /// The digest of what was made now.
         made: Digest,
     },
-    /// A file of this machine fails.
+    /// Reading or writing a local file failed.
     #[error("failed to {what}")]
     Disk {
         /// The work that failed, as in "write a layer".
@@ -138,7 +138,7 @@ pub struct Parts {
     start: Start,
 }
 
-/// Follows how the layers of an image are made.
+/// Follows the making of an image's layers.
 pub trait Progress: Sync {
     /// A layer is made. Layers come in any order.
     fn made(&self, layer: &Arc<Layer>);
@@ -152,7 +152,7 @@ pub trait Progress: Sync {
 ///
 /// # Errors
 ///
-/// When the artifact or the request does not allow it, or a disk fails.
+/// When the artifact or the request is unsuitable, or a disk fails.
 pub fn make_parts(
     request: &BuildRequest,
     artifact: &Arc<FileSource>,

@@ -147,7 +147,7 @@ impl Default for RegistryConfig {
     }
 }
 
-/// Twice the processors: half of a build is waiting for a registry.
+/// Twice the number of processors, because half of a build is waiting for a registry.
 fn default_slots() -> u32 {
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
     u32::try_from(2 * processors).unwrap_or(2).min(1024)

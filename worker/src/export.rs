@@ -18,7 +18,7 @@ use crate::assemble::{Assembled, manifest, tar};
 /// How much is copied at a time.
 const CHUNK: usize = 256 * 1024;
 
-/// Where a local build puts its image.
+/// The target of a local build.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Target {
     /// The registries that the request names.

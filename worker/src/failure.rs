@@ -29,15 +29,14 @@ pub struct StageError {
     pub failure: Failure,
     /// Whether another attempt may succeed.
     pub transient: bool,
-    /// Whether the attempt counts against the build. A registry that asks for fewer requests is
-    /// no fault of the build.
+    /// Whether the attempt counts against the build. A rate limit is no fault of the build.
     pub charged: bool,
     /// How long the other side asked to wait.
     pub retry_after: Option<Duration>,
 }
 
 impl StageError {
-    /// A failure that no other attempt changes.
+    /// A failure that another attempt cannot change.
     #[must_use]
     pub fn permanent(failure: Failure) -> Self {
         Self::new(failure, false)

@@ -15,7 +15,7 @@ use slipway_proto::{BuildRequest, Digest};
 use crate::failure::StageError;
 use crate::observer::Observer;
 
-/// What an image is made from, and for whom.
+/// The inputs of an image.
 pub struct Input<'a> {
     /// The request.
     pub request: &'a Arc<BuildRequest>,

@@ -46,7 +46,7 @@ impl Lease {
         self.lost.cancelled().await;
     }
 
-    /// Returns whether the lease is still to be trusted at this moment. Asked before every step
+    /// Returns whether the lease can still be trusted at this moment. Checked before every step
     /// that others can see: a process that was asleep finds out here.
     #[must_use]
     pub(crate) fn holds(&self) -> bool {
@@ -57,8 +57,8 @@ impl Lease {
     }
 }
 
-/// Runs something step by step, each step only if it may be taken then; else it is dropped. What
-/// waits for the answer to a request, and would send another one, finds out here that it slept.
+/// Polls a future, but only while a condition holds, and drops it otherwise. A future that waits
+/// for an answer, and would then send another request, is stopped here if it slept.
 pub(crate) async fn only_while<T>(
     may_go_on: impl Fn() -> bool,
     work: impl Future<Output = T>,
@@ -98,7 +98,7 @@ async fn extend(delivery: Arc<Delivery>, confirmed: Arc<Mutex<Instant>>, lost: C
         let asked = Instant::now();
         match tokio::time::timeout(EXTEND_TIMEOUT, delivery.extend()).await {
             Ok(Ok(())) => {
-                // From the moment of asking: the server may have counted from then.
+                // From the time of the request, because the server may have counted from then.
                 *confirmed.lock().unwrap_or_else(PoisonError::into_inner) = asked;
                 pause = EXTEND_EVERY;
             }

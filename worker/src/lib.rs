@@ -2,8 +2,8 @@
 
 //! Pulls builds, assembles images on cached base layers, pushes them and publishes events.
 //!
-//! [`Worker`] is the process; [`pipeline`] is what it does to one artifact, also without a queue;
-//! [`assemble`] is the image itself and a function of its input alone.
+//! [`Worker`] is the process. [`pipeline`] turns one artifact into an image, also without a queue.
+//! [`assemble`] makes the image itself and is a function of its input alone.
 
 pub mod assemble;
 mod attempt;

@@ -27,7 +27,7 @@ use crate::stage_clock::StageClock;
 pub struct Artifact {
     /// Its bytes.
     pub file: Arc<FileSource>,
-    /// Their digest, as long as the file is untouched.
+    /// Their digest, valid as long as the file is untouched.
     pub digest: ArtifactDigest,
 }
 
@@ -82,12 +82,12 @@ fn find_digest(
     Ok(digest)
 }
 
-/// Builds an image in this process, without a server or a queue. The artifact is that one, whatever
-/// digest the request names.
+/// Builds an image in this process, without a server or a queue, from the given artifact. The
+/// digest in the request is ignored.
 ///
 /// # Errors
 ///
-/// When a stage fails. Transient failures are tried again as often as the request allows.
+/// When a stage fails. Transient failures are retried as often as the request allows.
 pub async fn build_local(
     pipeline: &Pipeline,
     request: &BuildRequest,
@@ -125,7 +125,7 @@ async fn try_local(
     let Artifact { file, digest } = artifact.clone();
     let read = artifact.clone();
     let verified = Verified::by(async move {
-        // Looked at once all of it was read.
+        // Checked once all of it was read.
         read.digest.wait().await?;
         is_untouched(&read.file)
     });
@@ -156,7 +156,7 @@ async fn try_local(
     Ok(outcome(request, &image, &pushed, clock.finish()))
 }
 
-/// Says whether a file still is what it was when it was opened and digested.
+/// Checks that a file has not changed since it was opened and digested.
 fn is_untouched(artifact: &FileSource) -> Result<(), StageError> {
     match artifact.is_untouched() {
         Ok(true) => Ok(()),
@@ -169,7 +169,7 @@ fn is_untouched(artifact: &FileSource) -> Result<(), StageError> {
 }
 
 fn unreadable(error: &io::Error) -> StageError {
-    let message = format!("the artifact cannot be read any more: {error}");
+    let message = format!("the artifact can no longer be read: {error}");
     StageError::permanent(Failure::new(Reason::FetchArtifactFailed, message))
 }
 
@@ -180,7 +180,7 @@ mod tests {
 
     use super::*;
 
-    /// Opens an artifact that was not changed just now.
+    /// Opens an artifact that was not changed very recently.
     fn open_settled(path: &Path, cache_dir: &Path) -> Artifact {
         while !FileSource::open(path).expect("it opens").is_settled() {
             std::thread::yield_now();
@@ -199,7 +199,7 @@ mod tests {
         std::fs::write(&path, "one").expect("it is written");
         let artifact = open_settled(&path, &cache_dir);
         assert_eq!(digest(&artifact).await, Digest::of(b"one"));
-        // Such a digest can only have been looked up.
+        // Such a digest can only come from a record.
         let verified = verified_files(&cache_dir);
         verified.remember(artifact.file.identity(), Digest::of(b"looked up"));
         let looked_up = open_settled(&path, &cache_dir).digest.now();

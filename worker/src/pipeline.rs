@@ -94,7 +94,8 @@ impl Pipeline {
         std::fs::create_dir_all(&scratch).map_err(unusable)?;
         Ok(Self {
             registry: Registry::new(config.registry_options()).map_err(PipelineError::Registry)?,
-            cache: Cache::open(&config.cache.cache_dir, config.cache.cache_bytes).map_err(unusable)?,
+            cache: Cache::open(&config.cache.cache_dir, config.cache.cache_bytes)
+                .map_err(unusable)?,
             layer_records: LayerRecords::open(&config.cache.cache_dir).map_err(unusable)?,
             locations: BlobLocations::open(&config.cache.cache_dir).map_err(unusable)?,
             uploads: Uploads::default(),
@@ -158,11 +159,11 @@ impl Pipeline {
         Ok((image, pushed))
     }
 
-    /// Makes an image and keeps it here.
+    /// Makes an image without pushing it.
     ///
     /// # Errors
     ///
-    /// When a stage fails, or the artifact is not the one that the request names.
+    /// When a stage fails, or the artifact has another digest than the request names.
     pub async fn assemble(
         &self,
         input: &Input<'_>,
@@ -200,7 +201,7 @@ impl Pipeline {
         Ok(Arc::new(assembled))
     }
 
-    /// Resolves the base and reads the artifact at the same time: neither needs the other.
+    /// Resolves the base and reads the artifact at the same time, because neither needs the other.
     async fn assemble_unverified(
         &self,
         partial: &watch::Sender<PartialImage>,
@@ -403,7 +404,7 @@ pub(crate) mod tests {
         let pipeline = Pipeline::new(&config).expect("it is made");
         let path = directory.path().join("tool");
         let observer = &crate::observer::Lines(|_: &str| {});
-        // It names another digest, which is not looked at.
+        // It names another digest, which is ignored.
         let request = &Arc::new(request(b"other"));
         let whole = Digest::of(b"whole");
         let mut images = Vec::new();

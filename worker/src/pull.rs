@@ -26,12 +26,12 @@ pub(crate) async fn run(
             take(delivery, slot);
         }
     }
-    // Requests that still wait are withdrawn with their inboxes; a message that was on its way to
-    // one is delivered again when its lease ends.
+    // Waiting requests are withdrawn with their inboxes. A message on its way to one is delivered
+    // again when its lease ends.
 }
 
-/// Waits for a free slot, giving back what arrives meanwhile, and takes with it those that are free
-/// too. Returns `None` when cancelled.
+/// Waits for a free slot, giving back messages that arrive meanwhile, and takes all free slots.
+/// Returns `None` when cancelled.
 async fn free_slots(
     puller: &mut Puller,
     slots: &Arc<Semaphore>,

@@ -48,7 +48,7 @@ const MAX_BLOBS_IN_FLIGHT: usize = 8;
 pub struct PartialImage {
     /// The base, when it is resolved.
     pub base: Option<Arc<ResolvedBase>>,
-    /// The layers that were made, in any order.
+    /// The finished layers, in any order.
     pub layers: Vec<Arc<Layer>>,
     /// The image, when it is complete.
     pub image: Option<Arc<Assembled>>,
@@ -86,7 +86,7 @@ pub struct Pusher<'a> {
     pub registry: &'a Registry,
     /// The base layers kept on this machine.
     pub cache: &'a Cache,
-    /// Which repositories are known to hold which blob.
+    /// The known repositories of each blob.
     pub locations: &'a BlobLocations,
     /// The transfers of other pushes of this process.
     pub uploads: &'a Uploads,
@@ -113,7 +113,7 @@ impl Pusher<'_> {
     ///
     /// # Errors
     ///
-    /// When a registry refuses or fails, or the image may not be published, or is never completed.
+    /// When a registry refuses or fails, or the image must not be published or is never completed.
     pub async fn push(
         &self,
         partial: &watch::Receiver<PartialImage>,
@@ -226,7 +226,7 @@ struct Push<'a> {
     gate: PublishGate<'a>,
     /// One for each blob that may be transferred at the same time.
     permits: Semaphore,
-    /// Whether the repository is asked for every blob.
+    /// Whether every blob is checked.
     trusts_nothing: bool,
 }
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! A worker process: connects, announces itself, takes builds until told to stop, drains.
+//! A worker process: connects, announces itself, takes builds until it is stopped, and drains.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,9 +24,9 @@ use crate::running::Running;
 use crate::stages::{ImageStages, PipelineStages, StagesError};
 use crate::status::Status;
 
-/// How often a worker refreshes its announcement; the bucket forgets it after 15 s.
+/// How often a worker renews its announcement, which the bucket forgets after 15 s.
 const ANNOUNCE_EVERY: Duration = Duration::from_secs(5);
-/// How long giving builds back may take once the grace period is over.
+/// How long giving builds back may take after the grace period.
 const HAND_BACK_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Why a worker cannot start.
@@ -62,18 +62,18 @@ impl Worker {
     ///
     /// # Errors
     ///
-    /// When something of that is not to be had.
+    /// When something of that is not available.
     pub async fn start(config: Config) -> Result<Self, WorkerError> {
         let admin = AdminListener::start(&config).await?;
         let stages = PipelineStages::open(&config).await?;
         Self::start_observed(config, Arc::new(stages), admin).await
     }
 
-    /// Connects to NATS for a worker that makes its images by `stages`.
+    /// Connects to NATS for a worker that makes its images with `stages`.
     ///
     /// # Errors
     ///
-    /// When NATS is not to be had.
+    /// When NATS is not available.
     pub async fn start_with(
         config: Config,
         stages: Arc<dyn ImageStages>,
@@ -93,7 +93,7 @@ impl Worker {
         status.connected(queue.clone());
         let open = async || {
             if !queue.has_topology().await? {
-                // The dispatcher makes the streams; a worker that comes first makes them alike.
+                // The dispatcher makes the streams. A worker that comes first makes the same ones.
                 queue.ensure_topology(&Limits::default()).await?;
             }
             queue.pull(&config.pool).await
@@ -118,8 +118,8 @@ impl Worker {
         &self.id
     }
 
-    /// Takes builds until cancelled; then finishes what it holds within the grace period, gives
-    /// back what remains, and returns.
+    /// Takes builds until cancelled. Then finishes what it holds within the grace period, gives
+    /// back the rest, and returns.
     pub async fn run(self, stop: CancellationToken) {
         let Self { config, id, attempts, puller, started_at, admin } = self;
         attempts.status.drains_with(stop.clone());
@@ -150,14 +150,14 @@ impl Worker {
             attempts.hand_back.cancel();
             if tokio::time::timeout(HAND_BACK_TIMEOUT, tracker.wait()).await.is_err() {
                 tracing::warn!(
-                    "some builds were not given back; they move on when their lease ends"
+                    "some builds were not given back; they continue elsewhere when their lease ends"
                 );
             }
         }
         gone.cancel();
         listening.abort();
         if let Err(error) = announcing.await {
-            tracing::warn!(%error, "the presence task broke down");
+            tracing::warn!(%error, "the presence task panicked");
         }
         if let Err(error) = attempts.queue.close().await {
             tracing::debug!(%error, "the connection was closed already");
@@ -186,7 +186,7 @@ impl AdminListener {
     }
 }
 
-/// Hears what workers are told over core NATS: builds that were called off, and to drain.
+/// Receives messages to workers over core NATS: cancelled builds, and drains.
 async fn listen(attempts: Attempts, id: WorkerId, stop: CancellationToken) {
     let Attempts { queue, running, .. } = attempts;
     let cancels = async {
@@ -205,7 +205,7 @@ async fn listen(attempts: Attempts, id: WorkerId, stop: CancellationToken) {
                 tracing::info!(worker = %id, "told to drain");
                 stop.cancel();
             }
-            Err(error) => tracing::warn!(%error, "this worker cannot be drained from afar"),
+            Err(error) => tracing::warn!(%error, "this worker cannot be drained through the API"),
         }
     };
     tokio::join!(cancels, drain);
@@ -265,7 +265,7 @@ impl Presence {
     }
 }
 
-/// The host's name with a random part: two workers of a host must not share an id.
+/// The host's name with a random part, because two workers of a host must not share an id.
 fn make_id() -> WorkerId {
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let label: String = host

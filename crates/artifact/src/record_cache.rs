@@ -131,7 +131,7 @@ impl<T: Clone + Serialize + DeserializeOwned> RecordCache<T> {
         }
     }
 
-    /// Keeps a record for this process alone.
+    /// Stores a record for this process only.
     pub fn put_in_memory(&self, key: Digest, record: T) {
         self.memory().put(key, record, self.bounds.in_memory);
     }

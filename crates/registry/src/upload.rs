@@ -4,7 +4,7 @@
 //! it holds. `resume` combines them.
 //!
 //! A refused mount answers with an upload session, which is used instead of opening another one one
-//! (distribution specification, "Mounting a blob from another repository").
+//! one (distribution specification, "Mounting a blob from another repository").
 
 use bytes::Bytes;
 use http::{Method, StatusCode};

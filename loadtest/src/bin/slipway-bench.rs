@@ -15,11 +15,11 @@ use slipway_loadtest::report::{Report, table};
 use slipway_loadtest::row::Row;
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Measures how fast images are built, and how fast the queue is.
+/// Measures how fast images are built, and how fast the queue is
 #[derive(Debug, Parser)]
 #[command(name = "slipway-bench", version = slipway_version::version!())]
 struct Arguments {
-    /// What to measure.
+    /// The measurements.
     #[command(subcommand)]
     command: Command,
     /// Directory of the report
@@ -31,14 +31,14 @@ struct Arguments {
 enum Command {
     /// How fast images are built, compared with other programs
     Image(ImageOptions),
-    /// How fast the queue is
+    /// Measure the queue
     Queue(QueueArguments),
     /// Both
     All(ImageOptions),
     /// Run a worker whose image stages are empty
     #[command(name = empty::COMMAND, hide = true)]
     EmptyWorker(empty::Options),
-    /// Run the commands of a plan and say what they cost
+    /// Run the commands of a plan and print their cost
     #[command(name = measure::MEASURED, hide = true)]
     Measured {
         /// The plan
@@ -49,7 +49,7 @@ enum Command {
 /// What to measure of the queue.
 #[derive(Debug, Args)]
 struct QueueArguments {
-    /// Fewer builds, to see that it works
+    /// Fewer builds, to check that it works
     #[arg(long)]
     quick: bool,
     /// Only this group of measurements

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! A proxy that counts what clients send. Nothing is timed through it.
+//! A proxy that counts the bytes from clients. Nothing is timed through it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,7 +13,7 @@ use tokio::task::{JoinHandle, JoinSet};
 /// How much is passed on at once, in bytes.
 const PIECE: usize = 256 * 1024;
 
-/// Passes connections on to a server and counts what it is sent.
+/// Passes connections on to a server and counts the bytes sent to it.
 pub(super) struct Counting {
     /// `127.0.0.1:<port>`.
     pub(super) address: String,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! One digest, wherever and by whom an image is built.
+//! One digest, wherever an image is built.
 
 use std::collections::BTreeMap;
 

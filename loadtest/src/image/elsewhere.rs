@@ -60,7 +60,7 @@ impl Bench {
         Ok(())
     }
 
-    /// Fills the caches of the worker that stays and of `--local`.
+    /// Fills the caches of the permanent worker and of `--local`.
     async fn warm(&mut self, other: &Place, directory: &std::path::Path) -> anyhow::Result<()> {
         let place = Place::empty(&directory.join("warm")).await?;
         let file = directory.join("warm.jar");

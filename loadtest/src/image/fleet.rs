@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! The Slipway that is measured: nats-server, dispatcher and workers, which run all the time, and a
-//! client that follows the events.
+//! The measured Slipway: nats-server, dispatcher and workers, which run all the time, and a client
+//! that follows the events.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -21,10 +21,10 @@ use slipway_tests::wait;
 
 use super::measure::memory_bytes;
 
-/// How long a build may take, with everything that goes wrong on purpose.
+/// How long a build may take, including deliberate failures.
 const OUTCOME_WITHIN: Duration = Duration::from_secs(300);
 
-/// All processes; they end with it.
+/// All processes, which end when it is dropped.
 pub(super) struct Fleet {
     /// The client.
     pub(super) client: Client,
@@ -42,7 +42,7 @@ pub(super) struct Fleet {
 /// A worker.
 struct Worker {
     process: Process,
-    /// What it held before its first build, in bytes.
+    /// Its memory before its first build, in bytes.
     idle_bytes: u64,
 }
 
@@ -51,11 +51,12 @@ struct Worker {
 pub(super) struct Ended {
     /// When its event arrived.
     pub(super) at: Instant,
-    /// How long it took from its first start, by the times in its events; none if it never started.
+    /// How long it took from its first start, by the times in its events; `None` if it never
+    /// started.
     pub(super) ran: Option<Duration>,
     /// The last attempt.
     pub(super) attempt: u32,
-    /// The image, or why there is none.
+    /// The image, or the reason why there is none.
     pub(super) image: Result<Box<Image>, String>,
 }
 
@@ -187,7 +188,7 @@ impl Fleet {
         }
     }
 
-    /// Returns whether a build is known to have its outcome.
+    /// Returns whether a build's outcome is known.
     pub(super) fn has_ended(&self, build: BuildId) -> bool {
         self.ended.contains_key(&build)
     }
@@ -200,7 +201,7 @@ impl Fleet {
         let event: Event = serde_json::from_str(&event.data).context("it is no event")?;
         let EventBody::Finished(finished) = event.body else { return Ok(()) };
         let ran = finished.started_at.map(|started| {
-            // The clock is one, and the order is cause and effect.
+            // Both times are from one clock, and in the order of cause and effect.
             Duration::try_from(event.time.duration_since(started)).unwrap_or_default()
         });
         let image = match finished.outcome {

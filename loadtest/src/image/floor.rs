@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! What everything is held against: curl sends the bytes of an artifact to the registry.
+//! The floor: curl sends the bytes of an artifact to the registry.
 
 use std::path::Path;
 
@@ -10,7 +10,7 @@ use slipway_proto::Digest;
 use super::measure::{self, Cost};
 use super::place::line;
 
-/// Opens an upload, and returns what that cost and where the bytes go.
+/// Opens an upload, and returns its cost and location.
 pub(super) async fn open(
     directory: &Path,
     host: &str,

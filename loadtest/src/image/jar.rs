@@ -10,9 +10,9 @@ use crate::inputs::{BootJar, Key};
 
 /// A JAR of fresh bytes.
 pub(super) const NEW: &str = "new";
-/// The same but for one class.
+/// The same except for one class.
 pub(super) const ONE_CLASS: &str = "one class changed";
-/// The same again.
+/// The same JAR again.
 pub(super) const NOTHING: &str = "nothing changed";
 
 /// The programs that build it.

@@ -16,7 +16,7 @@ use crate::samples::{float, milliseconds};
 /// How large the unfinished upload is when the registry is killed, in bytes: about half of the
 /// binary's layer.
 const HALF: u64 = LARGE_BYTES / 4;
-/// How often to look at it.
+/// How often its size is checked.
 const LOOK: Duration = Duration::from_millis(2);
 /// How long the registry is away.
 const AWAY: Duration = Duration::from_millis(500);
@@ -96,7 +96,7 @@ impl Bench {
         self.fleet.submit(&document).await
     }
 
-    /// Kills the registry and starts it again; returns how much it had, if it was in time.
+    /// Kills the registry and starts it again; returns how much it had, if it was killed in time.
     async fn kill_in_the_middle(
         &mut self,
         place: &mut Place,

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! What commands and resident processes cost.
+//! The cost of commands and resident processes.
 //!
-//! Commands run below a small process of their own, this program again, which asks the system what
-//! its children used: with the benchmark itself as the parent, their peak memory would start at the
-//! benchmark's, and its other children would count too.
+//! Commands run below a small process of their own, another instance of this program, which asks
+//! the system what its children used. With the benchmark itself as the parent, their peak memory
+//! would start at the benchmark's, and its other children would count too.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -28,20 +28,20 @@ pub const MEASURED: &str = "measured";
 pub struct Plan {
     /// Program and arguments of each.
     pub commands: Vec<Vec<String>>,
-    /// Where their standard output goes.
+    /// The file of their standard output.
     pub output: PathBuf,
     /// Where their standard error goes.
     pub errors: PathBuf,
 }
 
-/// What something cost.
+/// A cost.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Cost {
     /// Wall-clock time in milliseconds.
     pub wall_ms: f64,
     /// Processor time in milliseconds, of all processes below.
     pub cpu_ms: f64,
-    /// The most memory that one process held, in bytes.
+    /// The peak memory of one process, in bytes.
     pub peak_bytes: u64,
 }
 
@@ -107,7 +107,7 @@ pub(super) async fn run(
     Ok((cost, printed()))
 }
 
-/// Watches what resident processes use.
+/// Measures the resources of resident processes.
 pub(super) struct Meter {
     processes: Vec<u32>,
     /// What they had used before, together.
@@ -172,7 +172,7 @@ mod tests {
         let idle = memory_bytes(own).expect("it is known");
         let meter = Meter::start(&[own], own, idle).expect("it starts");
         let mut bytes = vec![1_u8; 64 << 20];
-        // A thread that has ended when the meter stops counts like any other.
+        // A thread that has ended when the meter stops counts too.
         let work = || {
             while processor_time(&[own]).expect("it is known")
                 < meter.before + Duration::from_millis(20)

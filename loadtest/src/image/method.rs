@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! What the report says about how images were measured.
+//! The report's description of the method for images.
 
 /// How images are measured, as Markdown.
 pub const METHOD: &str = "\

@@ -14,7 +14,7 @@ use crate::inputs::Base;
 /// The base image's repository and tag.
 pub(super) const BASE: &str = "base/runtime:1";
 
-/// A registry, and the proxy that counts before it.
+/// A registry, and the counting proxy in front of it.
 pub(super) struct Place {
     pub(super) registry: Registry,
     pub(super) proxy: Counting,

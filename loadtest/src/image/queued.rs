@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! Many builds at once on two slots: how long they take together, beside curl sending the same
-//! artifacts to the same registry two at a time, and how long the slowest of them takes, beside
+//! Many builds at once on two slots: how long they take together, compared with curl sending the
+//! same artifacts to the same registry two at a time; and how long the slowest takes, compared with
 //! builds that have the two slots to themselves.
 
 use std::fs::File;
@@ -30,8 +30,8 @@ const ALONE: u32 = 5;
 /// The slots of the worker.
 const SLOTS: u32 = 2;
 
-/// How many bytes of memory are kept at hand for each byte of the artifacts: the registry writes
-/// them once, and the file system and the kernel's other work want some as well.
+/// How many bytes of memory are prepared for each byte of the artifacts: the registry writes them
+/// once, and the file system and the kernel need some as well.
 const WRITTEN: u64 = 2;
 
 /// The result of some builds at once.
@@ -161,8 +161,8 @@ impl Bench {
         Ok(())
     }
 
-    /// Gives many builds the conditions of one alone: their artifacts are in the page cache, as after
-    /// an upload, and what they write finds memory that the machine holds.
+    /// Gives many builds the conditions of a single one: their artifacts are in the page cache, as
+    /// after an upload, and their writes find memory that the machine holds.
     async fn at_hand(&self, documents: &[Value]) -> anyhow::Result<Reserve> {
         let mut artifacts = Vec::new();
         for document in documents {

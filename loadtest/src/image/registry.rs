@@ -35,7 +35,7 @@ impl Registry {
         let shown = directory.display();
         std::fs::create_dir_all(directory).with_context(|| format!("failed to make {shown}"))?;
         let address = format!("127.0.0.1:{}", free_port());
-        // The secret signs the addresses of uploads, which must outlive a restart.
+        // The secret signs the addresses of uploads, which must survive a restart.
         let config = format!(
             "version: 0.1\nlog: {{level: error, accesslog: {{disabled: false}}}}\n\
              storage: {{filesystem: {{rootdirectory: {:?}}}}}\n\
@@ -66,7 +66,7 @@ impl Registry {
         wait::until("the registry", wait::SOON, || http::answers(&client, &url)).await;
     }
 
-    /// Returns where the log ends now.
+    /// Returns the current end of the log.
     pub(super) async fn mark(&self) -> usize {
         let mut length = self.process.output().len();
         loop {
@@ -86,7 +86,7 @@ impl Registry {
         log.get(mark..end).unwrap_or_default().lines().filter_map(parse).collect()
     }
 
-    /// Returns how large the largest unfinished upload into a repository is.
+    /// Returns the size of the largest unfinished upload into a repository.
     pub(super) fn upload_bytes(&self, repository: &str) -> u64 {
         let path = "storage/docker/registry/v2/repositories";
         let uploads = self.directory.join(path).join(repository).join("_uploads");

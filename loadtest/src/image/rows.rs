@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! The rows of image samples, held against the goals.
+//! The rows of image samples, compared with the goals.
 
 use super::elsewhere::{COLD, WARM};
 use super::inputs::{LARGE, SMALL, WAR};
@@ -14,9 +14,9 @@ pub(super) const QUEUE: &str = "Slipway, queue";
 pub(super) const LOCAL: &str = "Slipway --local";
 pub(super) const UMOCI: &str = "umoci + skopeo";
 pub(super) const BUILDAH: &str = "buildah";
-/// What is done before the clock of the floor starts.
+/// The step before the clock of the floor starts.
 pub(super) const POST: &str = "POST before the floor";
-/// What is done before the clock of a build through the queue starts.
+/// The step before the clock of a build through the queue starts.
 pub(super) const UPLOAD: &str = "upload to the dispatcher";
 const VARIANTS: [&str; 7] = [FLOOR, POST, UPLOAD, QUEUE, LOCAL, UMOCI, BUILDAH];
 
@@ -35,7 +35,7 @@ pub fn rows(samples: &[Sample]) -> Vec<Row> {
     ];
     let mut rows = Vec::new();
     for (section, scenario) in sections {
-        // What is done before the clock starts is of interest once.
+        // Steps before the clock starts are shown once.
         let shown = |variant: &&str| scenario == NEW || !matches!(*variant, POST | UPLOAD);
         for variant in VARIANTS.into_iter().filter(shown) {
             rows.extend(row(samples, section, scenario, variant));
@@ -51,7 +51,7 @@ pub fn rows(samples: &[Sample]) -> Vec<Row> {
     rows
 }
 
-/// Returns where the time of builds through the queue goes.
+/// Returns how the time of builds through the queue is spent.
 fn stages(samples: &[Sample], scenario: &str) -> Option<Row> {
     let seen: Vec<&Sample> = of(samples, scenario, QUEUE).collect();
     let first = seen.iter().find(|sample| !sample.stages.is_empty())?;
@@ -110,7 +110,7 @@ fn requests(samples: &[Sample]) -> Vec<Row> {
     rows.collect()
 }
 
-/// The medians that goals and cells are made of.
+/// The medians for goals and cells.
 struct Medians {
     wall_ms: f64,
     cpu_ms: f64,
@@ -171,7 +171,7 @@ fn row(
     Some(Row { section, name: variant.to_owned(), cells, goals })
 }
 
-/// Holds a scenario through the queue against its goals.
+/// Compares a scenario through the queue with its goals.
 fn goals(scenario: &str, seen: &Medians, floor: &Medians) -> Vec<Goal> {
     let ratio = seen.wall_ms / floor.wall_ms;
     let wall = |bound| Goal::at_most("wall-clock time of the floor", bound, ratio, "x");
@@ -199,7 +199,7 @@ fn shown(value: f64) -> String {
     if value.is_nan() { String::new() } else { number(value) }
 }
 
-/// Returns the floor of a scenario; that of the whole JAR where it has none of its own.
+/// Returns the floor of a scenario, or that of the whole JAR if it has none of its own.
 fn floor(samples: &[Sample], scenario: &str) -> Medians {
     let own: Vec<&Sample> = of(samples, scenario, FLOOR).collect();
     let whole: Vec<&Sample> = of(samples, NEW, FLOOR).collect();

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! The programs that are compared, the image that each is asked for, and the commands of those that
-//! are no part of Slipway.
+//! The compared programs, the image that each builds, and the commands of those that are not part
+//! of Slipway.
 
 use std::path::Path;
 
@@ -43,11 +43,11 @@ pub(super) struct Task<'a> {
     pub(super) scenario: &'static str,
     /// The round; 0 goes through the proxy.
     pub(super) round: u32,
-    /// The place in the order of the round.
+    /// The position in the round.
     pub(super) slot: usize,
     /// Where it is pushed to.
     pub(super) place: &'a Place,
-    /// The address of the registry of the base image, if that is another.
+    /// The address of the base image's registry, if it is another one.
     pub(super) base_host: Option<&'a str>,
     /// The artifact.
     pub(super) file: &'a Path,

@@ -51,7 +51,7 @@ pub fn write_base(layout: &Path, layer_bytes: [usize; 2]) -> io::Result<Base> {
             files.extend(etc);
         }
         let tar = artifacts::tar(&files);
-        // Nothing compresses these bytes, and the cheap levels would make them larger.
+        // These bytes do not compress, and the cheap levels would make them larger.
         let mut encoder = GzEncoder::new(Vec::with_capacity(tar.len()), Compression::none());
         encoder.write_all(&tar)?;
         let layer = encoder.finish()?;

@@ -31,7 +31,7 @@ const LAYERS: &str = "- \"dependencies\":\n  - \"BOOT-INF/lib/\"\n\
 pub struct BootJar {
     /// The seed of libraries and classes.
     pub key: Key,
-    /// The revision of one class; all other bytes stay as they are.
+    /// The revision of one class. All other bytes stay the same.
     pub revision: u32,
     /// How many nested libraries.
     pub libraries: u64,

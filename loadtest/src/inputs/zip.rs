@@ -18,7 +18,8 @@ pub(super) struct ZipWriter<W> {
     entries: u16,
 }
 
-/// Returns bytes as an entry holds them. The level is the cheapest: a benchmark waits for it.
+/// Returns deflated bytes for an entry. The level is the cheapest, because the benchmark waits for
+/// it.
 pub(super) fn deflate(bytes: &[u8]) -> Vec<u8> {
     let mut encoder = DeflateEncoder::new(Vec::with_capacity(bytes.len() / 2), Compression::fast());
     encoder.write_all(bytes).and_then(|()| encoder.finish()).expect("memory takes all writes")
@@ -34,7 +35,7 @@ impl<W: Write> ZipWriter<W> {
         self.entry(name, STORED, &[], &[])
     }
 
-    /// Writes an entry as it is.
+    /// Writes a stored entry.
     pub(super) fn stored(&mut self, name: &str, bytes: &[u8]) -> io::Result<()> {
         self.entry(name, STORED, bytes, bytes)
     }

@@ -35,7 +35,7 @@ pub(super) struct Bed {
     pub(super) nats: Nats,
     /// Where the dispatcher listens, `127.0.0.1:<port>`.
     pub(super) address: String,
-    /// A request that can be submitted as it is, any number of times.
+    /// A request that can be submitted any number of times.
     pub(super) document: Bytes,
     directory: tempfile::TempDir,
 }

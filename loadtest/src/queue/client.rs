@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! An HTTP client that costs little: one connection, kept, and bodies that are serialised beforehand.
+//! A cheap HTTP client: one kept connection, and bodies that are serialised beforehand.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use tokio::net::TcpStream;
 
 use super::bed::BUILDS;
 
-/// How long an answer may take to begin, on a machine with much else to do.
+/// How long an answer may take to begin on a busy machine.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(30);
 
 /// A connection to the dispatcher.

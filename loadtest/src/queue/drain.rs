@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! A queue full of builds, drained by workers whose image stages are empty: claim, events, log,
-//! commit and confirmed acknowledgement for each.
+//! A full queue, drained by workers with empty image stages: claim, events, log, commit and
+//! confirmed acknowledgement for each build.
 
 use std::time::{Duration, Instant};
 
@@ -23,8 +23,8 @@ const SLOTS: usize = 64;
 /// How long all of it may take.
 const LIMIT: Duration = Duration::from_secs(120);
 
-/// How often to look whether the queue is empty. Counting it is work for the server: asked every
-/// 5 ms it spent 3 % of its time on that.
+/// How often to check that the queue is empty. Counting is work for the server: every 5 ms took 3 %
+/// of its time.
 const LOOK: Duration = Duration::from_millis(25);
 
 /// How many of its stages a build announces.
@@ -32,7 +32,7 @@ const LOOK: Duration = Duration::from_millis(25);
 pub(super) enum Shown {
     /// All four, as every real build does.
     All,
-    /// The first only: what the other three events cost is the difference.
+    /// Only the first. The difference is the cost of the other three events.
     First,
 }
 

@@ -22,7 +22,7 @@ use super::times;
 
 const STAGES: [Stage; 4] = [Stage::Fetch, Stage::Resolve, Stage::Assemble, Stage::Push];
 
-/// The hidden command of the benchmark that is such a worker.
+/// The hidden command of the benchmark that runs such a worker.
 pub const COMMAND: &str = "empty-worker";
 
 /// How the worker behaves.
@@ -49,7 +49,7 @@ pub struct Options {
 ///
 /// # Errors
 ///
-/// When NATS is not there.
+/// When NATS is not available.
 pub async fn run(options: Options) -> anyhow::Result<()> {
     let stages = EmptyStages { announced: options.stages.min(STAGES.len()), hold: options.hold };
     let mut config = Config { id: Some(options.id), slots: options.slots, ..Config::default() };

@@ -3,10 +3,10 @@
 //! How soon a thousand subscribers have an event: those of the dispatcher's event stream, and,
 //! before them in the same run, as many of the nats-server alone.
 //!
-//! They are a thousand connections, each with a stream of its own, and a few threads that read them:
-//! on a machine where readers and servers share the processors, what a reader costs is part of what
-//! is measured. An event counts as read when the last byte of its frame is. Both kinds of subscriber
-//! are sent the same frame and are read by the same code.
+//! They are a thousand connections, each with a stream of its own, and a few threads that read
+//! them: readers and servers share the processors, so the cost of a reader is part of the
+//! measurement. An event counts as read when the last byte of its frame is read. Both kinds of
+//! subscriber get the same frame and are read by the same code.
 
 mod bare;
 mod readers;
@@ -42,7 +42,7 @@ pub(super) async fn measure(bed: &Bed, subscribers: usize) -> anyhow::Result<Vec
     Ok(vec![bare_row, dispatched(bed, client, &stage, subscribers, &bare).await?])
 }
 
-/// Measures from publishing an event to its being read by each subscriber of the dispatcher.
+/// Measures the time from publishing an event until each subscriber of the dispatcher has read it.
 async fn dispatched(
     bed: &Bed,
     client: async_nats::Client,

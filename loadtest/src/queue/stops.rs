@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! How soon a worker stops a build that was cancelled, and how soon a killed worker's build runs
-//! again.
+//! How soon a worker stops a cancelled build, and how soon a killed worker's build runs again.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};

@@ -23,7 +23,7 @@ use super::times::{Times, rate};
 use crate::goals;
 use crate::row::{Goal, Row};
 
-/// How many submit at once.
+/// How many clients submit at once.
 const CONCURRENCY: usize = 64;
 const BATCHES: &str = "/v1/projects/bench/builds:batch";
 /// How many builds are in a batch, and how many batches are under way at once.
@@ -32,7 +32,7 @@ const BATCHES_AT_ONCE: usize = 4;
 /// Submissions a second when the latency is measured.
 const RATE: u32 = 500;
 
-/// Measures single submissions, as fast as they go.
+/// Measures single submissions, as fast as possible.
 pub(super) async fn one_by_one(bed: &Bed, builds: usize, ceiling: f64) -> anyhow::Result<Row> {
     let left = Arc::new(AtomicUsize::new(builds));
     let mut connections = Vec::new();
@@ -70,7 +70,7 @@ pub(super) async fn one_by_one(bed: &Bed, builds: usize, ceiling: f64) -> anyhow
     })
 }
 
-/// Measures submissions in batches, as fast as they go.
+/// Measures submissions in batches, as fast as possible.
 pub(super) async fn in_batches(bed: &Bed, builds: usize, ceiling: f64) -> anyhow::Result<Row> {
     let batches = builds.div_ceil(BATCH);
     let left = Arc::new(AtomicUsize::new(batches));
@@ -118,7 +118,7 @@ fn batch(document: &[u8]) -> anyhow::Result<Bytes> {
 
 /// Checks that a batch's builds were all accepted as new ones.
 fn all_accepted(answer: &[u8]) -> anyhow::Result<()> {
-    /// The part of the answer that counts; to read the whole would cost more than to send a build.
+    /// The counts in the answer. Reading all of it would cost more than sending a build.
     #[derive(serde::Deserialize)]
     struct Counted {
         accepted: usize,

@@ -18,7 +18,7 @@ impl Times {
         Ok(Self(times))
     }
 
-    /// Returns the time that so many of a hundred did not exceed.
+    /// Returns a percentile.
     pub(super) fn percentile(&self, percent: usize) -> Duration {
         let rank = (self.0.len() * percent).div_ceil(100).max(1);
         self.0[rank - 1]
@@ -34,12 +34,12 @@ impl Times {
         ]
     }
 
-    /// Returns how many times a percentile of others a percentile is.
+    /// Returns the ratio of a percentile to that of others.
     pub(super) fn ratio(&self, others: &Self, percent: usize) -> f64 {
         self.percentile(percent).as_secs_f64() / others.percentile(percent).as_secs_f64()
     }
 
-    /// Returns the goal that a percentile is at most so many times the same one of others.
+    /// Returns the goal that a percentile is at most a multiple of the same one of others.
     pub(super) fn at_most(&self, percent: usize, bound: f64, others: (&Self, &str)) -> Goal {
         let (times, name) = others;
         Goal::at_most(&format!("p{percent} of {name}"), bound, self.ratio(times, percent), "x")

@@ -50,7 +50,7 @@ async fn bare(bed: &Bed, messages: usize) -> anyhow::Result<Times> {
     let mut times = Vec::new();
     for number in 0..messages {
         let mut waiting = consumer.batch().max_messages(1).expires(LIMIT).messages().await?;
-        // As between two builds: the request is at the server before the message is.
+        // As between two builds, the pull request is at the server before the message.
         jetstream.client().flush().await?;
         let sent = Instant::now();
         let publishing = publisher.publish(format!("bare.{number}"), "x".into()).await?;
@@ -63,7 +63,7 @@ async fn bare(bed: &Bed, messages: usize) -> anyhow::Result<Times> {
     Times::of(times)
 }
 
-/// Submits builds one after the other, each to a fleet that has nothing to do.
+/// Submits builds one after the other, each to an idle fleet.
 async fn fleet(bed: &Bed, builds: usize, bare: &Times) -> anyhow::Result<Vec<Row>> {
     let client = bed.nats_client().await?;
     let mut events = client.subscribe("slipway.event.>").await?;
@@ -132,6 +132,6 @@ fn between(earlier: &Value, later: &Value) -> anyhow::Result<Duration> {
     let time = |event: &Value| -> anyhow::Result<Timestamp> {
         Ok(event["time"].as_str().context("an event has a time")?.parse()?)
     };
-    // The clock is one, and the order is cause and effect.
+    // Both times are from one clock, and in the order of cause and effect.
     Ok(Duration::try_from(time(later)?.duration_since(time(earlier)?)).unwrap_or_default())
 }

@@ -2,7 +2,7 @@
 
 //! The catalogue of environments, built in and extended by a file.
 //!
-//! Parsing and choosing are pure; whoever has a file reads it and hands over its text.
+//! Parsing and choosing are pure: the caller reads the file and passes its text.
 
 use serde::Deserialize;
 
@@ -13,7 +13,7 @@ use crate::{ArtifactFacts, ArtifactKind};
 
 const BUILT_IN: &str = include_str!("../../environments.toml");
 
-/// The name that asks the catalogue to choose.
+/// The name by which a request asks the catalogue to choose.
 pub const AUTO: &str = "auto";
 
 /// May stand before every name.
@@ -111,7 +111,8 @@ fn parse(text: &str) -> Result<Vec<Environment>, CatalogueError> {
 }
 
 impl Catalogue {
-    /// Returns this catalogue with those of a file added; an entry replaces one of the same name.
+    /// Returns this catalogue with the environments of a file added. An entry replaces one of the
+    /// same name.
     ///
     /// # Errors
     ///

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! Takes the bytes of a tar archive and makes the stored bytes of a layer of them, or only digests
-//! of the archive.
+//! Takes the bytes of a tar archive and makes from them the stored bytes of a layer, or only
+//! digests of the archive.
 //!
-//! Whoever walks over the files of a layer speaks to a [`TarSink`]; behind it is one of the
-//! formats that a request can ask for, or nothing but a digest.
+//! The walk over the files of a layer writes to a [`TarSink`]. Behind it is one of the formats that
+//! a request can ask for, or only a digest.
 
 mod deflate;
 mod gzip;
@@ -29,9 +29,9 @@ pub(super) use intake::read_up_to;
 /// Whether and where an archive is digested while it passes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Digesting {
-    /// Not at all: its digests are known.
+    /// Not at all, because its digests are known.
     No,
-    /// On the thread that writes: for what is small.
+    /// On the thread that writes, for small layers.
     Here(Digests),
     /// On a second thread, so that this one can compute those of the stored bytes.
     Elsewhere(Digests),
@@ -40,7 +40,7 @@ pub enum Digesting {
 /// Which digests of an archive are computed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Digests {
-    /// The fingerprint alone, by which an archive is known again.
+    /// Only the fingerprint, by which an archive is recognised.
     Fingerprint,
     /// The fingerprint, and the diff id that an image needs.
     All,
@@ -63,14 +63,14 @@ pub trait TarSink {
     /// over.
     fn range(&mut self, offset: u64, length: u64) -> io::Result<u32>;
 
-    /// Takes what a reader yields, not worth compressing.
+    /// Takes the bytes of a reader, not worth compressing.
     ///
     /// # Errors
     ///
     /// When the reader fails or the scratch file cannot be written, or the build is over.
     fn reader(&mut self, reader: &mut dyn Read) -> io::Result<()>;
 
-    /// Returns whether ranges of the artifact are best given as such even if they are worth
+    /// Returns whether ranges of the artifact should be passed as such even if they are worth
     /// compressing.
     fn prefers_ranges(&self) -> bool {
         false
@@ -82,10 +82,10 @@ pub trait TarSink {
 pub struct Passed {
     /// The digest of the tar archive, if it was computed.
     pub diff_id: Option<Digest>,
-    /// Another digest of it, BLAKE3, if it was computed. It takes a third of the diff id's time, and
-    /// other units of a processor.
+    /// Its BLAKE3 digest, if it was computed. It takes a third of the diff id's time, and other
+    /// units of a processor.
     pub fingerprint: Option<blake3::Hash>,
-    /// Its CRC-32, with which a gzip member ends.
+    /// Its CRC-32, which ends a gzip member.
     pub crc32: u32,
     /// Its number of bytes.
     pub length: u64,
@@ -110,12 +110,12 @@ pub enum LayerWriter {
     Gzip(Box<gzip::GzipWriter>),
     /// One Zstandard frame.
     Zstd(Box<zstd::ZstdWriter>),
-    /// The archive as it is.
+    /// The archive uncompressed.
     Plain(Box<plain::PlainWriter>),
 }
 
 impl LayerWriter {
-    /// Starts a layer; its scratch file lies in `scratch` and has no name.
+    /// Starts a layer. Its scratch file is in `scratch` and has no name.
     ///
     /// # Errors
     ///
@@ -135,7 +135,7 @@ impl LayerWriter {
         })
     }
 
-    /// Returns what takes the archive.
+    /// Returns the sink for the archive.
     pub fn sink(&mut self) -> &mut dyn TarSink {
         match self {
             Self::Gzip(writer) => &mut **writer,
@@ -158,7 +158,7 @@ impl LayerWriter {
     }
 }
 
-/// Keeps nothing of an archive but its digests.
+/// Keeps only the digests of an archive.
 pub struct DigestOnly(Intake);
 
 impl DigestOnly {
@@ -172,7 +172,7 @@ impl DigestOnly {
     ///
     /// # Errors
     ///
-    /// When the thread that digests broke down.
+    /// When the digesting thread panicked.
     pub fn finish(self) -> io::Result<Passed> {
         self.0.finish()
     }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! The config of an image (OCI image specification, "Image Configuration"): the base's, with what
-//! recipe and request say on top.
+//! The config of an image (OCI image specification, "Image Configuration"): the base's config, with
+//! the recipe's and the request's settings on top.
 
 use std::sync::Arc;
 
@@ -34,7 +34,7 @@ const INHERITED_FROM_CONFIG: [&str; 11] = [
 const INHERITED_FROM_IMAGE: [&str; 4] = ["variant", "os.version", "os.features", "author"];
 
 /// The limit of KubeSphere's B2I for all labels of an image, in bytes (s2irun
-/// `postexecutorstep.go`); kept, because node agents choke on more.
+/// `postexecutorstep.go`). It is kept, because node agents fail with more.
 const MAX_LABEL_BYTES: usize = 10_240;
 
 /// Writes the config. `artifact` is the artifact's digest.
@@ -97,8 +97,8 @@ pub fn image_config(
     document.insert("config".into(), config.into());
     document.insert("rootfs".into(), json!({"type": "layers", "diff_ids": diff_ids}));
     document.insert("history".into(), history.into());
-    // `serde_json::Map` sorts by name unless a feature is on that would change every digest; a
-    // test keeps it off.
+    // `serde_json::Map` sorts by name unless a feature is enabled, which would change every digest.
+    // A test keeps it off.
     Ok(serde_json::to_vec(&document).expect("a config is always valid JSON").into())
 }
 
@@ -136,8 +136,7 @@ fn command(request: &BuildRequest, start: &Start, config: &mut Map<String, Value
     }
 }
 
-/// Merges variables by name: the base's keep their place, new ones follow in the order of their
-/// names.
+/// Merges variables by name. The base's keep their place, and new ones follow, sorted by name.
 fn environment(request: &BuildRequest, config: &mut Map<String, Value>) {
     let recipe = &request.recipe;
     let mut wanted = recipe.env.clone();
@@ -180,7 +179,7 @@ fn labels(
     config: &mut Map<String, Value>,
 ) -> Result<(), AssembleError> {
     let mut labels = config.get("Labels").and_then(Value::as_object).cloned().unwrap_or_default();
-    // What a base says of itself is not true of the image built on it.
+    // A base's description of itself is not true of the image built on it.
     for own in ["description", "version", "revision", "source", "url", "documentation"] {
         labels.remove(&format!("org.opencontainers.image.{own}"));
     }

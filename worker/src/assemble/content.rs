@@ -19,7 +19,7 @@ use slipway_artifact::{FileSource, Source as _};
 /// The largest stored block of deflate (RFC 1951, 3.2.4).
 pub(super) const MAX_STORED: usize = 0xffff;
 
-/// The length of a stored block's header where the stream is at a byte boundary.
+/// The length of a stored block's header at a byte boundary.
 const HEADER: usize = 5;
 
 /// The size of the stream's chunks.
@@ -40,9 +40,9 @@ pub struct Content {
 /// A run of bytes of a layer.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Piece {
-    /// Bytes of the scratch file, as they are.
+    /// Bytes of the scratch file, unchanged.
     Scratch { offset: u64, length: u64 },
-    /// Bytes of the artifact, as they are.
+    /// Bytes of the artifact, unchanged.
     Range { offset: u64, length: u64 },
     /// Bytes of the artifact, framed as stored blocks.
     Stored { offset: u64, length: u64 },
@@ -84,8 +84,8 @@ impl Content {
         self.stream_from(0)
     }
 
-    /// Returns the bytes from an offset on, read on a thread of its own. Four buffers serve a whole
-    /// stream.
+    /// Returns the bytes from an offset on, read on a thread of its own. Four buffers are enough
+    /// for a whole stream.
     pub fn stream_from(
         self: &Arc<Self>,
         offset: u64,
@@ -102,7 +102,7 @@ impl Content {
                     chunk => chunk,
                 };
                 let failed = chunk.is_err();
-                // A receiver that is gone has no more use for the bytes.
+                // A dropped receiver needs no more bytes.
                 if sender.blocking_send(chunk).is_err() || failed {
                     break;
                 }
@@ -113,7 +113,7 @@ impl Content {
         })
     }
 
-    /// Returns a reader of the bytes from an offset on; reads block. It has no buffer of its own.
+    /// Returns a reader of the bytes from an offset on. It blocks and has no buffer.
     #[must_use]
     pub fn reader_from(&self, offset: u64) -> ContentReader<'_> {
         let mut reader = ContentReader { content: self, pieces: &self.pieces, position: offset };
@@ -126,7 +126,7 @@ impl Content {
 #[derive(Debug)]
 pub struct ContentReader<'a> {
     content: &'a Content,
-    /// The piece that is being read, and those behind it.
+    /// The piece that is being read, and those after it.
     pieces: &'a [Piece],
     /// The position in the first of them.
     position: u64,
@@ -184,7 +184,7 @@ impl Read for ContentReader<'_> {
     }
 }
 
-/// Buffers that come back when the chunks made of them are dropped.
+/// Buffers that return when the chunks made of them are dropped.
 struct Pool {
     buffers: Mutex<Vec<Vec<u8>>>,
     length: usize,
@@ -223,7 +223,7 @@ impl Drop for Lent {
     fn drop(&mut self) {
         let buffer = std::mem::take(&mut self.buffer);
         let mut buffers = self.pool.buffers.lock().unwrap_or_else(PoisonError::into_inner);
-        // As many as wait, are filled and are sent; a reader that hoards chunks made more.
+        // As many as wait, are filled and are sent. A reader that keeps chunks made more.
         if buffers.len() < CHUNKS_AHEAD + 2 {
             buffers.push(buffer);
         }

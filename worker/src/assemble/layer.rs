@@ -30,7 +30,7 @@ const SECOND_THREAD_MIN_BYTES: u64 = 2 << 20;
 /// Everything that the layers of a build share.
 #[derive(Debug, Clone)]
 pub struct LayerContext {
-    /// The directory for temporary files, which have no names and vanish with the layers.
+    /// The directory for temporary files, which have no names and disappear with the layers.
     pub scratch: PathBuf,
     /// The layers that were made before.
     pub records: LayerRecords,
@@ -312,7 +312,7 @@ fn layer(
     }
 }
 
-/// Weighs a layer by the sizes and names of its files.
+/// Estimates the work of a layer from the sizes and names of its files.
 fn weigh(planned: &PlannedLayer, source: &LayerSource) -> Weight {
     let mut length: u64 = 0;
     let mut to_compress: u64 = 0;

@@ -23,7 +23,7 @@ pub struct Plan {
     pub start: Start,
 }
 
-/// The parts of a command that depend on how the artifact was laid down.
+/// The parts of a command that depend on where the artifact was put.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Start {
     /// The value of `{launch}`: the arguments that start a JAR.
@@ -32,12 +32,12 @@ pub struct Start {
     pub artifact: String,
 }
 
-/// A layer to be made.
+/// A planned layer.
 #[derive(Debug)]
 pub struct PlannedLayer {
-    /// What it holds, for the history and the log.
+    /// A title for the history and the log.
     pub title: String,
-    /// Its entries by path, relative to the root; parents come before what they hold.
+    /// Its entries by path, relative to the root. Parents come before their contents.
     pub nodes: BTreeMap<String, Node>,
     /// The archive that entries refer to.
     archive: Option<Arc<Archive>>,
@@ -118,7 +118,7 @@ impl PlannedLayer {
 ///
 /// # Errors
 ///
-/// When the artifact or the recipe does not allow it.
+/// When the artifact or the recipe is unsuitable.
 pub fn plan(request: &BuildRequest, artifact: &Arc<FileSource>) -> Result<Plan, AssembleError> {
     let recipe = &request.recipe;
     let destination = destination(&recipe.destination, &request.artifact.filename)?;

@@ -17,7 +17,7 @@ pub const MEDIA_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
 
 const CONFIG_TYPE: &str = "application/vnd.oci.image.config.v1+json";
 
-/// In the order in which the members are written.
+/// The fields are in the order of the written members.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Manifest {

@@ -23,7 +23,7 @@ const LAYER_RECORD_BOUNDS: Bounds = Bounds { files: 16_384, in_memory: 4096 };
 #[derive(Debug, Clone)]
 pub struct LayerRecords(Arc<RecordCache<LayerRecord>>);
 
-/// A layer that was made.
+/// A layer of the artifact.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LayerRecord {
     /// The key of the same record by the tar archive alone.

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! Headers of a tar archive: POSIX ustar, with pax records where ustar has no room.
+//! Headers of a tar archive: POSIX ustar, with pax records for values that do not fit.
 //!
-//! Written here instead of by a tar library because the header is the digest: no field may come
-//! from the clock, the file system or a library's next version. Image-spec "Filesystem Layer"
+//! Written here instead of by a tar library because the header is part of the digest: no field may
+//! come from the clock, the file system or a library's next version. Image-spec "Filesystem Layer"
 //! says what a layer may hold.
 
 /// The size of a header and of the padding unit of contents, in bytes.
@@ -67,7 +67,7 @@ pub fn header(entry: &Entry<'_>) -> Vec<u8> {
         blocks.extend_from_slice(records.as_bytes());
         blocks.resize(blocks.len().next_multiple_of(BLOCK), 0);
     }
-    // Whoever knows no pax reads a name cut short, as every tar program writes it.
+    // A reader without pax sees a shortened name, as every tar program writes it.
     let short: String = path.chars().filter(char::is_ascii).take(100).collect();
     let (prefix, name) = match split {
         Some(split) if path.is_ascii() => split,
@@ -157,7 +157,7 @@ mod tests {
     }
 
     proptest! {
-        /// GNU tar's reading of the fields, as far as it concerns us: the name can be had back.
+        /// Reads the fields like GNU tar, as far as needed to recover the name.
         #[test]
         fn every_path_can_be_read_back(path in "[a-z0-9äß._/-]{1,300}", size in 0u64..1 << 40) {
             prop_assume!(!path.starts_with('/') && !path.ends_with('/'));

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! The way over the files of a planned layer, as one tar archive.
+//! The walk over the files of a planned layer, as one tar archive.
 
 use std::io::{self, Read};
 use std::sync::Arc;
@@ -13,12 +13,12 @@ use super::compress::{TarSink, read_up_to};
 use super::layout::{Data, Node, PlannedLayer};
 use super::tar;
 
-/// How much is read of what is compressed, at a time.
+/// How much of a compressed file is read at a time.
 const CHUNK: usize = 64 * 1024;
 
 const ZEROS: [u8; tar::BLOCK] = [0; tar::BLOCK];
 
-/// Passes a layer's archive to a sink, and checks every entry of the artifact on the way.
+/// Writes a layer's archive to a sink, and checks every entry of the artifact on the way.
 ///
 /// # Errors
 ///
@@ -118,7 +118,7 @@ impl Walk<'_> {
     }
 }
 
-/// Returns whether a file is compressed already, by how it starts.
+/// Returns whether a file is already compressed, by its first bytes.
 fn is_compressed(start: &[u8]) -> bool {
     const STARTS: [&[u8]; 12] = [
         b"PK\x03\x04",
@@ -137,8 +137,8 @@ fn is_compressed(start: &[u8]) -> bool {
     STARTS.iter().any(|magic| start.starts_with(magic))
 }
 
-/// Guesses from a file's name whether it is compressed already. Bytes never depend on it, only
-/// which way they are made.
+/// Guesses from a file's name whether it is already compressed. The bytes never depend on the
+/// guess, only how they are made.
 pub fn seems_compressed(path: &str) -> bool {
     const ENDS: [&str; 16] = [
         "jar", "war", "ear", "zip", "gz", "tgz", "zst", "xz", "bz2", "7z", "png", "jpg", "jpeg",

@@ -8,7 +8,7 @@ use slipway_proto::outcome::{BaseImage, Image, Layer, StageTime, Transfer};
 use crate::assemble::{ASSEMBLY_VERSION, Assembled};
 use crate::push::PushReport;
 
-/// Describes a published image, with all of the request's references as its own.
+/// Describes a published image with all references of the request.
 #[must_use]
 pub fn outcome(
     request: &BuildRequest,

@@ -25,7 +25,7 @@ use slipway_registry::{
 pub(super) enum Source {
     /// A layer of the base.
     Base(Arc<ResolvedBase>, BaseLayer),
-    /// A layer that was made.
+    /// A layer of the artifact.
     Made(Arc<Layer>),
     /// The config.
     Config(Bytes),
@@ -141,8 +141,8 @@ impl Push<'_> {
         }
     }
 
-    /// Sends a blob. While another build sends it to the same registry, waits and mounts it.
-    /// `refused` is a repository from which it cannot be mounted.
+    /// Sends a blob. If another build sends it to the same registry, waits and mounts it. `refused`
+    /// is a repository from which it cannot be mounted.
     async fn upload(
         &self,
         target: &Repository,

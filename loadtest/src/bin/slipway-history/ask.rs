@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! Asking for lists and for single builds.
+//! Requests for lists and for single builds.
 
 use std::time::{Duration, Instant};
 
@@ -12,10 +12,10 @@ use crate::http::Connection;
 use crate::quantiles::Quantiles;
 use crate::system::System;
 
-/// How many pages deep the deep list is.
+/// The depth of the deep list, in pages.
 const DEEP: u32 = 200;
 
-/// Asks every kind of question so many times.
+/// Sends each kind of request a number of times.
 pub(crate) async fn all(system: &System, times: u32) -> anyhow::Result<Value> {
     let mut connection = Connection::open(system.address()).await?;
     let mut report = Map::new();

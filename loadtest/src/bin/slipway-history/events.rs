@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! The events of builds as they really come: what a Spring Boot JAR on a Java base leaves behind.
+//! Realistic events of builds: those of a Spring Boot JAR on a Java base.
 
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -24,13 +24,13 @@ pub(crate) const PROJECTS: u64 = 20;
 /// How many applications each project has.
 pub(crate) const APPS: u64 = 50;
 
-/// One build in so many fails.
+/// One build in this many fails.
 const FAILS: u64 = 25;
 
-/// One build in so many is tried twice.
+/// One build in this many is tried twice.
 const RETRIES: u64 = 50;
 
-/// The last so many builds are still under way.
+/// This many builds at the end are unfinished.
 const UNFINISHED: u64 = 500;
 
 /// Returns the project of a build.
@@ -90,7 +90,7 @@ fn digest(number: u64, what: u64) -> Digest {
     Digest::of(format!("{number}.{what}").as_bytes())
 }
 
-/// What all requests have in common, as a dispatcher makes it of a submission.
+/// The part that all requests share, as a dispatcher makes it from a submission.
 static REQUEST: LazyLock<BuildRequest> = LazyLock::new(|| {
     let document = json!({
         "artifact": digest(0, 1),

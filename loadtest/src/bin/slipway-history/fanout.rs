@@ -57,7 +57,7 @@ pub(crate) async fn measure(
     let before = system.usage()?;
     let (mut first, mut last) = (Vec::new(), Vec::new());
     for number in 0..u64::from(told) {
-        // Of project 3, and of builds that the history does not have.
+        // In project 3, and for builds that the history does not have.
         let number = 3 + (10_000_000 + number) * events::PROJECTS;
         let event = events::of(number, u64::MAX)?.swap_remove(0);
         tokio::time::sleep(PAUSE).await;

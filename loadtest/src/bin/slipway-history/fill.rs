@@ -22,16 +22,16 @@ use crate::system::System;
 /// How many builds are under way at once, their events one after the other.
 const TOGETHER: u64 = 64;
 
-/// The consumer by which dispatchers learn of logs to archive.
+/// The consumer through which dispatchers find logs to archive.
 const ARCHIVER: &str = "log-archiver";
 
-/// How many outcomes are taken from it at once.
+/// How many outcomes are read from it at once.
 const TAKEN: usize = 5000;
 
 /// How many events may wait for their confirmation.
 const WINDOW: usize = 2000;
 
-/// Publishes the events of so many builds, unless the stream holds some already.
+/// Publishes the events of a number of builds, unless the stream already holds some.
 pub(crate) async fn fill(system: &mut System, builds: u64) -> anyhow::Result<Value> {
     let jetstream = system.jetstream().await?;
     let subjects = Subjects::default();

@@ -43,7 +43,7 @@ impl Connection {
         Ok((status, body))
     }
 
-    /// Asks for a path and returns the connection behind the answer's head.
+    /// Requests a path and returns the connection after the answer's head.
     pub(crate) async fn follow(mut self, path: &str) -> anyhow::Result<BufReader<TcpStream>> {
         let status = self.ask(path).await?;
         anyhow::ensure!(status == 200, "{path}: {status}");

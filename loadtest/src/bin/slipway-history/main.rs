@@ -21,7 +21,7 @@ use anyhow::Context as _;
 use clap::Parser;
 use slipway_loadtest::machine::settle;
 
-/// How long the machine may take to become idle before it is measured.
+/// How long to wait for an idle machine before measuring.
 const SETTLES_WITHIN: Duration = Duration::from_secs(60);
 
 /// Measures history and events.
@@ -40,7 +40,7 @@ struct Options {
     /// The dispatcher (default: in this program's directory)
     #[arg(long, value_name = "PROGRAM")]
     dispatcher: Option<PathBuf>,
-    /// How many times each question is asked
+    /// How many times each request is sent
     #[arg(long, default_value_t = 200)]
     asks: u32,
     /// How many clients follow events in the last part; 0 leaves it out
@@ -62,7 +62,7 @@ struct Options {
 
 fn main() -> anyhow::Result<()> {
     let options = Options::parse();
-    // One thread: what is measured shares the machine with this program.
+    // One thread, because the measured programs share the machine with this one.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -83,7 +83,8 @@ async fn measure(options: &Options) -> anyhow::Result<serde_json::Value> {
     };
     let mut system = system::System::start(options, &directory).await?;
     let filled = fill::fill(&mut system, options.builds).await?;
-    // A history is not seconds old: what filling it left to be written is no part of a rebuild.
+    // A real history is not seconds old, so pending writes of the filling are not part of a
+    // rebuild.
     settle(SETTLES_WITHIN).await;
     let rebuilt = system.rebuild().await?;
     let restarted = system.restart().await?;

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! How long something took that was done many times.
+//! Times of repeated measurements.
 
 use std::time::Duration;
 
 use serde::Serialize;
 
-/// How long something took, in milliseconds.
+/// Quantiles in milliseconds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
 pub(crate) struct Quantiles {
     /// Half of all took less.

@@ -33,7 +33,7 @@ const WINDOW: usize = 5000;
 /// How often events are sent.
 const TICK: Duration = Duration::from_millis(2);
 
-/// How many looks at the dispatcher are taken.
+/// How often the state of the dispatcher is read.
 const LOOKS: u32 = 30;
 
 /// How long projection and followers may take to have everything after the last event.
@@ -190,7 +190,7 @@ impl Load {
     }
 }
 
-/// Looks at the dispatcher.
+/// Reads the state of the dispatcher.
 struct Looks<'a> {
     system: &'a System,
     http: Connection,

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! Subscribers that cost as little as they can: a thread for each processor, which waits for all of
-//! its sockets at once, reads each into the same buffer, and looks at the beginnings of its lines.
+//! Subscribers at the lowest cost: a thread for each processor, which waits for all of its sockets
+//! at once, reads each into the same buffer, and checks the beginnings of lines.
 
 use std::io::{BufRead as _, ErrorKind, Read as _};
 use std::net::TcpStream;
@@ -16,9 +16,9 @@ const LIMIT: Duration = Duration::from_secs(20);
 /// How much is read from a socket at once, in bytes: more than all the events of a measurement.
 const BUFFER: usize = 256 * 1024;
 
-/// How long a thread pauses after it has read what was there. Without a pause each frame wakes it
-/// again, and the sender pays for the wake-up: a third of what the dispatcher needed for a frame. An
-/// event may count as read by so much later than it could have been.
+/// How long a thread pauses after it has read everything. Without a pause each frame wakes it
+/// again, and the sender pays for the wake-up: a third of the dispatcher's time for a frame. An
+/// event may count as read this much too late.
 const GATHERING: Duration = Duration::from_micros(250);
 
 /// When an event was read, by its id.
@@ -28,7 +28,7 @@ type Arrival = (u64, Instant);
 pub(super) struct Readers(Vec<oneshot::Receiver<anyhow::Result<Vec<Arrival>>>>);
 
 impl Readers {
-    /// Starts to read open streams, until each has had so many events behind an id.
+    /// Starts to read open streams, until each has had a number of events after an id.
     pub(super) fn start(
         mut streams: Vec<TcpStream>,
         events: usize,
@@ -48,7 +48,7 @@ impl Readers {
         Ok(Self(threads))
     }
 
-    /// Waits until all was read, and returns when each subscriber had which event.
+    /// Waits until everything was read, and returns when each subscriber had each event.
     pub(super) async fn finish(self) -> anyhow::Result<Vec<Arrival>> {
         let mut arrivals = Vec::new();
         for thread in self.0 {
@@ -112,11 +112,11 @@ impl Reader {
     }
 }
 
-/// Finds the frames in what a stream sends. Between them are lines of the transfer encoding, or of
-/// NATS's protocol, which look like no line of a frame.
+/// Finds the frames in a stream. Between them are lines of the transfer encoding, or of NATS's
+/// protocol, which cannot be mistaken for lines of a frame.
 #[derive(Debug, Default)]
 struct Frames {
-    /// The beginning of a line whose end is on its way.
+    /// The beginning of an incomplete line.
     rest: Vec<u8>,
     /// The id of the frame that is being read.
     id: Option<u64>,

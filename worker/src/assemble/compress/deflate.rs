@@ -2,11 +2,11 @@
 
 //! Deflates on two threads, into the same bytes as on one.
 //!
-//! The input is cut into segments, each of which is deflated by itself and ends at a byte boundary
-//! (a sync flush, RFC 1951 3.2.3), so that they can be put behind each other. A segment may refer
-//! back to the end of the one before it, which its deflater is shown first, as pigz does it: that
-//! keeps the loss to some bytes for each segment. What comes out depends on the input alone: not on
-//! the pieces that it comes in, on the number of threads, or on the processor.
+//! The input is cut into segments. Each is deflated by itself and ends at a byte boundary (a sync
+//! flush, RFC 1951 3.2.3), so that segments can follow each other. A segment may refer back to the
+//! end of the previous one, which its deflater is shown first, as in pigz; so each segment loses
+//! only some bytes. The output depends on the input alone: not on how it is cut into pieces, on the
+//! number of threads, or on the processor.
 
 use std::io;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -15,7 +15,7 @@ use flate2::{Compress, Compression, FlushCompress};
 
 use super::output::Output;
 
-/// Deflate's effort. Level 1 is half as fast again and leaves class files a third larger.
+/// Deflate's effort. Level 1 is half as fast again and makes class files a third larger.
 const DEFLATE_LEVEL: u32 = 2;
 
 /// Bytes of a segment.
@@ -24,32 +24,32 @@ const SEGMENT: usize = 256 * 1024;
 /// How far deflate refers back.
 const WINDOW: usize = 32 * 1024;
 
-/// Room for whatever a segment is deflated to: one that does not compress grows by less.
+/// Room for a deflated segment. One that does not compress grows by less.
 const OUTPUT: usize = SEGMENT + SEGMENT / 8 + 1024;
 
-/// Threads beside the one that reads: that many processors are worth waking for one layer.
+/// Threads in addition to the one that reads: this many processors are worth waking for one layer.
 const THREADS: usize = 2;
 
 /// Segments that are deflated or wait for it.
 const MAX_SEGMENTS_IN_FLIGHT: usize = 2 * THREADS;
 
-/// From so many bytes on a last segment goes to a thread. A header between two pictures is deflated
-/// in the time that it would take to get there.
+/// From this number of bytes on, a last segment goes to a thread. A header between two pictures is
+/// deflated faster than it would get there.
 const SECOND_THREAD_MIN_SEGMENT: usize = 16 * 1024;
 
-/// Takes what is to be deflated.
+/// Takes bytes to deflate.
 pub(super) struct Deflate {
-    /// What was taken and not cut yet; a segment at most.
+    /// Bytes that were not cut yet; at most a segment.
     staged: Vec<u8>,
-    /// What the next segment may refer back to.
+    /// The bytes that the next segment may refer back to.
     window: Vec<u8>,
-    /// None before the first whole segment: what is small is not worth a thread.
+    /// `None` before the first whole segment, because less is not worth a thread.
     threads: Vec<Deflater>,
-    /// How many there may be.
+    /// The largest number of threads.
     most_threads: usize,
-    /// How many segments went to the threads, in turns.
+    /// How many segments went to the threads, in turn.
     sent: usize,
-    /// How many of them have not come back.
+    /// How many of them have not come back yet.
     under_way: usize,
     spare: Vec<Segment>,
 }
@@ -60,7 +60,7 @@ struct Deflater {
     done: Receiver<Segment>,
 }
 
-/// A segment, and what it comes to.
+/// A segment and its deflated bytes.
 struct Segment {
     window: Vec<u8>,
     input: Vec<u8>,
@@ -78,9 +78,9 @@ impl Default for Segment {
 }
 
 impl Segment {
-    /// Each has a deflater of its own: one that is reset still has old bytes in its window, and
-    /// zlib-rs 0.6 hashes four bytes where a dictionary ends with fewer, so that what comes out would
-    /// depend on what the deflater had before.
+    /// Each has a new deflater. One that is reset still has old bytes in its window, and zlib-rs
+    /// 0.6 hashes four bytes even if a dictionary ends with fewer, so the output would depend on
+    /// earlier input.
     fn deflate(&mut self) {
         let mut state = deflater();
         if !self.window.is_empty() {
@@ -97,7 +97,7 @@ impl Segment {
 
 impl Deflater {
     fn start() -> io::Result<Self> {
-        // As many as the one who sends lets be under way.
+        // As many as the sender keeps under way.
         let (todo, segments) = channel::<Segment>();
         let (give_back, done) = channel();
         let work = move || {
@@ -122,7 +122,7 @@ impl Deflate {
         Self::on(THREADS)
     }
 
-    /// Starts a stream with so many threads beside the one that writes.
+    /// Starts a stream with a number of threads in addition to the one that writes.
     fn on(most_threads: usize) -> Self {
         Self {
             staged: Vec::with_capacity(SEGMENT),
@@ -135,7 +135,7 @@ impl Deflate {
         }
     }
 
-    /// Takes bytes; what they come to goes to the output sooner or later.
+    /// Takes bytes. Their deflated form reaches the output sooner or later.
     pub(super) fn write(&mut self, mut bytes: &[u8], output: &mut Output) -> io::Result<()> {
         while !bytes.is_empty() {
             if self.staged.len() == SEGMENT {
@@ -154,8 +154,8 @@ impl Deflate {
         Ok(())
     }
 
-    /// Brings the stream to a byte boundary, with all that was taken before it, and forgets what
-    /// could be referred back to.
+    /// Brings the stream, with everything taken so far, to a byte boundary, and forgets the bytes
+    /// that could be referred back to.
     pub(super) fn align(&mut self, output: &mut Output) -> io::Result<()> {
         if self.staged.len() >= SECOND_THREAD_MIN_SEGMENT {
             self.cut(output)?;
@@ -171,7 +171,7 @@ impl Deflate {
         Ok(())
     }
 
-    /// Makes a segment of what is staged.
+    /// Makes a segment of the staged bytes.
     fn segment(&mut self) -> Segment {
         let mut segment = self.spare.pop().unwrap_or_default();
         std::mem::swap(&mut segment.window, &mut self.window);
@@ -183,7 +183,7 @@ impl Deflate {
         segment
     }
 
-    /// Deflates a segment before which none is under way.
+    /// Deflates a segment when none is under way before it.
     fn deflate_here(&mut self, mut segment: Segment, output: &mut Output) -> io::Result<()> {
         segment.deflate();
         output.emit(&segment.output)?;
@@ -191,7 +191,7 @@ impl Deflate {
         Ok(())
     }
 
-    /// Has what is staged deflated.
+    /// Deflates the staged bytes.
     fn cut(&mut self, output: &mut Output) -> io::Result<()> {
         let segment = self.segment();
         if self.threads.is_empty() {
@@ -219,7 +219,7 @@ impl Deflate {
 }
 
 fn broke_down() -> io::Error {
-    io::Error::other("a thread that deflates the layer broke down")
+    io::Error::other("a thread that deflates the layer panicked")
 }
 
 #[cfg(test)]
@@ -232,7 +232,7 @@ mod tests {
 
     use super::*;
 
-    /// Deflates bytes that come in pieces, with an alignment in the middle.
+    /// Deflates bytes in pieces, with an alignment in the middle.
     fn deflated(threads: usize, bytes: &[u8], piece: usize) -> (Digest, u64) {
         let directory = tempfile::tempdir().expect("a directory");
         let mut output = Output::new(directory.path(), Some(Sha256::new())).expect("it starts");

@@ -27,7 +27,7 @@ const BUFFER: usize = 4 * MAX_STORED;
 /// Buffers of one layer: one is filled, one digested, the others even out the difference.
 const BUFFERS: usize = 4;
 
-/// The way in of a layer's bytes.
+/// The intake of a layer's bytes.
 pub(super) struct Intake {
     pub(super) artifact: Arc<FileSource>,
     liveness: Liveness,
@@ -109,7 +109,7 @@ impl Second {
 }
 
 fn broke_down() -> io::Error {
-    io::Error::other("the thread that digests the layer broke down")
+    io::Error::other("the thread that digests the layer panicked")
 }
 
 impl Intake {
@@ -185,8 +185,8 @@ impl Intake {
         Ok(checksum.finalize())
     }
 
-    /// Takes what a reader yields and shows it block by block, all but the last as large as a
-    /// stored block can be.
+    /// Takes the bytes of a reader and shows them block by block. All but the last have the largest
+    /// size of a stored block.
     pub(super) fn reader(
         &mut self,
         reader: &mut dyn Read,
@@ -258,7 +258,7 @@ impl Intake {
     }
 }
 
-/// Reads until the buffer is full or the reader at its end.
+/// Reads until the buffer is full or the reader ends.
 pub(crate) fn read_up_to(reader: &mut dyn Read, buffer: &mut [u8]) -> io::Result<usize> {
     let mut read = 0;
     while read < buffer.len() {

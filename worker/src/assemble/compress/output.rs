@@ -17,7 +17,7 @@ use crate::assemble::content::{Content, Piece};
 /// How much is written to the scratch file at once.
 const BUFFER: usize = 256 * 1024;
 
-/// Where the stored bytes of a layer go.
+/// The output of a layer's stored bytes.
 pub(super) struct Output {
     scratch: BufWriter<File>,
     scratch_length: u64,
@@ -34,7 +34,7 @@ impl Output {
         Ok(Self { scratch, scratch_length: 0, pieces: Vec::new(), digest, size: 0 })
     }
 
-    /// Appends bytes by way of the scratch file.
+    /// Appends bytes through the scratch file.
     pub(super) fn emit(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.scratch.write_all(bytes)?;
         self.digest(bytes);

@@ -2,8 +2,8 @@
 
 //! Writes a layer as the tar archive itself.
 //!
-//! Its digest is the diff id, so one is enough. Headers and what had to be inflated lie in the
-//! scratch file; what the artifact holds as it is stays there.
+//! Its digest is the diff id, so one is enough. Headers and inflated files are in the scratch file.
+//! Files that the artifact holds uncompressed stay there.
 
 use std::io::{self, Read};
 use std::path::Path;
@@ -13,7 +13,7 @@ use super::output::Output;
 use super::{Compressed, TarSink};
 use crate::assemble::content::Piece;
 
-/// Takes the bytes of a tar archive and keeps them.
+/// Keeps the bytes of a tar archive.
 pub struct PlainWriter {
     intake: Intake,
     output: Output,

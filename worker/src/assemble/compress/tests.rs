@@ -19,7 +19,7 @@ fn artifact(bytes: &[u8]) -> (tempfile::TempDir, Arc<FileSource>) {
     (directory, Arc::new(source))
 }
 
-/// Passes parts to a sink and returns what they are together.
+/// Passes parts to a sink and returns them joined.
 fn pass(sink: &mut dyn TarSink, parts: &[Part], bytes: &[u8], split: usize) -> Vec<u8> {
     let mut expected = Vec::new();
     for part in parts {
@@ -103,9 +103,9 @@ fn any_compression() -> impl Strategy<Value = Compression> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(96))]
 
-    /// Whatever is written and stored in whatever order unpacks to the same bytes, with the
-    /// digests that were announced, as one member or frame, independent of how input was cut, of
-    /// which thread digests it, and of where reading starts.
+    /// Bytes written and stored in any order unpack to the same bytes, with the reported digests,
+    /// as one member or frame, independent of how the input was cut, of the thread that digests it,
+    /// and of where reading starts.
     #[test]
     fn what_is_written_unpacks_to_itself(
         compression in any_compression(),
@@ -152,7 +152,7 @@ proptest! {
 }
 
 /// Golden digests: an image must not depend on the version that built it. If this fails, perhaps
-/// because a library was updated, the change needs a new assembly version.
+/// after a library update, the change needs a new assembly version.
 #[test]
 fn layers_have_the_digests_they_always_had() {
     let bytes: Vec<u8> = (0..300_000u32).flat_map(|n| n.to_le_bytes()).collect();
@@ -180,7 +180,7 @@ async fn a_stream_from_anywhere_is_the_rest_in_large_chunks() {
     let (made, _) = write(Compression::Gzip, HERE, &parts, &bytes, 1000);
     let stored = bytes_from(&made, 0);
     let content = Arc::new(made.content);
-    // Before and behind the start of a block, in its header, at the end and behind it.
+    // Before and after the start of a block, in its header, at the end and past it.
     for from in [0, 65_600, 65_637, 1_000_000, stored.len() - 1, stored.len(), stored.len() + 9] {
         let chunks: Vec<bytes::Bytes> =
             content.stream_from(from as u64).try_collect().await.expect("it reads");

@@ -9,7 +9,7 @@ use super::*;
 use crate::assemble::{Progress, make_layers};
 use crate::failure::StageError;
 
-/// A place to make layers in, which remembers.
+/// A place to make layers in, with records.
 struct Fixture {
     directory: tempfile::TempDir,
     context: LayerContext,
@@ -69,7 +69,7 @@ fn remember(layers: &[Arc<Layer>], source: &LayerSource) {
     layers.iter().for_each(|layer| layer.remember(digest));
 }
 
-/// Two layers: what lies under `lib/`, and the rest.
+/// Two layers: the files below `lib/`, and the rest.
 fn plan(artifact: &Arc<FileSource>) -> Vec<PlannedLayer> {
     let archive = Arc::new(Archive::read(&**artifact).expect("an archive"));
     let mut layers =
@@ -155,7 +155,7 @@ fn a_layer_that_was_made_before_is_found_without_a_byte_of_content() {
         let again = fixture.layers(&source).expect("they are made");
         assert!(!again.iter().any(|layer| layer.is_known), "nothing was remembered");
         remember(&first, &source);
-        // The list of entries is whole, their content is gone.
+        // The list of entries is complete, but their content is gone.
         let mut hollow = bytes.clone();
         let end = bytes.len() - 200;
         hollow[..end].fill(0);

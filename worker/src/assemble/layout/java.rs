@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! How JARs and WARs are laid into layers, so that a rebuild moves only what changed.
+//! How JARs and WARs are divided into layers, so that a rebuild sends only what changed.
 
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ const MAX_TEXT: usize = 4 * 1024 * 1024;
 /// The mode of files from an archive. The modes in the archive are ignored.
 const ENTRY_MODE: u32 = 0o644;
 
-/// Plans a Spring Boot JAR exploded into its layers, any other as one file.
+/// Plans a Spring Boot JAR as its exploded layers, any other JAR as one file.
 pub(super) fn plan_jar(
     request: &BuildRequest,
     artifact: &Arc<FileSource>,
@@ -96,7 +96,7 @@ impl Index {
     }
 }
 
-/// Plans a WAR exploded in its directory, its libraries in a layer of their own.
+/// Plans a WAR exploded in its directory, with its libraries in a layer of their own.
 pub(super) fn plan_war(
     request: &BuildRequest,
     artifact: &Arc<FileSource>,
