@@ -20,7 +20,11 @@ fuzz_target!(|bytes: &[u8]| {
     for scope in &challenge.scopes {
         assert!(!scope.is_empty() && !scope.contains(char::is_whitespace), "{scope:?}");
     }
-    assert_eq!(read([write(&challenge).as_bytes()]).as_ref(), Some(&challenge), "written, it differs");
+    assert_eq!(
+        read([write(&challenge).as_bytes()]).as_ref(),
+        Some(&challenge),
+        "written, it differs"
+    );
     // One that asks for a token counts before one that asks for a password.
     if challenge.scheme != Scheme::Basic {
         let first: &[u8] = b"Basic realm=\"x\"";
