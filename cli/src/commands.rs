@@ -2,7 +2,7 @@
 
 //! The commands: the requests that each sends, and what it prints.
 
-mod batch;
+pub(crate) mod batch;
 mod build;
 mod cancel;
 mod dead;

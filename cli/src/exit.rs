@@ -4,7 +4,7 @@
 
 use slipway_service::Exit;
 
-use crate::commands::BatchError;
+use crate::commands::batch::error::BatchError;
 use crate::dev::DevError;
 use crate::local::LocalError;
 use slipway_client::ClientError;

@@ -96,7 +96,7 @@ impl Bucket {
             .map_err(|error| BucketError::Unavailable(error.into()))?;
         match stream.get_last_raw_message_by_subject(&self.subject(key)).await {
             Ok(message) => Ok(Some(message)),
-            Err(error) if crate::read::is_missing(&error) => Ok(None),
+            Err(error) if crate::read::error::is_missing(&error) => Ok(None),
             Err(error) => Err(BucketError::Unavailable(error.into())),
         }
     }

@@ -10,7 +10,7 @@
 //! the classic mistake: prefetched builds age in a buffer until their lease ends, and run twice
 //! (nats.go#1929).
 
-mod consumer;
+pub(crate) mod consumer;
 mod turns;
 
 use std::pin::pin;

@@ -2,20 +2,22 @@
 
 //! Reads a stream in order: the whole history, or the history and what follows.
 
+pub(crate) mod error;
+
 use std::time::Duration;
 
 use async_nats::jetstream::consumer::pull::OrderedError;
 use async_nats::jetstream::consumer::{DeliverPolicy, pull};
-use async_nats::jetstream::stream::{LastRawMessageError, LastRawMessageErrorKind};
-use async_nats::jetstream::{self, ErrorCode};
+use async_nats::jetstream;
 use futures::{FutureExt as _, Stream, StreamExt as _};
 use slipway_proto::Timestamp;
 use tokio::task::unconstrained;
 
 use crate::Queue;
 use crate::bucket::OPERATION;
-use crate::query::QueryError;
 use crate::reconnect::Reconnections;
+pub use error::ReadError;
+pub(crate) use error::is_missing;
 
 /// How long the server may keep a reader waiting before it counts as gone. Pending messages must
 /// arrive, so this only limits the wait for a server that died meanwhile.
@@ -32,46 +34,6 @@ const SILENCE: Duration = Duration::from_secs(2);
 
 /// How long an existing message may be on its way.
 const ON_ITS_WAY: Duration = Duration::from_secs(1);
-
-/// Why a stream could not be read.
-#[derive(Debug, thiserror::Error)]
-pub enum ReadError {
-    /// The server could not be asked about the stream.
-    #[error(transparent)]
-    Query(#[from] QueryError),
-    /// The server refused or did not answer.
-    #[error("failed to read the stream {stream}")]
-    Unavailable {
-        /// The stream.
-        stream: String,
-        /// The client's error.
-        #[source]
-        source: async_nats::Error,
-    },
-    /// The server stopped answering in the middle.
-    #[error("the stream {stream} stopped answering")]
-    Stalled {
-        /// The stream.
-        stream: String,
-    },
-    /// The connection was lost and restored, so the server may have forgotten the reader.
-    #[error("the connection was lost while the stream {stream} was read")]
-    Reconnected {
-        /// The stream.
-        stream: String,
-    },
-}
-
-/// Returns whether the error means that a subject holds no message.
-pub(crate) fn is_missing(error: &LastRawMessageError) -> bool {
-    match error.kind() {
-        LastRawMessageErrorKind::NoMessageFound => true,
-        LastRawMessageErrorKind::JetStream(inner) => {
-            inner.error_code() == ErrorCode::NO_MESSAGE_FOUND
-        }
-        _ => false,
-    }
-}
 
 /// Reads one stream in order, from a point on.
 pub struct Reader {

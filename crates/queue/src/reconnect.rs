@@ -12,7 +12,7 @@ use slipway_fault::Backoff;
 use tokio::sync::watch;
 
 use crate::Queue;
-use crate::read::ReadError;
+use crate::read::error::ReadError;
 
 /// The pauses between attempts at something that needs NATS. A restarted server is back within a
 /// second, so the first attempts are close together. The longest pause is how long a reader may be

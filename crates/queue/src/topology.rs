@@ -14,7 +14,7 @@ use async_nats::jetstream::stream::Config;
 use slipway_proto::{PoolName, Priority};
 
 use crate::Queue;
-use crate::pull::BuildsConsumer;
+use crate::pull::consumer::BuildsConsumer;
 use crate::query::QueryError;
 pub use streams::{Limits, RECORD_AGE};
 

@@ -104,7 +104,7 @@ pub fn load<P: Parser>(
     };
     let given = layers::lenient(command())
         .try_get_matches_from(&sources.arguments)
-        .map_err(|error| layers::own_words::<P>(error, &sources.arguments))?;
+        .map_err(|error| layers::own_words(command(), error, &sources.arguments))?;
     let schema = Schema::of(&command(), &given);
     let mut layers = Layers::default();
     let mut mistakes = Mistakes::default();

@@ -15,7 +15,7 @@ use super::floor;
 use super::measure::{self, Cost, Meter, memory_bytes};
 use super::place::line;
 use super::requests::named;
-use super::rows::{POST, UPLOAD};
+use super::variants::{POST, UPLOAD};
 use super::variants::{Task, Variant, buildah, umoci};
 use crate::machine::settle;
 use crate::memory;

@@ -3,7 +3,7 @@
 //! The drawing of the JAR's three scenarios, for people who read no table.
 
 use super::jar::{NEW, NOTHING, ONE_CLASS};
-use super::rows::{BUILDAH, FLOOR, LOCAL, QUEUE, UMOCI};
+use super::variants::{BUILDAH, FLOOR, LOCAL, QUEUE, UMOCI};
 use crate::samples::{Sample, median, of};
 use crate::svg::{Bar, Group, Kind, draw};
 

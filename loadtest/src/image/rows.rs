@@ -5,19 +5,11 @@
 use super::elsewhere::{COLD, WARM};
 use super::inputs::{LARGE, SMALL, WAR};
 use super::jar::{NEW, NOTHING, ONE_CLASS};
+use super::variants::{BUILDAH, FLOOR, LOCAL, POST, QUEUE, UMOCI, UPLOAD};
 use crate::goals;
 use crate::row::{Goal, Row, number};
 use crate::samples::{Sample, float, median, minimum, of};
 
-pub(super) const FLOOR: &str = "floor";
-pub(super) const QUEUE: &str = "Slipway, queue";
-pub(super) const LOCAL: &str = "Slipway --local";
-pub(super) const UMOCI: &str = "umoci + skopeo";
-pub(super) const BUILDAH: &str = "buildah";
-/// The step before the clock of the floor starts.
-pub(super) const POST: &str = "POST before the floor";
-/// The step before the clock of a build through the queue starts.
-pub(super) const UPLOAD: &str = "upload to the dispatcher";
 const VARIANTS: [&str; 7] = [FLOOR, POST, UPLOAD, QUEUE, LOCAL, UMOCI, BUILDAH];
 
 /// Returns the rows of all scenarios that were measured.

@@ -6,7 +6,16 @@
 use std::path::Path;
 
 use super::place::{BASE, Place, line};
-use super::rows::{BUILDAH, FLOOR, LOCAL, QUEUE, UMOCI};
+
+pub(super) const FLOOR: &str = "floor";
+pub(super) const QUEUE: &str = "Slipway, queue";
+pub(super) const LOCAL: &str = "Slipway --local";
+pub(super) const UMOCI: &str = "umoci + skopeo";
+pub(super) const BUILDAH: &str = "buildah";
+/// The step before the clock of the floor starts.
+pub(super) const POST: &str = "POST before the floor";
+/// The step before the clock of a build through the queue starts.
+pub(super) const UPLOAD: &str = "upload to the dispatcher";
 
 /// A program that builds images, or the floor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -21,8 +21,6 @@ use super::QueueOptions;
 use super::client::Connection;
 use crate::inputs::tiny;
 
-/// The path of the project's builds.
-pub(super) const BUILDS: &str = "/v1/projects/bench/builds";
 const POLL: Duration = Duration::from_millis(5);
 
 /// The running programs.

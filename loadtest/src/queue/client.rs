@@ -14,7 +14,8 @@ use hyper_util::rt::TokioIo;
 use slipway_proto::BuildId;
 use tokio::net::TcpStream;
 
-use super::bed::BUILDS;
+/// The path of the project's builds.
+pub(super) const BUILDS: &str = "/v1/projects/bench/builds";
 
 /// How long an answer may take to begin on a busy machine.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(30);

@@ -9,7 +9,8 @@ use anyhow::Context as _;
 use bytes::Bytes;
 
 use super::SECTION;
-use super::bed::{BUILDS, Bed, WorkerKind, until};
+use super::bed::{Bed, WorkerKind, until};
+use super::client::BUILDS;
 use super::times::{self, Times};
 use super::wake::next;
 use crate::goals;

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use clap::builder::ValueParser;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::parser::ValueSource;
-use clap::{Arg, ArgMatches, Command, Parser};
+use clap::{Arg, ArgMatches, Command};
 
 use super::mistakes::{Mistakes, Origin};
 use super::{PREFIX, Sources, is_setting};
@@ -248,8 +248,12 @@ pub(super) fn lenient(command: Command) -> Command {
 
 /// Returns the error that the command line itself gives where it gives one: its help names the
 /// values that an option takes.
-pub(super) fn own_words<P: Parser>(error: clap::Error, arguments: &[OsString]) -> clap::Error {
-    let own = P::command().try_get_matches_from(arguments);
+pub(super) fn own_words(
+    command: Command,
+    error: clap::Error,
+    arguments: &[OsString],
+) -> clap::Error {
+    let own = command.try_get_matches_from(arguments);
     own.err().filter(|own| own.kind() == error.kind()).unwrap_or(error)
 }
 
