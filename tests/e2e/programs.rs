@@ -158,8 +158,8 @@ async fn a_second_signal_ends_a_program_that_is_stopping() {
                 content-length: 1000000\r\n\r\nPK";
     upload.write_all(head.as_bytes()).expect("it reads");
     wait::until("the upload to begin", wait::SOON, || async {
-        let scratch = std::fs::read_dir(stack.store()).ok()?.count();
-        (scratch > 0).then_some(())
+        let uploads = std::fs::read_dir(stack.store().join("uploads")).ok()?.count();
+        (uploads > 0).then_some(())
     })
     .await;
     stack.dispatcher.signal("TERM");
