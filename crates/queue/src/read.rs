@@ -6,9 +6,9 @@ pub(crate) mod error;
 
 use std::time::Duration;
 
+use async_nats::jetstream;
 use async_nats::jetstream::consumer::pull::OrderedError;
 use async_nats::jetstream::consumer::{DeliverPolicy, pull};
-use async_nats::jetstream;
 use futures::{FutureExt as _, Stream, StreamExt as _};
 use slipway_proto::Timestamp;
 use tokio::task::unconstrained;

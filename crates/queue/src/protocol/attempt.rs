@@ -245,14 +245,17 @@ impl<'a, O: Operations, R: Registry, W: Work> Attempt<'a, O, R, W> {
     pub(super) async fn change(&self, from: &Record, change: &Change) -> Result<Record, End> {
         let operations = self.worker.operations;
         let Ok(next) = from.build.apply(change, operations.now()) else { return Err(End::Lost) };
-        let mut revision = from.revision;
-        if is_off("epoch-fencing") {
-            // Over whatever is there now.
-            let request = &from.build.request;
-            let found = operations.record(&request.project, request.build).await;
-            revision = found.ok().flatten().map_or(revision, |now| now.revision);
-        }
-        match operations.update(next, revision).await {
+        match operations.update(next, from.revision).await {
+            Err(RecordError::Conflict) if is_off("epoch-fencing") => {
+                // Over whatever is there now.
+                let request = &from.build.request;
+                let found = operations.record(&request.project, request.build).await;
+                let (Ok(Some(now)), Ok(next)) = (found, from.build.apply(change, operations.now()))
+                else {
+                    return Err(End::Lost);
+                };
+                operations.update(next, now.revision).await.map_err(|_| End::Lost)
+            }
             Ok(record) => Ok(record),
             // The record was changed by a new holder or a cancellation.
             Err(RecordError::Conflict) => Err(End::Lost),
