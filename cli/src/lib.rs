@@ -3,7 +3,7 @@
 //! The command line client, `slipway dev` and `slipway build --local`.
 //!
 //! A library, so that the benchmark and the tests use the same client as people do. Responsible for
-//! the HTTP client ([`client`]), for what the commands print ([`render`], [`output`]) and for
+//! the HTTP client (`slipway-client`), for what the commands print ([`render`], [`output`]) and for
 //! running all of Slipway on one machine ([`dev`]). It builds no image itself; the worker's
 //! pipeline does.
 
