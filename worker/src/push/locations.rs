@@ -5,7 +5,7 @@
 //!
 //! Two memories. One is on disk, shared by the worker processes of a machine: the repositories of a
 //! registry from which a blob can be mounted. Such a record is a hint, and the registry is asked. The
-//! other belongs to this process: a repository that confirmed a blob within [`BLOB_TRUST_TTL`] is not
+//! other belongs to this process: a repository that confirmed a blob within `BLOB_TRUST_TTL` is not
 //! asked again. The records on disk are not trusted that far, because they may be older than the
 //! registry's last garbage collection.
 
@@ -67,7 +67,7 @@ impl BlobLocations {
     }
 
     /// Returns whether a repository need not be asked for a blob: it confirmed the blob to this
-    /// process within [`BLOB_TRUST_TTL`], and did not deny it since.
+    /// process within `BLOB_TRUST_TTL`, and did not deny it since.
     #[must_use]
     pub fn is_trusted(&self, repository: &Repository, digest: Digest) -> bool {
         let confirmed = self.confirmed().get(&repository_key(repository, digest)).copied();
