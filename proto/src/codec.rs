@@ -4,7 +4,8 @@
 //!
 //! bincode 2 is finished and no longer maintained (RUSTSEC-2025-0141), so nothing else in Slipway
 //! may name it for wire data; should it have to go, it goes from here. Its format is fixed by the
-//! golden bytes in the tests: they must never change once a release has written them. A new shape of
+//! golden bytes in the tests: they must never change once a release has written them, and no
+//! release has yet. A new shape of
 //! request is a new variant of `Versioned`, added at the end, with golden bytes of its own.
 
 use crate::{BuildRequest, Digest};
@@ -104,7 +105,7 @@ pub(crate) mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::request::{Artifact, Base, Compression, Layering, Port, Recipe};
+    use crate::request::{Artifact, Base, Compression, Layering, Note, Port, Recipe};
     use crate::{ArtifactKind, BuildId, Platform, Priority};
 
     pub(crate) fn request() -> BuildRequest {
@@ -138,6 +139,7 @@ pub(crate) mod tests {
                 labels: map(&[]),
                 file_mode: 0o644,
                 owner: (0, 0),
+                java: Some(17),
             },
             env: map(&[("JAVA_OPTIONS", "-Xmx256m")]),
             labels: map(&[("team", "a")]),
@@ -156,6 +158,7 @@ pub(crate) mod tests {
             supersede_key: Some("main".into()),
             retry_of: Some("01890a5d-ac96-774b-bcce-b302099a8058".parse().expect("an id")),
             compression: Compression::Zstd,
+            notes: vec![Note::found("its classes need Java 17"), Note::warning("it may not start")],
         }
     }
 

@@ -12,7 +12,7 @@ use crate::artifact::{ElfFacts, ServletApi};
 use crate::request::{Base, Layering, Port, Recipe};
 use crate::{ArtifactFacts, ArtifactKind};
 pub(crate) use catalogue::edit_distance;
-pub use catalogue::{AUTO, Catalogue, CatalogueError, ChooseError};
+pub use catalogue::{AUTO, Catalogue, CatalogueError, Choice, ChooseError};
 
 /// A named recipe.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -93,6 +93,7 @@ impl Environment {
     pub fn recipe(&self, base: Option<Base>) -> Recipe {
         Recipe {
             environment: self.name.clone(),
+            java: self.java.filter(|_| base.is_none()),
             base: base.unwrap_or_else(|| self.base.clone()),
             layering: self.layering,
             destination: self.destination.clone(),

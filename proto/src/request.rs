@@ -62,6 +62,9 @@ pub struct BuildRequest {
     pub retry_of: Option<BuildId>,
     /// How the layers made of the artifact are stored.
     pub compression: Compression,
+    /// What was found out about the artifact when the build was accepted.
+    #[serde(default)]
+    pub notes: Vec<Note>,
 }
 
 impl BuildRequest {
@@ -69,6 +72,37 @@ impl BuildRequest {
     #[must_use]
     pub fn image(&self) -> &Reference {
         self.references.first().expect("a request has at least one reference")
+    }
+}
+
+/// One sentence for people about an artifact: what was found in it, what was assumed because it
+/// does not tell, or what may go wrong. The log of the build begins with them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, bincode::Encode, bincode::Decode)]
+pub struct Note {
+    /// Whether the image may not run.
+    pub warning: bool,
+    /// The sentence, without a full stop.
+    pub text: String,
+}
+
+impl Note {
+    /// Says what was found or assumed.
+    #[must_use]
+    pub fn found(text: impl Into<String>) -> Self {
+        Self { warning: false, text: text.into() }
+    }
+
+    /// Says what may go wrong, and what to do about it.
+    #[must_use]
+    pub fn warning(text: impl Into<String>) -> Self {
+        Self { warning: true, text: text.into() }
+    }
+}
+
+impl fmt::Display for Note {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mark = if self.warning { "warning: " } else { "" };
+        write!(f, "{mark}{}", self.text)
     }
 }
 
@@ -119,6 +153,10 @@ pub struct Recipe {
     pub file_mode: u32,
     /// Owner of the files in the artifact's layers, as numeric user and group.
     pub owner: (u32, u32),
+    /// The newest Java release that the base runs. `None` without Java, and where it is not known
+    /// because the request has a base of its own.
+    #[serde(default)]
+    pub java: Option<u16>,
 }
 
 /// What an image starts from.

@@ -13,7 +13,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::environment::{AUTO, Catalogue, ChooseError, Environment};
+use crate::environment::{AUTO, Catalogue, Choice, ChooseError};
 use crate::id::SecretName;
 use crate::request::{Artifact, Base, Compression, Port};
 use crate::{
@@ -269,13 +269,13 @@ impl Submission {
         catalogue: &Catalogue,
     ) -> Result<BuildRequest, Vec<FieldError>> {
         let mut errors = std::mem::take(&mut self.errors);
-        let environment = self.environment(uploaded, catalogue, &mut errors);
+        let choice = self.choose(uploaded, catalogue, &mut errors);
         errors.extend(uploaded.and_then(|uploaded| self.other_platform(&uploaded.facts)));
-        let complete = (self.artifact, self.image.take(), uploaded, environment);
-        let (Some(digest), Some(image), Some(uploaded), Some(environment)) = complete else {
+        let complete = (self.artifact, self.image.take(), uploaded, choice);
+        let (Some(digest), Some(image), Some(uploaded), Some(choice)) = complete else {
             return Err(errors);
         };
-        let request = self.request(build, project, digest, image, uploaded, &environment);
+        let request = self.request(build, project, digest, image, uploaded, choice);
         if let Err(error) = codec::encode(&request) {
             let detail = format!("{error}: shorten env, labels, annotations or args");
             errors.push(FieldError::new("", "too_large", detail));
@@ -285,12 +285,12 @@ impl Submission {
 
     /// Returns the environment that suits the artifact. Of an artifact that was not uploaded it
     /// checks only that a named environment exists.
-    fn environment(
+    fn choose(
         &self,
         uploaded: Option<&Uploaded>,
         catalogue: &Catalogue,
         errors: &mut Vec<FieldError>,
-    ) -> Option<Environment> {
+    ) -> Option<Choice> {
         let Some(uploaded) = uploaded else {
             if let Some(digest) = self.artifact {
                 let detail = format!("the project has no artifact {digest}: upload it first");
@@ -339,7 +339,7 @@ impl Submission {
         digest: Digest,
         image: Reference,
         uploaded: &Uploaded,
-        environment: &Environment,
+        choice: Choice,
     ) -> BuildRequest {
         let platform = self.platform.unwrap_or(match &uploaded.facts {
             ArtifactFacts::Binary(elf) => Platform::from(elf.architecture),
@@ -361,7 +361,7 @@ impl Submission {
                 filename: self.filename.unwrap_or_else(|| uploaded.filename.clone()),
             },
             references,
-            recipe: environment.recipe(self.base),
+            recipe: choice.environment.recipe(self.base),
             env: self.env,
             labels: self.labels,
             annotations: self.annotations,
@@ -379,6 +379,7 @@ impl Submission {
             supersede_key: self.supersede_key,
             retry_of: None,
             compression: self.compression,
+            notes: choice.notes,
         }
     }
 }

@@ -210,6 +210,9 @@ impl Pipeline {
     ) -> Result<Assembled, StageError> {
         let Input { request, digest, observer, .. } = *input;
         clock.enter(Stage::Resolve, observer);
+        for note in &request.notes {
+            observer.line(&note.to_string());
+        }
         let context = LayerContext {
             scratch: self.scratch.clone(),
             records: self.layer_records.clone(),

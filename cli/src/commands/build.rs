@@ -65,6 +65,9 @@ fn key(named: Option<&str>) -> String {
 fn note_accepted(build: &BuildView, output: &Output) {
     let (id, environment) = (build.id, &build.request.recipe.environment);
     output.note(&format!("build {id} accepted: {} on {environment}", build.target));
+    for note in build.request.notes.iter().filter(|note| note.warning) {
+        output.note(&note.to_string());
+    }
 }
 
 async fn digest(file: &Path) -> Result<(Digest, u64), ClientError> {

@@ -93,6 +93,9 @@ pub fn build_details(build: &BuildView, now: Timestamp) -> Vec<String> {
     let recipe = &request.recipe;
     facts.add("environment", format!("{} on {}", recipe.environment, recipe.base));
     facts.add("platform", request.platform.to_string());
+    for note in &request.notes {
+        facts.add("note", note.to_string());
+    }
     facts.add("queue", format!("pool {}, priority {}", request.pool, request.priority));
     if let Some(key) = &request.supersede_key {
         facts.add("supersedes", format!("earlier builds with the key {key}"));

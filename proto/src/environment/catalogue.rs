@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use super::{Environment, Unsuitable};
 use crate::artifact::ServletApi;
-use crate::request::{Base, Layering};
+use crate::request::{Base, Layering, Note};
 use crate::{ArtifactFacts, ArtifactKind};
 
 const BUILT_IN: &str = include_str!("../../environments.toml");
@@ -21,6 +21,15 @@ const DOCKER_HUB: &str = "docker.io/";
 
 /// The Java release assumed for an archive that holds no class of its own.
 const DEFAULT_JAVA_RELEASE: u16 = 17;
+
+/// The environment chosen for an artifact.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Choice {
+    /// The environment.
+    pub environment: Environment,
+    /// What decided, what was assumed, and what may go wrong.
+    pub notes: Vec<Note>,
+}
 
 /// Why no environment was found.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -170,11 +179,11 @@ impl Catalogue {
         name: &str,
         facts: &ArtifactFacts,
         base_replaced: bool,
-    ) -> Result<Environment, ChooseError> {
+    ) -> Result<Choice, ChooseError> {
         if name != AUTO {
             let environment = self.find(name)?;
             environment.check(facts, base_replaced)?;
-            return Ok(environment);
+            return Ok(Choice { environment, notes: Vec::new() });
         }
         let release = facts.java_release().unwrap_or(DEFAULT_JAVA_RELEASE);
         let servlet = match facts {
@@ -195,7 +204,8 @@ impl Catalogue {
                 }
             })
             .min_by_key(|environment| environment.java);
-        best.cloned().ok_or_else(|| {
+        let chosen = best.cloned().map(|environment| Choice { environment, notes: Vec::new() });
+        chosen.ok_or_else(|| {
             ChooseError::NoneSuits(
                 refusal.unwrap_or_else(|| format!("its classes need Java {release}")),
             )
@@ -257,7 +267,9 @@ mod tests {
     #[test]
     fn auto_takes_the_oldest_runtime_that_runs_the_artifact() {
         let catalogue = Catalogue::default();
-        let auto = |facts: &ArtifactFacts| catalogue.choose(AUTO, facts, false).map(|e| e.name);
+        let auto = |facts: &ArtifactFacts| {
+            catalogue.choose(AUTO, facts, false).map(|c| c.environment.name)
+        };
         for (facts, name) in [
             (jar(8), "java-8"),
             (jar(9), "java-11"),

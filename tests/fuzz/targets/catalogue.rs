@@ -28,7 +28,7 @@ fuzz_target!(|text: &str| {
     for facts in [ArtifactFacts::Jar(JarFacts::default()), ArtifactFacts::War(WarFacts::default())]
     {
         if let Ok(chosen) = catalogue.choose(AUTO, &facts, false) {
-            assert!(chosen.kinds.contains(&facts.kind()));
+            assert!(chosen.environment.kinds.contains(&facts.kind()));
         }
     }
     // A catalogue that is printed is the same catalogue.
