@@ -13,13 +13,13 @@ use tokio::time::Instant;
 
 /// How long a pool that was seen counts as existing. Its consumers are durable and stay when the
 /// last worker leaves.
-const KEPT: Duration = Duration::from_secs(60);
+const POOL_KNOWN_FOR: Duration = Duration::from_secs(60);
 
 /// How often the server is asked again for an unknown pool. A new worker's pool is known this soon.
 const ASKED_AGAIN: Duration = Duration::from_millis(500);
 
 /// How long the server may take to answer.
-const DEADLINE: Duration = Duration::from_secs(3);
+const CONSUMERS_WITHIN: Duration = Duration::from_secs(3);
 
 /// Remembers pools for a short time.
 #[derive(Debug, Default)]
@@ -44,7 +44,7 @@ impl Pools {
         let mut seen = self.seen.lock().await;
         if let Some(seen) = &*seen {
             let known = seen.pools.contains(pool);
-            if seen.at.elapsed() < if known { KEPT } else { ASKED_AGAIN } {
+            if seen.at.elapsed() < if known { POOL_KNOWN_FOR } else { ASKED_AGAIN } {
                 return Some(known);
             }
         }
@@ -66,7 +66,7 @@ impl Pools {
 }
 
 async fn ask(queue: &Queue) -> Result<BTreeSet<PoolName>, QueryError> {
-    let depth = tokio::time::timeout(DEADLINE, queue.depth()).await;
+    let depth = tokio::time::timeout(CONSUMERS_WITHIN, queue.depth()).await;
     let depth = depth.map_err(|elapsed| QueryError::new("the list of pools", elapsed))??;
     Ok(depth.classes.into_iter().map(|class| class.pool).collect())
 }

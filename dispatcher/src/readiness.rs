@@ -27,7 +27,7 @@ const WRITE_DEADLINE: Duration = Duration::from_secs(2);
 const EVERY: Duration = Duration::from_secs(1);
 
 /// How long a result is valid: until the next try must have ended.
-const KEPT: Duration = Duration::from_secs(4);
+const RESULT_VALID_FOR: Duration = Duration::from_secs(4);
 
 /// The result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -146,7 +146,7 @@ impl Readiness {
 
     fn recent(&self) -> Option<Probe> {
         let last = *self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        last.filter(|probe| probe.at.elapsed() < KEPT)
+        last.filter(|probe| probe.at.elapsed() < RESULT_VALID_FOR)
     }
 
     async fn probe(&self, queue: &Queue) -> Probe {

@@ -33,7 +33,7 @@ use crate::metrics::Metrics;
 const RENEW_EVERY: Duration = Duration::from_secs(2);
 
 /// How often the others try to become the leader.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
+const CAMPAIGN_EVERY: Duration = Duration::from_millis(500);
 
 /// How long after its last renewal the leader still acts: less than a leadership lasts, so that it
 /// has stopped when another takes over.
@@ -146,7 +146,7 @@ async fn keep(reconciler: &Reconciler, election: &mut LeaderElection) {
         if !reconciler.leads() {
             reconciler.held.send_replace(None);
         }
-        let pause = if reconciler.leads() { RENEW_EVERY } else { LOOK_EVERY };
+        let pause = if reconciler.leads() { RENEW_EVERY } else { CAMPAIGN_EVERY };
         tokio::time::sleep(pause).await;
     }
 }
@@ -263,7 +263,7 @@ pub(crate) async fn sweep_now(reconciler: &Reconciler) -> Result<RepairsView, Sw
 /// Reads all records, and their changes until the first one could be repaired.
 async fn watch_records(reconciler: &Reconciler, memory: &Mutex<Memory>) -> Result<(), ReadError> {
     let opened = Timestamp::now();
-    let until = Instant::now() + protocol::GRACE.unsigned_abs() + LOOK_EVERY;
+    let until = Instant::now() + protocol::UNCHANGED_FOR.unsigned_abs() + CAMPAIGN_EVERY;
     let mut reader = reconciler.queue.read_states().await?;
     let mut old = reader.pending();
     loop {

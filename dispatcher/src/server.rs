@@ -38,7 +38,7 @@ use crate::reconcile;
 
 /// How long requests in flight may take after the stop: less than the 30 s after which Kubernetes
 /// kills.
-const GRACE: Duration = Duration::from_secs(10);
+const DRAIN_WITHIN: Duration = Duration::from_secs(10);
 
 /// How long the background tasks may take after that.
 const BACKGROUND_GRACE: Duration = Duration::from_secs(5);
@@ -47,7 +47,7 @@ const BACKGROUND_GRACE: Duration = Duration::from_secs(5);
 const MAX_UNFOLDED: usize = 64;
 
 /// How long the projection waits for a live record.
-const RECORD_DEADLINE: Duration = Duration::from_secs(5);
+const FOLD_RECORD_WITHIN: Duration = Duration::from_secs(5);
 
 /// Why a dispatcher does not start.
 #[derive(Debug, thiserror::Error)]
@@ -128,7 +128,7 @@ impl Dispatcher {
         let catalogue = catalogue(&config)?;
         let store = ArtifactStore::open(config.store.store.expose()).await?;
         let queue = Queue::connect(&config.nats, "slipway-dispatcher").await?;
-        let queue = queue.with_read_deadline(find::RECORD_DEADLINE);
+        let queue = queue.with_read_deadline(find::LIVE_RECORD_WITHIN);
         let readiness = Readiness::default();
         let set_up = async || {
             queue.ensure_topology(&config.limits()).await?;
@@ -181,7 +181,7 @@ impl Dispatcher {
         // Ends the streams, which would never end by themselves, and the background.
         app.stop.cancel();
         app.feed.close();
-        if tokio::time::timeout(GRACE, &mut serving).await.is_err() {
+        if tokio::time::timeout(DRAIN_WITHIN, &mut serving).await.is_err() {
             tracing::warn!("requests were still in flight after the grace period");
             app.cut_off.cancel();
             let _ended = tokio::time::timeout(Duration::from_secs(1), serving).await;
@@ -239,7 +239,8 @@ fn find_record(queue: Queue, runtime: Handle) -> FindRecord {
     Box::new(move |project, build| {
         runtime.block_on(async {
             let records = queue.records();
-            let record = tokio::time::timeout(RECORD_DEADLINE, records.get(project, build)).await;
+            let record =
+                tokio::time::timeout(FOLD_RECORD_WITHIN, records.get(project, build)).await;
             let record = record.unwrap_or_else(|elapsed| {
                 Err(slipway_queue::RecordError::Unavailable(elapsed.into()))
             });

@@ -16,9 +16,9 @@ use tokio::task::JoinHandle;
 const MAX_CHUNK: usize = 64 * 1024;
 const MAX_DELAY: Duration = Duration::from_millis(250);
 /// How many lines may wait. Above that, lines are dropped, and the log says how many.
-const MAX_WAITING: usize = 1024;
+const MAX_LINES_WAITING: usize = 1024;
 /// The pause before a chunk that was not stored is sent again.
-const RETRY_PAUSE: Duration = Duration::from_millis(200);
+const RESEND_PAUSE: Duration = Duration::from_millis(200);
 /// How long the end of an attempt waits until its log is stored. As long as a lease: after that
 /// another worker has the build.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(15);
@@ -35,7 +35,7 @@ impl BuildLog {
     /// Starts the log of an attempt.
     #[must_use]
     pub(crate) fn start(queue: Queue, project: ProjectName, build: BuildId, epoch: Epoch) -> Self {
-        let (lines, waiting) = mpsc::channel(MAX_WAITING);
+        let (lines, waiting) = mpsc::channel(MAX_LINES_WAITING);
         let chunks = Chunks { queue, project, build, epoch, number: 0, whole: Sha256::new() };
         let sender = tokio::spawn(chunks.send_all(waiting));
         Self { lines, sender, dropped: std::sync::atomic::AtomicU64::new(0) }
@@ -125,7 +125,7 @@ impl Chunks {
             let stored = self.queue.publish_log(&self.project, self.build, chunk.clone()).await;
             let Err(error) = stored else { return };
             tracing::debug!(build = %self.build, %error, "sending a chunk of a log again");
-            tokio::time::sleep(RETRY_PAUSE).await;
+            tokio::time::sleep(RESEND_PAUSE).await;
         }
     }
 }

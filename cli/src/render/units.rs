@@ -9,18 +9,18 @@ use slipway_proto::Timestamp;
 /// Writes a size in decimal units, as registries and disks count.
 #[must_use]
 pub fn size(bytes: u64) -> String {
-    const UNITS: [&str; 5] = ["kB", "MB", "GB", "TB", "PB"];
+    const SIZE_UNITS: [&str; 5] = ["kB", "MB", "GB", "TB", "PB"];
     if bytes < 1000 {
         return format!("{bytes} B");
     }
     let mut value = bytes as f64 / 1000.0;
     let mut unit = 0;
     // A value that would be rounded up to 1000 belongs to the next unit.
-    while value >= 999.5 && unit + 1 < UNITS.len() {
+    while value >= 999.5 && unit + 1 < SIZE_UNITS.len() {
         value /= 1000.0;
         unit += 1;
     }
-    let unit = UNITS[unit];
+    let unit = SIZE_UNITS[unit];
     if value < 99.95 { format!("{value:.1} {unit}") } else { format!("{value:.0} {unit}") }
 }
 

@@ -97,9 +97,9 @@ impl InspectError {
 /// Quotes a name from an archive for a message: in backticks, with control characters escaped, and
 /// no longer than a line.
 pub(crate) fn quoted(name: &str) -> String {
-    const LONGEST: usize = 120;
+    const MAX_QUOTED: usize = 120;
     let mut characters = name.chars();
-    let shown: String = characters.by_ref().take(LONGEST).flat_map(char::escape_debug).collect();
+    let shown: String = characters.by_ref().take(MAX_QUOTED).flat_map(char::escape_debug).collect();
     let rest = if characters.next().is_some() { "…" } else { "" };
     format!("`{shown}{rest}`")
 }

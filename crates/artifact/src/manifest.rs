@@ -14,7 +14,7 @@ pub const PATH: &str = "META-INF/MANIFEST.MF";
 
 /// How much of a manifest is read. Main sections have a few kilobytes. The sections after them,
 /// some 200 bytes for each class of a signed archive, are not needed.
-const LONGEST: usize = 1 << 20;
+const MAX_READ_BYTES: usize = 1 << 20;
 
 /// The main attributes of a manifest.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -56,10 +56,10 @@ impl Manifest {
             archive.entries().iter().find(|entry| entry.name.eq_ignore_ascii_case(PATH))
         });
         let Some(entry) = entry else { return Ok(Self::default()) };
-        if entry.size <= LONGEST as u64 {
-            return Ok(Self::parse(&archive.read_to_vec(source, entry, LONGEST)?));
+        if entry.size <= MAX_READ_BYTES as u64 {
+            return Ok(Self::parse(&archive.read_to_vec(source, entry, MAX_READ_BYTES)?));
         }
-        let mut start = vec![0; LONGEST];
+        let mut start = vec![0; MAX_READ_BYTES];
         archive.read_start(source, entry, &mut start)?;
         Ok(Self::parse(&start))
     }

@@ -13,7 +13,7 @@ use super::{Client, ClientError, SWEEP_DEADLINE};
 
 /// The largest number of bytes in one batch, less than a dispatcher accepts. More builds go in the
 /// next batch.
-const MAX_BATCH_BYTES: usize = 4 << 20;
+const MAX_SENT_BYTES: usize = 4 << 20;
 
 impl Client {
     /// Submits builds, each of which should have an `idempotency_key`, and returns one result for
@@ -55,7 +55,7 @@ impl Client {
                 }
                 results[place] = Some(result);
             }
-            left = if failed < retry::MAX_TRIES { busy } else { Vec::new() };
+            left = if failed < retry::MAX_REQUEST_TRIES { busy } else { Vec::new() };
             if !left.is_empty() {
                 tokio::time::sleep(pause.min(retry::LONGEST_PAUSE)).await;
             }
@@ -84,7 +84,7 @@ fn fitting(builds: &[Value]) -> usize {
     let mut bytes = 0;
     let fits = |build: &&Value| {
         bytes += build.to_string().len();
-        bytes <= MAX_BATCH_BYTES
+        bytes <= MAX_SENT_BYTES
     };
     builds.iter().take(MAX_BATCH).take_while(fits).count().max(1)
 }
@@ -96,8 +96,8 @@ mod tests {
     #[test]
     fn a_batch_is_as_large_as_the_server_takes() {
         assert_eq!(fitting(&vec![json!({}); 1500]), MAX_BATCH);
-        let large = json!({"env": {"A": "x".repeat(MAX_BATCH_BYTES / 4)}});
+        let large = json!({"env": {"A": "x".repeat(MAX_SENT_BYTES / 4)}});
         assert_eq!(fitting(&vec![large; 10]), 3);
-        assert_eq!(fitting(&[json!("x".repeat(MAX_BATCH_BYTES))]), 1);
+        assert_eq!(fitting(&[json!("x".repeat(MAX_SENT_BYTES))]), 1);
     }
 }

@@ -29,10 +29,10 @@ const SERVER_AWAY_LIMIT: Duration = Duration::from_secs(600);
 const REOPEN_PAUSE: Duration = Duration::from_millis(500);
 
 /// The pauses between tries. Never long: people wait for a build and want to see its end soon.
-const PAUSES: Backoff = Backoff::constant(250, 2, 3_000, 20);
+const REOPEN_BACKOFF: Backoff = Backoff::constant(250, 2, 3_000, 20);
 
 /// How many events may wait to be read.
-const BUFFER: usize = 256;
+const MAX_EVENTS_WAITING: usize = 256;
 
 /// What happened on a followed stream.
 #[derive(Debug)]
@@ -56,7 +56,7 @@ pub struct Follower {
 
 impl Follower {
     pub(super) fn start(client: Client, url: Url) -> Self {
-        let (sender, events) = mpsc::channel(BUFFER);
+        let (sender, events) = mpsc::channel(MAX_EVENTS_WAITING);
         let task = tokio::spawn(async move {
             let mut stream = Stream { client, url, last_id: None, sender };
             if let Err(Stopped::Failed(error)) = stream.follow().await {
@@ -105,7 +105,7 @@ impl Stream {
     }
 
     async fn follow(&mut self) -> Result<(), Stopped> {
-        let mut pauses = PAUSES.pauses();
+        let mut pauses = REOPEN_BACKOFF.pauses();
         let mut away_since = None;
         loop {
             let opened = self.open().await;

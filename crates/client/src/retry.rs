@@ -12,16 +12,17 @@ use super::ClientError;
 
 /// The largest number of tries. With the pauses below they take about a minute: longer than the
 /// restart of a dispatcher, shorter than a person waits.
-pub(super) const MAX_TRIES: u32 = 10;
+pub(super) const MAX_REQUEST_TRIES: u32 = 10;
 
 /// The longest pause, also of those that the server asks for.
 pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(15);
 
 /// The pauses where the server asks for none.
-const PAUSES: Backoff = match Backoff::new(Duration::from_millis(250), 2, LONGEST_PAUSE, 20) {
-    Ok(backoff) => backoff,
-    Err(_) => panic!("the pauses are no schedule"),
-};
+const REQUEST_BACKOFF: Backoff =
+    match Backoff::new(Duration::from_millis(250), 2, LONGEST_PAUSE, 20) {
+        Ok(backoff) => backoff,
+        Err(_) => panic!("the pauses are no schedule"),
+    };
 
 /// Through what a request is repeated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,7 +42,7 @@ pub(super) struct Retries {
 
 impl Default for Retries {
     fn default() -> Self {
-        Self { pauses: PAUSES.pauses() }
+        Self { pauses: REQUEST_BACKOFF.pauses() }
     }
 }
 
@@ -51,7 +52,7 @@ impl Retries {
         let answered =
             matches!(error, ClientError::Refused { .. } | ClientError::Unexpected { .. });
         let pause = self.pauses.next_pause();
-        if self.pauses.failures() >= MAX_TRIES
+        if self.pauses.failures() >= MAX_REQUEST_TRIES
             || !error.is_transient()
             || !(answered || patience == Patience::Away)
         {

@@ -23,7 +23,7 @@ use super::retry::{Patience, Retries};
 use super::{Client, ClientError, REQUEST_DEADLINE, is_missing};
 
 /// How much is read from the file at once.
-const PIECE: usize = 1 << 18;
+const READ_AT_ONCE: usize = 1 << 18;
 
 /// How long an upload may make no progress. Longer than a dispatcher needs to digest, inspect and
 /// store an artifact, which it does silently after the last byte.
@@ -124,7 +124,7 @@ impl Client {
         progress.started();
         let sent = Arc::new(AtomicU64::new(0));
         // No more than the announced size, even if the file grows meanwhile.
-        let pieces = ReaderStream::with_capacity(file.take(upload.size_bytes), PIECE);
+        let pieces = ReaderStream::with_capacity(file.take(upload.size_bytes), READ_AT_ONCE);
         let counter = Arc::clone(&sent);
         let listener = Arc::clone(progress);
         let body = Body::wrap_stream(pieces.inspect_ok(move |piece| {

@@ -20,7 +20,7 @@ pub mod header {
     /// The build's id.
     pub const BUILD_ID: &str = "Slipway-Build-Id";
     /// The version of the request's encoding.
-    pub const SCHEMA: &str = "Slipway-Schema";
+    pub const REQUEST_SCHEMA: &str = "Slipway-Schema";
     /// The digest of the encoded request.
     pub const SPEC_DIGEST: &str = "Slipway-Spec-Digest";
     /// The digest of the submitted document.
@@ -134,7 +134,7 @@ pub(crate) fn request_headers(
 ) -> HeaderMap {
     let mut headers = HeaderMap::new();
     headers.insert(header::BUILD_ID, build.request.build.to_string());
-    headers.insert(header::SCHEMA, codec::SCHEMA);
+    headers.insert(header::REQUEST_SCHEMA, codec::SCHEMA);
     headers.insert(header::SPEC_DIGEST, codec::spec_digest(payload).to_string());
     headers.insert(header::SUBMISSION_DIGEST, build.submission.to_string());
     headers.insert(header::ACCEPTED_AT, build.accepted_at.to_string());

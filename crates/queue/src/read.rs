@@ -21,7 +21,7 @@ pub(crate) use error::is_missing;
 
 /// How long the server may keep a reader waiting before it counts as gone. Pending messages must
 /// arrive, so this only limits the wait for a server that died meanwhile.
-const READ_TIMEOUT: Duration = Duration::from_secs(10);
+const SILENT_FOR: Duration = Duration::from_secs(10);
 
 /// The silence after which the server's pending count is doubted, because 2.9.10 sometimes counts
 /// one too many after a sequence.
@@ -245,7 +245,7 @@ impl Reader {
         let start = last.map(|last| (self, last));
         Box::pin(futures::stream::unfold(start, |state| async move {
             let (mut reader, last) = state?;
-            match tokio::time::timeout(READ_TIMEOUT, reader.next()).await {
+            match tokio::time::timeout(SILENT_FOR, reader.next()).await {
                 Ok(Ok(message)) => {
                     let more = message.sequence < last;
                     Some((Ok(message), more.then_some((reader, last))))
@@ -267,7 +267,7 @@ impl Reader {
         if self.is_at_end().await? {
             return Ok(None);
         }
-        match tokio::time::timeout(READ_TIMEOUT, self.next()).await {
+        match tokio::time::timeout(SILENT_FOR, self.next()).await {
             Ok(next) => next.map(Some),
             Err(_elapsed) => Err(ReadError::Stalled { stream: self.stream.clone() }),
         }

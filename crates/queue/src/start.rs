@@ -31,7 +31,7 @@ pub const SERVER_APPEARS_WITHIN: Duration = Duration::from_secs(30);
 pub const JETSTREAM_READY_WITHIN: Duration = Duration::from_secs(60);
 
 /// The pause between two tries.
-const RETRY_PAUSE: Duration = Duration::from_millis(500);
+const CONNECT_PAUSE: Duration = Duration::from_millis(500);
 
 impl Queue {
     /// Connects, and waits at most [`SERVER_APPEARS_WITHIN`] for a server that is just starting.
@@ -82,7 +82,7 @@ async fn patiently<T, E: Error + 'static>(
                 it");
             is_reported = true;
         }
-        tokio::time::sleep(RETRY_PAUSE).await;
+        tokio::time::sleep(CONNECT_PAUSE).await;
     }
 }
 
@@ -171,7 +171,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_passes_is_tried_again_within_the_time_and_nothing_else() {
-        let within = RETRY_PAUSE * 4;
+        let within = CONNECT_PAUSE * 4;
         let (outcome, count) = tries(within, 3, true).await;
         assert!(outcome.is_ok() && count == 3, "{count}");
         let (outcome, count) = tries(within, 9, true).await;

@@ -31,7 +31,7 @@ const MAX_ACK_PENDING: i64 = 100_000;
 
 /// How many pull requests may wait on one consumer. The default of 512 would refuse the 513th idle
 /// worker.
-const MAX_WAITING: i64 = 8192;
+const MAX_PULLS_WAITING: i64 = 8192;
 
 /// Why the streams cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -107,7 +107,7 @@ impl Queue {
             // Attempts are counted in the build's record, where drains and restarts cost nothing.
             max_deliver: -1,
             max_ack_pending: MAX_ACK_PENDING,
-            max_waiting: MAX_WAITING,
+            max_waiting: MAX_PULLS_WAITING,
             ..Default::default()
         };
         let what = format!("consumer {name}");

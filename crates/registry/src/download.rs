@@ -12,7 +12,7 @@ use slipway_proto::Digest;
 
 use super::access::Access;
 use super::transport::{Body, Registry};
-use super::{PAUSES, RegistryError, Repository};
+use super::{RegistryError, Repository, TRANSFER_BACKOFF};
 
 /// How often a download may break without progress.
 const MAX_BREAKS: u32 = 3;
@@ -40,7 +40,7 @@ impl Registry {
             body: futures::stream::empty().boxed(),
             read: 0,
             furthest: 0,
-            pauses: PAUSES.pauses(),
+            pauses: TRANSFER_BACKOFF.pauses(),
         };
         let response = reading.ask().await?;
         reading.body = response.bytes_stream().boxed();

@@ -38,4 +38,4 @@ pub use upload::{Mounted, Posted, UploadSession};
 
 /// The pauses before what broke is tried again. The first two take less than a build notices; all
 /// four together are as long as a registry takes to restart.
-const PAUSES: Backoff = Backoff::constant(50, 4, 3_200, 20);
+const TRANSFER_BACKOFF: Backoff = Backoff::constant(50, 4, 3_200, 20);

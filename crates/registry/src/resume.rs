@@ -23,7 +23,7 @@ use super::access::Access;
 use super::error_document::ErrorCode;
 use super::transport::Registry;
 use super::upload::{UploadSession, check_digest, octets, stored};
-use super::{ErrorKind, PAUSES, RegistryError, Repository};
+use super::{ErrorKind, RegistryError, Repository, TRANSFER_BACKOFF};
 
 /// How often an upload may break without progress.
 const MAX_BREAKS: u32 = 3;
@@ -110,7 +110,7 @@ struct Sending<'a> {
 
 impl Sending<'_> {
     async fn run(mut self) -> Result<(), UploadError> {
-        let (mut pauses, mut furthest) = (PAUSES.pauses(), 0);
+        let (mut pauses, mut furthest) = (TRANSFER_BACKOFF.pauses(), 0);
         loop {
             let (failure, refused) = match self.send_rest().await {
                 Ok(()) => return Ok(()),
@@ -263,7 +263,7 @@ impl Sending<'_> {
     /// Returns the session and how many bytes it holds, if it can be gone on with.
     async fn ask(&mut self) -> Result<Option<(UploadSession, u64)>, RegistryError> {
         let Some(session) = self.session.clone() else { return Ok(None) };
-        let mut pauses = PAUSES.pauses();
+        let mut pauses = TRANSFER_BACKOFF.pauses();
         loop {
             let make = || self.registry.http().get(session.location.clone());
             let Self { registry, access, what, .. } = self;

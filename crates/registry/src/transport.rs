@@ -16,12 +16,12 @@ use super::credentials::Credentials;
 use super::error::RegistryError;
 use super::repository::{Reading, Repository};
 use super::tokens::Tokens;
-use super::{ErrorKind, PAUSES};
+use super::{ErrorKind, TRANSFER_BACKOFF};
 use crate::single_flight::SingleFlight;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// The longest silence of a registry. Some take long to commit a large blob.
-const READ_TIMEOUT: Duration = Duration::from_secs(120);
+const REGISTRY_SILENT_FOR: Duration = Duration::from_secs(120);
 /// How often a request is tried at once before its failure counts; the build's own retries come
 /// after that, and cost an attempt.
 const MAX_TRIES: u32 = 3;
@@ -104,7 +104,7 @@ impl Registry {
                 Body::Bytes(bytes) => request.body(bytes.clone()),
             }
         };
-        let mut pauses = PAUSES.pauses();
+        let mut pauses = TRANSFER_BACKOFF.pauses();
         loop {
             let failure = match self.send_authorized(access, &what, &make).await {
                 Ok(response) if response.status().is_success() => return Ok(response),
@@ -197,7 +197,7 @@ fn http_client() -> Result<reqwest::Client, reqwest::Error> {
     let builder = || {
         reqwest::Client::builder()
             .connect_timeout(CONNECT_TIMEOUT)
-            .read_timeout(READ_TIMEOUT)
+            .read_timeout(REGISTRY_SILENT_FOR)
             .user_agent(concat!("slipway/", env!("CARGO_PKG_VERSION")))
     };
     builder().build().or_else(|error| {

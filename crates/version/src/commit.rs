@@ -10,7 +10,7 @@ use std::process::Command;
 pub(crate) const UNKNOWN: &str = "unknown";
 
 /// As many digits of the hash as GitHub shows.
-const DIGITS: usize = 7;
+const HASH_DIGITS: usize = 7;
 
 /// The commit that is checked out.
 pub(crate) struct Commit {
@@ -32,7 +32,7 @@ impl Commit {
         }
         let shown = git(root, &["-c", "log.showSignature=false", "show", "-s", "--format=%H %cs"])?;
         let (hash, day) = shown.split_once(' ')?;
-        let hash = hash.get(..DIGITS)?;
+        let hash = hash.get(..HASH_DIGITS)?;
         // Both lie elsewhere than in `.git` where a repository has several work trees. The log of
         // HEAD grows with each commit; HEAD alone changes only with the branch.
         let files = git(root, &["rev-parse", "--git-path", "HEAD", "--git-path", "logs/HEAD"])?;

@@ -27,7 +27,7 @@ const ANNOUNCE_FOR: Duration = Duration::from_secs(120);
 
 /// How long the projection may take to catch up with the events that were there at the start of a
 /// sweep.
-const FOLDED_WITHIN: Duration = Duration::from_secs(2);
+const SWEEP_FOLDED_WITHIN: Duration = Duration::from_secs(2);
 
 /// What this dispatcher has folded of the events, and its way to publish one later. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -128,7 +128,7 @@ impl reconcile::Projection for Announcer {
         builds: Vec<(ProjectName, BuildId)>,
     ) -> Result<Option<Vec<Option<ProjectedState>>>, EventsError> {
         let last = self.queue.events_position().await?.last_sequence;
-        if tokio::time::timeout(FOLDED_WITHIN, self.feed.folded(last)).await.is_err() {
+        if tokio::time::timeout(SWEEP_FOLDED_WITHIN, self.feed.folded(last)).await.is_err() {
             tracing::debug!(last, "the projection is behind; events are looked for later");
             return Ok(None);
         }

@@ -14,7 +14,7 @@ use super::find::{Builds, FindError};
 use crate::events::projection::ProjectionError;
 
 /// How many builds of a project are cancelled at once.
-const CONCURRENCY: usize = 32;
+const MAX_CANCELLED_AT_ONCE: usize = 32;
 
 /// Why a build is not cancelled.
 #[derive(Debug, thiserror::Error)]
@@ -115,7 +115,7 @@ impl Cancelling<'_> {
                     Err(error) => Err(error),
                 }
             })
-            .buffer_unordered(CONCURRENCY);
+            .buffer_unordered(MAX_CANCELLED_AT_ONCE);
         let mut cancelled: Vec<BuildId> =
             cancelled.try_filter_map(async |id| Ok(id)).try_collect().await?;
         cancelled.sort_unstable();

@@ -16,7 +16,7 @@ use tokio_util::task::TaskTracker;
 use crate::events::projection::Projection;
 
 /// How many questions go together at most: a batch's window.
-const MAX_TOGETHER: usize = 256;
+const MAX_QUESTIONS: usize = 256;
 
 /// Asks the projection whether it knows builds. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -94,7 +94,7 @@ impl Questions {
     /// Takes the questions that go together next; an empty list says that all were asked.
     fn next(&self) -> Vec<Question> {
         let mut waiting = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let together = waiting.questions.len().min(MAX_TOGETHER);
+        let together = waiting.questions.len().min(MAX_QUESTIONS);
         waiting.asked = together > 0;
         waiting.questions.drain(..together).collect()
     }
@@ -113,8 +113,8 @@ mod tests {
             (waiting.add(Question { build, answer }), answered)
         };
         assert!(ask().0, "the first sees to it");
-        assert!((0..MAX_TOGETHER).all(|_| !ask().0), "the others rely on it");
-        assert_eq!(waiting.next().len(), MAX_TOGETHER);
+        assert!((0..MAX_QUESTIONS).all(|_| !ask().0), "the others rely on it");
+        assert_eq!(waiting.next().len(), MAX_QUESTIONS);
         assert!(!ask().0, "while it asks");
         assert_eq!(waiting.next().len(), 2);
         assert_eq!(waiting.next().len(), 0);

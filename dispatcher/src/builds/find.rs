@@ -14,7 +14,7 @@ use slipway_queue::{Queue, Record, RecordError};
 use crate::events::projection::{Projection, ProjectionError};
 
 /// How long a read waits for the live record before it uses the projection.
-pub(crate) const RECORD_DEADLINE: Duration = Duration::from_secs(2);
+pub(crate) const LIVE_RECORD_WITHIN: Duration = Duration::from_secs(2);
 
 /// Why it is unknown whether a build exists.
 #[derive(Debug, thiserror::Error)]

@@ -17,10 +17,10 @@ use slipway_queue::protocol::cancel::supersede;
 use super::announce::Announcer;
 
 /// How long the projection may take to see the new build. After that it is left to the reconciler.
-const FOLDED_WITHIN: Duration = Duration::from_secs(30);
+const NEW_BUILD_FOLDED_WITHIN: Duration = Duration::from_secs(30);
 
 /// How many builds are cancelled at once.
-const CONCURRENCY: usize = 8;
+const MAX_SUPERSEDED_AT_ONCE: usize = 8;
 
 /// Cancels older builds, once the projection has folded the event at `sequence`.
 pub(super) fn supersede_later(announcer: &Announcer, build: &Build, sequence: u64) {
@@ -28,7 +28,7 @@ pub(super) fn supersede_later(announcer: &Announcer, build: &Build, sequence: u6
     let (project, id, order) = (build.request.project.clone(), build.request.build, build.order);
     let announcer = announcer.clone();
     announcer.tasks.clone().spawn(async move {
-        let seen = tokio::time::timeout(FOLDED_WITHIN, announcer.feed.folded(sequence));
+        let seen = tokio::time::timeout(NEW_BUILD_FOLDED_WITHIN, announcer.feed.folded(sequence));
         let Some(Ok(())) = announcer.stop.run_until_cancelled(seen).await else { return };
         let older = match announcer.projection.superseded(&project, &key, order).await {
             Ok(older) => older,
@@ -38,7 +38,7 @@ pub(super) fn supersede_later(announcer: &Announcer, build: &Build, sequence: u6
             }
         };
         futures::stream::iter(older)
-            .for_each_concurrent(CONCURRENCY, |old| {
+            .for_each_concurrent(MAX_SUPERSEDED_AT_ONCE, |old| {
                 let (announcer, project) = (&announcer, &project);
                 async move {
                     let queue = &announcer.queue;

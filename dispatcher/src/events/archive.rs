@@ -33,14 +33,14 @@ use crate::metrics::Metrics;
 
 /// How long an archived log stays in the stream, and how soon a log whose archiver died is archived
 /// by another.
-const KEPT: Duration = Duration::from_secs(60);
+const PURGE_AFTER: Duration = Duration::from_secs(60);
 
 /// How often the end of a worker's log is checked.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// How many logs are moved at once when many wait. Each takes at most a few MiB, for the part being
 /// written.
-const CONCURRENCY: usize = 4;
+const MAX_LOGS_MOVED: usize = 4;
 
 /// From this number of waiting outcomes on, logs are moved as fast as possible, and not one by one
 /// with a rest after each.
@@ -48,16 +48,16 @@ const CONCURRENCY: usize = 4;
 /// A waiting log costs nothing, because its readers read the stream. Moving it costs two disk
 /// flushes and half as much processor time as the whole build, which thousands of builds a second
 /// need more. This many logs of 64 KiB are a third of what the stream holds.
-const MANY: u64 = 10_000;
+const KEEPS_UP_TO: u64 = 10_000;
 
 /// The rest after a log, as a multiple of the time it took to move it, while few logs wait.
-const REST: u32 = 3;
+const MOVE_REST: u32 = 3;
 
 /// The longest rest. A distant store takes long without using the processor.
-const MAX_REST: Duration = Duration::from_millis(10);
+const MAX_MOVE_REST: Duration = Duration::from_millis(10);
 
 /// How long the server may take over one step.
-const DEADLINE: Duration = Duration::from_secs(10);
+const STEP_WITHIN: Duration = Duration::from_secs(10);
 
 #[derive(Debug, thiserror::Error)]
 enum ArchiveError {
@@ -104,12 +104,13 @@ impl Archiver {
     async fn serve(&self, backoff: &mut Pauses) -> Result<(), ArchiveError> {
         // Few at a time, because outcomes that wait here are delivered to another archiver after a
         // minute.
-        let outcomes = self.queue.outcomes(CONCURRENCY * 4, KEPT).await?;
+        let outcomes = self.queue.outcomes(MAX_LOGS_MOVED * 4, PURGE_AFTER).await?;
         let turn = &Mutex::new(());
         let mut taken = outcomes
             .map(|outcome| async move {
                 let outcome = outcome?;
-                let alone = if outcome.waiting < MANY { Some(turn.lock().await) } else { None };
+                let alone =
+                    if outcome.waiting < KEEPS_UP_TO { Some(turn.lock().await) } else { None };
                 let begun = Instant::now();
                 if let Err(error) = self.take(&outcome).await {
                     tracing::warn!(
@@ -117,14 +118,14 @@ impl Archiver {
                         error = chain(&error),
                         "a log was not archived; trying again in a minute"
                     );
-                    again_in(&outcome, KEPT).await?;
+                    again_in(&outcome, PURGE_AFTER).await?;
                 }
                 if alone.is_some() {
-                    tokio::time::sleep((begun.elapsed() * REST).min(MAX_REST)).await;
+                    tokio::time::sleep((begun.elapsed() * MOVE_REST).min(MAX_MOVE_REST)).await;
                 }
                 Ok::<_, ArchiveError>(())
             })
-            .buffer_unordered(CONCURRENCY);
+            .buffer_unordered(MAX_LOGS_MOVED);
         while let Some(taken) = taken.next().await {
             taken?;
             backoff.reset();
@@ -146,7 +147,7 @@ impl Archiver {
             return self.keep(outcome, &project, build, log).await;
         };
         let records = self.queue.records();
-        let record = tokio::time::timeout(DEADLINE, records.get(&project, build)).await??;
+        let record = tokio::time::timeout(STEP_WITHIN, records.get(&project, build)).await??;
         if let Some(record) = record
             && may_have_grown(&record.build)
         {
@@ -163,7 +164,7 @@ impl Archiver {
                 return self.keep(outcome, &project, build, log).await;
             }
         }
-        tokio::time::timeout(DEADLINE, self.queue.purge_log(&project, build)).await??;
+        tokio::time::timeout(STEP_WITHIN, self.queue.purge_log(&project, build)).await??;
         done(outcome).await
     }
 
@@ -174,7 +175,7 @@ impl Archiver {
         build: BuildId,
     ) -> Result<Option<LogEnd>, ArchiveError> {
         let end = self.queue.end_of_log(project, build);
-        Ok(tokio::time::timeout(DEADLINE, end).await??)
+        Ok(tokio::time::timeout(STEP_WITHIN, end).await??)
     }
 
     /// Reads the part of a log that the stream holds.
@@ -186,7 +187,7 @@ impl Archiver {
     ) -> Result<impl Stream<Item = Result<Bytes, ReadError>> + Send + use<>, ArchiveError> {
         let Some(end) = end else { return Ok(futures::stream::empty().left_stream()) };
         let log = self.queue.log_up_to(project, build, end);
-        Ok(tokio::time::timeout(DEADLINE, log).await??.right_stream())
+        Ok(tokio::time::timeout(STEP_WITHIN, log).await??.right_stream())
     }
 
     /// Archives a log, and lets the outcome be delivered again to remove it from the stream.
@@ -199,14 +200,14 @@ impl Archiver {
     ) -> Result<(), ArchiveError> {
         self.store.put_log(project, build, log).await?;
         self.metrics.logs_archived.fetch_add(1, Ordering::Relaxed);
-        again_in(outcome, KEPT).await
+        again_in(outcome, PURGE_AFTER).await
     }
 }
 
 /// Returns whether a worker that did not end the build must still end the log.
 fn is_being_written(outcome: &Outcome, end: Option<&LogEnd>) -> bool {
     let age = Timestamp::now().duration_since(outcome.published_at);
-    let is_recent = Duration::try_from(age).map_or(true, |age| age <= KEPT);
+    let is_recent = Duration::try_from(age).map_or(true, |age| age <= PURGE_AFTER);
     is_recent && end.is_some_and(|end| !end.is_closed)
 }
 
@@ -236,11 +237,11 @@ pub(crate) fn both(kept: &[u8], log: &[u8]) -> Option<Bytes> {
 }
 
 async fn done(outcome: &Outcome) -> Result<(), ArchiveError> {
-    Ok(tokio::time::timeout(DEADLINE, outcome.done()).await??)
+    Ok(tokio::time::timeout(STEP_WITHIN, outcome.done()).await??)
 }
 
 async fn again_in(outcome: &Outcome, delay: Duration) -> Result<(), ArchiveError> {
-    Ok(tokio::time::timeout(DEADLINE, outcome.again_in(delay)).await??)
+    Ok(tokio::time::timeout(STEP_WITHIN, outcome.again_in(delay)).await??)
 }
 
 #[cfg(test)]

@@ -30,7 +30,7 @@ use crate::events::feed::{Subscription, Told};
 const CHECK: Duration = Duration::from_secs(10);
 
 /// How long the server may take to open a reader.
-const DEADLINE: Duration = Duration::from_secs(10);
+const READER_WITHIN: Duration = Duration::from_secs(10);
 
 /// A piece of the log for a reader.
 #[derive(Debug)]
@@ -144,7 +144,7 @@ impl Log<'_> {
             Ok(None) => return Ok(false),
             Err(error) => return Err(broken(&error)),
         };
-        let log = tokio::time::timeout(DEADLINE, self.logs.queue.whole_log(project, *build));
+        let log = tokio::time::timeout(READER_WITHIN, self.logs.queue.whole_log(project, *build));
         let log = log.await.map_err(|elapsed| broken(&elapsed))?;
         let log = log.map_err(|error| broken(&error))?.map_ok(|chunk| chunk.payload);
         let log = archive::whole(log).await.map_err(|error| broken(&error))?;
@@ -177,7 +177,7 @@ impl Log<'_> {
     /// Sends the log that the stream holds now.
     async fn send_what_is_there(&mut self) -> Result<(), Stop> {
         let LogRequest { project, build, .. } = &self.request;
-        let log = tokio::time::timeout(DEADLINE, self.logs.queue.whole_log(project, *build));
+        let log = tokio::time::timeout(READER_WITHIN, self.logs.queue.whole_log(project, *build));
         let log = log.await.map_err(|elapsed| broken(&elapsed))?;
         let mut chunks = log.map_err(|error| broken(&error))?;
         while let Some(chunk) = chunks.next().await {
@@ -212,7 +212,7 @@ impl Log<'_> {
     async fn open(&self, after: Option<u64>) -> Result<Reader, ReadError> {
         let LogRequest { project, build, .. } = &self.request;
         let open = self.logs.queue.read_log(project, *build, after);
-        tokio::time::timeout(DEADLINE, open).await.unwrap_or_else(|elapsed| {
+        tokio::time::timeout(READER_WITHIN, open).await.unwrap_or_else(|elapsed| {
             let stream = self.logs.queue.subjects().logs_stream();
             Err(ReadError::Unavailable { stream, source: elapsed.into() })
         })
@@ -328,7 +328,7 @@ impl Following<'_, '_> {
     async fn is_complete(&mut self) -> Result<bool, Interrupted> {
         let LogRequest { project, build, .. } = &self.log.request;
         let end = self.log.logs.queue.end_of_log(project, *build);
-        let end = tokio::time::timeout(DEADLINE, end).await;
+        let end = tokio::time::timeout(READER_WITHIN, end).await;
         let end = end.map_err(|elapsed| QueryError::new("the end of a log", elapsed))??;
         if let Some(end) = end {
             return Ok(self.last >= Some(end.sequence) && (end.is_closed || self.waited));

@@ -29,7 +29,7 @@ use crate::app::App;
 use crate::http::problem::{ApiError, Code};
 
 /// How long NATS may take to answer.
-const DEADLINE: Duration = Duration::from_secs(5);
+const NATS_ANSWERS_WITHIN: Duration = Duration::from_secs(5);
 
 type Route = (Method, &'static str, MethodRouter<Arc<App>>);
 
@@ -118,7 +118,7 @@ where
     if !app.queue.is_connected() {
         return Err(unavailable());
     }
-    let answer = tokio::time::timeout(DEADLINE, answer).await;
+    let answer = tokio::time::timeout(NATS_ANSWERS_WITHIN, answer).await;
     Ok(answer.map_err(|_elapsed| unavailable())??)
 }
 

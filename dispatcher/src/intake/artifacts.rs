@@ -6,7 +6,7 @@
 //! at once name few artifacts, as in a matrix of builds or a batch. Bytes never change under their
 //! digest. They can vanish, which the worker notices as if they had vanished a moment later, and
 //! their file name can change with a new upload. An upload to this dispatcher is seen at once, an
-//! upload to another one within [`KEPT`].
+//! upload to another one within [`REMEMBERED_FOR`].
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,7 +20,7 @@ use slipway_proto::{Digest, ProjectName};
 use tokio::time::Instant;
 
 /// How long an artifact is remembered: long enough for a thousand submissions.
-const KEPT: Duration = Duration::from_secs(1);
+const REMEMBERED_FOR: Duration = Duration::from_secs(1);
 
 /// The largest number of remembered artifacts, of some hundred bytes each.
 const MAX_KEPT: usize = 4096;
@@ -68,7 +68,7 @@ impl Artifacts {
 
     fn kept(&self, key: &(ProjectName, Digest)) -> Option<Arc<Uploaded>> {
         let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        let found = kept.get(key).filter(|found| found.since.elapsed() < KEPT)?;
+        let found = kept.get(key).filter(|found| found.since.elapsed() < REMEMBERED_FOR)?;
         Some(Arc::clone(&found.uploaded))
     }
 
@@ -79,7 +79,7 @@ impl Artifacts {
             return;
         }
         if kept.len() >= MAX_KEPT {
-            kept.retain(|_, found| found.since.elapsed() < KEPT);
+            kept.retain(|_, found| found.since.elapsed() < REMEMBERED_FOR);
             if kept.len() >= MAX_KEPT {
                 kept.clear();
             }
@@ -127,7 +127,7 @@ mod tests {
         assert!(artifacts.find(&store, &other, digest).await.expect("it answers").is_none());
         upload(&store, &project, "c").await;
         for found in artifacts.kept.lock().expect("a lock").values_mut() {
-            found.since -= KEPT;
+            found.since -= REMEMBERED_FOR;
         }
         assert_eq!(name().await.as_deref(), Some("c"));
     }

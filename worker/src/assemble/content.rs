@@ -20,7 +20,7 @@ use slipway_artifact::{FileSource, Source as _};
 pub(super) const MAX_STORED: usize = 0xffff;
 
 /// The length of a stored block's header at a byte boundary.
-const HEADER: usize = 5;
+const STORED_HEADER_BYTES: usize = 5;
 
 /// The size of the stream's chunks.
 const CHUNK: usize = 256 * 1024;
@@ -54,14 +54,14 @@ impl Piece {
         match self {
             Self::Scratch { length, .. } | Self::Range { length, .. } => length,
             Self::Stored { length, .. } => {
-                length + HEADER as u64 * length.div_ceil(MAX_STORED as u64)
+                length + STORED_HEADER_BYTES as u64 * length.div_ceil(MAX_STORED as u64)
             }
         }
     }
 }
 
 /// Returns the header of a stored block that is not the last of its stream.
-pub(super) fn stored_header(length: usize) -> [u8; HEADER] {
+pub(super) fn stored_header(length: usize) -> [u8; STORED_HEADER_BYTES] {
     let length = u16::try_from(length).expect("a stored block has at most 65,535 bytes");
     let [low, high] = length.to_le_bytes();
     [0, low, high, !low, !high]
@@ -160,7 +160,7 @@ impl Read for ContentReader<'_> {
                 read
             }
             Piece::Stored { offset, length } => {
-                let framed = (HEADER + MAX_STORED) as u64;
+                let framed = (STORED_HEADER_BYTES + MAX_STORED) as u64;
                 let start = at / framed * MAX_STORED as u64;
                 let within = usize::try_from(at % framed).expect("less than a block");
                 let block = (length - start).min(MAX_STORED as u64);
@@ -170,7 +170,7 @@ impl Read for ContentReader<'_> {
                     buffer[..read].copy_from_slice(&header[..read]);
                     read
                 } else {
-                    let done = within - HEADER;
+                    let done = within - STORED_HEADER_BYTES;
                     let read = (block - done).min(buffer.len());
                     let from = offset + start + done as u64;
                     content.artifact.read_exact_at(from, &mut buffer[..read])?;

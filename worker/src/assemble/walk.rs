@@ -14,7 +14,7 @@ use super::layout::{Data, Node, PlannedLayer};
 use super::tar;
 
 /// How much of a compressed file is read at a time.
-const CHUNK: usize = 64 * 1024;
+const READ_AT_ONCE: usize = 64 * 1024;
 
 const ZEROS: [u8; tar::BLOCK] = [0; tar::BLOCK];
 
@@ -30,7 +30,7 @@ pub fn walk(
     sink: &mut dyn TarSink,
 ) -> Result<(), AssembleError> {
     let disk = || AssembleError::disk("write a layer to the scratch directory");
-    let mut walk = Walk { planned, artifact, sink, chunk: vec![0; CHUNK] };
+    let mut walk = Walk { planned, artifact, sink, chunk: vec![0; READ_AT_ONCE] };
     for (path, node) in &planned.nodes {
         let (user, group) = planned.owner(path);
         let kind = match node {
@@ -72,7 +72,7 @@ impl Walk<'_> {
         let mut done = 0;
         while done < length {
             let rest = usize::try_from(length - done).unwrap_or(usize::MAX);
-            let chunk = &mut self.chunk[..rest.min(CHUNK)];
+            let chunk = &mut self.chunk[..rest.min(READ_AT_ONCE)];
             self.artifact.read_exact_at(done, chunk)?;
             self.sink.write(chunk)?;
             done += chunk.len() as u64;

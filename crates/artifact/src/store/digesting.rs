@@ -14,7 +14,7 @@ use super::StoreError;
 
 /// How many bytes pass to the thread at once. Smaller blocks spend their time in passing, larger
 /// ones only take memory: a digester holds two blocks, one that fills and one that is digested.
-const BLOCK: usize = 1 << 20;
+const DIGESTED_AT_ONCE: usize = 1 << 20;
 
 /// Digests bytes, and writes them to a file if it has one, while more bytes arrive.
 ///
@@ -51,9 +51,9 @@ impl Digester {
     /// Takes a piece. A failure may show only with a later one.
     pub(super) async fn write(&mut self, mut piece: &[u8]) -> Result<(), StoreError> {
         loop {
-            let (now, later) = piece.split_at(piece.len().min(BLOCK - self.block.len()));
+            let (now, later) = piece.split_at(piece.len().min(DIGESTED_AT_ONCE - self.block.len()));
             self.block.extend_from_slice(now);
-            if self.block.len() < BLOCK {
+            if self.block.len() < DIGESTED_AT_ONCE {
                 return Ok(());
             }
             self.hand_over().await?;
@@ -131,7 +131,7 @@ mod tests {
         let mut digester = Digester::new(Some(File::open(&path).expect("open for reading")));
         let mut failures = 0;
         for _ in 0..3 {
-            failures += usize::from(digester.write(&[0; BLOCK]).await.is_err());
+            failures += usize::from(digester.write(&[0; DIGESTED_AT_ONCE]).await.is_err());
         }
         assert_eq!(failures, 2, "the first is handed over, the second meets its failure");
         assert!(digester.finish().await.expect_err("it failed").is_transient());

@@ -17,7 +17,7 @@ use super::{ArtifactStore, StoreError};
 
 /// A log up to this size is written at once, a longer one in parts of this size, the smallest that
 /// clouds accept.
-const PART: usize = 5 << 20;
+const LOG_PART_BYTES: usize = 5 << 20;
 
 fn log_path(project: &ProjectName, build: BuildId) -> Path {
     Path::from_iter(["logs", project.as_str(), &format!("{build}.log")])
@@ -40,7 +40,8 @@ impl ArtifactStore {
     {
         let path = log_path(project, build);
         let objects = Arc::clone(&self.objects);
-        let mut writer = BufWriter::with_capacity(objects, path, PART).with_max_concurrency(1);
+        let mut writer =
+            BufWriter::with_capacity(objects, path, LOG_PART_BYTES).with_max_concurrency(1);
         let mut log = std::pin::pin!(log);
         while let Some(piece) = log.next().await {
             let written = match piece {

@@ -17,7 +17,7 @@ use crate::source::Source;
 
 /// The size of a part. Clouds take at most 10,000 parts and none below 5 MiB, so this bounds an
 /// artifact to 80 GB, and with [`MAX_PARTS_IN_FLIGHT`] an upload to 24 MiB of memory.
-const PART: usize = 8 << 20;
+const UPLOAD_PART_BYTES: usize = 8 << 20;
 const MAX_PARTS_IN_FLIGHT: usize = 2;
 
 /// The objects of an upload in the cloud so far. They are removed unless the upload is placed.
@@ -38,7 +38,7 @@ impl RemoteUpload {
         let path = fresh_upload_path();
         let parts = objects.put_multipart(&path).await;
         let parts = parts.map_err(|error| StoreError::of_object("begin an upload", error))?;
-        let state = State::Writing(WriteMultipart::new_with_chunk_size(parts, PART));
+        let state = State::Writing(WriteMultipart::new_with_chunk_size(parts, UPLOAD_PART_BYTES));
         Ok(Self { objects, path, state })
     }
 

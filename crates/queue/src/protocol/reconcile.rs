@@ -13,4 +13,4 @@ mod view;
 
 pub use memory::Memory;
 pub use sweep::{Projection, Sweep, SweepError, sum};
-pub use view::GRACE;
+pub use view::UNCHANGED_FOR;

@@ -19,7 +19,7 @@ use crate::events::projection::ProjectionError;
 /// How long a request waits for a projection that has just been opened. A dispatcher that kept its
 /// projection can tell within milliseconds of starting; one that rebuilds it may need minutes, for
 /// which no client is kept waiting.
-const FOLDED_WITHIN: Duration = Duration::from_secs(5);
+const KEY_FOLDED_WITHIN: Duration = Duration::from_secs(5);
 
 /// A request on its way to become a build.
 pub(super) struct Acceptance {
@@ -65,7 +65,7 @@ impl Acceptance {
             None => BuildId::fresh(),
         };
         let (has_key, traceparent) = (headers.key.is_some(), headers.traceparent.clone());
-        let patient_until = Instant::now() + FOLDED_WITHIN;
+        let patient_until = Instant::now() + KEY_FOLDED_WITHIN;
         Self {
             acceptor: Arc::clone(acceptor),
             project,

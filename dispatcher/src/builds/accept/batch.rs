@@ -4,7 +4,7 @@
 //! single submission.
 //!
 //! No build waits for the whole batch. While one request is checked, the record of an earlier one
-//! is on its way and a still earlier one is being queued, up to [`WINDOW`] at a time. Records are
+//! is on its way and a still earlier one is being queued, up to [`MAX_IN_FLIGHT`] at a time. Records are
 //! sent in the order of the batch, which is therefore the order of acceptance and decides who keeps
 //! a contested tag.
 
@@ -21,7 +21,7 @@ use super::{AcceptError, Accepted, Acceptor, SubmissionHeaders};
 /// How many requests of a batch are checked, and how many stored, at the same time: enough to keep
 /// the connection busy (256 in flight reach 90 % of a server's rate), and few enough to leave room
 /// on the connection for others.
-const WINDOW: usize = 256;
+const MAX_IN_FLIGHT: usize = 256;
 
 /// One request of a batch.
 #[derive(Debug)]
@@ -87,15 +87,16 @@ async fn take(acceptor: &Arc<Acceptor>, round: Vec<Waiting>) -> Vec<(usize, Outc
             (place, acceptance, prepared)
         }
     });
-    let started = checked.buffered(WINDOW).then(|(place, acceptance, prepared)| async move {
-        let started: Started = acceptance.start(prepared).await;
-        (place, acceptance, started)
-    });
+    let started =
+        checked.buffered(MAX_IN_FLIGHT).then(|(place, acceptance, prepared)| async move {
+            let started: Started = acceptance.start(prepared).await;
+            (place, acceptance, started)
+        });
     started
         .map(
             |(place, acceptance, started)| async move { (place, acceptance.finish(started).await) },
         )
-        .buffer_unordered(WINDOW)
+        .buffer_unordered(MAX_IN_FLIGHT)
         .collect()
         .await
 }

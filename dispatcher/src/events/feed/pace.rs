@@ -24,7 +24,7 @@ const MAX_UNREAD: usize = MAX_LAG / 2;
 const READING: Duration = Duration::from_micros(100);
 
 /// How often to check whether they have read.
-const LOOK: Duration = Duration::from_micros(500);
+const CHECK_EVERY: Duration = Duration::from_micros(500);
 
 /// Sends events, portion by portion.
 #[derive(Debug)]
@@ -49,7 +49,7 @@ impl Pace {
                 if left.is_zero() {
                     break;
                 }
-                std::thread::sleep(left.min(LOOK));
+                std::thread::sleep(left.min(CHECK_EVERY));
             }
             let mut reading = Duration::ZERO;
             for arrived in portion {
@@ -71,10 +71,10 @@ mod tests {
     use super::*;
 
     /// As many as one fold has at most.
-    const MANY: u64 = 4 * MAX_LAG as u64;
+    const A_FOLDS_EVENTS: u64 = 4 * MAX_LAG as u64;
 
     fn many() -> Vec<Arrived> {
-        (1..=MANY).map(|sequence| Arrived::of(message(sequence))).collect()
+        (1..=A_FOLDS_EVENTS).map(|sequence| Arrived::of(message(sequence))).collect()
     }
 
     #[test]
@@ -85,7 +85,7 @@ mod tests {
         let mut pace = Pace { reading: Duration::from_secs(60), ..Pace::new(feed) };
         let telling = std::thread::spawn(move || pace.tell(&many()));
         let mut read = 0;
-        while read < MANY {
+        while read < A_FOLDS_EVENTS {
             match receiver.try_recv() {
                 Ok(Told::Event(notice)) => {
                     // Slower than events are told.

@@ -14,7 +14,7 @@ use super::Arrived;
 use crate::events::projection::Work;
 
 /// The largest number of events that go to the projection at once.
-const MAX_TOGETHER: usize = 128;
+const MAX_READ_EVENTS: usize = 128;
 
 /// Reads the stream for ever, into `work`, until `stop`. After any break it goes on behind the last
 /// event that the projection has.
@@ -82,7 +82,7 @@ async fn read_on(
     }
     tracing::debug!(after, pending = reader.pending(), "reading events");
     loop {
-        let messages = reader.next_batch(MAX_TOGETHER).await?;
+        let messages = reader.next_batch(MAX_READ_EVENTS).await?;
         let arrived = messages.into_iter().map(Arrived::of).collect();
         if work.send(Work::Fold(arrived)).await.is_err() {
             return Ok(Closed);

@@ -20,10 +20,10 @@ use crate::metrics::Metrics;
 
 /// The largest number of events in one transaction. Larger batches save little more, and hold the
 /// write lock and delay subscribers longer.
-const MAX_BATCH: usize = 8192;
+const MAX_FOLD_EVENTS: usize = 8192;
 
 /// The largest number of bytes in one transaction.
-const MAX_BATCH_BYTES: usize = 16 * 1024 * 1024;
+const MAX_FOLD_BYTES: usize = 16 * 1024 * 1024;
 
 /// The longest time a transaction waits for more events that follow without a pause.
 const MAX_BATCH_TIME: Duration = Duration::from_millis(50);
@@ -35,7 +35,7 @@ const INTERVAL: Duration = Duration::from_millis(2);
 
 /// The rest after a batch, as a multiple of the time it took. The events of a build are some
 /// milliseconds apart, and each batch writes its row again.
-const REST: u32 = 4;
+const FOLD_REST: u32 = 4;
 
 /// The longest time between the starts of two transactions while events wait. Among thousands a
 /// second, subscribers see an event this much later.
@@ -95,7 +95,7 @@ impl Batch {
     }
 
     fn is_full(&self) -> bool {
-        self.arrived.len() >= MAX_BATCH || self.bytes >= MAX_BATCH_BYTES
+        self.arrived.len() >= MAX_FOLD_EVENTS || self.bytes >= MAX_FOLD_BYTES
     }
 
     fn clear(&mut self) {
@@ -110,7 +110,7 @@ fn interval(took: Duration, last: Option<&Arrived>) -> Duration {
     if last.is_some_and(|last| last.pending > BEHIND) {
         return Duration::ZERO;
     }
-    (took * REST).clamp(INTERVAL, MAX_INTERVAL)
+    (took * FOLD_REST).clamp(INTERVAL, MAX_INTERVAL)
 }
 
 struct Writer {

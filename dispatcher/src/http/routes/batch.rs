@@ -34,7 +34,7 @@ const MAX_BYTES: usize = MAX_BATCH * 8192;
 const MIN_BYTES: usize = 1 << 20;
 
 /// How long a batch waits for room.
-const PATIENCE: Duration = Duration::from_secs(10);
+const ROOM_WITHIN: Duration = Duration::from_secs(10);
 
 pub(super) async fn submit(
     State(app): State<Arc<App>>,
@@ -81,7 +81,7 @@ async fn room<'a>(app: &'a App, headers: &HeaderMap) -> Result<SemaphorePermit<'
     let longest = u32::try_from(MAX_BYTES).expect("it is some millions");
     let least = u32::try_from(MIN_BYTES).expect("it is less");
     let room = app.batch_bytes.acquire_many(length.unwrap_or(longest).clamp(least, longest));
-    let Ok(room) = tokio::time::timeout(PATIENCE, room).await else {
+    let Ok(room) = tokio::time::timeout(ROOM_WITHIN, room).await else {
         let detail = "other batches take all the memory for batches; nothing was accepted: \
             try again, or send smaller ones";
         return Err(ApiError::new(Code::Busy, detail));

@@ -111,7 +111,7 @@ pub(super) async fn call_off_waiting(
 fn submission_headers(headers: &HeaderMap) -> Result<SubmissionHeaders, ApiError> {
     let key = extract::header(headers, "idempotency-key");
     if key.is_some_and(|key| !is_key(key)) {
-        return Err(ApiError::new(Code::InvalidIdempotencyKey, KEY_RULE));
+        return Err(ApiError::new(Code::InvalidIdempotencyKey, IDEMPOTENCY_KEY_RULE));
     }
     Ok(SubmissionHeaders {
         key: key.map(str::to_owned),
@@ -120,7 +120,7 @@ fn submission_headers(headers: &HeaderMap) -> Result<SubmissionHeaders, ApiError
 }
 
 /// The rule for idempotency keys, for messages.
-pub(super) const KEY_RULE: &str =
+pub(super) const IDEMPOTENCY_KEY_RULE: &str =
     "an idempotency key has 1 to 255 visible ASCII characters, as a UUID has";
 
 /// Returns whether a text may be an idempotency key.

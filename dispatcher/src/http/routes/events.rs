@@ -31,7 +31,7 @@ use crate::http::sse;
 use crate::metrics::Metrics;
 
 /// How long NATS may take to open a reader, and to report the stream's position after the start.
-const DEADLINE: Duration = Duration::from_secs(5);
+const POSITION_WITHIN: Duration = Duration::from_secs(5);
 
 pub(super) async fn follow(
     State(app): State<Arc<App>>,
@@ -45,7 +45,7 @@ pub(super) async fn follow(
     let follow = parameters.switch("follow", true);
     let resumed = last_event_id(&headers, &mut parameters);
     parameters.finish()?;
-    if follow && tokio::time::timeout(DEADLINE, app.feed.aligned_once()).await.is_err() {
+    if follow && tokio::time::timeout(POSITION_WITHIN, app.feed.aligned_once()).await.is_err() {
         let detail = "the dispatcher has just started and does not know the event stream's \
             position yet: come \
             back with the same Last-Event-ID";
@@ -122,7 +122,7 @@ where
     if !app.queue.is_connected() {
         return Err(unavailable());
     }
-    Ok(tokio::time::timeout(DEADLINE, answer).await.map_err(|_elapsed| unavailable())??)
+    Ok(tokio::time::timeout(POSITION_WITHIN, answer).await.map_err(|_elapsed| unavailable())??)
 }
 
 /// The events from the stream.

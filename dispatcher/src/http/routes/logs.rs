@@ -21,7 +21,7 @@ use crate::http::sse;
 
 /// How many pieces wait for a client. A chunk has at most 64 KiB, so a slow reader costs at most 1
 /// MiB.
-const MAX_WAITING: usize = 16;
+const MAX_CHUNKS_WAITING: usize = 16;
 
 pub(super) async fn read(
     State(app): State<Arc<App>>,
@@ -41,7 +41,7 @@ pub(super) async fn read(
     };
     let request = LogRequest { project, build, follow, skip: skip.unwrap_or(0) };
     let start = request.skip;
-    let (sink, pieces) = mpsc::channel(MAX_WAITING);
+    let (sink, pieces) = mpsc::channel(MAX_CHUNKS_WAITING);
     app.tasks.spawn(follow::send(app.logs(), request, found, subscription, sink));
     Ok(if events { as_events(&app, start, pieces) } else { as_text(pieces) })
 }
@@ -74,7 +74,7 @@ fn as_text(pieces: mpsc::Receiver<Piece>) -> Response {
 }
 
 fn as_events(app: &App, start: u64, mut pieces: mpsc::Receiver<Piece>) -> Response {
-    let (sink, frames) = mpsc::channel(MAX_WAITING);
+    let (sink, frames) = mpsc::channel(MAX_CHUNKS_WAITING);
     app.tasks.spawn(async move {
         let mut framer = Framer { sent: start, rest: BytesMut::new() };
         let mut alive = tokio::time::interval(sse::KEEP_ALIVE);

@@ -34,7 +34,7 @@ use tokio::sync::Semaphore;
 
 use super::*;
 use crate::app::{MAX_BATCH_BYTES, Parts};
-use crate::builds::find::RECORD_DEADLINE;
+use crate::builds::find::LIVE_RECORD_WITHIN;
 use crate::events::feed::Arrived;
 use crate::events::projection::{Folder, Projection, Stored};
 use crate::readiness::Readiness;
@@ -61,7 +61,7 @@ impl Api {
         let nats_url = format!("nats://{nats}").into();
         let config = NatsConfig { nats_url, ..NatsConfig::default() };
         let queue = Queue::connect(&config, "test").await.expect("it connects");
-        let queue = queue.with_read_deadline(RECORD_DEADLINE);
+        let queue = queue.with_read_deadline(LIVE_RECORD_WITHIN);
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("projection.sqlite");
         let (projection, folder) =

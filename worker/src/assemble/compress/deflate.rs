@@ -22,7 +22,7 @@ const DEFLATE_LEVEL: u32 = 2;
 const SEGMENT: usize = 256 * 1024;
 
 /// How far deflate refers back.
-const WINDOW: usize = 32 * 1024;
+const DEFLATE_WINDOW: usize = 32 * 1024;
 
 /// Room for a deflated segment. One that does not compress grows by less.
 const OUTPUT: usize = SEGMENT + SEGMENT / 8 + 1024;
@@ -70,7 +70,7 @@ struct Segment {
 impl Default for Segment {
     fn default() -> Self {
         Self {
-            window: Vec::with_capacity(WINDOW),
+            window: Vec::with_capacity(DEFLATE_WINDOW),
             input: Vec::with_capacity(SEGMENT),
             output: Vec::with_capacity(OUTPUT),
         }
@@ -126,7 +126,7 @@ impl Deflate {
     fn on(most_threads: usize) -> Self {
         Self {
             staged: Vec::with_capacity(SEGMENT),
-            window: Vec::with_capacity(WINDOW),
+            window: Vec::with_capacity(DEFLATE_WINDOW),
             threads: Vec::new(),
             most_threads,
             sent: 0,
@@ -177,7 +177,7 @@ impl Deflate {
         std::mem::swap(&mut segment.window, &mut self.window);
         std::mem::swap(&mut segment.input, &mut self.staged);
         self.staged.clear();
-        let end = segment.input.len().saturating_sub(WINDOW);
+        let end = segment.input.len().saturating_sub(DEFLATE_WINDOW);
         self.window.clear();
         self.window.extend_from_slice(&segment.input[end..]);
         segment

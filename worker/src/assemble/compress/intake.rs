@@ -22,7 +22,7 @@ use crate::assemble::content::MAX_STORED;
 use crate::liveness::Liveness;
 
 /// Bytes of a buffer: four of the largest stored blocks.
-const BUFFER: usize = 4 * MAX_STORED;
+const INTAKE_BUFFER: usize = 4 * MAX_STORED;
 
 /// Buffers of one layer: one is filled, one digested, the others even out the difference.
 const BUFFERS: usize = 4;
@@ -101,7 +101,7 @@ impl Second {
             Ok(buffer) => Ok(buffer),
             Err(TryRecvError::Empty) if self.made < BUFFERS => {
                 self.made += 1;
-                Ok(vec![0; BUFFER])
+                Ok(vec![0; INTAKE_BUFFER])
             }
             Err(_) => self.empty.recv().map_err(|_| broke_down()),
         }
@@ -134,7 +134,7 @@ impl Intake {
             checksum: crc32fast::Hasher::new(),
             length: 0,
             digester,
-            buffer: vec![0; BUFFER],
+            buffer: vec![0; INTAKE_BUFFER],
             filled: 0,
         }
     }

@@ -15,7 +15,7 @@ use slipway_proto::Digest;
 use crate::assemble::content::{Content, Piece};
 
 /// How much is written to the scratch file at once.
-const BUFFER: usize = 256 * 1024;
+const SCRATCH_BUFFER: usize = 256 * 1024;
 
 /// The output of a layer's stored bytes.
 pub(super) struct Output {
@@ -30,7 +30,7 @@ pub(super) struct Output {
 impl Output {
     /// Starts a layer with a nameless scratch file.
     pub(super) fn new(scratch: &Path, digest: Option<Sha256>) -> io::Result<Self> {
-        let scratch = BufWriter::with_capacity(BUFFER, tempfile::tempfile_in(scratch)?);
+        let scratch = BufWriter::with_capacity(SCRATCH_BUFFER, tempfile::tempfile_in(scratch)?);
         Ok(Self { scratch, scratch_length: 0, pieces: Vec::new(), digest, size: 0 })
     }
 

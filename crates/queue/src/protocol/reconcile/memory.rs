@@ -10,7 +10,7 @@ use jiff::SignedDuration;
 use slipway_proto::{BuildId, PoolName, Priority, ProjectName, Timestamp};
 use tokio::time::Instant;
 
-use super::view::{Facts, GRACE, Repair, View};
+use super::view::{Facts, Repair, UNCHANGED_FOR, View};
 use crate::record::{Seen, Stored};
 
 /// How many builds one sweep examines. The rest wait for the next sweep: there can be very many
@@ -140,7 +140,7 @@ impl Memory {
     fn superseded_by(&self, view: &View, now: Timestamp) -> Option<BuildId> {
         let key = (view.project.clone(), view.supersede_key.clone()?);
         let newest = self.newest.get(&key)?;
-        let settled = now.duration_since(newest.seen_at) >= GRACE;
+        let settled = now.duration_since(newest.seen_at) >= UNCHANGED_FOR;
         let gives_way = view.gives_way_to(newest.order, newest.queued_since);
         (settled && gives_way).then_some(newest.build)
     }

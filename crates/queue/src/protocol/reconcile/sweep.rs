@@ -24,7 +24,7 @@ use crate::requests::RequeueError;
 use crate::{PublishError, QueryError, Record, RecordError};
 
 /// How many builds are repaired at once.
-const CONCURRENCY: usize = 8;
+const MAX_REPAIRS: usize = 8;
 
 /// The share of the time that listing the queue may take, as a divisor. Listing a million builds
 /// costs the server a second.
@@ -115,7 +115,7 @@ impl<O: Operations, P: Projection, A: Fn() -> bool + Send + Sync> Sweep<'_, O, P
         let known: Vec<(Due, Facts)> = known.collect();
         let repaired = futures::stream::iter(known)
             .map(|(due, facts)| self.look_at(due, facts, now))
-            .buffer_unordered(CONCURRENCY);
+            .buffer_unordered(MAX_REPAIRS);
         let nothing = RepairsView { unfinished, ..RepairsView::default() };
         Ok(repaired.fold(nothing, async |total, one| sum(&total, &one)).await)
     }

@@ -17,7 +17,7 @@ use slipway_proto::{BuildId, PoolName, Priority, ProjectName, Timestamp};
 
 /// How long a record must not have changed before it is repaired. Longer than a step takes on a
 /// server that flushes each message. A build without a request waits that much longer.
-pub const GRACE: SignedDuration = SignedDuration::from_secs(5);
+pub const UNCHANGED_FOR: SignedDuration = SignedDuration::from_secs(5);
 
 /// How long the request of a finished build may stay in the queue: the worker that ended it
 /// acknowledges it, or, if it died, the next to get it after one lease of 15 s.
@@ -153,7 +153,7 @@ impl View {
 
     fn is_at_rest(&self, now: Timestamp) -> bool {
         let changed = self.finished_at.unwrap_or(self.queued_since);
-        now >= after(self.seen_at, GRACE) && now >= after(changed, GRACE)
+        now >= after(self.seen_at, UNCHANGED_FOR) && now >= after(changed, UNCHANGED_FOR)
     }
 
     fn waited_too_long(&self, now: Timestamp) -> bool {

@@ -15,7 +15,7 @@ use slipway_proto::{FieldError, Submission};
 use crate::builds::accept::Item;
 use crate::http::extract::malformed;
 use crate::http::problem::{ApiError, Code};
-use crate::http::routes::builds::{KEY_RULE, is_key};
+use crate::http::routes::builds::{IDEMPOTENCY_KEY_RULE, is_key};
 
 /// The field of a build that is not part of its request.
 const KEY: &str = "idempotency_key";
@@ -154,7 +154,7 @@ fn item(mut document: Value) -> Item {
             mistakes.push(FieldError {
                 field: KEY.to_owned(),
                 code: "invalid_idempotency_key".to_owned(),
-                detail: KEY_RULE.to_owned(),
+                detail: IDEMPOTENCY_KEY_RULE.to_owned(),
             });
             None
         }
