@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::platform::Architecture;
+use crate::platform::{Architecture, Platform, Variant};
 
 /// The three kinds of artifact that Slipway builds images from.
 #[derive(
@@ -151,6 +151,49 @@ pub enum ServletApi {
 pub struct ElfFacts {
     /// The processor it runs on.
     pub architecture: Architecture,
+    /// The variant of the processor that it needs, where it tells (32-bit ARM).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub variant: Option<Variant>,
     /// The program interpreter (dynamic linker) it asks for; none when it is static.
     pub interpreter: Option<String>,
+    /// The shared libraries that it names (`DT_NEEDED`), in its order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub libraries: Vec<String>,
+    /// The versions that it needs of them (`DT_VERNEED`), as in `GLIBC_2.34`: of each series the
+    /// newest, sorted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub versions: Vec<String>,
+    /// Where it looks for libraries before the system's directories (`DT_RUNPATH`, `DT_RPATH`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub search_path: Option<String>,
+    /// The level of x86-64 that it needs, from 2 to 4, where it was marked with one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub x86_64_level: Option<u8>,
+    /// The oldest Linux that it runs on, as in `6.1.0`, where that is newer than any system still
+    /// in use.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub linux: Option<String>,
+}
+
+impl ElfFacts {
+    /// Describes an executable that needs nothing but a processor and perhaps an interpreter.
+    #[must_use]
+    pub fn new(architecture: Architecture, interpreter: Option<&str>) -> Self {
+        Self {
+            architecture,
+            variant: None,
+            interpreter: interpreter.map(str::to_owned),
+            libraries: Vec::new(),
+            versions: Vec::new(),
+            search_path: None,
+            x86_64_level: None,
+            linux: None,
+        }
+    }
+
+    /// Returns the platform it runs on.
+    #[must_use]
+    pub fn platform(&self) -> Platform {
+        Platform { architecture: self.architecture, variant: self.variant }
+    }
 }

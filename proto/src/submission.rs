@@ -322,8 +322,12 @@ impl Submission {
         let (ArtifactFacts::Binary(elf), Some(platform)) = (facts, self.platform) else {
             return None;
         };
-        (platform.architecture != elf.architecture).then(|| {
-            let own = Platform::from(elf.architecture);
+        let own = elf.platform();
+        let runs = match platform.variant {
+            Some(_) => platform.rank(own, false).is_some(),
+            None => platform.architecture == own.architecture,
+        };
+        (!runs).then(|| {
             let detail = format!(
                 "the executable is for {own}, not {platform}: build it for that platform, or \
                 leave the field out"
@@ -341,10 +345,11 @@ impl Submission {
         uploaded: &Uploaded,
         choice: Choice,
     ) -> BuildRequest {
-        let platform = self.platform.unwrap_or(match &uploaded.facts {
-            ArtifactFacts::Binary(elf) => Platform::from(elf.architecture),
-            _ => Platform::LINUX_AMD64,
-        });
+        let platform = match (&uploaded.facts, self.platform) {
+            (_, Some(asked @ Platform { variant: Some(_), .. })) => asked,
+            (ArtifactFacts::Binary(elf), _) => elf.platform(),
+            (_, asked) => asked.unwrap_or(Platform::LINUX_AMD64),
+        };
         let mut references = vec![image];
         for reference in self.additional {
             if !references.contains(&reference) {

@@ -96,12 +96,17 @@ fn oci_layout(
         let name = entry["annotations"][NAME].as_str();
         name.is_none_or(|name| !tags.contains(name))
     });
+    let config: serde_json::Value = serde_json::from_slice(&image.config)?;
+    let mut platform = json!({"os": "linux", "architecture": config["architecture"]});
+    if let Some(variant) = config["variant"].as_str() {
+        platform["variant"] = variant.into();
+    }
     manifests.extend(tags.iter().map(|tag| {
         json!({
             "mediaType": manifest::MEDIA_TYPE,
             "digest": image.manifest_digest,
             "size": image.manifest.len(),
-            "platform": {"os": "linux", "architecture": request.platform.architecture.as_str()},
+            "platform": platform,
             "annotations": {NAME: tag},
         })
     }));

@@ -146,8 +146,8 @@ pub struct RequestArgs {
     /// The user to run as, as 1000:1000 or a name
     #[arg(long, value_name = "USER:GROUP")]
     pub user: Option<String>,
-    /// The platform of the image, as linux/arm64 (default: the artifact's)
-    #[arg(long, value_name = "OS/ARCH")]
+    /// The platform of the image, as linux/arm64 or linux/arm/v7 (default: the artifact's)
+    #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
     pub platform: Option<String>,
     /// How urgent the build is: high, normal or low
     #[arg(long)]

@@ -94,7 +94,7 @@ pub fn inspect(source: &dyn Source) -> Result<ElfFacts, InspectError> {
     if !segments.iter().any(entry) {
         return Err(unsupported("the executable has no entry point: link it as a program"));
     }
-    Ok(ElfFacts { architecture, interpreter })
+    Ok(ElfFacts::new(architecture, interpreter.as_deref()))
 }
 
 fn read_interpreter(source: &dyn Source, segment: &Segment) -> Result<String, InspectError> {
@@ -304,8 +304,7 @@ mod tests {
             let mut elf = TestElf::interpreted(b"/lib/ld.so\0");
             (elf.machine, elf.wide, elf.big) = (machine, wide, big);
             let facts = inspect(&elf.bytes()).expect("it is read");
-            let interpreter = Some("/lib/ld.so".into());
-            assert_eq!(facts, ElfFacts { architecture, interpreter }, "{machine}");
+            assert_eq!(facts, ElfFacts::new(architecture, Some("/lib/ld.so")), "{machine}");
             elf.segments.pop();
             elf.file_type = 2;
             assert_eq!(inspect(&elf.bytes()).expect("it is read").interpreter, None);

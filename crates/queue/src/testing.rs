@@ -17,8 +17,7 @@ pub(crate) fn build() -> Build {
     let document = json!({
         "artifact": Digest::of(b"artifact"), "image": "r.example/app:1", "environment": "scratch"
     });
-    let (architecture, interpreter) = (Architecture::Amd64, None);
-    let facts = ArtifactFacts::Binary(ElfFacts { architecture, interpreter });
+    let facts = ArtifactFacts::Binary(ElfFacts::new(Architecture::Amd64, None));
     let uploaded = Uploaded { size_bytes: 8, filename: "app".to_owned(), facts };
     let project = "team".parse().expect("a name");
     let request = Submission::read(&document)

@@ -254,10 +254,7 @@ mod tests {
     }
 
     fn elf(interpreter: Option<&str>) -> ArtifactFacts {
-        ArtifactFacts::Binary(ElfFacts {
-            architecture: Architecture::Amd64,
-            interpreter: interpreter.map(str::to_owned),
-        })
+        ArtifactFacts::Binary(ElfFacts::new(Architecture::Amd64, interpreter))
     }
 
     fn war(java_release: u16, servlet_api: Option<ServletApi>) -> ArtifactFacts {

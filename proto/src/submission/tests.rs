@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::*;
 use crate::artifact::{ElfFacts, JarFacts};
-use crate::platform::Architecture;
+use crate::platform::{Architecture, Variant};
 
 fn uploaded() -> Uploaded {
     Uploaded {
@@ -103,10 +103,7 @@ fn mistakes_that_show_only_with_the_artifact_are_reported_with_the_others() {
 #[test]
 fn an_executable_decides_the_platform_and_must_not_contradict_it() {
     let elf = Uploaded {
-        facts: ArtifactFacts::Binary(ElfFacts {
-            architecture: Architecture::Arm64,
-            interpreter: None,
-        }),
+        facts: ArtifactFacts::Binary(ElfFacts::new(Architecture::Arm64, None)),
         ..uploaded()
     };
     let artifact = Digest::of(b"x").to_string();
@@ -114,6 +111,29 @@ fn an_executable_decides_the_platform_and_must_not_contradict_it() {
     let request = accept(&document, Some(&elf)).expect("it is accepted");
     assert_eq!(request.platform.to_string(), "linux/arm64");
     document["platform"] = "linux/amd64".into();
+    assert_eq!(
+        mistakes(&document, Some(&elf)),
+        [("platform".to_owned(), "platform_mismatch".to_owned())]
+    );
+}
+
+#[test]
+fn an_executable_decides_the_variant_unless_a_newer_one_is_asked_for() {
+    let mut elf = ElfFacts::new(Architecture::Arm, None);
+    elf.variant = Variant::new(Architecture::Arm, 6);
+    let elf = Uploaded { facts: ArtifactFacts::Binary(elf), ..uploaded() };
+    let mut document = json!({"artifact": Digest::of(b"x").to_string(), "image": "r.example/a"});
+    for (asked, expected) in [
+        (Value::Null, "linux/arm/v6"),
+        ("linux/arm".into(), "linux/arm/v6"),
+        ("linux/arm/v7".into(), "linux/arm/v7"),
+        ("armhf".into(), "linux/arm/v7"),
+    ] {
+        document["platform"] = asked;
+        let request = accept(&document, Some(&elf)).expect("it is accepted");
+        assert_eq!(request.platform.to_string(), expected);
+    }
+    document["platform"] = "linux/arm/v5".into();
     assert_eq!(
         mistakes(&document, Some(&elf)),
         [("platform".to_owned(), "platform_mismatch".to_owned())]

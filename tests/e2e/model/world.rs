@@ -202,8 +202,7 @@ static REQUEST: LazyLock<BuildRequest> = LazyLock::new(|| {
         "environment": "scratch",
         "max_attempts": MAX_ATTEMPTS,
     });
-    let (architecture, interpreter) = (Architecture::Amd64, None);
-    let facts = ArtifactFacts::Binary(ElfFacts { architecture, interpreter });
+    let facts = ArtifactFacts::Binary(ElfFacts::new(Architecture::Amd64, None));
     let uploaded = Uploaded { size_bytes: 1, filename: "app".to_owned(), facts };
     Submission::read(&document)
         .accept(BuildId::fresh(), project(), Some(&uploaded), &Catalogue::default())

@@ -32,10 +32,7 @@ fn inputs() -> Vec<(&'static str, Vec<u8>)> {
     let uploaded = Uploaded {
         size_bytes: 48_234_496,
         filename: "app".into(),
-        facts: ArtifactFacts::Binary(ElfFacts {
-            architecture: Architecture::Amd64,
-            interpreter: None,
-        }),
+        facts: ArtifactFacts::Binary(ElfFacts::new(Architecture::Amd64, None)),
     };
     let encoded = |mut fields: serde_json::Value| {
         fields["artifact"] = Digest::of(b"artifact").to_string().into();

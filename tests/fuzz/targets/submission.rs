@@ -46,9 +46,9 @@ fn facts(first: u8) -> Option<ArtifactFacts> {
         0 => None,
         1 => Some(ArtifactFacts::Jar(JarFacts::default())),
         2 => Some(ArtifactFacts::War(WarFacts::default())),
-        _ => Some(ArtifactFacts::Binary(ElfFacts {
-            architecture: Architecture::Arm64,
-            interpreter: Some("/lib/ld-linux-aarch64.so.1".into()),
-        })),
+        _ => Some(ArtifactFacts::Binary(ElfFacts::new(
+            Architecture::Arm64,
+            Some("/lib/ld-linux-aarch64.so.1"),
+        ))),
     }
 }

@@ -91,6 +91,10 @@ pub fn image_config(
             "created_by": format!("slipway {}: {}", recipe.environment, layer.title),
         }));
     }
+    // A base has said its own variant.
+    if let (None, Some(variant)) = (base, request.platform.variant) {
+        document.insert("variant".to_owned(), variant.to_string().into());
+    }
     document.insert("architecture".into(), request.platform.architecture.as_str().into());
     document.insert("os".into(), "linux".into());
     document.insert("created".into(), created.into());

@@ -99,7 +99,7 @@ fn a_war_is_read() {
 
 #[test]
 fn an_executable_is_read() {
-    let expected = ElfFacts { architecture: Architecture::Amd64, interpreter: None };
+    let expected = ElfFacts::new(Architecture::Amd64, None);
     let bytes = TestElf::executable().bytes();
     for filename in ["server", "server.bin", "server-1.2"] {
         let facts = inspect(&bytes, filename).expect("it is read");
