@@ -175,6 +175,15 @@ pub struct ElfFacts {
     pub linux: Option<String>,
 }
 
+/// Divides the name of a library's version into its series and numbers: `GLIBC_2.34` into `GLIBC`
+/// and 2, 34. `None` for a version without numbers, as `GLIBC_PRIVATE`.
+#[must_use]
+pub fn version_series(name: &str) -> Option<(&str, Vec<u32>)> {
+    let (series, version) = name.rsplit_once('_')?;
+    let numbers: Result<Vec<u32>, _> = version.split('.').map(str::parse).collect();
+    Some((series, numbers.ok()?))
+}
+
 impl ElfFacts {
     /// Describes an executable that needs nothing but a processor and perhaps an interpreter.
     #[must_use]
