@@ -105,42 +105,45 @@ pub(crate) mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::request::{Artifact, Base, Compression, Layering, Note, Port, Recipe};
+    use crate::platform::Architecture;
+    use crate::request::{Artifact, Base, Compression, Layering, Note, PlatformPart, Port, Recipe};
     use crate::{ArtifactKind, BuildId, Platform, Priority};
 
     pub(crate) fn request() -> BuildRequest {
         let map = |pairs: &[(&str, &str)]| -> BTreeMap<String, String> {
             pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
         };
+        let artifact = Artifact {
+            digest: Digest::of(b"artifact"),
+            size_bytes: 48_234_496,
+            kind: ArtifactKind::Jar,
+            filename: "app.jar".into(),
+        };
+        let recipe = Recipe {
+            environment: "java-17".into(),
+            base: Base::Image(
+                "docker.io/library/eclipse-temurin:17-jre".parse().expect("a reference"),
+            ),
+            layering: Layering::Jar,
+            destination: "/app".into(),
+            entrypoint: Some(vec!["java".into(), "{launch}".into()]),
+            command: Some(vec![]),
+            user: Some("65532:65532".into()),
+            working_dir: None,
+            ports: vec![Port::tcp(8080)],
+            env: map(&[]),
+            env_aliases: map(&[("JAVA_OPTIONS", "JAVA_TOOL_OPTIONS")]),
+            labels: map(&[]),
+            file_mode: 0o644,
+            owner: (0, 0),
+            java: Some(17),
+        };
         BuildRequest {
             build: "01890a5d-ac96-774b-bcce-b302099a8057".parse::<BuildId>().expect("an id"),
             project: "team".parse().expect("a name"),
-            artifact: Artifact {
-                digest: Digest::of(b"artifact"),
-                size_bytes: 48_234_496,
-                kind: ArtifactKind::Jar,
-                filename: "app.jar".into(),
-            },
+            artifact: artifact.clone(),
             references: vec!["registry.example/team/app:1.4".parse().expect("a reference")],
-            recipe: Recipe {
-                environment: "java-17".into(),
-                base: Base::Image(
-                    "docker.io/library/eclipse-temurin:17-jre".parse().expect("a reference"),
-                ),
-                layering: Layering::Jar,
-                destination: "/app".into(),
-                entrypoint: Some(vec!["java".into(), "{launch}".into()]),
-                command: Some(vec![]),
-                user: Some("65532:65532".into()),
-                working_dir: None,
-                ports: vec![Port::tcp(8080)],
-                env: map(&[]),
-                env_aliases: map(&[("JAVA_OPTIONS", "JAVA_TOOL_OPTIONS")]),
-                labels: map(&[]),
-                file_mode: 0o644,
-                owner: (0, 0),
-                java: Some(17),
-            },
+            recipe: recipe.clone(),
             env: map(&[("JAVA_OPTIONS", "-Xmx256m")]),
             labels: map(&[("team", "a")]),
             annotations: map(&[("note", "n")]),
@@ -159,6 +162,11 @@ pub(crate) mod tests {
             retry_of: Some("01890a5d-ac96-774b-bcce-b302099a8058".parse().expect("an id")),
             compression: Compression::Zstd,
             notes: vec![Note::found("its classes need Java 17"), Note::warning("it may not start")],
+            further_platforms: vec![PlatformPart {
+                platform: Architecture::Arm64.into(),
+                artifact,
+                recipe,
+            }],
         }
     }
 

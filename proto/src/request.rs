@@ -65,6 +65,10 @@ pub struct BuildRequest {
     /// What was found out about the artifact when the build was accepted.
     #[serde(default)]
     pub notes: Vec<Note>,
+    /// The further platforms of the image, by name, each with what its image is made of. With any,
+    /// the build makes an index, and the fields above describe its first image.
+    #[serde(default)]
+    pub further_platforms: Vec<PlatformPart>,
 }
 
 impl BuildRequest {
@@ -73,6 +77,44 @@ impl BuildRequest {
     pub fn image(&self) -> &Reference {
         self.references.first().expect("a request has at least one reference")
     }
+
+    /// Returns the platforms of the image, the first one first.
+    pub fn platforms(&self) -> impl Iterator<Item = Platform> {
+        let further = self.further_platforms.iter().map(|part| part.platform);
+        std::iter::once(self.platform).chain(further)
+    }
+
+    /// Returns the artifacts that the build reads. Platforms may share one.
+    pub fn artifacts(&self) -> impl Iterator<Item = &Artifact> {
+        let further = self.further_platforms.iter().map(|part| &part.artifact);
+        std::iter::once(&self.artifact).chain(further)
+    }
+
+    /// Returns the requests for the image of each platform alone, in the order of
+    /// [`platforms`](Self::platforms).
+    #[must_use]
+    pub fn for_each_platform(&self) -> Vec<Self> {
+        let first = Self { further_platforms: Vec::new(), ..self.clone() };
+        let further = self.further_platforms.iter().map(|part| Self {
+            platform: part.platform,
+            artifact: part.artifact.clone(),
+            recipe: part.recipe.clone(),
+            ..first.clone()
+        });
+        let further: Vec<Self> = further.collect();
+        std::iter::once(first).chain(further).collect()
+    }
+}
+
+/// What the image of one further platform is made of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, bincode::Encode, bincode::Decode)]
+pub struct PlatformPart {
+    /// What the image runs on.
+    pub platform: Platform,
+    /// Its artifact: that of the request for archives, one of its own for executables.
+    pub artifact: Artifact,
+    /// How the image is made.
+    pub recipe: Recipe,
 }
 
 /// One sentence for people about an artifact: what was found in it, what was assumed because it

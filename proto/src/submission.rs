@@ -5,9 +5,10 @@
 //! Read by hand instead of by serde: serde stops at the first mistake, and a client should see all
 //! of them at once, by field.
 
+mod platforms;
 mod reader;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -15,15 +16,16 @@ use serde_json::{Map, Value};
 
 use crate::environment::{AUTO, Catalogue, Choice, ChooseError};
 use crate::id::SecretName;
-use crate::request::{Artifact, Base, Compression, Port};
+use crate::request::{Artifact, Base, Compression, Note, PlatformPart, Port};
 use crate::{
     ArtifactFacts, BuildId, BuildRequest, Digest, Platform, PoolName, Priority, ProjectName,
     Reference, codec,
 };
+use platforms::Parts;
 use reader::Reader;
 
 /// The fields of a request, in the order of the documentation.
-pub const FIELDS: [&str; 24] = [
+pub const FIELDS: [&str; 25] = [
     "artifact",
     "filename",
     "image",
@@ -38,6 +40,7 @@ pub const FIELDS: [&str; 24] = [
     "args",
     "user",
     "platform",
+    "platform_artifacts",
     "priority",
     "pool",
     "registry_secret",
@@ -106,7 +109,10 @@ pub struct Submission {
     ports: Vec<Port>,
     args: Vec<String>,
     user: Option<String>,
-    platform: Option<Platform>,
+    platforms: Vec<Platform>,
+    platform_artifacts: BTreeMap<Platform, Digest>,
+    /// What was read from the artifacts of `platform_artifacts`.
+    further: HashMap<Digest, Uploaded>,
     priority: Priority,
     pool: PoolName,
     registry_secret: Option<SecretName>,
@@ -216,7 +222,9 @@ impl Submission {
             ports: reader.ports(),
             args: reader.texts("args"),
             user,
-            platform: reader.parsed("platform", "invalid_platform"),
+            platforms: reader.platforms(),
+            platform_artifacts: reader.platform_artifacts(),
+            further: HashMap::new(),
             priority: reader.priority(),
             pool: reader.parsed("pool", "invalid_name").unwrap_or_default(),
             registry_secret: reader.parsed("registry_secret", "invalid_name"),
@@ -241,6 +249,13 @@ impl Submission {
         self.artifact
     }
 
+    /// Takes what was read from a further artifact.
+    #[must_use]
+    pub fn with_further(mut self, digest: Digest, uploaded: Uploaded) -> Self {
+        self.further.insert(digest, uploaded);
+        self
+    }
+
     /// Returns the pool it is for; the default one if none could be read.
     #[must_use]
     pub fn pool(&self) -> &PoolName {
@@ -256,7 +271,8 @@ impl Submission {
     /// Makes the build request, after checking the submission against the artifact and the
     /// catalogue.
     ///
-    /// `uploaded` is `None` when the project has no artifact of that digest.
+    /// `uploaded` is `None` when the project has no artifact of that digest. The further artifacts
+    /// are told by [`with_further`](Self::with_further).
     ///
     /// # Errors
     ///
@@ -270,12 +286,22 @@ impl Submission {
     ) -> Result<BuildRequest, Vec<FieldError>> {
         let mut errors = std::mem::take(&mut self.errors);
         let choice = self.choose(uploaded, catalogue, &mut errors);
-        errors.extend(uploaded.and_then(|uploaded| self.other_platform(&uploaded.facts)));
+        errors.extend(self.missing_artifacts());
         let complete = (self.artifact, self.image.take(), uploaded, choice);
         let (Some(digest), Some(image), Some(uploaded), Some(choice)) = complete else {
             return Err(errors);
         };
-        let request = self.request(build, project, digest, image, uploaded, choice);
+        let artifact = Artifact {
+            digest,
+            size_bytes: uploaded.size_bytes,
+            kind: uploaded.facts.kind(),
+            filename: self.filename.take().unwrap_or_else(|| uploaded.filename.clone()),
+        };
+        let parts = self.parts(&artifact, &uploaded.facts, &choice, catalogue, &mut errors);
+        if !errors.is_empty() {
+            return Err(errors);
+        }
+        let request = self.request(build, project, image, parts, choice.notes);
         if let Err(error) = codec::encode(&request) {
             let detail = format!("{error}: shorten env, labels, annotations or args");
             errors.push(FieldError::new("", "too_large", detail));
@@ -317,39 +343,16 @@ impl Submission {
         }
     }
 
-    /// Returns the mistake of asking for another platform than that of an executable.
-    fn other_platform(&self, facts: &ArtifactFacts) -> Option<FieldError> {
-        let (ArtifactFacts::Binary(elf), Some(platform)) = (facts, self.platform) else {
-            return None;
-        };
-        let own = elf.platform();
-        let runs = match platform.variant {
-            Some(_) => platform.rank(own, false).is_some(),
-            None => platform.architecture == own.architecture,
-        };
-        (!runs).then(|| {
-            let detail = format!(
-                "the executable is for {own}, not {platform}: build it for that platform, or \
-                leave the field out"
-            );
-            FieldError::new("platform", "platform_mismatch", detail)
-        })
-    }
-
     fn request(
         self,
         build: BuildId,
         project: ProjectName,
-        digest: Digest,
         image: Reference,
-        uploaded: &Uploaded,
-        choice: Choice,
+        mut parts: Parts,
+        notes: Vec<Note>,
     ) -> BuildRequest {
-        let platform = match (&uploaded.facts, self.platform) {
-            (_, Some(asked @ Platform { variant: Some(_), .. })) => asked,
-            (ArtifactFacts::Binary(elf), _) => elf.platform(),
-            (_, asked) => asked.unwrap_or(Platform::LINUX_AMD64),
-        };
+        let (platform, PlatformPart { artifact, recipe, .. }) =
+            parts.pop_first().expect("an image has at least one platform");
         let mut references = vec![image];
         for reference in self.additional {
             if !references.contains(&reference) {
@@ -359,14 +362,9 @@ impl Submission {
         BuildRequest {
             build,
             project,
-            artifact: Artifact {
-                digest,
-                size_bytes: uploaded.size_bytes,
-                kind: uploaded.facts.kind(),
-                filename: self.filename.unwrap_or_else(|| uploaded.filename.clone()),
-            },
+            artifact,
             references,
-            recipe: choice.environment.recipe(self.base),
+            recipe,
             env: self.env,
             labels: self.labels,
             annotations: self.annotations,
@@ -384,7 +382,8 @@ impl Submission {
             supersede_key: self.supersede_key,
             retry_of: None,
             compression: self.compression,
-            notes: choice.notes,
+            notes,
+            further_platforms: parts.into_values().collect(),
         }
     }
 }

@@ -9,9 +9,9 @@ use std::str::FromStr;
 use serde_json::{Map, Value};
 
 use super::{FIELDS, FieldError};
-use crate::Priority;
 use crate::environment::edit_distance;
 use crate::request::{Compression, Port};
+use crate::{Digest, Platform, Priority};
 
 /// Reads fields, keeping every mistake.
 pub(super) struct Reader<'a> {
@@ -132,6 +132,37 @@ impl Reader<'_> {
             ports.extend(self.keep::<Port, _>(&field, "invalid_port", text.parse()));
         }
         ports
+    }
+
+    /// One platform, or a list of them.
+    pub(super) fn platforms(&mut self) -> Vec<Platform> {
+        let names = match self.value("platform") {
+            None => return Vec::new(),
+            Some(Value::Array(_)) => self.texts("platform"),
+            Some(_) => self.text("platform").into_iter().collect(),
+        };
+        let mut platforms = Vec::new();
+        for name in names {
+            platforms.extend(self.keep::<Platform, _>(
+                "platform",
+                "invalid_platform",
+                name.parse(),
+            ));
+        }
+        platforms
+    }
+
+    /// An artifact for each platform.
+    pub(super) fn platform_artifacts(&mut self) -> BTreeMap<Platform, Digest> {
+        let field = super::platforms::FIELD;
+        let mut artifacts = BTreeMap::new();
+        for (name, text) in self.pairs(field, "invalid_digest", |_| true, "") {
+            let member = format!("{field}.{name}");
+            let platform = self.keep::<Platform, _>(&member, "invalid_platform", name.parse());
+            let digest = self.keep::<Digest, _>(&member, "invalid_digest", text.parse());
+            artifacts.extend(platform.zip(digest));
+        }
+        artifacts
     }
 
     pub(super) fn priority(&mut self) -> Priority {
