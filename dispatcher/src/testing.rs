@@ -75,6 +75,7 @@ pub(crate) fn image() -> Image {
         size_bytes: 10,
         sent_bytes: 10,
         assembly_version: 1,
+        platforms: Vec::new(),
         stages: vec![StageTime { stage: Stage::Push, duration_us: 7 }],
     }
 }

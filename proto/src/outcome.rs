@@ -33,6 +33,28 @@ pub struct Image {
     pub assembly_version: u32,
     /// Wall-clock time of each stage, in order.
     pub stages: Vec<StageTime>,
+    /// The images of all platforms, if there are several. Then `digest` and `pull` name their
+    /// index, and `platform`, `config_digest`, `base`, `layers` and `size_bytes` describe the first of
+    /// them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub platforms: Vec<PlatformImage>,
+}
+
+/// One of the images of an index.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlatformImage {
+    /// What it runs on.
+    pub platform: Platform,
+    /// The digest of its manifest.
+    pub digest: Digest,
+    /// The digest of its config.
+    pub config_digest: Digest,
+    /// Its base image, unless it starts from nothing.
+    pub base: Option<BaseImage>,
+    /// All its layers, the base's first.
+    pub layers: Vec<Layer>,
+    /// The stored size of its layers and config, in bytes.
+    pub size_bytes: u64,
 }
 
 /// A reference that belongs to a build that was submitted later.

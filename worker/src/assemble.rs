@@ -10,6 +10,7 @@ pub mod base;
 pub mod compress;
 pub mod config;
 pub mod content;
+pub mod index;
 pub mod key;
 pub mod layer;
 pub mod layout;

@@ -18,7 +18,7 @@ pub use crate::export::Target;
 use crate::failure::StageError;
 use crate::input::{ArtifactDigest, Input, Verified};
 use crate::observer::{Lines, Observer};
-use crate::pipeline::{Pipeline, outcome};
+use crate::pipeline::{Pipeline, Product, outcome};
 use crate::push::PushReport;
 use crate::stage_clock::StageClock;
 
@@ -130,14 +130,15 @@ async fn try_local(
         is_untouched(&read.file)
     });
     let input = Input { request, artifact: file, digest: &digest, verified: &verified, observer };
-    let (image, pushed) = match target {
+    let product = match target {
         Target::Registry => {
-            let (image, pushed) = pipeline.publish(&input, &mut clock).await?;
+            let product = pipeline.publish_all(request, &[input], &mut clock).await?;
+            let document = product.document();
             for reference in &request.references {
-                pipeline.tag(request, reference, &image, "local").await?;
+                pipeline.tag(request, reference, &document, "local").await?;
                 observer.line(&format!("tagged {reference}"));
             }
-            (image, pushed)
+            product
         }
         Target::OciLayout(path) | Target::DockerArchive(path) => {
             let image = pipeline.assemble(&input, &mut clock).await?;
@@ -150,10 +151,11 @@ async fn try_local(
             })?;
             observer.line(&format!("wrote {}", path.display()));
             let layers = base_layers.len() + image.layers.len();
-            (image, PushReport { transfers: vec![Transfer::Uploaded; layers], sent_bytes })
+            let pushed = PushReport { transfers: vec![Transfer::Uploaded; layers], sent_bytes };
+            Product::single(request.platform, image, pushed)
         }
     };
-    Ok(outcome(request, &image, &pushed, clock.finish()))
+    Ok(outcome(request, &product, clock.finish()))
 }
 
 /// Checks that a file has not changed since it was opened and digested.

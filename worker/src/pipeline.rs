@@ -5,6 +5,7 @@
 //! Used by attempts of the queue and by `slipway build --local` alike, so that both make the same
 //! image.
 
+mod platforms;
 mod report;
 
 use std::path::{Path, PathBuf};
@@ -17,6 +18,7 @@ use tokio::sync::watch;
 
 use crate::assemble::base::BaseLayer;
 use crate::assemble::layer::{Layer, LayerContext};
+use crate::assemble::manifest::Document;
 use crate::assemble::records::LayerRecords;
 use crate::assemble::{self, Assembled, Progress};
 use crate::base::{self, Mirror, ResolvedBase};
@@ -31,6 +33,7 @@ use crate::push::{PartialImage, PublishGate, PushError, PushReport, Pusher, Uplo
 use crate::stage_clock::StageClock;
 use slipway_registry::{Registry, RegistryError};
 
+pub use platforms::{PlatformImage, Product};
 pub use report::{bytes, outcome};
 
 /// Why a pipeline cannot be set up on this machine.
@@ -272,7 +275,7 @@ impl Pipeline {
         Ok(())
     }
 
-    /// Points one reference of the request at a pushed image. `writer` names the attempt in the
+    /// Points one reference of the request at a pushed manifest or index. `writer` names the attempt in the
     /// registry's log.
     ///
     /// # Errors
@@ -282,10 +285,10 @@ impl Pipeline {
         &self,
         request: &BuildRequest,
         reference: &Reference,
-        image: &Assembled,
+        document: &Document,
         writer: &str,
     ) -> Result<(), StageError> {
-        Ok(self.pusher(request, Liveness::default()).tag(reference, image, writer).await?)
+        Ok(self.pusher(request, Liveness::default()).tag(reference, document, writer).await?)
     }
 
     /// Points a reference at a manifest of its repository, with the credentials of the request, and

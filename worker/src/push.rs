@@ -29,10 +29,11 @@ use tokio::sync::{Semaphore, watch};
 
 use crate::assemble::Assembled;
 use crate::assemble::layer::Layer;
-use crate::assemble::manifest::MEDIA_TYPE;
+use crate::assemble::manifest::{Document, MEDIA_TYPE};
 use crate::base::ResolvedBase;
 use crate::cache::Cache;
 use crate::liveness::Liveness;
+use crate::observer::Observer;
 use blob::{Blob, Source};
 pub use error::PushError;
 pub use gate::PublishGate;
@@ -131,8 +132,29 @@ impl Pusher<'_> {
         Ok(PushReport { transfers: first, sent_bytes: sent.into_inner() })
     }
 
-    /// Points a reference at the image, which must have been pushed. `writer` names the attempt in the
-    /// registry's log.
+    /// Pushes an index, by digest, to every repository. The images that it lists must be there.
+    ///
+    /// # Errors
+    ///
+    /// When a registry refuses or fails, or the build is another's by now.
+    pub async fn push_index(
+        &self,
+        index: &Document,
+        observer: &dyn Observer,
+    ) -> Result<(), PushError> {
+        if !observer.holds() {
+            return Err(PushError::LeaseLost);
+        }
+        let repositories = self.repositories();
+        let each = repositories.iter().map(|repository| async move {
+            let put = self.registry.put_manifest(repository, index.media_type, &index.bytes).await;
+            put.map_err(|source| PushError::of_registry(repository, source))
+        });
+        try_join_all(each).await.map(drop)
+    }
+
+    /// Points a reference at a manifest or index, which must have been pushed. `writer` names the
+    /// attempt in the registry's log.
     ///
     /// # Errors
     ///
@@ -140,13 +162,13 @@ impl Pusher<'_> {
     pub async fn tag(
         &self,
         reference: &Reference,
-        image: &Assembled,
+        document: &Document,
         writer: &str,
     ) -> Result<(), PushError> {
         let repository = self.repository(reference);
         let tag = reference.version();
         self.registry
-            .put_tag(&repository, &tag, MEDIA_TYPE, &image.manifest, writer)
+            .put_tag(&repository, &tag, document.media_type, &document.bytes, writer)
             .await
             .map_err(|source| PushError::of_registry(&repository, source))
     }

@@ -9,25 +9,23 @@
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
+use slipway_artifact::FileSource;
 use slipway_artifact::store::{ArtifactStore, Fetched, StoreError};
-use slipway_proto::{BuildRequest, Stage};
+use slipway_proto::request::Artifact;
+use slipway_proto::{BuildRequest, Digest, Stage};
 
-use crate::assemble::Assembled;
 use crate::config::Config;
 use crate::failure::StageError;
 use crate::input::{ArtifactDigest, Input, Verified};
 use crate::observer::Observer;
-use crate::pipeline::{self, Pipeline, PipelineError};
-use crate::push::PushReport;
+use crate::pipeline::{self, Pipeline, PipelineError, Product};
 use crate::stage_clock::StageClock;
 
 /// An image that its registry holds by digest. No tag points at it yet.
 #[derive(Debug)]
 pub struct Made {
-    /// The image.
-    pub image: Arc<Assembled>,
-    /// How its blobs reached the registry.
-    pub pushed: PushReport,
+    /// The image, of one platform or of several.
+    pub product: Product,
     /// The stages so far. The last one still runs.
     pub stages: StageClock,
 }
@@ -58,6 +56,13 @@ pub trait ImageStages: Send + Sync {
 pub struct PipelineStages {
     store: ArtifactStore,
     pipeline: Pipeline,
+}
+
+/// An artifact on this machine.
+struct FetchedArtifact {
+    digest: Digest,
+    source: Arc<FileSource>,
+    verified: Verified,
 }
 
 /// Why the stages cannot be set up.
@@ -91,27 +96,52 @@ impl PipelineStages {
         let pipeline = &self.pipeline;
         let mut stages = StageClock::default();
         stages.enter(Stage::Fetch, observer);
-        let artifact = &request.artifact;
+        let mut fetched: Vec<FetchedArtifact> = Vec::new();
+        for artifact in request.artifacts() {
+            if !fetched.iter().any(|known| known.digest == artifact.digest) {
+                fetched.push(self.fetch(artifact, observer).await?);
+            }
+        }
+        let requests = if request.further_platforms.is_empty() {
+            vec![Arc::clone(request)]
+        } else {
+            request.for_each_platform().into_iter().map(Arc::new).collect()
+        };
+        let digests: Vec<ArtifactDigest> =
+            requests.iter().map(|request| ArtifactDigest::Known(request.artifact.digest)).collect();
+        let inputs: Vec<Input<'_>> = requests
+            .iter()
+            .zip(&digests)
+            .map(|(request, digest)| {
+                let artifact = request.artifact.digest;
+                let artifact = fetched.iter().find(|known| known.digest == artifact);
+                let artifact = artifact.expect("each artifact was fetched");
+                let (verified, artifact) = (&artifact.verified, Arc::clone(&artifact.source));
+                Input { request, artifact, digest, verified, observer }
+            })
+            .collect();
+        let product = pipeline.publish_all(request, &inputs, &mut stages).await?;
+        Ok(Made { product, stages })
+    }
+
+    async fn fetch(
+        &self,
+        artifact: &Artifact,
+        observer: &dyn Observer,
+    ) -> Result<FetchedArtifact, StageError> {
         let liveness = observer.liveness();
+        let Artifact { digest, size_bytes, filename, .. } = artifact;
         let fetched = self
             .store
-            .fetch(artifact.digest, artifact.size_bytes, pipeline.scratch(), &|| {
+            .fetch(*digest, *size_bytes, self.pipeline.scratch(), &|| {
                 let _over = liveness.touch();
             })
             .await?;
-        observer.line(&format!(
-            "fetched artifact {} ({}, {})",
-            artifact.filename,
-            pipeline::bytes(artifact.size_bytes),
-            artifact.digest
-        ));
+        let size = pipeline::bytes(*size_bytes);
+        observer.line(&format!("fetched artifact {filename} ({size}, {digest})"));
         let Fetched { source, verification } = fetched;
         let verified = Verified::by(async { Ok(verification.wait().await?) });
-        let digest = ArtifactDigest::Known(artifact.digest);
-        let input =
-            Input { request, artifact: source, digest: &digest, verified: &verified, observer };
-        let (image, pushed) = pipeline.publish(&input, &mut stages).await?;
-        Ok(Made { image, pushed, stages })
+        Ok(FetchedArtifact { digest: *digest, source, verified })
     }
 }
 

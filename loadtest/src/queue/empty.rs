@@ -12,7 +12,7 @@ use slipway_service::signals;
 use slipway_worker::assemble::Assembled;
 use slipway_worker::failure::StageError;
 use slipway_worker::observer::Observer;
-use slipway_worker::pipeline::Pipeline;
+use slipway_worker::pipeline::{Pipeline, Product};
 use slipway_worker::push::PushReport;
 use slipway_worker::stage_clock::StageClock;
 use slipway_worker::stages::{ImageStages, Made};
@@ -84,11 +84,8 @@ impl EmptyStages {
             manifest: config,
             manifest_digest: digest,
         };
-        Made {
-            image: Arc::new(image),
-            pushed: PushReport { transfers: Vec::new(), sent_bytes: 0 },
-            stages,
-        }
+        let pushed = PushReport { transfers: Vec::new(), sent_bytes: 0 };
+        Made { product: Product::single(request.platform, Arc::new(image), pushed), stages }
     }
 }
 

@@ -23,6 +23,7 @@ fn image() -> Box<Image> {
         size_bytes: 0,
         sent_bytes: 0,
         assembly_version: 1,
+        platforms: Vec::new(),
         stages: vec![],
     })
 }

@@ -185,6 +185,7 @@ pub(crate) fn image(request: &BuildRequest, tagged: Tagged) -> Image {
         size_bytes: 0,
         sent_bytes: 0,
         assembly_version: 1,
+        platforms: Vec::new(),
         stages: Vec::new(),
     }
 }

@@ -17,6 +17,26 @@ pub const MEDIA_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
 
 const CONFIG_TYPE: &str = "application/vnd.oci.image.config.v1+json";
 
+/// A manifest or an index, as registries store it.
+#[derive(Debug, Clone)]
+pub struct Document {
+    /// Its media type.
+    pub media_type: &'static str,
+    /// Its bytes.
+    pub bytes: Bytes,
+    /// Their digest.
+    pub digest: Digest,
+}
+
+impl Document {
+    /// Digests a document.
+    #[must_use]
+    pub fn new(media_type: &'static str, bytes: Bytes) -> Self {
+        let digest = Digest::of(&bytes);
+        Self { media_type, bytes, digest }
+    }
+}
+
 /// The fields are in the order of the written members.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]

@@ -172,12 +172,13 @@ impl Work for ImageWork {
     }
 
     fn digest(&self, made: &Made) -> Digest {
-        made.image.manifest_digest
+        made.product.digest()
     }
 
     async fn put_tag(&self, reference: &Reference, made: &Made, writer: &str) -> Result<(), End> {
         let Some(tagger) = self.shared.stages.tagger() else { return Ok(()) };
-        let put = tagger.tag(&self.request, reference, &made.image, writer);
+        let document = made.product.document();
+        let put = tagger.tag(&self.request, reference, &document, writer);
         // A worker that slept through a broken connection would write again.
         let put = only_while(|| self.lease.holds(), put);
         match tokio::time::timeout(WRITTEN_WITHIN, put).await {
@@ -193,11 +194,11 @@ impl Work for ImageWork {
     }
 
     fn outcome(&self, made: Made, tagged: Tagged) -> Image {
-        let Made { image, pushed, stages } = made;
+        let Made { product, stages } = made;
         Image {
             references: tagged.written,
             superseded: tagged.superseded,
-            ..pipeline::outcome(&self.request, &image, &pushed, stages.finish())
+            ..pipeline::outcome(&self.request, &product, stages.finish())
         }
     }
 

@@ -3,19 +3,36 @@
 //! The outcome of a build that published its image.
 
 use slipway_proto::BuildRequest;
-use slipway_proto::outcome::{BaseImage, Image, Layer, StageTime, Transfer};
+use slipway_proto::outcome::{BaseImage, Image, Layer, PlatformImage, StageTime, Transfer};
 
-use crate::assemble::{ASSEMBLY_VERSION, Assembled};
-use crate::push::PushReport;
+use crate::assemble::ASSEMBLY_VERSION;
+use crate::pipeline::{self, Product};
 
-/// Describes a published image with all references of the request.
+/// Describes what a build published, with all references of the request.
 #[must_use]
-pub fn outcome(
-    request: &BuildRequest,
-    image: &Assembled,
-    pushed: &PushReport,
-    stages: Vec<StageTime>,
-) -> Image {
+pub fn outcome(request: &BuildRequest, product: &Product, stages: Vec<StageTime>) -> Image {
+    let platforms: Vec<PlatformImage> = product.images.iter().map(platform_image).collect();
+    let PlatformImage { platform, config_digest, base, layers, size_bytes, .. } =
+        platforms[0].clone();
+    Image {
+        digest: product.digest(),
+        pull: request.image().with_digest(product.digest()),
+        references: request.references.clone(),
+        superseded: Vec::new(),
+        platform,
+        config_digest,
+        base,
+        layers,
+        size_bytes,
+        sent_bytes: product.sent_bytes(),
+        assembly_version: ASSEMBLY_VERSION,
+        stages,
+        platforms: if platforms.len() > 1 { platforms } else { Vec::new() },
+    }
+}
+
+fn platform_image(made: &pipeline::PlatformImage) -> PlatformImage {
+    let pipeline::PlatformImage { platform, image, pushed } = made;
     let base_layers = image.base.iter().flat_map(|base| &base.layers);
     let mut layers: Vec<Layer> = base_layers
         .map(|layer| Layer {
@@ -39,22 +56,14 @@ pub fn outcome(
         layer.transfer = *transfer;
     }
     let layer_bytes: u64 = layers.iter().map(|layer| layer.size_bytes).sum();
-    Image {
+    let base = image.base.as_ref();
+    PlatformImage {
+        platform: *platform,
         digest: image.manifest_digest,
-        pull: request.image().with_digest(image.manifest_digest),
-        references: request.references.clone(),
-        superseded: Vec::new(),
-        platform: request.platform,
         config_digest: image.config_digest,
-        base: image
-            .base
-            .as_ref()
-            .map(|base| BaseImage { reference: base.reference.clone(), digest: base.digest }),
+        base: base.map(|base| BaseImage { reference: base.reference.clone(), digest: base.digest }),
         layers,
         size_bytes: layer_bytes + image.config.len() as u64,
-        sent_bytes: pushed.sent_bytes,
-        assembly_version: ASSEMBLY_VERSION,
-        stages,
     }
 }
 

@@ -2,7 +2,10 @@
 
 //! The checks of a request before anything is written, with all mistakes at once.
 
-use slipway_proto::{BuildId, BuildRequest, FieldError, PoolName, ProjectName, Submission};
+use std::collections::BTreeSet;
+
+use slipway_proto::submission::Uploaded;
+use slipway_proto::{BuildId, BuildRequest, Digest, FieldError, PoolName, ProjectName, Submission};
 
 use super::{AcceptError, Acceptor};
 
@@ -11,13 +14,19 @@ pub(super) async fn check(
     acceptor: &Acceptor,
     id: BuildId,
     project: &ProjectName,
-    submission: Submission,
+    mut submission: Submission,
     before: Vec<FieldError>,
 ) -> Result<BuildRequest, AcceptError> {
     let uploaded = match submission.artifact() {
         Some(digest) => acceptor.artifacts.find(&acceptor.store, project, digest).await?,
         None => None,
     };
+    let further: BTreeSet<Digest> = submission.further_artifacts().collect();
+    for digest in further {
+        if let Some(found) = acceptor.artifacts.find(&acceptor.store, project, digest).await? {
+            submission = submission.with_further(digest, Uploaded::clone(&found));
+        }
+    }
     let pool = submission.pool().clone();
     let known = acceptor.pools.exists(&acceptor.queue, &pool).await;
     let checked = submission.accept(id, project.clone(), uploaded.as_deref(), &acceptor.catalogue);
@@ -39,8 +48,11 @@ pub(super) async fn check_again(
     request: &BuildRequest,
 ) -> Result<(), AcceptError> {
     let mut mistakes = Vec::new();
-    let digest = request.artifact.digest;
-    if acceptor.store.record(&request.project, digest).await?.is_none() {
+    let digests: BTreeSet<Digest> = request.artifacts().map(|artifact| artifact.digest).collect();
+    for digest in digests {
+        if acceptor.store.record(&request.project, digest).await?.is_some() {
+            continue;
+        }
         mistakes.push(FieldError {
             field: "artifact".to_owned(),
             code: "artifact_not_found".to_owned(),

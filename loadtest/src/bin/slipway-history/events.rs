@@ -153,6 +153,7 @@ fn published(number: u64) -> anyhow::Result<Image> {
         size_bytes: 130_000_000,
         sent_bytes: 46_000_000,
         assembly_version: 1,
+        platforms: Vec::new(),
         stages: vec![
             stage(Stage::Fetch, 1234),
             stage(Stage::Resolve, 2345),
