@@ -34,7 +34,7 @@ pub enum CodecError {
     #[error(
         "the request has schema version {0}, which this version of slipway does not know: update it"
     )]
-    UnknownVersion(u32),
+    UnknownVersion(u64),
     /// The bytes are not a request at all.
     #[error("the bytes are not a build request")]
     Malformed(#[source] bincode::error::DecodeError),
@@ -77,7 +77,7 @@ pub fn decode(bytes: &[u8]) -> Result<BuildRequest, CodecError> {
             bincode::error::DecodeError::UnexpectedVariant { type_name, found, .. }
                 if type_name.ends_with("Versioned") =>
             {
-                CodecError::UnknownVersion(found + 1)
+                CodecError::UnknownVersion(u64::from(found) + 1)
             }
             other => malformed(other),
         })?;
@@ -197,6 +197,13 @@ pub(crate) mod tests {
             error.to_string(),
             "the request has schema version 2, which this version of slipway does not know: update it"
         );
+    }
+
+    #[test]
+    fn the_last_version_that_bytes_can_name_is_refused_too() {
+        // bincode's marker of a number of four bytes, and the largest one.
+        let error = decode(&[0xfc, 0xff, 0xff, 0xff, 0xff]).expect_err("the version is unknown");
+        assert!(matches!(error, CodecError::UnknownVersion(0x1_0000_0000)), "{error:?}");
     }
 
     #[test]
