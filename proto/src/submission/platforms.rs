@@ -49,9 +49,8 @@ impl Submission {
         match facts {
             ArtifactFacts::Binary(elf) => {
                 // A platform that is named with its variant is the image's.
-                let named = |platform: &&Platform| {
-                    platform.variant.is_some() && runs_on(elf, **platform)
-                };
+                let named =
+                    |platform: &&Platform| platform.variant.is_some() && runs_on(elf, **platform);
                 let platform = self.platforms.iter().find(named);
                 let platform = platform.copied().unwrap_or_else(|| elf.platform());
                 let own = self.part(platform, artifact.clone(), choice);
@@ -104,7 +103,8 @@ impl Submission {
                 let detail = format!("`artifact` is the executable for {platform} already");
                 refuse("duplicate_platform", detail);
             } else if !runs_on(further, *platform) {
-                let detail = format!("the executable is for {}, not {platform}", further.platform());
+                let detail =
+                    format!("the executable is for {}, not {platform}", further.platform());
                 refuse("platform_mismatch", detail);
             }
             let choice = catalogue.choose(&self.environment, &uploaded.facts, self.base.is_some());
