@@ -163,6 +163,9 @@ pub struct Published {
     pub references: Vec<Reference>,
     /// What it runs on.
     pub platform: Platform,
+    /// All platforms, if there are several. Then `digest` names their index.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub platforms: Vec<Platform>,
     /// The stored size of layers and config, in bytes.
     pub size_bytes: u64,
 }
@@ -318,6 +321,7 @@ impl Event {
             pull: image.pull.clone(),
             references: image.references.clone(),
             platform: image.platform,
+            platforms: image.platforms.iter().map(|image| image.platform).collect(),
             size_bytes: image.size_bytes,
         }));
         Self::new(&request.project, request.build, &epoch.to_string(), now, body)
