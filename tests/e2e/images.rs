@@ -16,7 +16,7 @@ async fn run(mut command: Command) -> Output {
     output.await.expect("it does not panic").expect("the program runs")
 }
 
-async fn succeed(command: Command) -> String {
+pub(crate) async fn succeed(command: Command) -> String {
     let shown = format!("{command:?}");
     let output = run(command).await;
     let errors = String::from_utf8_lossy(&output.stderr);

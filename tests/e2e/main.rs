@@ -21,6 +21,7 @@ mod limits;
 mod load;
 mod model;
 #[cfg(target_arch = "x86_64")]
+mod platforms;
 mod processors;
 mod programs;
 mod push;

@@ -92,6 +92,19 @@ impl Registry {
         Some((serde_json::from_slice(&bytes).expect("JSON"), Digest::of(&bytes)))
     }
 
+    /// Returns an index with its digest.
+    ///
+    /// # Panics
+    ///
+    /// When it is not there.
+    pub async fn index(&self, repository: &str, version: &str) -> (Value, Digest) {
+        let request = self.client.get(self.url(&format!("{repository}/manifests/{version}")));
+        let response = request.header("accept", INDEX_TYPE).send().await.expect("it answers");
+        assert!(response.status().is_success(), "{repository}:{version}: {}", response.status());
+        let bytes = response.bytes().await.expect("a body");
+        (serde_json::from_slice(&bytes).expect("JSON"), Digest::of(&bytes))
+    }
+
     /// Returns the bytes of a blob.
     ///
     /// # Panics
@@ -156,9 +169,38 @@ impl Registry {
         config: Value,
         archives: &[Vec<u8>],
     ) -> Digest {
+        self.put_base_for("amd64", repository, tag, config, archives).await.0
+    }
+
+    /// Puts a base image for each architecture into the registry, with a layer of its own, and an
+    /// index of them under the tag.
+    pub async fn put_platforms(&self, repository: &str, tag: &str, architectures: &[&str]) {
+        let mut manifests = Vec::new();
+        for architecture in architectures {
+            let layer = artifacts::tar(&[("etc/architecture", architecture.as_bytes())]);
+            let tag = format!("{tag}-{architecture}");
+            let (digest, size) =
+                self.put_base_for(architecture, repository, &tag, json!({}), &[layer]).await;
+            manifests.push(json!({"mediaType": MANIFEST_TYPE, "digest": digest, "size": size,
+                "platform": {"os": "linux", "architecture": architecture}}));
+        }
+        let index = json!({"schemaVersion": 2, "mediaType": INDEX_TYPE, "manifests": manifests});
+        self.put_manifest(repository, tag, INDEX_TYPE, &index).await;
+    }
+
+    /// Puts a base image for an architecture into the registry, and returns the digest and the size
+    /// of its manifest.
+    async fn put_base_for(
+        &self,
+        architecture: &str,
+        repository: &str,
+        tag: &str,
+        config: Value,
+        archives: &[Vec<u8>],
+    ) -> (Digest, usize) {
         let diff_ids: Vec<Digest> = archives.iter().map(|archive| Digest::of(archive)).collect();
         let config = json!({
-            "architecture": "amd64", "os": "linux", "created": "2020-01-01T00:00:00Z",
+            "architecture": architecture, "os": "linux", "created": "2020-01-01T00:00:00Z",
             "config": config,
             "rootfs": {"type": "layers", "diff_ids": diff_ids},
             "history": vec![json!({"created_by": "the tests"}); archives.len()],
@@ -182,7 +224,8 @@ impl Registry {
             },
             "layers": layers,
         });
-        self.put_manifest(repository, tag, MANIFEST_TYPE, &manifest).await
+        let digest = self.put_manifest(repository, tag, MANIFEST_TYPE, &manifest).await;
+        (digest, manifest.to_string().len())
     }
 
     /// Puts an index over one manifest for `linux/amd64`.
