@@ -146,9 +146,10 @@ pub struct RequestArgs {
     /// The user to run as, as 1000:1000 or a name
     #[arg(long, value_name = "USER:GROUP")]
     pub user: Option<String>,
-    /// The platform of the image, as linux/arm64 or linux/arm/v7 (default: the artifact's)
-    #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
-    pub platform: Option<String>,
+    /// The platform of the image, as linux/arm64 or linux/arm/v7, or several with commas between
+    /// them (default: the artifact's)
+    #[arg(long, value_name = "OS/ARCH[/VARIANT]", value_delimiter = ',')]
+    pub platform: Vec<String>,
     /// How urgent the build is: high, normal or low
     #[arg(long)]
     pub priority: Option<String>,
@@ -205,7 +206,6 @@ impl RequestArgs {
             ("environment", &self.environment),
             ("base", &self.base),
             ("user", &self.user),
-            ("platform", &self.platform),
             ("priority", &self.priority),
             ("pool", &self.pool),
             ("registry_secret", &self.registry_secret),
@@ -216,6 +216,11 @@ impl RequestArgs {
             if let Some(text) = text {
                 put(name, text.clone().into());
             }
+        }
+        match &self.platform[..] {
+            [] => {}
+            [platform] => put("platform", platform.clone().into()),
+            several => put("platform", several.to_vec().into()),
         }
         let lists = [
             ("additional_tags", &self.tags),
@@ -291,7 +296,7 @@ mod tests {
         let document = build.request.document(Digest::of(b"x"), &build.file);
         let fields = document.as_object().expect("an object");
         let missing: Vec<_> = FIELDS.iter().filter(|name| !fields.contains_key(**name)).collect();
-        assert_eq!(missing, [&"$schema"]);
+        assert_eq!(missing, [&"platform_artifacts", &"$schema"]);
         assert_eq!(document["filename"], "app.jar");
         assert_eq!(document["compression"], "zstd");
         assert_eq!(document["env"], json!({"A": "b=c"}));
