@@ -218,10 +218,10 @@ impl RequestArgs {
             }
         }
         match &self.platform[..] {
-            [] => {}
+            [] => None,
             [platform] => put("platform", platform.clone().into()),
             several => put("platform", several.to_vec().into()),
-        }
+        };
         let lists = [
             ("additional_tags", &self.tags),
             ("additional_images", &self.additional_images),
