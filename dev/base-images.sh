@@ -1,17 +1,21 @@
 #!/usr/bin/env bash
 #
-# Makes stand-ins for the public base images from Debian packages, so that every environment can be
-# tried, tested and demonstrated without any outside registry.
+# Makes stand-ins for the public base images, so that every environment can be tried, tested and
+# demonstrated without any outside registry.
 #
-#   base-images.sh REGISTRY [IMAGE...]   pushes all images (or the named ones) that REGISTRY lacks,
-#                                        as REGISTRY/<original registry>/<repository>:<tag>
-#   base-images.sh --prepare             only fills the cache
-#   base-images.sh --list                prints the names of the images
+#   base-images.sh REGISTRY [IMAGE...]   pushes the named images that REGISTRY lacks, as
+#                                        REGISTRY/<original registry>/<repository>:<tag>; without
+#                                        names, those that the demonstration and the tests use
+#   base-images.sh REGISTRY --jvm        pushes those of the other releases of Java and Tomcat
+#   base-images.sh --prepare             only fills the cache with those that tests use
+#   base-images.sh --list                prints the names of all images
 #
-# The label dev.slipway.stand-in says what an image really holds: it has the paths, user, ports and
-# environment variables of the public image, not its files.
+# Images are made from Debian's packages, and those of other releases of Java and Tomcat, when one
+# of them is asked for, from real runtimes and Tomcat's own distribution, which takes minutes once
+# and needs Maven and pip. The label dev.slipway.stand-in says what an image really holds: it has
+# the paths, user, ports and environment variables of the public image, not all of its files.
 #
-# The images are kept between runs as one OCI layout:
+# The images are kept between runs as OCI layouts:
 #   ${SLIPWAY_BASE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/slipway/base-images}
 # SLIPWAY_DEBIAN_MIRROR names another Debian mirror than mmdebstrap's default.
 
@@ -36,22 +40,44 @@ parts=$(dirname "${BASH_SOURCE[0]}")/base-images
 . "$parts/debian.sh"
 # shellcheck source=dev/base-images/stand-ins.sh
 . "$parts/stand-ins.sh"
+# shellcheck source=dev/base-images/jvm.sh
+. "$parts/jvm.sh"
 
-# Leaves exactly one complete set of images and its root file system in the cache. The names appear
-# by a rename, so the rest of a killed run is never mistaken for a complete set.
+# --- groups: images that are made together -------------------------------------------------------
+
+# group_of IMAGE: `stand-ins` or `jvm`.
+group_of() {
+  case " ${STAND_INS[*]} " in *" $1 "*) echo stand-ins; return ;; esac
+  case " ${JVM_IMAGES[*]} " in *" $1 "*) echo jvm; return ;; esac
+  die "there is no stand-in for $1; --list prints those there are"
+}
+
+# layout_of GROUP: where its images are kept. A change of what makes them makes new ones.
+layout_of() {
+  echo "$cache/$1-$(digest_of "$parts"/{layout,debian,"$1"}.sh | digest_of | cut -c1-16)"
+}
+
+# Leaves in the cache one complete set of each group's images, and the root file systems. The names
+# appear by a rename, so the rest of a killed run is never mistaken for a complete set.
 prepare() {
-  local started=$SECONDS
+  local group=$1 images started=$SECONDS
+  images=$(layout_of "$group")
   find "$cache" -mindepth 1 -maxdepth 1 -not -name lock \
+    -not -path "$(layout_of stand-ins)" -not -path "$(layout_of jvm)" \
     -not -path "$(rootfs_path "$JAVA_ROOTFS_CUSTOMIZATION" "${JAVA_ROOTFS_OPTIONS[@]}")" \
+    -not -path "$(rootfs_path "$PLAIN_ROOTFS_CUSTOMIZATION" "${PLAIN_ROOTFS_OPTIONS[@]}")" \
     -exec rm -rf {} +
   work=$(mktemp -d "$cache/work.XXXXXX")
   trap 'rm -rf "$work"' EXIT
   start_layout
-  make_stand_ins
+  case $group in
+    stand-ins) make_stand_ins ;;
+    jvm) make_jvm_images ;;
+  esac
   finish_layout "$images"
   rm -rf "$work"
   trap - EXIT
-  say "made ${#STAND_INS[@]} images in $((SECONDS - started)) s: $images"
+  say "made $(jq '.manifests | length' "$images/index.json") images in $((SECONDS - started)) s: $images"
 }
 
 # --- pushing -------------------------------------------------------------------------------------
@@ -66,11 +92,11 @@ registry_digest() {
 }
 
 push() {
-  local name pushed=0 here
+  local name images pushed=0 here
   for name in "$@"; do
+    images=$(layout_of "$(group_of "$name")")
     here=$(jq -r --arg name "$name" '.manifests[]
       | select(.annotations["org.opencontainers.image.ref.name"] == $name).digest' "$images/index.json")
-    [ -n "$here" ] || die "there is no stand-in for $name; --list prints those there are"
     [ "$(registry_digest "$name")" != "$here" ] || continue
     # The policy file that skopeo expects may be missing, and these images have no signature.
     skopeo copy --quiet --insecure-policy --preserve-digests --dest-tls-verify=false \
@@ -81,28 +107,36 @@ push() {
 }
 
 case ${1:-} in
-  --list) printf '%s\n' "${STAND_INS[@]}"; exit ;;
+  --list) printf '%s\n' "${STAND_INS[@]}" "${JVM_IMAGES[@]}"; exit ;;
   --help | -h) usage; exit ;;
   --prepare) registry= ;;
   '' | -*) usage >&2; exit 2 ;;
   *) registry=$1 ;;
 esac
 shift
+case ${1:-} in
+  '') names=("${STAND_INS[@]}") ;;
+  --jvm) names=("${JVM_IMAGES[@]}") ;;
+  *) names=("$@") ;;
+esac
 
 cache=${SLIPWAY_BASE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/slipway/base-images}
 mkdir -p "$cache"
-images=$cache/images-$(digest_of "$0" "$parts"/*.sh | digest_of | cut -c1-16)
 
 # Readers share the lock, and a maker holds it alone. Children inherit it on purpose: after a kill
 # the next run waits for an orphaned mmdebstrap instead of working at the same time.
 exec 9>>"$cache/lock"
 lock() { flock "$1" --nonblock 9 || { say "waiting for another run"; flock "$1" 9; }; }
 lock --shared
-if [ ! -d "$images" ]; then
-  flock --unlock 9
-  lock --exclusive
-  [ -d "$images" ] || prepare
-  flock --shared 9
-fi
+for name in "${names[@]}"; do
+  group=$(group_of "$name")
+  images=$(layout_of "$group")
+  if [ ! -d "$images" ]; then
+    flock --unlock 9
+    lock --exclusive
+    [ -d "$images" ] || prepare "$group"
+    flock --shared 9
+  fi
+done
 
-[ -z "$registry" ] || if [ $# -gt 0 ]; then push "$@"; else push "${STAND_INS[@]}"; fi
+[ -z "$registry" ] || push "${names[@]}"

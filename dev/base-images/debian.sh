@@ -42,11 +42,26 @@ readonly JAVA_ROOTFS_CUSTOMIZATION='
   find /var/log -type f -delete
 '
 
-# add_java_rootfs: makes the root file system if the cache has none, adds it as the layer
-# `java-rootfs`, and sets $rootfs to its file.
+# The same without Java and Tomcat, for runtimes that are not Debian's. Java's fonts need fontconfig,
+# which the public images have as well.
+readonly PLAIN_ROOTFS_OPTIONS=(
+  "${JAVA_ROOTFS_OPTIONS[@]/#--include=*/--include=ca-certificates,fontconfig,tzdata}"
+)
+readonly PLAIN_ROOTFS_CUSTOMIZATION='
+  rm -f /var/cache/ldconfig/aux-cache /var/cache/fontconfig/*
+  find /var/log -type f -delete
+'
+
+# add_java_rootfs, add_plain_rootfs: make the root file system if the cache has none, add it as the
+# layer `java-rootfs` or `plain-rootfs`, and set $rootfs to its file.
 add_java_rootfs() {
   add_rootfs java-rootfs 'stand-in: Debian 12 with openjdk-17-jre-headless and tomcat10' \
     "$JAVA_ROOTFS_CUSTOMIZATION" "${JAVA_ROOTFS_OPTIONS[@]}"
+}
+
+add_plain_rootfs() {
+  add_rootfs plain-rootfs 'stand-in: Debian 12' \
+    "$PLAIN_ROOTFS_CUSTOMIZATION" "${PLAIN_ROOTFS_OPTIONS[@]}"
 }
 
 # rootfs_path CUSTOMIZATION OPTION...: where the root file system that these make is kept.

@@ -8,9 +8,7 @@ readonly TOMCAT_STAND_IN='openjdk-17 tomcat-10.1'
 
 readonly STAND_INS=(
   docker.io/library/eclipse-temurin:17-jre
-  docker.io/library/eclipse-temurin:21-jre
   docker.io/library/tomcat:10.1-jre17-temurin
-  docker.io/library/tomcat:10.1-jre21-temurin
   gcr.io/distroless/static-debian12:nonroot
   gcr.io/distroless/cc-debian12:nonroot
   docker.io/kubesphere/java-8-runtime:v2.1.0
@@ -169,20 +167,18 @@ make_stand_ins() {
   overlay_kubesphere_tomcat
   overlay_kubesphere_binary
 
-  for tag in 17 21; do
-    add_image "docker.io/library/eclipse-temurin:$tag-jre" java-rootfs <<JSON
+  add_image docker.io/library/eclipse-temurin:17-jre java-rootfs <<JSON
 {"Env": ["PATH=$JAVA_HOME_IN_IMAGE/bin:$SYSTEM_PATH", "JAVA_HOME=$JAVA_HOME_IN_IMAGE",
          "LANG=C.UTF-8", "LC_ALL=C.UTF-8"],
  "Labels": {"dev.slipway.stand-in": "$JAVA_STAND_IN"}}
 JSON
-    add_image "docker.io/library/tomcat:10.1-jre$tag-temurin" java-rootfs tomcat <<JSON
+  add_image docker.io/library/tomcat:10.1-jre17-temurin java-rootfs tomcat <<JSON
 {"Env": ["PATH=/usr/local/tomcat/bin:$JAVA_HOME_IN_IMAGE/bin:$SYSTEM_PATH",
          "JAVA_HOME=$JAVA_HOME_IN_IMAGE", "LANG=C.UTF-8", "LC_ALL=C.UTF-8",
          "CATALINA_HOME=/usr/local/tomcat", "TOMCAT_MAJOR=10"],
  "WorkingDir": "/usr/local/tomcat", "ExposedPorts": {"8080/tcp": {}}, "Cmd": ["catalina.sh", "run"],
  "Labels": {"dev.slipway.stand-in": "$TOMCAT_STAND_IN"}}
 JSON
-  done
 
   for tag in static cc; do
     local layers=(distroless-static)
