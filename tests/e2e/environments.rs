@@ -4,6 +4,9 @@
 //! images.
 
 use serde_json::{Value, json};
+use slipway_proto::environment::Catalogue;
+use slipway_proto::request::Base;
+use slipway_tests::process::{command, repository};
 use slipway_tests::{Stack, artifacts};
 
 struct Expected {
@@ -97,5 +100,20 @@ async fn the_kubesphere_environments_make_the_images_they_made() {
         let listing = stack.registry.listing(&repository, "1", 1).await;
         let listed = expected.listed.replace("{size}", &size.to_string());
         assert_eq!(listing.last(), Some(&listed), "{listing:?}");
+    }
+}
+
+/// Whoever adds an environment can run its images without any outside registry.
+#[test]
+fn each_base_of_the_catalogue_can_be_made_here() {
+    let output = command(repository().join("dev/base-images.sh")).arg("--list").output();
+    let output = output.expect("the script starts");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let listed = String::from_utf8(output.stdout).expect("text");
+    for environment in Catalogue::default().environments() {
+        if let Base::Image(base) = &environment.base {
+            let base = base.to_string();
+            assert!(listed.lines().any(|line| line == base), "{base} is not in {listed}");
+        }
     }
 }
