@@ -7,7 +7,7 @@
 
 use std::path::{Path, PathBuf};
 
-use slipway_artifact::{InspectError, Source as _};
+use slipway_artifact::{InspectError, KnownFacts, Source as _};
 use slipway_proto::api::BuildView;
 use slipway_proto::environment::{Catalogue, CatalogueError};
 use slipway_proto::outcome::Image;
@@ -117,7 +117,10 @@ pub(crate) async fn build(
     let filename = args.request.filename(&file);
     let cache_dir = config.cache.cache_dir.clone();
     // At the same time: one reads the artifact's directory, the other the certificate authorities.
-    let inspecting = tokio::task::spawn_blocking(move || inspect(&file, &filename, &cache_dir));
+    let inspecting = tokio::task::spawn_blocking({
+        let cache_dir = cache_dir.clone();
+        move || inspect(&file, &filename, &cache_dir)
+    });
     let pipeline = Pipeline::new(&config);
     let (artifact, uploaded) = inspecting.await.unwrap_or_else(|panic| {
         Err(LocalError::Read { path: args.file.clone(), source: std::io::Error::other(panic) })
@@ -142,6 +145,9 @@ pub(crate) async fn build(
         LocalError::Digest { path: args.file.clone(), failure }
     })?;
     request.artifact.digest = digest;
+    if artifact.file.is_untouched().unwrap_or_default() {
+        known_facts(&cache_dir).remember(digest, &uploaded.facts);
+    }
     Ok(view(request, submission(digest).digest(), accepted, built))
 }
 
@@ -178,9 +184,18 @@ fn inspect(path: &Path, filename: &str, cache_dir: &Path) -> Result<Inspected, L
     let read = |source| LocalError::Read { path: path.to_owned(), source };
     let artifact = Artifact::open(path, cache_dir).map_err(read)?;
     let size_bytes = artifact.file.len();
-    let facts: ArtifactFacts = slipway_artifact::inspect(&*artifact.file, filename)
-        .map_err(|source| LocalError::Inspect { path: path.to_owned(), source })?;
+    let known = artifact.digest.now().and_then(|digest| known_facts(cache_dir).get(digest));
+    let facts: ArtifactFacts = match known {
+        Some(facts) => facts,
+        None => slipway_artifact::inspect(&*artifact.file, filename)
+            .map_err(|source| LocalError::Inspect { path: path.to_owned(), source })?,
+    };
     Ok((artifact, Uploaded { size_bytes, filename: filename.to_owned(), facts }))
+}
+
+/// What was found in the files that images were made from on this machine.
+fn known_facts(cache_dir: &Path) -> KnownFacts {
+    KnownFacts::in_directory(cache_dir.join("records/facts"))
 }
 
 fn catalogue(file: Option<&Path>) -> Result<Catalogue, LocalError> {

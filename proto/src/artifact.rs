@@ -2,12 +2,18 @@
 
 //! What an uploaded artifact is: its kind, and what it needs of a base image.
 
+mod jvm;
+
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
 use crate::platform::{Architecture, Platform, Variant};
+pub use jvm::{
+    ExecutableFacts, JarFacts, JavaFacts, ServletApi, ServletFacts, SpringBootFacts, WarFacts,
+};
 
 /// The three kinds of artifact that Slipway builds images from.
 #[derive(
@@ -94,7 +100,7 @@ impl ArtifactFacts {
         }
     }
 
-    /// Returns the Java release the artifact's classes need, where it is known.
+    /// Returns the Java release that the artifact needs, where it is known.
     #[must_use]
     pub fn java_release(&self) -> Option<u16> {
         match self {
@@ -103,47 +109,76 @@ impl ArtifactFacts {
             Self::Binary(_) => None,
         }
     }
+
+    /// Returns what else the artifact needs of Java.
+    #[must_use]
+    pub fn java(&self) -> Option<&JavaFacts> {
+        match self {
+            Self::Jar(jar) => Some(&jar.java),
+            Self::War(war) => Some(&war.java),
+            Self::Binary(_) => None,
+        }
+    }
+
+    /// Returns the facts of what an artifact is under a file name: a WAR that starts by itself is a
+    /// JAR under a name that ends in `.jar`. Other extensions than `.jar` and `.war` promise
+    /// nothing.
+    ///
+    /// # Errors
+    ///
+    /// When the extension promises a kind that the bytes are not.
+    pub fn named(&self, filename: &str) -> Result<Cow<'_, Self>, KindMismatch> {
+        let extension =
+            filename.rsplit_once('.').map(|(_, extension)| extension.to_ascii_lowercase());
+        let promised = match extension.as_deref() {
+            Some("jar") => ArtifactKind::Jar,
+            Some("war") => ArtifactKind::War,
+            _ => return Ok(Cow::Borrowed(self)),
+        };
+        if promised == self.kind() {
+            return Ok(Cow::Borrowed(self));
+        }
+        let as_jar = match self {
+            Self::War(war) => war.as_jar(),
+            _ => None,
+        };
+        let mismatch = KindMismatch { filename: filename.to_owned(), promised, kind: self.kind() };
+        as_jar.map(|jar| Cow::Owned(Self::Jar(jar))).ok_or(mismatch)
+    }
 }
 
-/// Facts of a JAR.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct JarFacts {
-    /// The newest Java release among its classes (class-file major version less 44).
-    pub java_release: Option<u16>,
-    /// `Main-Class` of the manifest.
-    pub main_class: Option<String>,
-    /// Set for a Spring Boot executable archive.
-    pub spring_boot: Option<SpringBootFacts>,
+/// A file name whose extension promises another kind than the bytes are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KindMismatch {
+    filename: String,
+    promised: ArtifactKind,
+    kind: ArtifactKind,
 }
 
-/// Facts of a Spring Boot executable archive.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SpringBootFacts {
-    /// `Spring-Boot-Version` of the manifest.
-    pub version: Option<String>,
-    /// Whether the archive brings a `layers.idx`.
-    pub layers_index: bool,
-}
+impl std::error::Error for KindMismatch {}
 
-/// Facts of a WAR.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct WarFacts {
-    /// The newest Java release among its classes.
-    pub java_release: Option<u16>,
-    /// The servlet API it was written for, if that is known.
-    pub servlet_api: Option<ServletApi>,
-}
-
-/// The two incompatible package names of the servlet API.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum ServletApi {
-    /// `javax.servlet`: Tomcat 9 and older.
-    Javax,
-    /// `jakarta.servlet`, up to Servlet 6.0: Tomcat 10.
-    Jakarta,
-    /// `jakarta.servlet` 6.1 and newer: Tomcat 11.
-    Jakarta61,
+impl fmt::Display for KindMismatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // What a person wrote may hold what disturbs a terminal.
+        let shown: String = self.filename.chars().take(120).flat_map(char::escape_debug).collect();
+        match self.kind {
+            ArtifactKind::War => write!(
+                f,
+                "`{shown}` is a WAR (it has `WEB-INF/`, and its manifest names no Main-Class that \
+                would start it): give it a name that ends in `.war`"
+            ),
+            ArtifactKind::Jar => write!(
+                f,
+                "`{shown}` is a JAR (it has no `WEB-INF/`): give it a name that ends in `.jar`, \
+                or upload the WAR"
+            ),
+            ArtifactKind::Binary => write!(
+                f,
+                "`{shown}` is a native executable (ELF): give it a name without `.{}`",
+                self.promised
+            ),
+        }
+    }
 }
 
 /// Facts of an ELF executable.

@@ -3,13 +3,15 @@
 //! Environments: named recipes, and which artifacts can run in each.
 
 mod catalogue;
+mod java;
+mod servlet;
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::artifact::{ElfFacts, ServletApi};
-use crate::request::{Base, Layering, Port, Recipe};
+use crate::artifact::{ElfFacts, ServletApi, WarFacts};
+use crate::request::{Base, Layering, Note, Port, Recipe};
 use crate::{ArtifactFacts, ArtifactKind};
 pub(crate) use catalogue::edit_distance;
 pub use catalogue::{AUTO, Catalogue, CatalogueError, Choice, ChooseError};
@@ -88,6 +90,30 @@ fn default_file_mode() -> u32 {
 }
 
 impl Environment {
+    /// Returns what is to be said about an artifact that is built for this environment. `is_chosen`
+    /// says that nobody named it.
+    pub(super) fn notes(
+        &self,
+        facts: &ArtifactFacts,
+        base_replaced: bool,
+        is_chosen: bool,
+    ) -> Vec<Note> {
+        let java = self.java.filter(|_| !base_replaced);
+        let servlet = self.servlet.filter(|_| !base_replaced);
+        let needs = java::Needs::of(facts);
+        let mut notes = needs.map(|needs| needs.notes(java, is_chosen)).unwrap_or_default();
+        let warnings: &[String] = match facts {
+            ArtifactFacts::Jar(jar) => &jar.warnings,
+            ArtifactFacts::War(war) => {
+                notes.extend(servlet::notes(war, servlet, is_chosen && !base_replaced));
+                &war.warnings
+            }
+            ArtifactFacts::Binary(_) => &[],
+        };
+        notes.extend(warnings.iter().map(Note::warning));
+        notes
+    }
+
     /// Returns the recipe, with `base` in place of the environment's if one is given.
     #[must_use]
     pub fn recipe(&self, base: Option<Base>) -> Recipe {
@@ -131,33 +157,29 @@ impl Environment {
         if let ArtifactFacts::Jar(jar) = facts
             && self.layering == Layering::Jar
             && jar.main_class.is_none()
+            && starts_jar(self.entrypoint.as_deref(), self.command.as_deref())
         {
-            return unsuitable(
-                "the JAR's manifest names no Main-Class, so nothing says how to start it: build \
-                an executable JAR"
-                    .to_owned(),
-            );
+            return unsuitable(NO_MAIN_CLASS.to_owned());
+        }
+        if let ArtifactFacts::War(WarFacts { not_unpackable: Some(why), .. }) = facts {
+            return unsuitable(format!("its server unpacks the WAR, and {why}"));
+        }
+        let needs = java::Needs::of(facts);
+        if let Some(why) = needs.as_ref().and_then(java::Needs::contradiction) {
+            return unsuitable(why);
         }
         if base_replaced {
             return Ok(());
         }
-        if let (Some(needed), Some(runs)) = (facts.java_release(), self.java)
-            && needed > runs
+        if let (Some(needs), Some(runs)) = (needs, self.java)
+            && let Some(why) = needs.refusal(runs)
         {
-            return unsuitable(format!(
-                "the artifact's classes need Java {needed}, and it runs Java {runs}: choose a \
-                newer one, or compile with --release {runs}"
-            ));
+            return unsuitable(why);
         }
         if let (ArtifactFacts::War(war), Some(serves)) = (facts, self.servlet)
-            && let Some(needed) = war.servlet_api
-            && (needed == ServletApi::Javax) != (serves == ServletApi::Javax)
+            && let Some(why) = servlet::refusal(war, serves)
         {
-            return unsuitable(format!(
-                "the WAR is written for {}, and its server implements {}",
-                package(needed),
-                package(serves)
-            ));
+            return unsuitable(why);
         }
         if let (ArtifactFacts::Binary(ElfFacts { interpreter: Some(needed), .. }), Some(has)) =
             (facts, &self.interpreters)
@@ -172,12 +194,22 @@ impl Environment {
     }
 }
 
-fn package(api: ServletApi) -> &'static str {
-    match api {
-        ServletApi::Javax => "javax.servlet",
-        ServletApi::Jakarta | ServletApi::Jakarta61 => "jakarta.servlet",
-    }
+/// What to do about a JAR that nothing starts, for people.
+pub const NO_MAIN_CLASS: &str = "the JAR's manifest names no Main-Class, so nothing says how to \
+    start it: let the build write one (Maven: `mainClass` of maven-jar-plugin or \
+    maven-shade-plugin; Gradle: the manifest attribute `Main-Class` of the task jar; Spring Boot: \
+    the goal `repackage` or the task `bootJar`, whose JAR has neither `-plain` nor `.original` in \
+    its name) and upload that JAR, or say how it is started, as in \
+    --entrypoint 'java -cp {artifact} com.example.Main'";
+
+/// Returns whether an image is started by what starts a JAR, so that the JAR must say what that is.
+#[must_use]
+pub fn starts_jar(entrypoint: Option<&[String]>, command: Option<&[String]>) -> bool {
+    [entrypoint, command].into_iter().flatten().flatten().any(|part| part == LAUNCH)
 }
+
+/// The element of a command that stands for what starts a JAR.
+const LAUNCH: &str = "{launch}";
 
 /// An environment cannot run an artifact.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -186,3 +218,6 @@ pub struct Unsuitable {
     environment: String,
     why: String,
 }
+
+#[cfg(test)]
+mod tests;

@@ -25,7 +25,7 @@ use platforms::Parts;
 use reader::Reader;
 
 /// The fields of a request, in the order of the documentation.
-pub const FIELDS: [&str; 25] = [
+pub const FIELDS: [&str; 26] = [
     "artifact",
     "filename",
     "image",
@@ -37,6 +37,7 @@ pub const FIELDS: [&str; 25] = [
     "labels",
     "annotations",
     "ports",
+    "entrypoint",
     "args",
     "user",
     "platform",
@@ -107,6 +108,8 @@ pub struct Submission {
     labels: BTreeMap<String, String>,
     annotations: BTreeMap<String, String>,
     ports: Vec<Port>,
+    /// Empty where the environment's counts.
+    entrypoint: Vec<String>,
     args: Vec<String>,
     user: Option<String>,
     platforms: Vec<Platform>,
@@ -220,6 +223,7 @@ impl Submission {
             labels,
             annotations,
             ports: reader.ports(),
+            entrypoint: reader.texts("entrypoint"),
             args: reader.texts("args"),
             user,
             platforms: reader.platforms(),
@@ -294,7 +298,7 @@ impl Submission {
         let artifact = Artifact {
             digest,
             size_bytes: uploaded.size_bytes,
-            kind: uploaded.facts.kind(),
+            kind: choice.kind,
             filename: self.filename.take().unwrap_or_else(|| uploaded.filename.clone()),
         };
         let parts = self.parts(&artifact, &uploaded.facts, &choice, catalogue, &mut errors);
@@ -330,7 +334,15 @@ impl Submission {
             }
             return None;
         };
-        match catalogue.choose(&self.environment, &uploaded.facts, self.base.is_some()) {
+        let filename = self.filename.as_ref().unwrap_or(&uploaded.filename);
+        let facts = match uploaded.facts.named(filename) {
+            Ok(facts) => facts,
+            Err(mismatch) => {
+                errors.push(FieldError::new("filename", "kind_mismatch", mismatch.to_string()));
+                return None;
+            }
+        };
+        match self.environment_for(&facts, catalogue) {
             Ok(found) => Some(found),
             Err(error) => {
                 let code = match error {
@@ -341,6 +353,19 @@ impl Submission {
                 None
             }
         }
+    }
+
+    /// Returns the environment that suits an artifact, started as the request says.
+    fn environment_for(
+        &self,
+        facts: &ArtifactFacts,
+        catalogue: &Catalogue,
+    ) -> Result<Choice, ChooseError> {
+        if self.entrypoint.is_empty() {
+            return catalogue.choose(&self.environment, facts, self.base.is_some());
+        }
+        let catalogue = catalogue.with_entrypoint(&self.entrypoint);
+        catalogue.choose(&self.environment, facts, self.base.is_some())
     }
 
     fn request(

@@ -140,6 +140,10 @@ pub struct RequestArgs {
     /// Declare a port, as 8080 or 53/udp
     #[arg(long = "port", value_name = "PORT")]
     pub ports: Vec<String>,
+    /// What starts the image instead of the environment's command: words between spaces, or a list
+    /// in JSON; {artifact} is the artifact's path, {launch} what starts a JAR
+    #[arg(long, value_name = "COMMAND", value_parser = value::words)]
+    pub entrypoint: Option<value::Words>,
     /// Append an argument to the command
     #[arg(long = "arg", value_name = "ARGUMENT", allow_hyphen_values = true)]
     pub args: Vec<String>,
@@ -222,11 +226,13 @@ impl RequestArgs {
             [platform] => put("platform", platform.clone().into()),
             several => put("platform", several.to_vec().into()),
         };
+        let entrypoint = self.entrypoint.as_ref().map(|words| words.0.clone()).unwrap_or_default();
         let lists = [
             ("additional_tags", &self.tags),
             ("additional_images", &self.additional_images),
             ("ports", &self.ports),
             ("args", &self.args),
+            ("entrypoint", &entrypoint),
         ];
         for (name, list) in lists {
             if !list.is_empty() {
@@ -288,7 +294,8 @@ mod tests {
         let build = build(
             "slipway build x --image r.example/a:1 --tag latest --additional-image s.example/a:1 \
              --environment java-17 --base b.example/c --env A=b=c --label l=1 --annotation a=2 \
-             --port 8080 --port 53/udp --arg --verbose --user 1000:0 --platform linux/arm64 \
+             --port 8080 --port 53/udp --entrypoint run --arg --verbose --user 1000:0 \
+             --platform linux/arm64 \
              --priority high --pool arm --registry-secret hub --timeout 2m --max-attempts 3 \
              --queue-timeout 1h --stall-timeout 90 --supersede-key refs/heads/main \
              --filename app.jar --compression zstd",
@@ -302,6 +309,7 @@ mod tests {
         assert_eq!(document["env"], json!({"A": "b=c"}));
         assert_eq!(document["ports"], json!(["8080", "53/udp"]));
         assert_eq!(document["args"], json!(["--verbose"]));
+        assert_eq!(document["entrypoint"], json!(["run"]));
         assert_eq!(document["timeout_s"], 120);
         assert_eq!(document["queue_timeout_s"], 3600);
         assert_eq!(document["stall_timeout_s"], 90);

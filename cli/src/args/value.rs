@@ -25,6 +25,21 @@ pub(super) fn pair(text: &str) -> Result<(String, String), String> {
     }
 }
 
+/// The words of a command.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Words(pub Vec<String>);
+
+/// Reads a command: words between spaces, or a list in JSON.
+pub(super) fn words(text: &str) -> Result<Words, String> {
+    let words = match text.starts_with('[') {
+        true => serde_json::from_str(text).ok(),
+        false => Some(text.split_whitespace().map(str::to_owned).collect()),
+    };
+    words.filter(|words: &Vec<String>| !words.is_empty()).map(Words).ok_or_else(|| {
+        "write words between spaces, or a list of texts as [\"java\", \"-version\"]".to_owned()
+    })
+}
+
 /// Reads the name of a state.
 pub(super) fn state(text: &str) -> Result<StateName, String> {
     StateName::ALL.into_iter().find(|state| state.as_str() == text).ok_or_else(|| {
@@ -95,6 +110,16 @@ mod tests {
         assert_eq!(pair("A="), Ok(("A".into(), String::new())));
         assert!(pair("=b").is_err());
         assert!(pair("A").is_err());
+    }
+
+    #[test]
+    fn a_command_is_words_or_a_list() {
+        let split = |text| words(text).map(|words| words.0.join("|"));
+        assert_eq!(split(" java  -cp {artifact} M ").as_deref(), Ok("java|-cp|{artifact}|M"));
+        assert_eq!(split(r#"["a b", ""]"#).as_deref(), Ok("a b|"));
+        for text in ["", " ", "[]", "[1]", "[\"a\""] {
+            assert!(split(text).is_err(), "{text}");
+        }
     }
 
     #[test]

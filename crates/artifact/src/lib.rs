@@ -12,6 +12,8 @@ pub mod elf;
 pub mod file_identity;
 pub mod inspect;
 pub mod invalid;
+#[cfg(feature = "store")]
+pub mod known_facts;
 pub mod manifest;
 #[cfg(feature = "store")]
 pub mod record_cache;
@@ -29,10 +31,12 @@ pub use digest_file::digest_file;
 pub use file_identity::FileIdentity;
 pub use inspect::inspect;
 pub use invalid::{Code, InspectError, InvalidArtifact};
+#[cfg(feature = "store")]
+pub use known_facts::KnownFacts;
 pub use manifest::Manifest;
 #[cfg(feature = "store")]
 pub use record_cache::{RecordCache, RecordKey};
-pub use source::{FileSource, Source, SourceReader};
+pub use source::{FileSource, Section, Source, SourceReader};
 pub use spring_boot::Layers;
 #[cfg(feature = "store")]
 pub use store::{ArtifactStore, Fetched, ReceiveError, StoreError, Upload, Verification};

@@ -7,7 +7,7 @@
 
 use crate::invalid::InspectError;
 use crate::source::Source;
-use crate::zip::Archive;
+use crate::zip::{Archive, Entry};
 
 /// Where a JAR has its manifest.
 pub const PATH: &str = "META-INF/MANIFEST.MF";
@@ -51,10 +51,9 @@ impl Manifest {
     ///
     /// When its entry cannot be read.
     pub fn read(archive: &Archive, source: &dyn Source) -> Result<Self, InspectError> {
-        // The JDK ignores the case of the name.
-        let entry = archive.find(PATH).or_else(|| {
-            archive.entries().iter().find(|entry| entry.name.eq_ignore_ascii_case(PATH))
-        });
+        // The JDK ignores the case of the name, and takes the last of several.
+        let named = |entry: &&Entry| entry.name.eq_ignore_ascii_case(PATH);
+        let entry = archive.entries().iter().rev().find(named);
         let Some(entry) = entry else { return Ok(Self::default()) };
         if entry.size <= MAX_READ_BYTES as u64 {
             return Ok(Self::parse(&archive.read_to_vec(source, entry, MAX_READ_BYTES)?));
@@ -129,6 +128,19 @@ mod tests {
         let bytes = zip([stored("x", b"")]);
         let archive = Archive::read(&bytes).expect("it is read");
         assert_eq!(Manifest::read(&archive, &bytes).expect("absent"), Manifest::default());
+    }
+
+    /// As `java -jar` of 17 and 25 does.
+    #[test]
+    fn of_several_manifests_the_last_is_read() {
+        for names in [[PATH, PATH], [PATH, "META-INF/manifest.mf"], ["META-INF/manifest.mf", PATH]]
+        {
+            let bytes =
+                zip([stored(names[0], b"Main-Class: A\n"), stored(names[1], b"Main-Class: B\n")]);
+            let archive = Archive::read(&bytes).expect("it is read");
+            let manifest = Manifest::read(&archive, &bytes).expect("it is read");
+            assert_eq!(manifest.get("Main-Class"), Some("B"), "{names:?}");
+        }
     }
 
     #[test]

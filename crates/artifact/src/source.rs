@@ -131,6 +131,47 @@ impl Source for Vec<u8> {
     }
 }
 
+/// A range of a source, as a source of its own.
+#[derive(Clone, Copy)]
+pub struct Section<'a> {
+    source: &'a dyn Source,
+    start: u64,
+    length: u64,
+}
+
+impl<'a> Section<'a> {
+    /// Takes the `length` bytes at `offset`. A range that reaches past the end of the source is
+    /// shortened.
+    #[must_use]
+    pub fn new(source: &'a dyn Source, offset: u64, length: u64) -> Self {
+        let start = offset.min(source.len());
+        Self { source, start, length: length.min(source.len() - start) }
+    }
+}
+
+impl std::fmt::Debug for Section<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Section")
+            .field("start", &self.start)
+            .field("length", &self.length)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Source for Section<'_> {
+    fn len(&self) -> u64 {
+        self.length
+    }
+
+    fn read_exact_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        let end = offset.checked_add(buffer.len() as u64);
+        if end.is_none_or(|end| end > self.length) {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        self.source.read_exact_at(self.start + offset, buffer)
+    }
+}
+
 /// Returns the digest of a source; `goes_on` is asked before each piece of it.
 ///
 /// # Errors
@@ -252,6 +293,19 @@ mod tests {
         SourceReader::new(&bytes, 8, 100).read_to_string(&mut text).expect("the shortened range");
         assert_eq!(text, "89");
         assert_eq!(SourceReader::new(&bytes, u64::MAX, u64::MAX).remaining(), 0);
+    }
+
+    #[test]
+    fn a_section_ends_where_it_ends() {
+        let bytes = b"0123456789".to_vec();
+        let section = Section::new(&bytes, 2, 5);
+        let mut buffer = [0; 3];
+        section.read_exact_at(2, &mut buffer).expect("three bytes at 4");
+        assert_eq!((&buffer, section.len()), (b"456", 5));
+        let error = section.read_exact_at(3, &mut buffer).expect_err("only two are in it");
+        assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+        assert!(section.read_exact_at(u64::MAX, &mut buffer).is_err());
+        assert_eq!(Section::new(&bytes, 8, u64::MAX).len(), 2, "it is shortened");
     }
 
     #[test]

@@ -3,14 +3,22 @@
 //! A ZIP archive that may be hostile, read by position.
 //!
 //! Written by hand because existing readers are lenient by design: where an archive can be
-//! understood in two ways, they choose one. Here such an archive is refused, so that the archive
-//! that was checked is the archive that runs. Only the central directory is held in memory.
+//! understood in two ways, they choose one. Here the archive that was checked must be the archive
+//! that runs. Only the central directory is held in memory.
+//!
+//! An archive that goes into an image as it is becomes no path but its own, and the JVM reads it
+//! later. So [`Archive::read`] reads what the JVM reads, as the JVM does. Names, duplicates and
+//! types matter where entries become files: [`Archive::unpacked`] refuses what would make two
+//! readers see two trees.
 
+pub(crate) mod central;
 mod directory;
 mod end;
 mod layout;
 mod name;
 mod reader;
+pub(crate) mod starts;
+mod unpack;
 
 use self::end::u16_at;
 pub use self::reader::EntryReader;
@@ -33,8 +41,8 @@ pub enum Method {
 /// One entry of an archive, as its central directory describes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
-    /// Its name: a relative path with `/` between the components, and one at the end if it is a
-    /// directory.
+    /// Its name, with a `/` at the end if it is a directory. A relative path only among those
+    /// that [`Archive::unpacked`] returns.
     pub name: String,
     /// How its bytes are stored.
     pub method: Method,
@@ -50,9 +58,17 @@ pub struct Entry {
     end: u64,
     /// The length of its name in the archive, which may not be UTF-8 there.
     raw_name_length: u16,
+    /// What it is by its Unix mode, if that is neither a file nor a directory.
+    special: Option<&'static str>,
 }
 
 impl Entry {
+    /// Returns where it is and how it is stored.
+    pub(crate) fn place(&self) -> starts::Place {
+        let Self { offset, method, compressed_size, .. } = *self;
+        starts::Place { local: offset, method, compressed_size }
+    }
+
     /// Returns whether this is a directory.
     #[must_use]
     pub fn is_directory(&self) -> bool {
@@ -62,14 +78,13 @@ impl Entry {
 
 /// The entries of an archive, checked as far as possible without reading their content.
 ///
-/// No two entries are the same path, none is the directory of another without being one, all names
-/// stay below the directory they are put into, no two share bytes, and together they inflate to
-/// no more than is reasonable.
+/// No two share bytes, and together they inflate to no more than is reasonable.
 #[derive(Debug, Clone)]
 pub struct Archive {
     entries: Vec<Entry>,
-    /// Indices of `entries` in the order of their paths: half the memory of a hash table, and it
-    /// finds names, duplicates and files that are used as directories alike.
+    /// Indices of `entries` in the order of their paths, those of one name in the order of the
+    /// archive: half the memory of a hash table, and it finds names, duplicates and files that are
+    /// used as directories alike.
     by_path: Vec<u32>,
 }
 
@@ -78,8 +93,8 @@ impl Archive {
     ///
     /// # Errors
     ///
-    /// [`InspectError::Invalid`] with any [`Code`] except `KindMismatch` and
-    /// `UnsupportedExecutable`, or [`InspectError::Read`].
+    /// [`InspectError::Invalid`] for what no JVM opens either and for what inflates without
+    /// measure, or [`InspectError::Read`].
     pub fn read(source: &dyn Source) -> Result<Self, InspectError> {
         let directory = end::locate(source)?;
         let mut entries = directory::read(source, &directory)?;
@@ -87,8 +102,9 @@ impl Archive {
         layout::place(&mut entries, directory.offset)?;
         let mut by_path: Vec<u32> = (0..).take(entries.len()).collect();
         let name = |index: &u32| entries[position(*index)].name.as_str();
-        by_path.sort_unstable_by(|one, other| name::by_path(name(one), name(other)));
-        name::check_distinct(by_path.iter().map(name))?;
+        by_path.sort_unstable_by(|one, other| {
+            name::by_path(name(one), name(other)).then(one.cmp(other))
+        });
         Ok(Self { entries, by_path })
     }
 
@@ -98,13 +114,29 @@ impl Archive {
         &self.entries
     }
 
-    /// Returns the entry of exactly this name.
+    /// Returns the entry of exactly this name: the last of several, as the JDK does.
     #[must_use]
     pub fn find(&self, name: &str) -> Option<&Entry> {
-        let found = self
-            .by_path
-            .binary_search_by(|index| name::by_path(&self.entries[position(*index)].name, name));
-        found.ok().map(|found| &self.entries[position(self.by_path[found])])
+        let upto = self.by_path.partition_point(|index| {
+            name::by_path(&self.entries[position(*index)].name, name).is_le()
+        });
+        let last = self.by_path.get(upto.checked_sub(1)?)?;
+        Some(&self.entries[position(*last)]).filter(|entry| entry.name == name)
+    }
+
+    /// Returns the entries as they become files and directories, in the order of their paths. Each
+    /// path is there once.
+    ///
+    /// Of copies that are the same the last one is returned, which the JDK reads. What has no
+    /// content cannot disagree: directories may be there several times, and an empty file whose
+    /// path is also a directory is that directory.
+    ///
+    /// # Errors
+    ///
+    /// [`Code::UnsafePath`], [`Code::DuplicateEntry`], [`Code::UnsupportedEntry`] or
+    /// [`Code::CorruptArchive`] for an entry that cannot become one file or directory.
+    pub fn unpacked(&self) -> Result<Vec<&Entry>, InspectError> {
+        unpack::entries(self.by_path.iter().map(|index| &self.entries[position(*index)]))
     }
 
     /// Returns where the entry's compressed bytes start in the source, after comparing its local
@@ -317,12 +349,16 @@ mod tests {
     }
 
     #[test]
-    fn a_duplicate_in_the_archive_is_refused() {
-        for pair in [["a", "a"], ["a", "a/b"], ["a", "a/"]] {
-            let content = |name: &str| if name.ends_with('/') { &b""[..] } else { b"x" };
-            let bytes = zip(pair.map(|name| stored(name, content(name))));
-            assert_eq!(refusal(Archive::read(&bytes)), Code::DuplicateEntry, "{pair:?}");
-        }
+    fn of_several_entries_of_one_name_the_last_is_found() {
+        let bytes =
+            zip([stored("a", b"1"), stored("b", b""), stored("a", b"22"), stored("a!", b"")]);
+        let archive = Archive::read(&bytes).expect("java -jar reads it, too");
+        assert_eq!(archive.find("a").expect("an entry").size, 2);
+        // A NUL stands beside the separator and is not taken for one.
+        let bytes = zip([stored("a/b", b"1"), stored("a\0b", b"22")]);
+        let archive = Archive::read(&bytes).expect("java -jar reads it, too");
+        assert_eq!(archive.find("a/b").expect("an entry").size, 1);
+        assert_eq!(archive.find("a\0b").expect("an entry").size, 2);
     }
 
     #[test]

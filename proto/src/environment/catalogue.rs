@@ -6,8 +6,7 @@
 
 use serde::Deserialize;
 
-use super::{Environment, Unsuitable};
-use crate::artifact::ServletApi;
+use super::{Environment, Unsuitable, java, servlet};
 use crate::request::{Base, Layering, Note};
 use crate::{ArtifactFacts, ArtifactKind};
 
@@ -19,9 +18,6 @@ pub const AUTO: &str = "auto";
 /// May stand before every name.
 const DOCKER_HUB: &str = "docker.io/";
 
-/// The Java release assumed for an archive that holds no class of its own.
-const DEFAULT_JAVA_RELEASE: u16 = 17;
-
 /// The environment chosen for an artifact.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Choice {
@@ -29,6 +25,8 @@ pub struct Choice {
     pub environment: Environment,
     /// What decided, what was assumed, and what may go wrong.
     pub notes: Vec<Note>,
+    /// What the artifact is built as: a WAR that starts by itself may be built as a JAR.
+    pub kind: ArtifactKind,
 }
 
 /// Why no environment was found.
@@ -43,7 +41,7 @@ pub enum ChooseError {
         hint: String,
     },
     /// `auto` found none that can run the artifact.
-    #[error("no environment suits the artifact: {0}; name one, or give a `base` of your own")]
+    #[error("no environment suits the artifact: {0}")]
     NoneSuits(String),
     /// The named one cannot run the artifact.
     #[error(transparent)]
@@ -134,6 +132,17 @@ impl Catalogue {
         Ok(self)
     }
 
+    /// Returns this catalogue with another entrypoint in every environment, and without commands.
+    #[must_use]
+    pub fn with_entrypoint(&self, entrypoint: &[String]) -> Self {
+        let mut catalogue = self.clone();
+        for environment in &mut catalogue.environments {
+            environment.entrypoint = Some(entrypoint.to_vec());
+            environment.command = Some(Vec::new());
+        }
+        catalogue
+    }
+
     /// Returns the environments, built-in ones first.
     #[must_use]
     pub fn environments(&self) -> &[Environment] {
@@ -171,6 +180,8 @@ impl Catalogue {
     /// Chooses the environment for an artifact: the named one, or for `auto` the oldest runtime
     /// that runs it.
     ///
+    /// An environment that takes no WAR gets one that starts by itself as a JAR.
+    ///
     /// # Errors
     ///
     /// When there is none of that name, or none that suits.
@@ -180,36 +191,64 @@ impl Catalogue {
         facts: &ArtifactFacts,
         base_replaced: bool,
     ) -> Result<Choice, ChooseError> {
-        if name != AUTO {
-            let environment = self.find(name)?;
-            environment.check(facts, base_replaced)?;
-            return Ok(Choice { environment, notes: Vec::new() });
+        if name == AUTO {
+            let environment = self.best(facts, base_replaced)?.clone();
+            return Ok(choice(environment, facts, base_replaced, true));
         }
-        let release = facts.java_release().unwrap_or(DEFAULT_JAVA_RELEASE);
-        let servlet = match facts {
-            ArtifactFacts::War(war) => Some(war.servlet_api.unwrap_or(ServletApi::Jakarta)),
+        let environment = self.find(name)?;
+        let as_jar = match facts {
+            ArtifactFacts::War(war) if !environment.kinds.contains(&ArtifactKind::War) => {
+                war.as_jar().map(ArtifactFacts::Jar)
+            }
             _ => None,
         };
-        let mut refusal = None;
-        let best = self
+        let facts = as_jar.as_ref().unwrap_or(facts);
+        environment.check(facts, base_replaced)?;
+        Ok(choice(environment, facts, base_replaced, false))
+    }
+
+    /// Returns the environment with the oldest runtime that runs all of an artifact, or else the
+    /// newest that runs what is certainly needed.
+    fn best(
+        &self,
+        facts: &ArtifactFacts,
+        base_replaced: bool,
+    ) -> Result<&Environment, ChooseError> {
+        let servlet = match facts {
+            ArtifactFacts::War(war) => Some(servlet::wanted(war)),
+            _ => None,
+        };
+        let needs = java::Needs::of(facts);
+        let release = needs.as_ref().and_then(|needs| needs.release);
+        let release = release.unwrap_or(java::DEFAULT_RELEASE);
+        let candidates = self
             .environments
             .iter()
             .filter(|environment| environment.auto && environment.kinds.contains(&facts.kind()))
-            .filter(|environment| servlet.is_none() || environment.servlet == servlet)
-            .filter(|environment| match environment.check(facts, base_replaced) {
-                Ok(()) => environment.java.is_none_or(|java| java >= release),
+            .filter(|environment| servlet.is_none() || environment.servlet == servlet);
+        let (mut suitable, mut newest, mut refusal) = (Vec::new(), None, None);
+        for environment in candidates {
+            match environment.check(facts, base_replaced) {
+                Ok(()) => suitable.push(environment),
                 Err(unsuitable) => {
+                    newest = newest.max(environment.java);
                     refusal = Some(unsuitable.why);
-                    false
                 }
-            })
-            .min_by_key(|environment| environment.java);
-        let chosen = best.cloned().map(|environment| Choice { environment, notes: Vec::new() });
-        chosen.ok_or_else(|| {
-            ChooseError::NoneSuits(
-                refusal.unwrap_or_else(|| format!("its classes need Java {release}")),
-            )
-        })
+            }
+        }
+        suitable.sort_by_key(|environment| environment.java);
+        let runs_all =
+            |environment: &&&Environment| environment.java.is_none_or(|java| java >= release);
+        if let Some(best) = suitable.iter().find(runs_all).or(suitable.last()) {
+            return Ok(best);
+        }
+        Err(ChooseError::NoneSuits(match (needs, newest, refusal) {
+            (Some(needs), Some(newest), Some(_)) if needs.refusal(newest).is_some() => {
+                needs.refused_by_all(newest)
+            }
+            (_, _, Some(refusal)) => refusal,
+            (_, _, None) => format!("the catalogue has none for a {}", facts.kind()),
+        }))
     }
 
     fn similar(&self, name: &str) -> String {
@@ -221,6 +260,20 @@ impl Catalogue {
             .min()
             .map_or_else(String::new, |(_, known)| format!(", did you mean `{known}`?"))
     }
+}
+
+/// Completes the choice of an environment for an artifact.
+fn choice(
+    mut environment: Environment,
+    facts: &ArtifactFacts,
+    base_replaced: bool,
+    is_chosen: bool,
+) -> Choice {
+    let notes = environment.notes(facts, base_replaced, is_chosen);
+    if let Some(needs) = java::Needs::of(facts) {
+        needs.prepare(&mut environment);
+    }
+    Choice { environment, notes, kind: facts.kind() }
 }
 
 /// Counts the single-character edits between two short texts (Levenshtein).
@@ -242,14 +295,14 @@ pub(crate) fn edit_distance(one: &str, other: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::artifact::{ElfFacts, JarFacts, WarFacts};
+    use crate::artifact::{ElfFacts, JarFacts, ServletApi, WarFacts};
     use crate::platform::Architecture;
 
     fn jar(java_release: u16) -> ArtifactFacts {
         ArtifactFacts::Jar(JarFacts {
             java_release: Some(java_release),
             main_class: Some("Main".into()),
-            spring_boot: None,
+            ..JarFacts::default()
         })
     }
 
@@ -258,7 +311,8 @@ mod tests {
     }
 
     fn war(java_release: u16, servlet_api: Option<ServletApi>) -> ArtifactFacts {
-        ArtifactFacts::War(WarFacts { java_release: Some(java_release), servlet_api })
+        let java_release = Some(java_release);
+        ArtifactFacts::War(WarFacts { java_release, servlet_api, ..WarFacts::default() })
     }
 
     #[test]
@@ -319,7 +373,7 @@ mod tests {
             catalogue.choose(name, facts, false).expect_err("it does not suit").to_string()
         };
         assert!(refused("java-17", &war(17, None)).contains("it takes jar"));
-        assert!(refused("java-17", &jar(21)).contains("need Java 21"));
+        assert!(refused("java-17", &jar(21)).contains("needs Java 21"));
         assert!(refused("scratch", &elf(Some("/lib/ld.so"))).contains("/lib/ld.so"));
         assert!(refused("tomcat-10", &war(17, Some(ServletApi::Javax))).contains("javax.servlet"));
         let library = ArtifactFacts::Jar(JarFacts::default());

@@ -107,8 +107,7 @@ impl Submission {
                     format!("the executable is for {}, not {platform}", further.platform());
                 refuse("platform_mismatch", detail);
             }
-            let choice = catalogue.choose(&self.environment, &uploaded.facts, self.base.is_some());
-            match choice {
+            match self.environment_for(&uploaded.facts, catalogue) {
                 Ok(choice) => {
                     let artifact = Artifact {
                         digest: *digest,

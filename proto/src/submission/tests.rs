@@ -13,7 +13,7 @@ fn uploaded() -> Uploaded {
         facts: ArtifactFacts::Jar(JarFacts {
             java_release: Some(17),
             main_class: Some("Main".into()),
-            spring_boot: None,
+            ..JarFacts::default()
         }),
     }
 }
@@ -104,6 +104,7 @@ fn mistakes_that_show_only_with_the_artifact_are_reported_with_the_others() {
 fn an_executable_decides_the_platform_and_must_not_contradict_it() {
     let elf = Uploaded {
         facts: ArtifactFacts::Binary(ElfFacts::new(Architecture::Arm64, None)),
+        filename: "app".into(),
         ..uploaded()
     };
     let artifact = Digest::of(b"x").to_string();
@@ -121,7 +122,8 @@ fn an_executable_decides_the_platform_and_must_not_contradict_it() {
 fn an_executable_decides_the_variant_unless_a_newer_one_is_asked_for() {
     let mut elf = ElfFacts::new(Architecture::Arm, None);
     elf.variant = Variant::new(Architecture::Arm, 6);
-    let elf = Uploaded { facts: ArtifactFacts::Binary(elf), ..uploaded() };
+    let facts = ArtifactFacts::Binary(elf);
+    let elf = Uploaded { facts, filename: "app".into(), ..uploaded() };
     let mut document = json!({"artifact": Digest::of(b"x").to_string(), "image": "r.example/a"});
     for (asked, expected) in [
         (Value::Null, "linux/arm/v6"),
@@ -138,6 +140,35 @@ fn an_executable_decides_the_variant_unless_a_newer_one_is_asked_for() {
         mistakes(&document, Some(&elf)),
         [("platform".to_owned(), "platform_mismatch".to_owned())]
     );
+}
+
+#[test]
+fn the_name_of_each_submission_must_promise_what_the_bytes_are() {
+    let artifact = Digest::of(b"x").to_string();
+    let mut document = json!({"artifact": artifact, "image": "r.example/a", "filename": "a.war"});
+    let mismatch = [("filename".to_owned(), "kind_mismatch".to_owned())];
+    assert_eq!(mistakes(&document, Some(&uploaded())), mismatch);
+    let renamed = Uploaded { filename: "b.war".into(), ..uploaded() };
+    document["filename"] = Value::Null;
+    assert_eq!(mistakes(&document, Some(&renamed)), mismatch);
+    document["filename"] = "a.JAR".into();
+    assert!(accept(&document, Some(&renamed)).is_ok());
+}
+
+#[test]
+fn a_jar_that_nothing_starts_is_taken_with_an_entrypoint() {
+    let library = Uploaded { facts: ArtifactFacts::Jar(JarFacts::default()), ..uploaded() };
+    let mut document = json!({"artifact": Digest::of(b"x").to_string(), "image": "r.example/a"});
+    let refused = accept(&document, Some(&library)).expect_err("nothing starts it");
+    assert!(refused[0].detail.contains("--entrypoint"), "{refused:?}");
+    document["entrypoint"] = json!(["java", "-cp", "{artifact}", "M"]);
+    let request = accept(&document, Some(&library)).expect("it says what starts it");
+    assert_eq!(request.recipe.entrypoint.expect("one").join(" "), "java -cp {artifact} M");
+    assert_eq!(request.recipe.command, Some(Vec::new()));
+    document["entrypoint"] = json!(["java", "{launch}"]);
+    assert!(accept(&document, Some(&library)).is_err());
+    document["entrypoint"] = json!("java");
+    assert_eq!(mistakes(&document, Some(&library))[0].0, "entrypoint");
 }
 
 #[test]

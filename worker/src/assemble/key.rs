@@ -81,7 +81,7 @@ fn nodes(
             Node::File { data: Data::Whole, .. } => key.field(b"the artifact"),
             Node::File { data: Data::Entry(entry), .. } => {
                 key.field(b"entry");
-                // No two entries of an archive have one name.
+                // Of several entries of one name only the last is ever unpacked.
                 key.field(entry.name.as_bytes());
             }
         }

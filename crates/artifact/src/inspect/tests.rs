@@ -4,7 +4,8 @@
 
 use proptest::prelude::*;
 use proptest::sample::Index;
-use slipway_proto::artifact::{ElfFacts, ServletApi};
+use slipway_proto::ArtifactKind;
+use slipway_proto::artifact::{ElfFacts, JavaFacts, ServletApi};
 use slipway_proto::platform::Architecture;
 
 use super::*;
@@ -63,10 +64,12 @@ fn refusal(bytes: &[u8], filename: &str) -> InvalidArtifact {
 
 #[test]
 fn a_jar_is_read() {
+    let told_by = Some("`com/example/Main.class`".into());
     let expected = JarFacts {
         java_release: Some(17),
+        java: JavaFacts { told_by, ..JavaFacts::default() },
         main_class: Some("com.example.Main".into()),
-        spring_boot: None,
+        ..JarFacts::default()
     };
     for filename in ["app.jar", "APP.JAR", "app", "app.zip", "jar"] {
         let facts = inspect(&plain_jar(), filename).expect("it is read");
@@ -82,19 +85,73 @@ fn a_spring_boot_archive_is_read_with_and_without_a_script_in_front() {
         let ArtifactFacts::Jar(facts) = inspect(&archive.bytes(), "app.jar").expect("read") else {
             panic!("not a JAR");
         };
-        assert_eq!(facts.java_release, Some(17), "its own classes and not the loader's");
+        assert_eq!(facts.java_release, Some(25), "the launcher's");
         let version = Some("3.3.1".into());
         assert_eq!(facts.spring_boot, Some(SpringBootFacts { version, layers_index: true }));
     }
-    archive.entries.remove(2);
+    archive.entries.remove(1);
     let facts = inspect(&archive.bytes(), "app.jar").expect("read");
-    assert_eq!(facts.java_release(), Some(21), "the manifest's");
+    assert_eq!(facts.java_release(), Some(17), "its own classes'");
+    archive.entries.remove(1);
+    let facts = inspect(&archive.bytes(), "app.jar").expect("read");
+    assert_eq!(facts.java_release(), Some(17), "Spring Boot's");
+}
+
+#[test]
+fn where_nothing_else_tells_the_release_the_manifest_does() {
+    let bytes = zip([manifest("Main-Class: M\nBuild-Jdk-Spec: 21")]);
+    let facts = inspect(&bytes, "app.jar").expect("read");
+    assert_eq!(facts.java_release(), Some(21));
+    let java = facts.java().expect("it is a JAR");
+    assert_eq!(java.told_by.as_deref(), Some("`Build-Jdk-Spec` of its manifest"));
+}
+
+#[test]
+fn only_what_is_unpacked_must_be_one_tree() {
+    let twice = |more: &[TestEntry]| {
+        zip(more.iter().cloned().chain([stored("a", b"1"), stored("a", b"2")]))
+    };
+    assert!(inspect(&twice(&[manifest("Main-Class: M")]), "app.jar").is_ok());
+    let refused = refusal(&twice(&[manifest("Spring-Boot-Version: 3.3.1")]), "app.jar");
+    assert_eq!(refused.code, Code::DuplicateEntry);
+    let web = stored("WEB-INF/web.xml", b"");
+    assert_eq!(refusal(&twice(&[web.clone()]), "a.war").code, Code::DuplicateEntry);
+    let executable = twice(&[manifest("Main-Class: M"), web]);
+    let ArtifactFacts::War(facts) = inspect(&executable, "a.war").expect("it starts by itself")
+    else {
+        panic!("not a WAR");
+    };
+    assert!(facts.not_unpackable.is_some_and(|why| why.contains("twice")));
+}
+
+#[test]
+fn a_war_that_starts_by_itself_is_a_jar_under_such_a_name() {
+    let bytes = zip([
+        manifest("Main-Class: Launcher\nSpring-Boot-Version: 2.7.18"),
+        deflated("Launcher.class", &class(11)),
+        deflated("WEB-INF/classes/A.class", &class(8)),
+        stored("WEB-INF/lib/a.jar", &zip([deflated("B.class", &class(17))])),
+        stored("WEB-INF/lib-provided/b.jar", &zip([deflated("C.class", &class(21))])),
+    ]);
+    let facts = inspect(&bytes, "app.jar").expect("it starts by itself");
+    let ArtifactFacts::War(war) = &facts else { panic!("not a WAR") };
+    assert_eq!((war.java_release, war.java.own_release), (Some(17), Some(8)));
+    assert_eq!(war.servlet_api, Some(ServletApi::Javax));
+    let jar = war.as_jar().expect("it starts by itself");
+    assert_eq!((jar.java_release, jar.java.own_release), (Some(21), Some(11)));
+    assert_eq!(jar.warnings, [""; 0]);
+    let named = facts.named("app.jar").expect("it is one");
+    assert_eq!(named.kind(), ArtifactKind::Jar);
 }
 
 #[test]
 fn a_war_is_read() {
-    let expected = WarFacts { java_release: Some(11), servlet_api: Some(ServletApi::Jakarta) };
-    assert_eq!(inspect(&war(), "app.war").expect("read"), ArtifactFacts::War(expected));
+    let ArtifactFacts::War(facts) = inspect(&war(), "app.war").expect("read") else {
+        panic!("not a WAR");
+    };
+    assert_eq!((facts.java_release, facts.servlet_api), (Some(11), Some(ServletApi::Jakarta)));
+    assert_eq!(facts.servlet.told_by.as_deref(), Some("`WEB-INF/web.xml`"));
+    assert!(facts.executable.is_none() && facts.not_unpackable.is_none());
 }
 
 #[test]

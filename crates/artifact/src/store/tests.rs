@@ -182,7 +182,7 @@ async fn an_upload_that_is_no_artifact_leaves_nothing() {
         (b"", Code::NotAnArtifact),
         (b"text, and not so short", Code::NotAnArtifact),
         (&jar[..jar.len() / 2], Code::Truncated),
-        (&zip([stored("../x", b"")]), Code::UnsafePath),
+        (&zip([stored("WEB-INF/web.xml", b""), stored("../x", b"")]), Code::UnsafePath),
     ];
     for fixture in fixtures().await {
         for (bytes, code) in refused {

@@ -3,13 +3,15 @@
 //! Where an archive's central directory is: the end record, plain or ZIP64.
 //!
 //! A ZIP archive is read from its end. Bytes before it are allowed, because a Spring Boot
-//! "executable" JAR starts with a shell script. Bytes after it are refused, and so is a record that
-//! can be understood in two ways: the program that runs the archive later might choose the other.
+//! "executable" JAR starts with a shell script; they may be archives themselves. Bytes after it are
+//! refused, and so is a record that can be understood in two ways: the program that runs the
+//! archive later might choose the other.
 
 use std::io;
 
+use super::LOCAL;
 use crate::invalid::{Code, InspectError};
-use crate::source::Source;
+use crate::source::{Section, Source};
 
 const END: &[u8] = b"PK\x05\x06";
 const END_LENGTH: usize = 22;
@@ -19,6 +21,9 @@ const LOCATOR64: &[u8] = b"PK\x06\x07";
 const LOCATOR64_LENGTH: u64 = 20;
 /// The longest comment that may follow the end record.
 const LONGEST_COMMENT: usize = 0xffff;
+/// How many archives in front of the last one are told from an archive that was cut short. Each
+/// costs a search of 64 KiB.
+const MOST_IN_FRONT: usize = 16;
 
 /// Where the central directory is and what it should hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,29 +98,21 @@ pub(super) fn locate(source: &dyn Source) -> Result<Directory, InspectError> {
         source.read_exact_at(0, &mut start)?;
         matches!(&start, b"PK\x03\x04" | b"PK\x05\x06" | b"PK\x07\x08")
     };
-    let tail_length = source.len().min((END_LENGTH + LONGEST_COMMENT) as u64);
-    let mut tail = vec![0; usize::try_from(tail_length).expect("at most 64 KiB")];
-    let tail_start = source.len() - tail_length;
-    source.read_exact_at(tail_start, &mut tail)?;
-
-    let candidates = || {
-        let last = tail.len().checked_sub(END_LENGTH).into_iter().flat_map(|last| (0..=last).rev());
-        last.filter(|at| tail[*at..].starts_with(END))
-    };
-    let rest = |at: usize| tail.len() - at - END_LENGTH;
-    let comment = |at: usize| usize::from(u16_at(&tail, at + 20));
+    let tail = Tail::of(source)?;
     // The JDK takes the last record whose comment ends with the file.
-    if let Some(at) = candidates().find(|at| comment(*at) == rest(*at)) {
-        let directory = read(source, &tail[at..], tail_start + at as u64)?;
+    if let Some(at) = tail.records().find(|at| tail.behind(*at) == 0) {
+        let directory = tail.directory(source, at)?;
         // A file that was cut off after an archive stored inside it ends with the inner end record.
-        if starts_as_zip && directory.base > 0 {
+        if starts_as_zip && directory.base > 0 && !is_behind_archives(source, directory.base)? {
             return Err(truncated());
         }
         return Ok(directory);
     }
-    let followed = candidates().find(|at| comment(*at) < rest(*at)).is_some_and(|at| {
-        read(source, &tail[at..], tail_start + at as u64)
-            .is_ok_and(|directory| directory.base == 0 || !starts_as_zip)
+    let followed = tail.records().find(|at| tail.behind(*at) > 0).is_some_and(|at| {
+        let directory = tail.directory(source, at);
+        directory.is_ok_and(|directory| directory.base == 0 || !starts_as_zip)
+            // Of several archives the last one was cut short.
+            && !tail.bytes[tail.end(at)..].starts_with(LOCAL)
     });
     Err(match (followed, starts_as_zip) {
         (true, _) => corrupt(
@@ -128,6 +125,62 @@ pub(super) fn locate(source: &dyn Source) -> Result<Directory, InspectError> {
             "the file is neither a ZIP archive (a JAR or a WAR) nor an ELF executable",
         ),
     })
+}
+
+/// Returns whether the bytes before `base` are whole archives, one behind the other. If so, the
+/// archive at `base` is no entry of one that was cut short: an entry has its local header in front.
+fn is_behind_archives(source: &dyn Source, base: u64) -> io::Result<bool> {
+    let mut base = base;
+    for _ in 0..MOST_IN_FRONT {
+        let front = Section::new(source, 0, base);
+        let tail = Tail::of(&front)?;
+        let Some(at) = tail.records().find(|at| tail.behind(*at) == 0) else { return Ok(false) };
+        match tail.directory(&front, at) {
+            Ok(directory) if directory.base == 0 => return Ok(true),
+            Ok(directory) => base = directory.base,
+            Err(InspectError::Read(error)) => return Err(error),
+            Err(InspectError::Invalid(_)) => return Ok(false),
+        }
+    }
+    Ok(false)
+}
+
+/// The end of a source, where an end record may be.
+struct Tail {
+    bytes: Vec<u8>,
+    start: u64,
+}
+
+impl Tail {
+    fn of(source: &dyn Source) -> io::Result<Self> {
+        let length = source.len().min((END_LENGTH + LONGEST_COMMENT) as u64);
+        let start = source.len() - length;
+        let mut bytes = vec![0; usize::try_from(length).expect("at most 64 KiB")];
+        source.read_exact_at(start, &mut bytes)?;
+        Ok(Self { bytes, start })
+    }
+
+    /// Returns the positions of what may be end records, the last one first.
+    fn records(&self) -> impl Iterator<Item = usize> {
+        let last = self.bytes.len().checked_sub(END_LENGTH);
+        let positions = last.into_iter().flat_map(|last| (0..=last).rev());
+        positions.filter(|at| self.bytes[*at..].starts_with(END))
+    }
+
+    /// Returns where the comment of the record ends.
+    fn end(&self, at: usize) -> usize {
+        at + END_LENGTH + usize::from(u16_at(&self.bytes, at + 20))
+    }
+
+    /// Returns how many bytes are behind the comment of the record, below 0 if the comment does not
+    /// fit.
+    fn behind(&self, at: usize) -> isize {
+        self.bytes.len().cast_signed() - self.end(at).cast_signed()
+    }
+
+    fn directory(&self, source: &dyn Source, at: usize) -> Result<Directory, InspectError> {
+        read(source, &self.bytes[at..], self.start + at as u64)
+    }
 }
 
 /// Reads the end record `end`, which is at `end_offset` in the source.
@@ -280,6 +333,33 @@ mod tests {
         let cut = 30 + "nested.jar".len() + nested.len();
         assert_eq!(code(&whole[..cut]), Some(Code::Truncated));
         assert_eq!(code(&whole[..cut + 9]), Some(Code::Truncated));
+    }
+
+    #[test]
+    fn an_archive_behind_other_archives_is_found() {
+        let front = zip([stored("note.txt", b"x")]);
+        let wide = TestArchive { zip64: true, comment: b"comment".to_vec(), ..sample() }.bytes();
+        let empty = zip([]);
+        for fronts in
+            [vec![&front], vec![&wide], vec![&empty], vec![&front, &wide, &front], vec![&front; 16]]
+        {
+            let prefix: Vec<u8> = fronts.iter().flat_map(|front| front.iter().copied()).collect();
+            for zip64 in [false, true] {
+                for absolute_offsets in [false, true] {
+                    let whole =
+                        TestArchive { prefix: prefix.clone(), zip64, absolute_offsets, ..sample() };
+                    let bytes = whole.bytes();
+                    let directory = locate(&bytes.as_slice()).expect("java -jar finds it");
+                    let base = if absolute_offsets { 0 } else { prefix.len() as u64 };
+                    assert_eq!(directory.base, base, "{}", fronts.len());
+                    let cut = &bytes[..bytes.len() - 1];
+                    assert_eq!(code(cut), Some(Code::Truncated));
+                }
+            }
+        }
+        // An archive that was cut short in front: the whole file was.
+        let cut = [&front[..front.len() - 1], &sample().bytes()].concat();
+        assert_eq!(code(&cut), Some(Code::Truncated));
     }
 
     #[test]

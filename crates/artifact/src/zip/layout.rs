@@ -121,6 +121,7 @@ mod tests {
             offset: 0,
             end: 0,
             raw_name_length: 1,
+            special: None,
         }
     }
 

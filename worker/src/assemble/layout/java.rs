@@ -5,10 +5,12 @@
 use std::sync::Arc;
 
 use slipway_artifact::FileSource;
+use slipway_artifact::inspect::is_war;
 use slipway_artifact::manifest::Manifest;
 use slipway_artifact::spring_boot::{self, Layers};
 use slipway_artifact::zip::{Archive, Entry};
 use slipway_proto::BuildRequest;
+use slipway_proto::environment::{NO_MAIN_CLASS, starts_jar};
 
 use super::{Data, Node, Plan, PlannedLayer, Start, as_is};
 use crate::assemble::AssembleError;
@@ -19,7 +21,7 @@ const MAX_TEXT: usize = 4 * 1024 * 1024;
 /// The mode of files from an archive. The modes in the archive are ignored.
 const ENTRY_MODE: u32 = 0o644;
 
-/// Plans a Spring Boot JAR as its exploded layers, any other JAR as one file.
+/// Plans a Spring Boot JAR as its exploded layers, any other JAR and a WAR as one file.
 pub(super) fn plan_jar(
     request: &BuildRequest,
     artifact: &Arc<FileSource>,
@@ -27,13 +29,14 @@ pub(super) fn plan_jar(
 ) -> Result<Plan, AssembleError> {
     let archive = Arc::new(Archive::read(&**artifact)?);
     let manifest = Manifest::read(&archive, &**artifact)?;
-    let Some(main_class) = manifest.get("Main-Class") else {
-        return Err(AssembleError::Artifact(
-            "the JAR's manifest names no Main-Class, so nothing says how to start it: build an executable JAR"
-                .to_owned(),
-        ));
-    };
-    if !spring_boot::is_spring_boot(&manifest) {
+    let main_class = manifest.get("Main-Class").filter(|class| !class.is_empty());
+    let recipe = &request.recipe;
+    let launches = starts_jar(recipe.entrypoint.as_deref(), recipe.command.as_deref());
+    if main_class.is_none() && launches {
+        return Err(AssembleError::Artifact(NO_MAIN_CLASS.to_owned()));
+    }
+    // A WAR that starts by itself is laid down as `java -jar` takes it.
+    if !spring_boot::is_spring_boot(&manifest) || is_war(&archive) {
         return Ok(as_is(request, format!("{destination}/{}", request.artifact.filename)));
     }
     let index = Index::of(&archive, artifact, &manifest)?;
@@ -44,13 +47,15 @@ pub(super) fn plan_jar(
         .map(|name| PlannedLayer::new(&format!("spring boot {name}"), Some(&archive), owner))
         .collect();
     let last = layers.len() - 1;
-    for entry in archive.entries() {
+    for entry in archive.unpacked()? {
         // A file that the index does not name goes to the application, which changes most often.
         let layer = index.layer_of(&entry.name).unwrap_or(last);
         add(&mut layers[layer], destination, entry);
     }
     // Spring Boot 3.2 moved the launcher class. The archive names the one it contains.
-    let launch = vec!["-cp".to_owned(), format!("/{destination}"), main_class.to_owned()];
+    let main_class = main_class.map(str::to_owned);
+    let launch = ["-cp".to_owned(), format!("/{destination}")].into_iter().chain(main_class);
+    let launch = launch.collect();
     Ok(plan(layers, launch, destination))
 }
 
@@ -106,7 +111,7 @@ pub(super) fn plan_war(
     let owner = request.recipe.owner;
     let mut libraries = PlannedLayer::new("war libraries", Some(&archive), owner);
     let mut application = PlannedLayer::new("war application", Some(&archive), owner);
-    for entry in archive.entries() {
+    for entry in archive.unpacked()? {
         let is_library = entry.name.starts_with("WEB-INF/lib/") && !entry.is_directory();
         let layer = if is_library { &mut libraries } else { &mut application };
         add(layer, destination, entry);
