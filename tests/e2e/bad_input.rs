@@ -33,10 +33,6 @@ async fn refused(stack: &Stack, filename: &str, bytes: Vec<u8>, code: &str, says
     assert_eq!(stored(stack), Vec::<String>::new(), "something was left behind");
 }
 
-fn jar_with(name: &str) -> Vec<u8> {
-    zip(&[entry("META-INF/MANIFEST.MF", "Main-Class: Main\n"), entry(name, "x")])
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn files_that_are_no_artifacts_are_refused() {
     let stack = Stack::start().await;
@@ -50,21 +46,6 @@ async fn files_that_are_no_artifacts_are_refused() {
 async fn a_war_given_as_jar_is_refused() {
     let stack = Stack::start().await;
     refused(&stack, "app.jar", artifacts::war(), "kind_mismatch", "WEB-INF").await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn archives_that_climb_out_are_refused() {
-    let stack = Stack::start().await;
-    for name in ["../evil", "a/../../evil", "/etc/passwd", "a\\..\\evil"] {
-        refused(&stack, "app.jar", jar_with(name), "unsafe_path", "").await;
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn archives_with_a_name_twice_are_refused() {
-    let stack = Stack::start().await;
-    let twice = zip(&[entry("a", "1"), entry("a", "2")]);
-    refused(&stack, "app.jar", twice, "duplicate_entry", "").await;
 }
 
 /// Deflating twelve gigabytes of zeros to twelve megabytes would be too slow here. An archive that

@@ -16,10 +16,12 @@ mod fetching;
 mod harness;
 mod history;
 mod images;
+mod laid_down_whole;
 mod letters;
 mod limits;
 mod load;
 mod model;
+mod needs;
 #[cfg(target_arch = "x86_64")]
 mod platforms;
 mod processors;

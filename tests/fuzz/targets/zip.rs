@@ -52,7 +52,29 @@ fn inputs() -> Vec<(&'static str, Vec<u8>)> {
                 stored("WEB-INF/classes/S.class", &[&class[..], b"javax/servlet/Servlet"].concat()),
             ]),
         ),
+        ("libraries", zip(libraries(&jar))),
+        (
+            "odd",
+            zip(["/a", "a//b", "../c", "d\\e", "f", "f", "g/", "g/", "h", "h/i"]
+                .map(|name| stored(name, b""))),
+        ),
+        ("behind", TestArchive { prefix: zip([stored("note", b"x")]), ..archive(&jar) }.bytes()),
         ("empty", zip([])),
         ("cp437", zip([TestEntry { name: b"M\x81ll".to_vec(), ..stored("", b"x") }])),
+    ]
+}
+
+/// A WAR with nested archives in every form.
+fn libraries(jar: &[TestEntry]) -> Vec<TestEntry> {
+    let class = b"\xca\xfe\xba\xbe\xff\xff\0\x41 jakarta/servlet/Filter";
+    let mut entries = vec![deflated("web-servlet/Filter.class", class)];
+    entries.extend(jar.iter().map(|entry| TestEntry { flags: 8, ..entry.clone() }));
+    let nested = zip(entries);
+    let service = "META-INF/services/javax.servlet.ServletContainerInitializer";
+    vec![
+        stored("META-INF/MANIFEST.MF", b"Main-Class: a.Main\nClass-Path: lib/a.jar b.jar\n"),
+        stored("WEB-INF/lib/a.jar", &nested),
+        deflated("WEB-INF/lib/b.jar", &nested),
+        stored("WEB-INF/lib/spring-web-7.0.jar", &zip([stored(service, b"x")])),
     ]
 }
