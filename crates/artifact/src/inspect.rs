@@ -20,13 +20,13 @@ mod start;
 use slipway_proto::ArtifactFacts;
 use slipway_proto::artifact::{ExecutableFacts, JarFacts, SpringBootFacts, WarFacts};
 
-use crate::elf;
 use crate::invalid::{Code, InspectError};
 use crate::manifest::Manifest;
 use crate::source::Source;
 use crate::spring_boot::{LAYERS_INDEX, is_spring_boot};
 use crate::zip::Archive;
 use crate::zip::starts::Starts;
+use crate::{elf, foreign};
 use class_file::{Newest, is_loaded};
 use java::Release;
 use libraries::Libraries;
@@ -75,7 +75,7 @@ fn facts(source: &dyn Source) -> Result<ArtifactFacts, InspectError> {
     if is_elf(source)? {
         return elf::inspect(source).map(ArtifactFacts::Binary);
     }
-    let archive = Archive::read(source)?;
+    let archive = Archive::read(source).map_err(|error| foreign::explain(error, source))?;
     if archive.entries().is_empty() {
         return Err(InspectError::invalid(
             Code::NotAnArtifact,

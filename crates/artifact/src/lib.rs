@@ -10,6 +10,7 @@
 mod digest_file;
 pub mod elf;
 pub mod file_identity;
+mod foreign;
 pub mod inspect;
 pub mod invalid;
 #[cfg(feature = "store")]

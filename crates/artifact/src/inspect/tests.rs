@@ -181,6 +181,15 @@ fn a_name_that_promises_another_kind_is_refused() {
 }
 
 #[test]
+fn what_is_something_else_is_named_and_an_archive_behind_a_script_is_taken() {
+    let script = refusal(b"#!/bin/sh\nexec java -jar app.jar\n", "run.sh");
+    assert_eq!(script.code, Code::NotAnArtifact);
+    assert!(script.message.contains("is a script"), "{script}");
+    let behind = [b"#!/bin/sh\nexit 0\n".as_slice(), &plain_jar()].concat();
+    assert!(inspect(&behind, "app.jar").is_ok());
+}
+
+#[test]
 fn what_is_neither_archive_nor_executable_is_refused() {
     let text = b"just some text that is not an archive".as_slice();
     for bytes in [b"".as_slice(), b"P", b"\x7fEL", text, &[0; 100], &zip([])] {
