@@ -18,6 +18,7 @@ mod layout;
 mod name;
 mod reader;
 pub(crate) mod starts;
+mod time;
 mod unpack;
 
 use self::end::u16_at;
@@ -52,6 +53,9 @@ pub struct Entry {
     pub compressed_size: u64,
     /// The number of bytes of its content.
     pub size: u64,
+    /// When its content was last changed, in seconds since the epoch; above 0. `None` without a
+    /// time that can be.
+    pub modified: Option<i64>,
     /// Where its local header is in the source.
     offset: u64,
     /// Where the next local header or the central directory starts.

@@ -5,7 +5,7 @@
 use std::io::{BufReader, Read as _};
 
 use super::end::{Directory, u16_at, u32_at, u64_at};
-use super::{Entry, Method, name};
+use super::{Entry, Method, name, time};
 use crate::invalid::{Code, InspectError, quoted};
 use crate::source::{Source, SourceReader};
 
@@ -152,6 +152,7 @@ fn entry(
         method,
         compressed_size,
         size,
+        modified: time::modified(u16_at(record, 12), u16_at(record, 14), extra),
         offset: offset
             .checked_add(directory.base)
             .ok_or_else(|| corrupt(&format!("the entry {} is outside the file", quoted(&name))))?,

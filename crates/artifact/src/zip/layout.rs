@@ -118,6 +118,7 @@ mod tests {
             crc32: 0,
             compressed_size,
             size,
+            modified: None,
             offset: 0,
             end: 0,
             raw_name_length: 1,
