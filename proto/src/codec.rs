@@ -130,6 +130,7 @@ pub(crate) mod tests {
             command: Some(vec![]),
             user: Some("65532:65532".into()),
             working_dir: None,
+            writable: vec!["/home/app".into()],
             ports: vec![Port::tcp(8080)],
             env: map(&[]),
             env_aliases: map(&[("JAVA_OPTIONS", "JAVA_TOOL_OPTIONS")]),

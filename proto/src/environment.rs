@@ -3,6 +3,7 @@
 //! Environments: named recipes, and which artifacts can run in each.
 
 mod catalogue;
+mod executable;
 mod java;
 mod servlet;
 
@@ -10,7 +11,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::artifact::{ElfFacts, ServletApi, WarFacts};
+use crate::artifact::{ServletApi, WarFacts};
 use crate::request::{Base, Layering, Note, Port, Recipe};
 use crate::{ArtifactFacts, ArtifactKind};
 pub(crate) use catalogue::edit_distance;
@@ -46,6 +47,17 @@ pub struct Environment {
     /// The program interpreters of its base; `None` when not known.
     #[serde(default)]
     pub interpreters: Option<Vec<String>>,
+    /// The version of glibc of its base, as in `2.36`; `None` when not known, or when it has none.
+    #[serde(default)]
+    pub glibc: Option<String>,
+    /// The shared libraries of its base, by the names that executables have for them; `None` when
+    /// not known.
+    #[serde(default)]
+    pub libraries: Option<Vec<String>>,
+    /// The newest version that the libraries of its base have in each series, as in `GLIBCXX` and
+    /// `3.4.30`. A series that is not here is not checked.
+    #[serde(default)]
+    pub library_versions: BTreeMap<String, String>,
     /// How the artifact is laid into layers.
     pub layering: Layering,
     /// Where the artifact goes.
@@ -62,6 +74,13 @@ pub struct Environment {
     /// The working directory; `None` keeps the base's.
     #[serde(default)]
     pub working_dir: Option<String>,
+    /// What differs on another base than its own, of which nobody knows whether it has a shell, or
+    /// how it is started.
+    #[serde(default)]
+    pub other_base: Option<OtherBase>,
+    /// Directories that every user of the image can write to.
+    #[serde(default)]
+    pub writable: Vec<String>,
     /// Ports it declares.
     #[serde(default)]
     pub ports: Vec<Port>,
@@ -83,6 +102,21 @@ pub struct Environment {
     /// Owner of the artifact's file, as numeric user and group.
     #[serde(default)]
     pub owner: (u32, u32),
+}
+
+/// What an environment does differently on a base that a request names.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OtherBase {
+    /// The entrypoint; `None` keeps the base's.
+    #[serde(default)]
+    pub entrypoint: Option<Vec<String>>,
+    /// The command; `None` keeps the base's.
+    #[serde(default)]
+    pub command: Option<Vec<String>>,
+    /// Variables of the request that are also set under a second name.
+    #[serde(default)]
+    pub env_aliases: BTreeMap<String, String>,
 }
 
 fn default_file_mode() -> u32 {
@@ -108,10 +142,21 @@ impl Environment {
                 notes.extend(servlet::notes(war, servlet, is_chosen && !base_replaced));
                 &war.warnings
             }
-            ArtifactFacts::Binary(_) => &[],
+            ArtifactFacts::Binary(elf) => {
+                notes.extend(executable::notes(elf, base_replaced));
+                &[]
+            }
         };
         notes.extend(warnings.iter().map(Note::warning));
         notes
+    }
+
+    /// Makes it the environment that it is on another base than its own.
+    pub(crate) fn move_to_other_base(&mut self) {
+        if let Some(OtherBase { entrypoint, command, env_aliases }) = self.other_base.take() {
+            (self.entrypoint, self.command) = (entrypoint, command);
+            self.env_aliases = env_aliases;
+        }
     }
 
     /// Returns the recipe, with `base` in place of the environment's if one is given.
@@ -127,6 +172,7 @@ impl Environment {
             command: self.command.clone(),
             user: self.user.clone(),
             working_dir: self.working_dir.clone(),
+            writable: self.writable.clone(),
             ports: self.ports.clone(),
             env: self.env.clone(),
             env_aliases: self.env_aliases.clone(),
@@ -181,14 +227,10 @@ impl Environment {
         {
             return unsuitable(why);
         }
-        if let (ArtifactFacts::Binary(ElfFacts { interpreter: Some(needed), .. }), Some(has)) =
-            (facts, &self.interpreters)
-            && !has.contains(needed)
+        if let ArtifactFacts::Binary(elf) = facts
+            && let Some(why) = executable::refusal(self, elf)
         {
-            return unsuitable(format!(
-                "the executable is dynamically linked and needs {needed}, which its base does not \
-                have: link it statically, or choose an environment or base that has it"
-            ));
+            return unsuitable(why);
         }
         Ok(())
     }

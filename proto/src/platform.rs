@@ -108,6 +108,17 @@ impl Platform {
         Some(Self { architecture, variant })
     }
 
+    /// Returns the number of its variant, or the one that is meant where none is named.
+    #[must_use]
+    pub fn generation(self) -> u8 {
+        match (self.variant, self.architecture) {
+            (Some(variant), _) => variant.0,
+            (None, Architecture::Arm) => 7,
+            (None, Architecture::Arm64) => 8,
+            (None, _) => 1,
+        }
+    }
+
     /// Returns how well a base serves this platform, lower being better; `None` if not at all.
     ///
     /// A processor runs what was made for earlier generations of its architecture, so the newest of
@@ -120,13 +131,7 @@ impl Platform {
         if self.architecture != base.architecture {
             return None;
         }
-        let generation = |platform: Self| match (platform.variant, platform.architecture) {
-            (Some(variant), _) => variant.0,
-            (None, Architecture::Arm) => 7,
-            (None, Architecture::Arm64) => 8,
-            (None, _) => 1,
-        };
-        let (wanted, has) = (generation(self), generation(base));
+        let (wanted, has) = (self.generation(), base.generation());
         match (wanted.checked_sub(has), from_executable) {
             (Some(older), false) => Some(older),
             (None, false) => None,

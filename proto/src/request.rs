@@ -174,8 +174,9 @@ pub struct Recipe {
     /// Where it goes: an absolute path. `{file}` stands for the file name, `{name}` for the file
     /// name without its extension.
     pub destination: String,
-    /// The entrypoint; an element `{launch}` stands for the arguments that start a JAR, and
-    /// `{artifact}` for the artifact's path. `None` keeps the base's, an empty list clears it.
+    /// The entrypoint; an element `{launch}` stands for the arguments that start a JAR,
+    /// `{artifact}` for the artifact's path, and `{$NAME}` for the words of a variable of the
+    /// request. `None` keeps the base's, an empty list clears it.
     pub entrypoint: Option<Vec<String>>,
     /// The command, in the same form.
     pub command: Option<Vec<String>>,
@@ -183,6 +184,9 @@ pub struct Recipe {
     pub user: Option<String>,
     /// The working directory; `None` keeps the base's.
     pub working_dir: Option<String>,
+    /// Directories that every user of the image can write to: absolute paths.
+    #[serde(default)]
+    pub writable: Vec<String>,
     /// Ports that the environment declares.
     pub ports: Vec<Port>,
     /// Variables that the environment sets.

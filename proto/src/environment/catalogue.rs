@@ -4,9 +4,11 @@
 //!
 //! Parsing and choosing are pure: the caller reads the file and passes its text.
 
+use std::collections::BTreeMap;
+
 use serde::Deserialize;
 
-use super::{Environment, Unsuitable, java, servlet};
+use super::{Environment, Unsuitable, executable, java, servlet};
 use crate::request::{Base, Layering, Note};
 use crate::{ArtifactFacts, ArtifactKind};
 
@@ -68,11 +70,19 @@ pub enum CatalogueError {
 #[derive(Debug, Clone)]
 pub struct Catalogue {
     environments: Vec<Environment>,
+    /// The start scripts that a file may name, too.
+    scripts: Scripts,
 }
+
+/// Start scripts by name.
+type Scripts = BTreeMap<String, String>;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
+    /// Start scripts, which an element `{script:NAME}` of an entrypoint or command stands for.
+    #[serde(default)]
+    script: Scripts,
     #[serde(default)]
     environment: Vec<Environment>,
 }
@@ -80,16 +90,30 @@ struct File {
 impl Default for Catalogue {
     /// Returns the built-in catalogue.
     fn default() -> Self {
-        Self { environments: parse(BUILT_IN).expect("the built-in catalogue is tested") }
+        let mut scripts = Scripts::new();
+        let environments = parse(BUILT_IN, &mut scripts);
+        Self { environments: environments.expect("the built-in catalogue is tested"), scripts }
     }
 }
 
-fn parse(text: &str) -> Result<Vec<Environment>, CatalogueError> {
-    let file: File = toml::from_str(text).map_err(CatalogueError::Syntax)?;
-    for environment in &file.environment {
-        let refuse = |why: &str| {
-            Err(CatalogueError::Entry { name: environment.name.clone(), why: why.to_owned() })
-        };
+/// Reads a file, whose scripts are added to those there are.
+fn parse(text: &str, scripts: &mut Scripts) -> Result<Vec<Environment>, CatalogueError> {
+    let mut file: File = toml::from_str(text).map_err(CatalogueError::Syntax)?;
+    scripts.append(&mut file.script);
+    for environment in &mut file.environment {
+        let name = environment.name.clone();
+        let refuse =
+            |why: &str| Err(CatalogueError::Entry { name: name.clone(), why: why.to_owned() });
+        if let Err(name) = write_out(environment, scripts) {
+            return refuse(&format!("there is no script `{name}`"));
+        }
+        let versions = environment.glibc.iter().chain(environment.library_versions.values());
+        if versions.into_iter().any(|version| executable::numbers(version).is_none()) {
+            return refuse("a version is numbers with points between them, as in 2.36");
+        }
+        if !environment.writable.iter().all(|path| is_directory(path)) {
+            return refuse("a writable directory is an absolute path without `.` and `..`");
+        }
         for name in std::iter::once(&environment.name).chain(&environment.aliases) {
             if name == AUTO || name.is_empty() {
                 return refuse("choose another name; `auto` is taken");
@@ -117,6 +141,31 @@ fn parse(text: &str) -> Result<Vec<Environment>, CatalogueError> {
     Ok(file.environment)
 }
 
+/// Puts the scripts into the commands of an environment. Fails with the name of one that is not
+/// there.
+fn write_out(environment: &mut Environment, scripts: &Scripts) -> Result<(), String> {
+    let other = environment.other_base.iter_mut();
+    let other = other.flat_map(|other| [&mut other.entrypoint, &mut other.command]);
+    let own = [&mut environment.entrypoint, &mut environment.command];
+    for command in own.into_iter().chain(other) {
+        for element in command.iter_mut().flatten() {
+            let name = element.strip_prefix("{script:").and_then(|rest| rest.strip_suffix('}'));
+            if let Some(name) = name {
+                // A script that names a script would be taken for one when it is read again.
+                let script = scripts.get(name).filter(|script| !script.contains("{script:"));
+                let script = script.ok_or_else(|| name.to_owned())?;
+                *element = script.trim().to_owned();
+            }
+        }
+    }
+    Ok(())
+}
+
+fn is_directory(path: &str) -> bool {
+    let is_plain = |part: &str| !matches!(part, "" | "." | "..");
+    path.strip_prefix('/').is_some_and(|path| path.split('/').all(is_plain))
+}
+
 impl Catalogue {
     /// Returns this catalogue with the environments of a file added. An entry replaces one of the
     /// same name.
@@ -125,7 +174,7 @@ impl Catalogue {
     ///
     /// When the text is not a catalogue.
     pub fn extended(mut self, text: &str) -> Result<Self, CatalogueError> {
-        for environment in parse(text)? {
+        for environment in parse(text, &mut self.scripts)? {
             self.environments.retain(|known| known.name != environment.name);
             self.environments.push(environment);
         }
@@ -139,6 +188,7 @@ impl Catalogue {
         for environment in &mut catalogue.environments {
             environment.entrypoint = Some(entrypoint.to_vec());
             environment.command = Some(Vec::new());
+            environment.other_base = None;
         }
         catalogue
     }
@@ -269,6 +319,9 @@ fn choice(
     base_replaced: bool,
     is_chosen: bool,
 ) -> Choice {
+    if base_replaced {
+        environment.move_to_other_base();
+    }
     let notes = environment.notes(facts, base_replaced, is_chosen);
     if let Some(needs) = java::Needs::of(facts) {
         needs.prepare(&mut environment);
@@ -398,6 +451,64 @@ mod tests {
         assert_eq!(catalogue.find("java-17").expect("it is there").description, "ours");
         let error = Catalogue::default().extended(&OURS.replace("base =", "bass ="));
         assert!(matches!(error, Err(CatalogueError::Syntax(_))));
+    }
+
+    #[test]
+    fn a_script_is_written_into_the_commands_that_name_it() {
+        let text = format!(
+            "[script]\nstart = \"\"\"\nset -f\nexec \\\"$@\\\"\n\"\"\"\n{OURS}\
+            entrypoint = [\"/bin/sh\", \"-c\", \"{{script:start}}\"]\n\
+            other_base = {{ command = [\"{{script:start}}\"] }}\n"
+        );
+        let catalogue = Catalogue::default().extended(&text).expect("it parses");
+        let mut found = catalogue.find("java-17").expect("it is there");
+        let script = "set -f\nexec \"$@\"";
+        assert_eq!(found.entrypoint, Some(vec!["/bin/sh".into(), "-c".into(), script.into()]));
+        let built_in = format!("{OURS}command = [\"{{script:java}}\"]\n");
+        let other = Catalogue::default().extended(&built_in).expect("it parses");
+        let command = other.find("java-17").expect("it is there").command.expect("a command");
+        assert!(command[0].contains("exec java"), "{command:?}");
+        found.move_to_other_base();
+        assert_eq!((found.entrypoint, found.command), (None, Some(vec![script.into()])));
+        for wrong in [text.replace("start =", "other ="), text.replace("set -f", "{script:start}")]
+        {
+            let error = Catalogue::default().extended(&wrong).expect_err("there is none");
+            assert!(error.to_string().contains("no script `start`"), "{error}");
+        }
+    }
+
+    #[test]
+    fn every_environment_of_java_reads_its_options_when_it_starts() {
+        let catalogue = Catalogue::default();
+        for environment in catalogue.environments().iter().filter(|known| known.auto) {
+            let Some(java) = environment.java else { continue };
+            let name = &environment.name;
+            let script = environment.entrypoint.as_ref().map(|entrypoint| entrypoint[2].as_str());
+            let script = script.expect("a script");
+            for part in ["$JAVA_OPTIONS", "exec ", "MaxRAMPercentage=75", "$HOME"] {
+                assert!(script.contains(part), "{name}: {script}");
+            }
+            assert!(environment.understands.iter().any(|known| known == "JAVA_OPTIONS"), "{name}");
+            let home = environment.env.get("HOME").expect("a home");
+            assert_eq!(environment.working_dir.as_ref(), Some(home), "{name}");
+            assert!(environment.writable.contains(home), "{name}");
+            let mut other = environment.clone();
+            other.move_to_other_base();
+            let command = other.entrypoint.unwrap_or_default();
+            assert!(!command.iter().any(|part| part.contains("/bin/sh")), "{name}");
+            let ignores = command.iter().any(|part| part.contains("IgnoreUnrecognizedVMOptions"));
+            assert_eq!(ignores, java == 8 && environment.servlet.is_none(), "{name}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_directory_to_write_to_is_refused() {
+        for path in ["tmp", "/", "/a/../b", "/a//b", ""] {
+            let text = format!("{OURS}writable = [{path:?}]\n");
+            assert!(Catalogue::default().extended(&text).is_err(), "{path}");
+        }
+        let text = format!("{OURS}writable = [\"/var/lib/app\"]\n");
+        assert!(Catalogue::default().extended(&text).is_ok());
     }
 
     #[test]
