@@ -43,6 +43,35 @@ async fn files_that_are_no_artifacts_are_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn executables_of_other_systems_are_named_and_refused() {
+    let stack = Stack::start().await;
+    let elf = |os_abi: u8| {
+        let mut elf = artifacts::elf(62, "");
+        elf[7] = os_abi;
+        elf
+    };
+    for (os_abi, system) in [(9, "FreeBSD"), (2, "NetBSD"), (12, "OpenBSD"), (6, "Solaris")] {
+        refused(&stack, "tool", elf(os_abi), "unsupported_executable", system).await;
+        refused(&stack, "tool", elf(os_abi), "unsupported_executable", "GOOS=linux").await;
+    }
+    let mut windows = b"MZ".to_vec();
+    windows.resize(60, 0);
+    windows.extend_from_slice(&64u32.to_le_bytes());
+    windows.extend_from_slice(b"PE\0\0\x64\x86");
+    for (file, bytes, what) in [
+        ("tool", b"\xcf\xfa\xed\xfe\x0c\0\0\x01".to_vec(), "Mach-O"),
+        ("tool", b"\xca\xfe\xba\xbe\0\0\0\x02".to_vec(), "universal Mach-O"),
+        ("tool.exe", windows, "Windows"),
+        ("run.sh", b"#!/bin/sh\n".to_vec(), "a script"),
+    ] {
+        refused(&stack, file, bytes, "not_an_artifact", what).await;
+    }
+    for os_abi in [0, 3] {
+        stack.upload("tool", elf(os_abi)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_war_given_as_jar_is_refused() {
     let stack = Stack::start().await;
     refused(&stack, "app.jar", artifacts::war(), "kind_mismatch", "WEB-INF").await;

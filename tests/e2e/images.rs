@@ -2,80 +2,12 @@
 
 //! Images: what they hold, that they are the same everywhere, and that they run.
 
-use std::path::Path;
-use std::process::{Command, Output};
-
 use serde_json::{Value, json};
+use slipway_tests::container::{Podman, get, succeed};
 use slipway_tests::port::free_port;
 use slipway_tests::process::{command, repository};
 use slipway_tests::registry::Registry;
-use slipway_tests::{Stack, WorkerOptions, artifacts, http, wait};
-
-async fn run(mut command: Command) -> Output {
-    let output = tokio::task::spawn_blocking(move || command.output());
-    output.await.expect("it does not panic").expect("the program runs")
-}
-
-pub(crate) async fn succeed(command: Command) -> String {
-    let shown = format!("{command:?}");
-    let output = run(command).await;
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{shown}: {errors}");
-    String::from_utf8_lossy(&output.stdout).into_owned()
-}
-
-fn podman(directory: &Path) -> Command {
-    let mut podman = command("podman");
-    podman.arg("--root").arg(directory.join("podman"));
-    podman.arg("--runroot").arg(directory.join("podman-run"));
-    podman.args(["--events-backend=none", "--runtime=runc", "--cgroup-manager=cgroupfs"]);
-    podman.arg("--storage-driver=overlay");
-    podman
-}
-
-/// A container that is removed at the end of the test, with everything that podman left mounted.
-struct Container<'a> {
-    directory: &'a Path,
-    id: String,
-}
-
-impl<'a> Container<'a> {
-    async fn run(directory: &'a Path, image: &str, environment: &[String]) -> Container<'a> {
-        let mut pull = podman(directory);
-        pull.args(["pull", "--tls-verify=false", "--quiet", image]);
-        succeed(pull).await;
-        let mut run = podman(directory);
-        run.args(["run", "--detach", "--pull=never", "--network=host"]);
-        run.args(["--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024"]);
-        run.args(environment.iter().flat_map(|variable| ["-e", variable]));
-        run.arg(image);
-        let id = succeed(run).await.trim().to_owned();
-        Self { directory, id }
-    }
-}
-
-impl Drop for Container<'_> {
-    fn drop(&mut self) {
-        let mut remove = podman(self.directory);
-        remove.args(["rm", "--force", "--time=0", &self.id]);
-        let _gone = remove.output();
-        let mut unmount = Command::new("umount");
-        unmount.arg(self.directory.join("podman/overlay"));
-        let _not_mounted = unmount.output();
-    }
-}
-
-async fn get(url: &str) -> String {
-    let client = http::client();
-    wait::until(&format!("an answer from {url}"), wait::LATER, || async {
-        let response = client.get(url).send().await.ok()?;
-        if !response.status().is_success() {
-            return None;
-        }
-        response.text().await.ok()
-    })
-    .await
-}
+use slipway_tests::{Stack, WorkerOptions, artifacts};
 
 /// From end to end, with the stand-ins of the public base images and the artifacts of the demo.
 #[tokio::test(flavor = "multi_thread")]
@@ -92,13 +24,14 @@ async fn a_jar_a_war_and_a_binary_become_running_images() {
     compile.arg(directory.join("artifacts"));
     tokio::join!(succeed(bases), succeed(compile));
 
+    let podman = Podman::new(directory);
     let port = free_port();
     let root = format!("http://127.0.0.1:{port}/");
     for (file, variable, url, answer) in [
         ("hello.jar", format!("PORT={port}"), root.clone(), "hello from a jar"),
         (
             "hello.war",
-            format!("CATALINA_OPTS=-Dport.http={port}"),
+            format!("JAVA_OPTIONS=-Dport.http={port}"),
             format!("{root}hello/"),
             "hello from a war",
         ),
@@ -124,9 +57,12 @@ async fn a_jar_a_war_and_a_binary_become_running_images() {
         unpack.arg(directory.join(format!("bundle-{name}")));
         succeed(unpack).await;
 
-        let _container = Container::run(directory, pull, &[variable]).await;
+        podman.pull(pull).await;
+        let container = podman.start(&["-e", &variable], pull).await;
         let answered = get(&url).await;
         assert!(answered.contains(answer), "{file}: {answered}");
+        let log = container.log().await;
+        assert!(!log.contains("SEVERE"), "{file}: {log}");
     }
 }
 
@@ -203,6 +139,84 @@ async fn a_war_is_exploded_with_its_libraries_apart() {
         listing.push(stack.registry.listing("war/shop", "1", layer).await);
     }
     insta::assert_json_snapshot!("war_layers", listing);
+}
+
+/// Servers tell browsers by the time of a static file whether it is the one that they have.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_files_of_an_archive_keep_their_times() {
+    let stack = Stack::with_worker().await;
+    let war = |month: u16| {
+        artifacts::zip(&[
+            artifacts::entry("WEB-INF/web.xml", "<web-app/>").at([2024, 0, 0], [0, 0, 0]),
+            artifacts::entry("js/", "").at([2024, month, 3], [4, 5, 6]),
+            artifacts::entry("js/app.js", format!("let release = {month};\n"))
+                .at([2024, month, 3], [4, 5, 6]),
+        ])
+    };
+    let more = json!({"environment": "tomcat-10-java-17", "base": "scratch"});
+    let mut times = Vec::new();
+    for month in 1..3 {
+        let image = format!("times/v{month}");
+        let build = stack.run("shop.war", war(month), &format!("{image}:1"), more.clone()).await;
+        assert_eq!(build["state"], "succeeded", "{build}");
+        let listing = stack.registry.listing(&image, "1", 0).await;
+        let time = |path: &str| -> String {
+            let line = listing.iter().find(|line| line.ends_with(path));
+            let words: Vec<&str> = line.expect("it is there").split(' ').collect();
+            words[3..5].join(" ")
+        };
+        // Entries without a day of their own, and directories, have the time of the image.
+        assert_eq!(time("web.xml"), "1970-01-01 00:00:01");
+        assert_eq!(time("js/"), "1970-01-01 00:00:01");
+        times.push(time("app.js"));
+    }
+    assert_eq!(times, ["2024-01-03 04:05:06", "2024-02-03 04:05:06"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_history_has_an_entry_for_each_layer_whatever_the_base_says() {
+    let stack = Stack::with_worker().await;
+    let directory = stack.directory.path();
+    let layers = ["one", "two"].map(|name| artifacts::tar(&[(name, name.as_bytes())]));
+    let entry = |name: &str| json!({"created_by": name});
+    let empty = json!({"created_by": "ENV", "empty_layer": true});
+    for (name, more) in [
+        ("none", json!({})),
+        ("short", json!({"history": [entry("1")]})),
+        ("long", json!({"history": [entry("1"), empty, entry("2"), entry("3")]})),
+    ] {
+        let repository = format!("history/{name}");
+        stack.registry.put_base_saying("bases/history", name, more, &layers).await;
+        let base = stack.image(&format!("bases/history:{name}"));
+        let more = json!({"environment": "scratch", "base": base});
+        let tool = artifacts::elf(62, "history");
+        let build = stack.run("tool", tool, &format!("{repository}:1"), more).await;
+        assert_eq!(build["state"], "succeeded", "{build}");
+        let config = stack.registry.config(&repository, "1").await;
+        let history = config["history"].as_array().expect("a history");
+        let of_layers = history.iter().filter(|entry| entry["empty_layer"] != true);
+        assert_eq!(of_layers.count(), 3, "{history:?}");
+        assert_eq!(history.contains(&empty), name == "long");
+        let own = history.last().and_then(|entry| entry["created_by"].as_str());
+        assert_eq!(own, Some("slipway scratch: binary"));
+
+        // skopeo converts it, and umoci unpacks it.
+        let pull = build["image"]["pull"].as_str().expect("a reference");
+        let mut copy = command("skopeo");
+        copy.args(["copy", "--src-tls-verify=false", "--format=v2s2"]);
+        copy.arg(format!("docker://{pull}"));
+        copy.arg(format!("dir:{}", directory.join(format!("dir-{name}")).display()));
+        succeed(copy).await;
+        let layout = directory.join(format!("layout-{name}"));
+        let mut copy = command("skopeo");
+        copy.args(["copy", "--src-tls-verify=false", &format!("docker://{pull}")]);
+        copy.arg(format!("oci:{}:x", layout.display()));
+        succeed(copy).await;
+        let mut unpack = command("umoci");
+        unpack.args(["unpack", "--rootless", "--image", &format!("{}:x", layout.display())]);
+        unpack.arg(directory.join(format!("bundle-{name}")));
+        succeed(unpack).await;
+    }
 }
 
 /// Manifest and config are read by the specification's own types, and agree.

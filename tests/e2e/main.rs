@@ -28,6 +28,7 @@ mod processors;
 mod programs;
 mod push;
 mod reconciler;
+mod starts;
 mod switched_off;
 mod tags;
 mod tokens;

@@ -4,10 +4,9 @@
 
 use serde_json::{Value, json};
 use slipway_proto::Digest;
+use slipway_tests::container::succeed;
 use slipway_tests::process::command;
 use slipway_tests::{Stack, artifacts};
-
-use crate::images::succeed;
 
 const TEMURIN: &str = "docker.io/library/eclipse-temurin";
 

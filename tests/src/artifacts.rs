@@ -16,12 +16,24 @@ pub struct ZipEntry {
     pub bytes: Vec<u8>,
     /// Whether it is deflated.
     pub is_deflated: bool,
+    /// When it was last changed: time and date of DOS.
+    pub modified: (u16, u16),
+}
+
+impl ZipEntry {
+    /// Sets when it was last changed, to the even second, in a year from 1980.
+    #[must_use]
+    pub fn at(mut self, [year, month, day]: [u16; 3], [hours, minutes, seconds]: [u16; 3]) -> Self {
+        let date = ((year - 1980) << 9) | (month << 5) | day;
+        self.modified = ((hours << 11) | (minutes << 5) | (seconds / 2), date);
+        self
+    }
 }
 
 /// Makes a stored entry.
 #[must_use]
 pub fn entry(name: &str, bytes: impl Into<Vec<u8>>) -> ZipEntry {
-    ZipEntry { name: name.to_owned(), bytes: bytes.into(), is_deflated: false }
+    ZipEntry { name: name.to_owned(), bytes: bytes.into(), is_deflated: false, modified: (0, 0x21) }
 }
 
 /// Makes a deflated entry.
@@ -38,7 +50,7 @@ pub fn deflated(name: &str, bytes: impl Into<Vec<u8>>) -> ZipEntry {
 #[must_use]
 pub fn zip(entries: &[ZipEntry]) -> Vec<u8> {
     let (mut archive, mut directory) = (Vec::new(), Vec::new());
-    for ZipEntry { name, bytes, is_deflated } in entries {
+    for ZipEntry { name, bytes, is_deflated, modified } in entries {
         let (method, content) = if *is_deflated { (8, deflate(bytes)) } else { (0, bytes.clone()) };
         let offset = u32::try_from(archive.len()).expect("a small archive");
         let size = u32::try_from(bytes.len()).expect("a small entry");
@@ -47,7 +59,7 @@ pub fn zip(entries: &[ZipEntry]) -> Vec<u8> {
         let name_length = u16::try_from(name.len()).expect("a short name");
         let mut common = Vec::new();
         // Version, flags (UTF-8), method, time, date.
-        for number in [20u16, 0x0800, method, 0, 0x21] {
+        for number in [20u16, 0x0800, method, modified.0, modified.1] {
             common.extend_from_slice(&number.to_le_bytes());
         }
         for number in [checksum, stored_size, size] {

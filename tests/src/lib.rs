@@ -8,6 +8,7 @@
 
 pub mod artifacts;
 pub mod chaos;
+pub mod container;
 pub mod disk;
 pub mod events;
 pub mod faulty_registry;

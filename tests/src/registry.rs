@@ -169,7 +169,9 @@ impl Registry {
         config: Value,
         archives: &[Vec<u8>],
     ) -> Digest {
-        self.put_base_for("amd64", repository, tag, config, archives).await.0
+        let history = vec![json!({"created_by": "the tests"}); archives.len()];
+        let more = json!({"config": config, "history": history});
+        self.put_base_saying(repository, tag, more, archives).await.0
     }
 
     /// Puts a base image for each architecture into the registry, with a layer of its own, and an
@@ -179,8 +181,11 @@ impl Registry {
         for architecture in architectures {
             let layer = artifacts::tar(&[("etc/architecture", architecture.as_bytes())]);
             let tag = format!("{tag}-{architecture}");
-            let (digest, size) =
-                self.put_base_for(architecture, repository, &tag, json!({}), &[layer]).await;
+            let more = json!({
+                "architecture": architecture, "history": [{"created_by": "the tests"}],
+                "config": {},
+            });
+            let (digest, size) = self.put_base_saying(repository, &tag, more, &[layer]).await;
             manifests.push(json!({"mediaType": MANIFEST_TYPE, "digest": digest, "size": size,
                 "platform": {"os": "linux", "architecture": architecture}}));
         }
@@ -188,23 +193,23 @@ impl Registry {
         self.put_manifest(repository, tag, INDEX_TYPE, &index).await;
     }
 
-    /// Puts a base image for an architecture into the registry, and returns the digest and the size
-    /// of its manifest.
-    async fn put_base_for(
+    /// Puts a base image with these layers, whose config document says more than it must, into the
+    /// registry, and returns the digest and the size of its manifest.
+    pub async fn put_base_saying(
         &self,
-        architecture: &str,
         repository: &str,
         tag: &str,
-        config: Value,
+        more: Value,
         archives: &[Vec<u8>],
     ) -> (Digest, usize) {
         let diff_ids: Vec<Digest> = archives.iter().map(|archive| Digest::of(archive)).collect();
-        let config = json!({
-            "architecture": architecture, "os": "linux", "created": "2020-01-01T00:00:00Z",
-            "config": config,
+        let mut config = json!({
+            "architecture": "amd64", "os": "linux", "created": "2020-01-01T00:00:00Z",
             "rootfs": {"type": "layers", "diff_ids": diff_ids},
-            "history": vec![json!({"created_by": "the tests"}); archives.len()],
         });
+        for (member, value) in more.as_object().into_iter().flatten() {
+            config[member] = value.clone();
+        }
         let config = Bytes::from(config.to_string());
         let mut layers = Vec::new();
         for archive in archives {

@@ -11,6 +11,7 @@ pub mod compress;
 pub mod config;
 pub mod content;
 pub mod index;
+mod inherited;
 pub mod key;
 pub mod layer;
 pub mod layout;
@@ -34,10 +35,10 @@ use layout::{PlannedLayer, Start};
 /// Numbers the behaviour that digests depend on: layout, tar, compression, config, manifest. Raise
 /// it with every change that gives the same input another digest, including one of the zstd
 /// library, and record the new digests.
-pub const ASSEMBLY_VERSION: u32 = 2;
+pub const ASSEMBLY_VERSION: u32 = 3;
 
-/// The time of files and images: one second after the epoch, because some tools read zero as "not
-/// set".
+/// The time of images, and of files without a time of their own: one second after the epoch, because
+/// some tools read zero as "not set".
 pub const DEFAULT_EPOCH: i64 = 1;
 
 /// An image that is ready to be pushed or written to a file.

@@ -13,7 +13,9 @@ use std::sync::Arc;
 
 use slipway_proto::outcome::Transfer;
 use slipway_proto::request::Base;
-use slipway_proto::{ArtifactKind, BuildRequest, Digest, Failure, Reason, Reference, Stage};
+use slipway_proto::{
+    ArtifactKind, BuildRequest, Digest, Failure, Platform, Reason, Reference, Stage,
+};
 use tokio::sync::watch;
 
 use crate::assemble::base::BaseLayer;
@@ -261,6 +263,9 @@ impl Pipeline {
         let by_way =
             if location == reference { String::new() } else { format!(" by way of {location}") };
         observer.line(&format!("resolved base image {reference}{by_way} to {}", base.image.digest));
+        if let Some(line) = other_variant(request, base.image.platform()) {
+            observer.line(&line);
+        }
         Ok(Some(base))
     }
 
@@ -338,6 +343,18 @@ impl Pipeline {
     }
 }
 
+/// Says that an executable and its base are for different variants of a processor.
+fn other_variant(request: &BuildRequest, base: Option<Platform>) -> Option<String> {
+    let (own, base) = (request.platform, base?);
+    let differs = own.generation() != base.generation();
+    (request.artifact.kind == ArtifactKind::Binary && differs).then(|| {
+        format!(
+            "warning: the executable is for {own} and its base is for {base}: the image runs on \
+            what runs both"
+        )
+    })
+}
+
 #[cfg(test)]
 pub(crate) mod tests {
     use serde_json::json;
@@ -370,6 +387,22 @@ pub(crate) mod tests {
         Submission::read(&document)
             .accept(BuildId::fresh(), project, Some(&uploaded), &Catalogue::default())
             .expect("it is accepted")
+    }
+
+    #[test]
+    fn an_executable_on_a_base_for_another_variant_is_told() {
+        let mut request = request(b"tool");
+        let base = |text: &str| Some(text.parse().expect("a platform"));
+        request.platform = "linux/arm/v6".parse().expect("a platform");
+        let line = other_variant(&request, base("linux/arm/v7")).expect("it differs");
+        assert!(line.contains("for linux/arm/v6") && line.contains("for linux/arm/v7"), "{line}");
+        for same in [base("linux/arm/v6"), None] {
+            assert_eq!(other_variant(&request, same), None);
+        }
+        request.platform = "linux/arm".parse().expect("a platform");
+        assert_eq!(other_variant(&request, base("linux/arm/v7")), None);
+        request.artifact.kind = ArtifactKind::Jar;
+        assert_eq!(other_variant(&request, base("linux/arm/v5")), None);
     }
 
     #[tokio::test]

@@ -8,7 +8,9 @@ use libfuzzer_sys::fuzz_target;
 use slipway_artifact::elf::{self, testing::TestElf};
 use slipway_artifact::{InspectError, inspect};
 use slipway_fuzz::seeds;
+use slipway_proto::ArtifactFacts;
 use slipway_proto::artifact::ElfFacts;
+use slipway_proto::environment::Catalogue;
 
 fuzz_target!(
     init: seeds::write(inputs()),
@@ -19,6 +21,22 @@ fuzz_target!(
         if let Some(interpreter) = &facts.interpreter {
             assert!(interpreter.starts_with('/') && interpreter.len() <= 4096);
             assert!(!interpreter.contains('\0'));
+        }
+        let names = facts.libraries.iter().chain(&facts.versions);
+        for name in names.chain(&facts.search_path).chain(&facts.linux) {
+            assert!(!name.is_empty() && name.len() <= 4096, "{name:?}");
+            assert!(!name.chars().any(char::is_control), "{name:?} disturbs a terminal");
+        }
+        assert!(facts.libraries.len() <= 1024 && facts.versions.len() <= 1024);
+        assert!(facts.versions.is_sorted(), "{:?}", facts.versions);
+        assert!(facts.x86_64_level.is_none_or(|level| (2..=4).contains(&level)));
+        // Its platform can be written into a request and read from one.
+        let platform = facts.platform();
+        assert_eq!(platform.to_string().parse(), Ok(platform));
+        // The catalogue answers whatever an executable asks for.
+        let facts_of_it = ArtifactFacts::Binary(facts.clone());
+        for base_replaced in [false, true] {
+            let _answer = Catalogue::default().choose("auto", &facts_of_it, base_replaced);
         }
         // What is appended, as by a tool that packs data behind a program, changes nothing.
         assert_eq!(read(&[&file[..], b"appended"].concat()).as_ref(), Some(&facts));
@@ -50,7 +68,26 @@ fn inputs() -> Vec<(String, Vec<u8>)> {
         let dynamic = elf.dynamic(&[(14, 7), (0x6fff_fffb, 0x0800_0000)]);
         elf.segments.push((2, dynamic));
         inputs.push((format!("dynamic-{machine}"), elf.bytes()));
+        elf.segments.pop();
+        let libc = ["GLIBC_2.2.5", "GLIBC_2.34"].as_slice();
+        elf.link(&[("libz.so.1", &[]), ("libc.so.6", libc)], Some("$ORIGIN/lib"));
+        inputs.push((format!("linked-{machine}"), elf.bytes()));
+        let tag = elf.words(&[0, 6, 1, 0]);
+        elf.note("GNU", 1, &tag);
+        let level = elf.words(&[0xc000_8002, 4, 7, 0]);
+        elf.note("GNU", 5, &level);
+        inputs.push((format!("noted-{machine}"), elf.bytes()));
     }
+    let mut arm = TestElf { machine: 40, wide: false, ..TestElf::executable() };
+    // `Tag_CPU_arch` is 6, in the section that the GNU assembler writes.
+    arm.attributes = b"A\x11\0\0\0aeabi\0\x01\x07\0\0\0\x06\x06".to_vec();
+    inputs.push(("arm".to_owned(), arm.bytes()));
+    let mut record = b"\xff Go buildinf:\x08\x02".to_vec();
+    record.resize(32, 0);
+    record.extend_from_slice(b"\x02go\x0dbuild\tGOARM=6");
+    let mut go = TestElf { machine: 40, wide: false, ..TestElf::executable() };
+    go.segments.insert(0, (1, record));
+    inputs.push(("go".to_owned(), go.bytes()));
     // The target puts the first four bytes in front.
     inputs.into_iter().map(|(name, bytes)| (name, bytes[elf::MAGIC.len()..].to_vec())).collect()
 }

@@ -2,7 +2,7 @@
 
 //! The base of an image, as far as assembly needs it: names, layers and config, but no registry.
 
-use slipway_proto::{Digest, Reference};
+use slipway_proto::{Digest, Platform, Reference};
 
 /// A base image for one platform.
 #[derive(Debug, Clone)]
@@ -15,6 +15,15 @@ pub struct BaseImage {
     pub layers: Vec<BaseLayer>,
     /// The config, unchanged.
     pub config: serde_json::Value,
+}
+
+impl BaseImage {
+    /// Returns the platform that its config names.
+    #[must_use]
+    pub fn platform(&self) -> Option<Platform> {
+        let text = |member: &str| self.config.get(member).and_then(serde_json::Value::as_str);
+        Platform::of_image(text("architecture")?, text("variant"))
+    }
 }
 
 /// A layer of a base image.

@@ -12,26 +12,7 @@ use slipway_proto::{BuildRequest, Digest, Timestamp};
 use super::base::BaseImage;
 use super::layer::Layer;
 use super::layout::Start;
-use super::{ASSEMBLY_VERSION, AssembleError};
-
-/// The members of a base's `config` that the image inherits. Others, such as the host name of the
-/// machine that built the base, mean nothing in a new image.
-const INHERITED_FROM_CONFIG: [&str; 11] = [
-    "User",
-    "ExposedPorts",
-    "Env",
-    "Entrypoint",
-    "Cmd",
-    "Volumes",
-    "WorkingDir",
-    "Labels",
-    "StopSignal",
-    "Healthcheck",
-    "Shell",
-];
-
-/// The members beside `config` that the image inherits from its base.
-const INHERITED_FROM_IMAGE: [&str; 4] = ["variant", "os.version", "os.features", "author"];
+use super::{ASSEMBLY_VERSION, AssembleError, inherited};
 
 /// The limit of KubeSphere's B2I for all labels of an image, in bytes (s2irun
 /// `postexecutorstep.go`). It is kept, because node agents fail with more.
@@ -52,12 +33,7 @@ pub fn image_config(
 ) -> Result<Bytes, AssembleError> {
     let nothing = Value::Null;
     let base_config = base.map_or(&nothing, |base| &base.config);
-    let mut config = Map::new();
-    for member in INHERITED_FROM_CONFIG {
-        if let Some(value) = base_config["config"].get(member).filter(|value| !value.is_null()) {
-            config.insert(member.to_owned(), value.clone());
-        }
-    }
+    let mut config = inherited::config(base_config);
     command(request, start, &mut config);
     environment(request, &mut config);
     ports(request, &mut config);
@@ -72,18 +48,13 @@ pub fn image_config(
         }
     }
     let created = Timestamp::from_second(epoch).unwrap_or(Timestamp::UNIX_EPOCH).to_string();
-    let mut document = Map::new();
-    for member in INHERITED_FROM_IMAGE {
-        if let Some(value) = base_config.get(member) {
-            document.insert(member.to_owned(), value.clone());
-        }
-    }
+    let mut document = inherited::image(base_config);
     let mut diff_ids: Vec<Value> = base
         .iter()
         .flat_map(|base| &base.layers)
         .map(|layer| layer.diff_id.to_string().into())
         .collect();
-    let mut history = base_config["history"].as_array().cloned().unwrap_or_default();
+    let mut history = inherited::history(base_config, diff_ids.len());
     for layer in layers {
         diff_ids.push(layer.diff_id.to_string().into());
         history.push(json!({
@@ -106,11 +77,20 @@ pub fn image_config(
     Ok(serde_json::to_vec(&document).expect("a config is always valid JSON").into())
 }
 
+/// Returns the variable whose words an element of a command stands for.
+fn variable(part: &str) -> Option<&str> {
+    part.strip_prefix("{$")?.strip_suffix('}')
+}
+
 fn command(request: &BuildRequest, start: &Start, config: &mut Map<String, Value>) {
     let expand = |template: &[String]| -> Vec<String> {
-        let one = |part: &String| match part.as_str() {
-            "{launch}" => start.launch.clone(),
-            other => vec![other.replace("{artifact}", &start.artifact)],
+        let one = |part: &String| match (part.as_str(), variable(part)) {
+            ("{launch}", _) => start.launch.clone(),
+            (_, Some(name)) => {
+                let value = request.env.get(name).map_or("", String::as_str);
+                value.split_whitespace().map(str::to_owned).collect()
+            }
+            (other, None) => vec![other.replace("{artifact}", &start.artifact)],
         };
         template.iter().flat_map(one).collect()
     };

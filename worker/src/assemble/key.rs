@@ -50,6 +50,7 @@ pub fn outline(planned: &PlannedLayer, compression: Compression, epoch: i64) -> 
             key.number(entry.size);
             key.number(entry.crc32.into());
         }
+        Data::Text(_) => {}
     });
     (!is_whole).then(|| key.finish())
 }
@@ -76,13 +77,18 @@ fn nodes(
         let (user, group) = planned.owner(path);
         key.number(user.into());
         key.number(group.into());
+        key.field(&node.modified().unwrap_or(epoch).to_le_bytes());
         match node {
-            Node::Directory => key.field(b"directory"),
+            Node::Directory { .. } => key.field(b"directory"),
             Node::File { data: Data::Whole, .. } => key.field(b"the artifact"),
             Node::File { data: Data::Entry(entry), .. } => {
                 key.field(b"entry");
                 // Of several entries of one name only the last is ever unpacked.
                 key.field(entry.name.as_bytes());
+            }
+            Node::File { data: Data::Text(text), .. } => {
+                key.field(b"text");
+                key.field(text.as_bytes());
             }
         }
         if let Node::File { data, .. } = node {

@@ -3,6 +3,7 @@
 //! Decides which files go where, in which layer.
 
 mod java;
+mod launch;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -48,7 +49,10 @@ pub struct PlannedLayer {
 #[derive(Debug)]
 pub enum Node {
     /// A directory.
-    Directory,
+    Directory {
+        /// Its permission bits.
+        mode: u32,
+    },
     /// A file.
     File {
         /// Its permission bits.
@@ -59,12 +63,35 @@ pub enum Node {
 }
 
 impl Node {
+    /// A directory as most are.
+    pub const DIRECTORY: Self = Self::Directory { mode: 0o755 };
+
+    /// A directory that every user can write to. What is in it belongs to whom it belonged.
+    pub const WRITABLE: Self = Self::Directory { mode: 0o1777 };
+
+    /// Makes a file.
+    #[must_use]
+    pub fn file(mode: u32, data: Data) -> Self {
+        Self::File { mode, data }
+    }
+
     /// Returns its permission bits.
     #[must_use]
     pub fn mode(&self) -> u32 {
         match self {
-            Self::Directory => 0o755,
-            Self::File { mode, .. } => *mode,
+            Self::Directory { mode } | Self::File { mode, .. } => *mode,
+        }
+    }
+
+    /// Returns its modification time, in seconds since the epoch, if it has one of its own.
+    ///
+    /// Servers tell browsers by the time of a static file whether it is the one that they have, so
+    /// the files of an archive keep theirs.
+    #[must_use]
+    pub fn modified(&self) -> Option<i64> {
+        match self {
+            Self::File { data: Data::Entry(entry), .. } => entry.modified,
+            _ => None,
         }
     }
 }
@@ -76,6 +103,8 @@ pub enum Data {
     Whole,
     /// An entry of the artifact, which is an archive.
     Entry(Entry),
+    /// A text that was made here.
+    Text(String),
 }
 
 impl Data {
@@ -85,6 +114,7 @@ impl Data {
         match self {
             Self::Whole => artifact.len(),
             Self::Entry(entry) => entry.size,
+            Self::Text(text) => text.len() as u64,
         }
     }
 }
@@ -98,7 +128,7 @@ impl PlannedLayer {
     /// Adds an entry and the directories above it.
     pub(super) fn add(&mut self, path: String, node: Node) {
         for (slash, _) in path.match_indices('/') {
-            self.nodes.entry(path[..slash].to_owned()).or_insert(Node::Directory);
+            self.nodes.entry(path[..slash].to_owned()).or_insert(Node::DIRECTORY);
         }
         self.nodes.insert(path, node);
     }
@@ -122,11 +152,18 @@ impl PlannedLayer {
 pub fn plan(request: &BuildRequest, artifact: &Arc<FileSource>) -> Result<Plan, AssembleError> {
     let recipe = &request.recipe;
     let destination = destination(&recipe.destination, &request.artifact.filename)?;
-    match recipe.layering {
-        Layering::AsIs => Ok(as_is(request, destination)),
-        Layering::Jar => java::plan_jar(request, artifact, &destination),
-        Layering::War => java::plan_war(request, artifact, &destination),
+    let mut plan = match recipe.layering {
+        Layering::AsIs => as_is(request, destination),
+        Layering::Jar => java::plan_jar(request, artifact, &destination)?,
+        Layering::War => java::plan_war(request, artifact, &destination)?,
+    };
+    // In the lowest layer, which changes least.
+    if let Some(layer) = plan.layers.first_mut() {
+        for path in &recipe.writable {
+            layer.add(path.trim_matches('/').to_owned(), Node::WRITABLE);
+        }
     }
+    Ok(plan)
 }
 
 /// One layer with the artifact's file.
@@ -135,17 +172,22 @@ pub(super) fn as_is(request: &BuildRequest, path: String) -> Plan {
     let artifact = format!("/{path}");
     let title = request.artifact.kind.as_str();
     let mut layer = PlannedLayer::new(title, None, recipe.owner);
-    layer.add(path, Node::File { mode: recipe.file_mode, data: Data::Whole });
+    layer.add(path, Node::file(recipe.file_mode, Data::Whole));
     let launch = vec!["-jar".to_owned(), artifact.clone()];
     Plan { layers: vec![layer], start: Start { launch, artifact } }
 }
 
 /// Resolves a destination to a path relative to the root.
 fn destination(template: &str, filename: &str) -> Result<String, AssembleError> {
-    let name = [".jar", ".war"]
-        .iter()
-        .find_map(|extension| filename.strip_suffix(extension))
-        .unwrap_or(filename);
+    // Kinds are told without regard to case, and Tomcat makes the context `/Shop` of `Shop.WAR`.
+    let name = match filename.rsplit_once('.') {
+        Some((name, extension))
+            if ["jar", "war"].iter().any(|known| extension.eq_ignore_ascii_case(known)) =>
+        {
+            name
+        }
+        _ => filename,
+    };
     let path = template.trim_matches('/').replace("{file}", filename).replace("{name}", name);
     let bad = |part: &str| matches!(part, "" | "." | "..");
     if path.split('/').any(bad) {
@@ -165,6 +207,20 @@ mod tests {
         let war = "/usr/local/tomcat/webapps/{name}";
         assert_eq!(destination(war, "shop.war").expect("a path"), "usr/local/tomcat/webapps/shop");
         assert_eq!(destination("/app/{file}", "tool").expect("a path"), "app/tool");
+        for (file, name) in [
+            ("Shop.WAR", "Shop"),
+            ("shop.War", "shop"),
+            ("shop#admin.war", "shop#admin"),
+            ("shop##001.WAR", "shop##001"),
+            ("ROOT.war", "ROOT"),
+            ("shop.war.zip", "shop.war.zip"),
+            ("shop", "shop"),
+        ] {
+            let path = destination(war, file).expect("a path");
+            assert_eq!(path, format!("usr/local/tomcat/webapps/{name}"));
+        }
+        // A start script that looks for *.war finds it under any name.
+        assert_eq!(destination("/d/{name}.war", "Shop.WAR").expect("a path"), "d/Shop.war");
     }
 
     #[test]
@@ -177,8 +233,8 @@ mod tests {
     #[test]
     fn the_directories_above_an_entry_come_first() {
         let mut layer = PlannedLayer::new("x", None, (7, 7));
-        layer.add("a/b/c".into(), Node::File { mode: 0o644, data: Data::Whole });
-        layer.add("a-z".into(), Node::Directory);
+        layer.add("a/b/c".into(), Node::file(0o644, Data::Whole));
+        layer.add("a-z".into(), Node::DIRECTORY);
         let paths: Vec<&str> = layer.nodes.keys().map(String::as_str).collect();
         assert_eq!(paths, ["a", "a-z", "a/b", "a/b/c"]);
         assert_eq!((layer.owner("a"), layer.owner("a/b")), ((0, 0), (7, 7)));

@@ -34,15 +34,19 @@ pub fn walk(
     for (path, node) in &planned.nodes {
         let (user, group) = planned.owner(path);
         let kind = match node {
-            Node::Directory => tar::Kind::Directory,
+            Node::Directory { .. } => tar::Kind::Directory,
             Node::File { data, .. } => tar::Kind::File(data.size(artifact)),
         };
         let mode = node.mode();
-        let header = tar::Entry { path, kind, mode, user, group, modified: epoch };
+        let modified = node.modified().unwrap_or(epoch);
+        let header = tar::Entry { path, kind, mode, user, group, modified };
         walk.sink.write(&tar::header(&header)).map_err(disk())?;
         match node {
-            Node::Directory => {}
+            Node::Directory { .. } => {}
             Node::File { data: Data::Whole, .. } => walk.whole().map_err(disk())?,
+            Node::File { data: Data::Text(text), .. } => {
+                walk.sink.write(text.as_bytes()).map_err(disk())?;
+            }
             Node::File { data: Data::Entry(entry), .. } => walk.entry(entry)?,
         }
         if let tar::Kind::File(size) = kind {

@@ -77,7 +77,7 @@ fn plan(artifact: &Arc<FileSource>) -> Vec<PlannedLayer> {
     for entry in archive.entries() {
         let layer = &mut layers[usize::from(!entry.name.starts_with("lib/"))];
         let data = Data::Entry(entry.clone());
-        layer.add(format!("app/{}", entry.name), Node::File { mode: 0o644, data });
+        layer.add(format!("app/{}", entry.name), Node::file(0o644, data));
     }
     layers.into()
 }

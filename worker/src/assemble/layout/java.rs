@@ -12,7 +12,7 @@ use slipway_artifact::zip::{Archive, Entry};
 use slipway_proto::BuildRequest;
 use slipway_proto::environment::{NO_MAIN_CLASS, starts_jar};
 
-use super::{Data, Node, Plan, PlannedLayer, Start, as_is};
+use super::{Data, Node, Plan, PlannedLayer, Start, as_is, launch};
 use crate::assemble::AssembleError;
 
 /// The largest index of layers that is read, in bytes.
@@ -20,6 +20,9 @@ const MAX_TEXT: usize = 4 * 1024 * 1024;
 
 /// The mode of files from an archive. The modes in the archive are ignored.
 const ENTRY_MODE: u32 = 0o644;
+
+/// Where the options of a long command are, below the exploded JAR.
+const ARGUMENTS: &str = "META-INF/slipway/java.args";
 
 /// Plans a Spring Boot JAR as its exploded layers, any other JAR and a WAR as one file.
 pub(super) fn plan_jar(
@@ -35,8 +38,13 @@ pub(super) fn plan_jar(
     if main_class.is_none() && launches {
         return Err(AssembleError::Artifact(NO_MAIN_CLASS.to_owned()));
     }
-    // A WAR that starts by itself is laid down as `java -jar` takes it.
-    if !spring_boot::is_spring_boot(&manifest) || is_war(&archive) {
+    let java = recipe.java;
+    let names = archive.entries().iter().map(|entry| entry.name.as_str());
+    let is_whole = !spring_boot::is_spring_boot(&manifest)
+        // A WAR that starts by itself is laid down as `java -jar` takes it.
+        || is_war(&archive)
+        || launch::needs_the_jar(&manifest, names, java).is_some();
+    if is_whole {
         return Ok(as_is(request, format!("{destination}/{}", request.artifact.filename)));
     }
     let index = Index::of(&archive, artifact, &manifest)?;
@@ -53,10 +61,13 @@ pub(super) fn plan_jar(
         add(&mut layers[layer], destination, entry);
     }
     // Spring Boot 3.2 moved the launcher class. The archive names the one it contains.
-    let main_class = main_class.map(str::to_owned);
-    let launch = ["-cp".to_owned(), format!("/{destination}")].into_iter().chain(main_class);
-    let launch = launch.collect();
-    Ok(plan(layers, launch, destination))
+    let mut words = launch::words(&manifest, main_class, &format!("/{destination}"), java);
+    if let Some(text) = launch::argument_file(&words, java) {
+        let path = format!("{destination}/{ARGUMENTS}");
+        words = vec![format!("@/{path}")];
+        layers[last].add(path, Node::file(ENTRY_MODE, Data::Text(text)));
+    }
+    Ok(plan(layers, words, destination))
 }
 
 /// Which layer an entry of a Spring Boot archive belongs to.
@@ -122,9 +133,9 @@ pub(super) fn plan_war(
 fn add(layer: &mut PlannedLayer, destination: &str, entry: &Entry) {
     let path = format!("{destination}/{}", entry.name.trim_end_matches('/'));
     let node = if entry.is_directory() {
-        Node::Directory
+        Node::DIRECTORY
     } else {
-        Node::File { mode: ENTRY_MODE, data: Data::Entry(entry.clone()) }
+        Node::file(ENTRY_MODE, Data::Entry(entry.clone()))
     };
     layer.add(path, node);
 }
