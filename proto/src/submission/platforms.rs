@@ -257,12 +257,15 @@ mod tests {
         assert_eq!(second.artifact.filename, first.artifact.filename);
     }
 
+    /// Fields of a request, further uploads, and the mistakes by field and code.
+    type Case<'a> = (Value, &'a [(&'a str, Uploaded)], &'a [(&'a str, &'a str)]);
+
     #[test]
     fn executables_that_do_not_fit_what_is_asked_are_refused_by_field() {
         let amd64 = executable(Architecture::Amd64, None);
         let arm64 = || ("arm", executable(Architecture::Arm64, None));
         let arm = digest("arm");
-        let cases: [(Value, &[(&str, Uploaded)], &[(&str, &str)]); 7] = [
+        let cases: [Case<'_>; 7] = [
             (
                 json!({"platform": ["linux/amd64", "linux/arm64"]}),
                 &[],

@@ -12,7 +12,7 @@ use crate::zip::starts::Starts;
 use crate::zip::{Archive, Entry};
 
 /// How much of a deflated library is inflated for its first classes.
-const START: Depth = Depth { bytes: 64 << 10, classes: 16 };
+const START: Depth = Depth { bytes: 64 << 10, classes: 8 };
 
 /// How much of all deflated libraries is inflated, in bytes: some 60 ms of a processor.
 pub(super) const MOST_INFLATED: usize = 32 << 20;

@@ -6,7 +6,7 @@
 //! deflated one only the start is inflated, and its local headers are followed. Nothing here is
 //! refused: the JVM judges a library, and what cannot be read tells nothing.
 
-use std::io;
+use std::io::{self, Read as _};
 use std::ops::Range;
 
 use flate2::{Decompress, FlushDecompress, Status};
@@ -23,6 +23,12 @@ const FEW: usize = 4;
 const MANY: usize = 16;
 /// Of up to this many classes each is looked at.
 const ALL: usize = 8;
+
+/// How much of a deflated library is inflated at first. Then it is doubled.
+const PIECE: usize = 8 << 10;
+
+/// What must be there of an entry's data for its first bytes to be read.
+const CLASS_HEAD: usize = 512;
 
 /// A longer list of entries is not read: it would be that of 40,000 classes.
 const LONGEST_DIRECTORY: u64 = 4 << 20;
@@ -106,6 +112,7 @@ impl<'a> Library<'a> {
         Ok(())
     }
 
+    /// Inflates a library piece by piece, and follows the local headers as far as they are there.
     fn open_deflated(
         &mut self,
         archive: &Archive,
@@ -114,30 +121,48 @@ impl<'a> Library<'a> {
         depth: Depth,
         left: &mut usize,
     ) -> Result<(), InspectError> {
-        let most = depth.bytes.min(*left);
-        let length = usize::try_from(entry.size).unwrap_or(usize::MAX).min(most);
-        *left -= length;
-        let mut bytes = vec![0; length];
-        archive.read_start(source, entry, &mut bytes)?;
-        let mut at = 0;
-        while let Some(header) = central::local_header(&bytes, at)
-            && self.classes.len() < depth.classes
-        {
-            let data = header.name.end + header.extra;
-            let length = match header.compressed_size {
-                Some(size) => usize::try_from(size).unwrap_or(usize::MAX),
-                None => inflated_length(bytes.get(data..).unwrap_or_default(), left),
-            };
-            let compressed_size = length.min(bytes.len().saturating_sub(data)) as u64;
-            if let Some(method) = header.method {
-                let place = Place { local: at as u64, method, compressed_size };
-                self.add(&bytes, header.name, Some(place));
+        let length = usize::try_from(entry.size).unwrap_or(usize::MAX).min(depth.bytes);
+        let mut reader = archive.open(source, entry)?;
+        let (mut bytes, mut at) = (Vec::new(), 0);
+        while bytes.len() < length && at < length && *left > 0 {
+            if self.classes.len() >= depth.classes {
+                break;
             }
-            let behind = if header.compressed_size.is_some() { 0 } else { header.descriptor };
-            at = data.saturating_add(length).saturating_add(behind);
+            let start = bytes.len();
+            bytes.resize(length.min(start + PIECE.max(start)), 0);
+            let read = reader.read_exact(&mut bytes[start..]);
+            if read.is_err() {
+                break;
+            }
+            *left = left.saturating_sub(bytes.len() - start);
+            self.follow(&bytes, &mut at, bytes.len() == length, left);
         }
         self.bytes = bytes;
         Ok(())
+    }
+
+    /// Adds the entries from `at` on whose start is there. `is_last` says that no more bytes will be.
+    fn follow(&mut self, bytes: &[u8], at: &mut usize, is_last: bool, left: &mut usize) {
+        while let Some(header) = central::local_header(bytes, *at) {
+            let data = header.name.end + header.extra;
+            let is_there = data.saturating_add(CLASS_HEAD) <= bytes.len();
+            let rest = bytes.get(data..).unwrap_or_default();
+            let length = match header.compressed_size {
+                Some(size) if is_there || is_last => usize::try_from(size).unwrap_or(usize::MAX),
+                None if is_last => inflated_length(rest, left).unwrap_or(rest.len()),
+                None if is_there => match inflated_length(rest, left) {
+                    Some(length) => length,
+                    None => return,
+                },
+                _ => return,
+            };
+            if let Some(method) = header.method {
+                let place = Place { local: *at as u64, method, compressed_size: length as u64 };
+                self.add(bytes, header.name, Some(place));
+            }
+            let behind = if header.compressed_size.is_some() { 0 } else { header.descriptor };
+            *at = data.saturating_add(length).saturating_add(behind);
+        }
     }
 
     fn add(&mut self, bytes: &[u8], name: Range<usize>, place: Option<Place>) {
@@ -228,9 +253,9 @@ impl<'a> Library<'a> {
     }
 }
 
-/// Returns the length of deflated data that is followed by something else, or all of it if its end
-/// is not there. What it inflates to is taken from `left`.
-fn inflated_length(data: &[u8], left: &mut usize) -> usize {
+/// Returns the length of deflated data that is followed by something else; none if its end is not
+/// there. What it inflates to is taken from `left`.
+fn inflated_length(data: &[u8], left: &mut usize) -> Option<usize> {
     let mut inflate = Decompress::new(false);
     let mut content = [0; 16 << 10];
     loop {
@@ -241,9 +266,9 @@ fn inflated_length(data: &[u8], left: &mut usize) -> usize {
         let written = usize::try_from(inflate.total_out() - wrote).expect("not more than a buffer");
         *left = left.saturating_sub(written);
         match status {
-            Ok(Status::StreamEnd) => return after,
+            Ok(Status::StreamEnd) => return Some(after),
             Ok(_) if *left > 0 && (after > read || written > 0) => {}
-            _ => return data.len(),
+            _ => return None,
         }
     }
 }

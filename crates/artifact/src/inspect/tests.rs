@@ -115,7 +115,7 @@ fn only_what_is_unpacked_must_be_one_tree() {
     let refused = refusal(&twice(&[manifest("Spring-Boot-Version: 3.3.1")]), "app.jar");
     assert_eq!(refused.code, Code::DuplicateEntry);
     let web = stored("WEB-INF/web.xml", b"");
-    assert_eq!(refusal(&twice(&[web.clone()]), "a.war").code, Code::DuplicateEntry);
+    assert_eq!(refusal(&twice(std::slice::from_ref(&web)), "a.war").code, Code::DuplicateEntry);
     let executable = twice(&[manifest("Main-Class: M"), web]);
     let ArtifactFacts::War(facts) = inspect(&executable, "a.war").expect("it starts by itself")
     else {
