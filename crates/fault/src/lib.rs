@@ -10,4 +10,4 @@ mod backoff;
 mod chain;
 
 pub use backoff::{Backoff, InvalidBackoff, Pauses};
-pub use chain::{chain, root_cause};
+pub use chain::{chain, plain, root_cause};
