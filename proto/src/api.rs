@@ -195,6 +195,21 @@ impl From<&Build> for BuildView {
     }
 }
 
+impl BuildView {
+    /// Returns the last line of its log, once it has its outcome.
+    #[must_use]
+    pub fn last_line(&self) -> Option<String> {
+        let failure = self.failure.clone();
+        let outcome = match self.state {
+            StateName::Queued | StateName::Running | StateName::Publishing => return None,
+            StateName::Succeeded => Outcome::Succeeded { image: Box::new(self.image.clone()?) },
+            StateName::Failed => Outcome::Failed { failure: failure? },
+            StateName::Cancelled => Outcome::Cancelled { message: failure?.message },
+        };
+        Some(outcome.last_line())
+    }
+}
+
 /// A page of builds, newest first.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BuildList {
@@ -353,6 +368,74 @@ pub struct RepairsView {
     pub timed_out: u64,
     /// Builds cancelled because a later one has their supersede key.
     pub superseded: u64,
+}
+
+/// What a collection of what nobody needs any more found, and what it removed.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CollectionView {
+    /// Whether it only said what it would remove.
+    pub dry_run: bool,
+    /// Artifacts in the store.
+    pub artifacts: CollectedView,
+    /// Archived logs.
+    pub logs: CollectedView,
+    /// Live records of builds.
+    pub records: CollectedView,
+    /// Owners of tags.
+    pub tags: CollectedView,
+    /// Dead letters.
+    pub dead_letters: CollectedView,
+    /// The artifacts that were removed, at most [`MAX_NAMED`](Self::MAX_NAMED) of them.
+    pub removed_artifacts: Vec<RemovedArtifact>,
+}
+
+impl CollectionView {
+    /// The largest number of artifacts that are named.
+    pub const MAX_NAMED: usize = 1000;
+}
+
+/// What a collection found of one kind.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CollectedView {
+    /// How many there were.
+    pub found: u64,
+    /// Their size in bytes.
+    pub found_bytes: u64,
+    /// How many of them are needed, whatever the bounds say; 0 where that is not looked for.
+    pub needed: u64,
+    /// How many were removed.
+    pub removed: u64,
+    /// The size of those, in bytes.
+    pub removed_bytes: u64,
+    /// How many bytes may be kept.
+    pub max_bytes: u64,
+    /// How long one may be kept, in seconds.
+    pub max_age_s: u64,
+}
+
+/// An artifact that was removed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RemovedArtifact {
+    /// Its digest.
+    pub digest: Digest,
+    /// Its size in bytes.
+    pub size_bytes: u64,
+    /// When it was last uploaded, asked for or submitted; null if no project had it any more.
+    pub used_at: Option<Timestamp>,
+    /// Why it was removed.
+    pub reason: RemovalReason,
+}
+
+/// Why something was removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RemovalReason {
+    /// No project has it any more.
+    Deleted,
+    /// It was not used for longer than the bound of age.
+    Age,
+    /// It was among the least recently used above the bound of bytes.
+    Size,
 }
 
 /// The depth of the queue.

@@ -230,6 +230,12 @@ impl Build {
         }
     }
 
+    /// Returns the last line of its log, once it has its outcome: what that is, and why.
+    #[must_use]
+    pub fn last_line(&self) -> Option<String> {
+        self.outcome().map(|outcome| outcome.last_line())
+    }
+
     /// Returns the outcome, once there is one.
     #[must_use]
     pub fn outcome(&self) -> Option<Outcome> {

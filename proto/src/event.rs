@@ -216,6 +216,19 @@ pub enum Outcome {
     },
 }
 
+impl Outcome {
+    /// Returns the line that ends the log of the build, whoever ended the build.
+    #[must_use]
+    pub fn last_line(&self) -> String {
+        let line = match self {
+            Self::Succeeded { .. } => "Build completed successfully".to_owned(),
+            Self::Failed { failure } => format!("Build failed: {failure}"),
+            Self::Cancelled { message } => format!("Build cancelled: {message}"),
+        };
+        line.replace(['\r', '\n'], " ")
+    }
+}
+
 impl Event {
     fn new(
         project: &ProjectName,

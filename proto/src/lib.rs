@@ -23,6 +23,7 @@ pub mod request;
 pub mod state;
 pub mod subject;
 pub mod submission;
+pub mod units;
 
 pub use artifact::{ArtifactFacts, ArtifactKind};
 pub use build::Build;

@@ -44,6 +44,27 @@ impl Reference {
         Ok(reference)
     }
 
+    /// Parses the name of an image that is pushed nowhere: as a target, but the registry may be left
+    /// out, as Docker's users do.
+    ///
+    /// # Errors
+    ///
+    /// Says what part of `text` is wrong and how to write it.
+    pub fn parse_name(text: &str) -> Result<Self, ParseReferenceError> {
+        let completed = parse(text, Short::Completed)?;
+        Self::parse_target(&completed.to_string()).map_err(|wrong| error(text, wrong.why))
+    }
+
+    /// Returns the name as Docker's users write it and `docker save` does: without the registry if
+    /// that is Docker Hub.
+    #[must_use]
+    pub fn familiar(&self) -> String {
+        let name = self.to_string();
+        let short = name.strip_prefix("docker.io/");
+        let short = short.map(|short| short.strip_prefix("library/").unwrap_or(short));
+        short.map_or_else(|| name.clone(), str::to_owned)
+    }
+
     /// Returns the registry's host, with its port if one was written.
     #[must_use]
     pub fn registry(&self) -> &str {

@@ -247,6 +247,12 @@ impl Submission {
         }
     }
 
+    /// Returns the mistakes that show without the artifact and the catalogue.
+    #[must_use]
+    pub fn mistakes(&self) -> &[FieldError] {
+        &self.errors
+    }
+
     /// Returns the artifact it names, if that could be read.
     #[must_use]
     pub fn artifact(&self) -> Option<Digest> {
