@@ -40,7 +40,10 @@ pub use record_cache::{RecordCache, RecordKey};
 pub use source::{FileSource, Section, Source, SourceReader};
 pub use spring_boot::Layers;
 #[cfg(feature = "store")]
-pub use store::{ArtifactStore, Fetched, ReceiveError, StoreError, Upload, Verification};
+pub use store::{
+    ArtifactStore, Aside, Fetched, ReceiveError, StoreError, StoredArtifact, StoredLog, Upload,
+    Verification,
+};
 #[cfg(feature = "store")]
 pub use verified_files::VerifiedFiles;
 pub use zip::{Archive, Entry, EntryReader, Method};

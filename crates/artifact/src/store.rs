@@ -8,6 +8,8 @@
 //! logs/<project>/<build>.log              the whole log of a build that has ended
 //! uploads/<uuid>                          what is being received
 //! corrupt/<hex>                           a blob that was found damaged, for an operator to see
+//! condemned/<hex>                         the mark of an artifact that is being removed
+//! removed/<hex>.<collector>               its bytes, until the collector has looked again
 //! verified/<hex>                          the digest of a blob's file; only in a directory
 //! ```
 //!
@@ -22,26 +24,36 @@ mod local;
 mod location;
 mod log;
 mod remote;
+mod removal;
 mod upload;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use futures::TryStreamExt as _;
 use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt as _};
+use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt as _};
 use slipway_proto::api::ArtifactView;
-use slipway_proto::{Digest, ProjectName};
+use slipway_proto::{Digest, ProjectName, Timestamp};
 use tokio::sync::Semaphore;
 
 pub use self::error::{ReceiveError, StoreError};
 pub use self::fetch::{Fetched, Verification};
 use self::local::Directory;
 use self::location::Location;
+pub use self::log::StoredLog;
+pub use self::removal::{Aside, StoredArtifact};
 pub use self::upload::Upload;
 
 /// An upload that was not written to for this long was left by a process that died.
 const STALE_UPLOAD_AGE: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// How long a damaged blob is kept for an operator to see.
+const CORRUPT_AGE: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+
+/// A use of an artifact is noted unless one was noted within this time. Higher, and the collector
+/// takes an artifact for older than it is; lower, and a client that asks for one artifact many
+/// times costs a write each time.
+const USE_NOTED_FOR: Duration = Duration::from_secs(10);
 
 /// How many uploads are inspected at once. One takes milliseconds, so a higher number gains
 /// nothing. An archive's list of entries may take some 50 MiB, and a hostile client may send many.
@@ -94,8 +106,8 @@ impl ArtifactStore {
         Upload::begin(self.clone()).await
     }
 
-    /// Returns the artifact that a project uploaded under a digest, if it did and the bytes are
-    /// still there.
+    /// Returns the artifact that a project uploaded under a digest, if it did, the bytes are still
+    /// there, and nobody is removing them.
     ///
     /// # Errors
     ///
@@ -105,37 +117,109 @@ impl ArtifactStore {
         project: &ProjectName,
         digest: Digest,
     ) -> Result<Option<ArtifactView>, StoreError> {
+        let (record, is_there, is_condemned) = tokio::try_join!(
+            self.document(project, digest),
+            self.has_blob(digest),
+            self.is_condemned(digest)
+        )?;
+        Ok(record.map(|(view, _)| view).filter(|_| is_there && !is_condemned))
+    }
+
+    /// Does the same, and notes that the artifact was asked for: it counts as used now.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be read or written to.
+    pub async fn use_record(
+        &self,
+        project: &ProjectName,
+        digest: Digest,
+    ) -> Result<Option<ArtifactView>, StoreError> {
+        let Some((view, used_at)) = self.document(project, digest).await? else { return Ok(None) };
+        let age = Timestamp::now().duration_since(used_at).unsigned_abs();
+        if age >= USE_NOTED_FOR {
+            self.note_use(project, digest, &view).await?;
+        }
+        // Behind the note, so that either the collector sees it or its mark is seen here.
+        let (is_there, is_condemned) =
+            tokio::try_join!(self.has_blob(digest), self.is_condemned(digest))?;
+        Ok(Some(view).filter(|_| is_there && !is_condemned))
+    }
+
+    /// Reads a project's record of an artifact, and when it was last written.
+    async fn document(
+        &self,
+        project: &ProjectName,
+        digest: Digest,
+    ) -> Result<Option<(ArtifactView, Timestamp)>, StoreError> {
         let failed = |error| StoreError::of_object("read the record of an artifact", error);
-        let document = match self.objects.get(&record_path(project, digest)).await {
-            Ok(found) => found.bytes().await.map_err(failed)?,
+        let found = match self.objects.get(&record_path(project, digest)).await {
+            Ok(found) => found,
             Err(object_store::Error::NotFound { .. }) => return Ok(None),
             Err(error) => return Err(failed(error)),
         };
-        match self.objects.head(&blob_path(digest)).await {
-            Ok(_) => {}
-            Err(object_store::Error::NotFound { .. }) => return Ok(None),
-            Err(error) => return Err(StoreError::of_object("look for an artifact", error)),
-        }
+        let used_at = self.modified(&found.meta);
+        let document = found.bytes().await.map_err(failed)?;
         let view = serde_json::from_slice(&document)
             .map_err(|source| StoreError::BadRecord { digest, source })?;
-        Ok(Some(view))
+        Ok(Some((view, used_at)))
     }
 
-    /// Removes uploads that nobody has written to for a day.
-    async fn sweep(&self, now: SystemTime) -> Result<(), StoreError> {
-        let failed = |error| StoreError::of_object("list stale uploads", error);
-        let seconds = |time: SystemTime| {
-            time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
+    async fn note_use(
+        &self,
+        project: &ProjectName,
+        digest: Digest,
+        view: &ArtifactView,
+    ) -> Result<(), StoreError> {
+        let path = record_path(project, digest);
+        match &self.directory {
+            Some(directory) => directory.touch(&path).await,
+            None => self.put_record(project, view).await,
+        }
+    }
+
+    async fn put_record(
+        &self,
+        project: &ProjectName,
+        view: &ArtifactView,
+    ) -> Result<(), StoreError> {
+        let document = serde_json::to_vec(view).expect("a view has only texts as keys");
+        let written = self.objects.put(&record_path(project, view.digest), document.into()).await;
+        written.map_err(|error| StoreError::of_object("write the record of an artifact", error))?;
+        Ok(())
+    }
+
+    /// Returns whether the bytes of an artifact are there, perhaps set aside.
+    async fn has_blob(&self, digest: Digest) -> Result<bool, StoreError> {
+        if self.head(&blob_path(digest)).await?.is_some() {
+            return Ok(true);
+        }
+        Ok(self.find_aside(digest).await?.is_some())
+    }
+
+    /// Returns when an object was last written, by the store's clock: to the second in a cloud,
+    /// where a list and a look at one object may differ in the rest.
+    fn modified(&self, object: &ObjectMeta) -> Timestamp {
+        let seconds = object.last_modified.timestamp();
+        let nanoseconds = match &self.directory {
+            Some(_) => object.last_modified.timestamp_subsec_nanos().cast_signed(),
+            None => 0,
         };
-        let oldest = seconds(now).saturating_sub(STALE_UPLOAD_AGE.as_secs());
-        let mut uploads = self.objects.list(Some(&Path::from("uploads")));
-        while let Some(upload) = uploads.try_next().await.map_err(failed)? {
-            let written = u64::try_from(upload.last_modified.timestamp()).unwrap_or(0);
-            if written < oldest {
-                tracing::info!(upload = %upload.location, "removing a stale upload");
-                match self.objects.delete(&upload.location).await {
-                    Ok(()) | Err(object_store::Error::NotFound { .. }) => {}
-                    Err(error) => return Err(failed(error)),
+        Timestamp::new(seconds, nanoseconds).unwrap_or(Timestamp::UNIX_EPOCH)
+    }
+
+    /// Removes uploads that nobody has written to for a day, and damaged blobs after a month.
+    ///
+    /// # Errors
+    ///
+    /// When the store does not answer.
+    pub async fn sweep(&self, now: SystemTime) -> Result<(), StoreError> {
+        for (folder, age) in [("uploads", STALE_UPLOAD_AGE), ("corrupt", CORRUPT_AGE)] {
+            let oldest = now - age;
+            for object in self.listed(folder).await? {
+                if SystemTime::from(object.last_modified) < oldest {
+                    tracing::info!(object = %object.location, "removing what was left behind");
+                    self.remove(&object.location).await?;
                 }
             }
         }

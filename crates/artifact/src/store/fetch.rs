@@ -14,7 +14,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use futures::TryStreamExt as _;
-use object_store::ObjectStoreExt as _;
+use object_store::path::Path as ObjectPath;
+use object_store::{GetResult, ObjectStoreExt as _};
 use slipway_proto::Digest;
 use tokio::task::spawn_blocking;
 
@@ -169,21 +170,29 @@ impl ArtifactStore {
         directory: Directory,
         digest: Digest,
     ) -> Result<Fetched, StoreError> {
-        let opening = {
-            let directory = directory.clone();
-            spawn_blocking(move || -> io::Result<_> {
-                let Some(source) = directory.open_blob(digest)? else { return Ok(None) };
-                let is_known = directory.verified().digest(source.identity()) == Some(digest);
-                Ok(Some((Arc::new(source), is_known)))
-            })
-        };
-        let opened = opening.await.map_err(StoreError::of_task)?;
-        let opened = opened.map_err(|error| StoreError::of_io(ACTION, error))?;
+        let mut opened = open_at(&directory, blob_path(digest), digest).await?;
+        if opened.is_none()
+            && let Some(path) = self.find_aside(digest).await?
+        {
+            opened = open_at(&directory, path, digest).await?;
+        }
+        if opened.is_none() {
+            // What was aside may have been brought back between the two looks.
+            opened = open_at(&directory, blob_path(digest), digest).await?;
+        }
         let (source, is_known) = opened.ok_or(StoreError::NotFound { digest })?;
         let (store, file) = (self.clone(), Arc::clone(&source));
         let blob = Blob { store, directory, digest, source: file };
         let state = if is_known { State::Remembered(blob) } else { State::Needed(blob) };
         Ok(Fetched { source, verification: Verification(state) })
+    }
+
+    async fn open_object(&self, path: &ObjectPath) -> Result<Option<GetResult>, StoreError> {
+        match self.objects.get(path).await {
+            Ok(found) => Ok(Some(found)),
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(error) => Err(StoreError::of_object(ACTION, error)),
+        }
     }
 
     async fn download(
@@ -193,13 +202,16 @@ impl ArtifactStore {
         scratch: &Path,
         moved: &(dyn Fn() + Send + Sync),
     ) -> Result<(FileSource, Digest), StoreError> {
-        let found = match self.objects.get(&blob_path(digest)).await {
-            Ok(found) => found,
-            Err(object_store::Error::NotFound { .. }) => {
-                return Err(StoreError::NotFound { digest });
-            }
-            Err(error) => return Err(StoreError::of_object(ACTION, error)),
-        };
+        let mut found = self.open_object(&blob_path(digest)).await?;
+        if found.is_none()
+            && let Some(path) = self.find_aside(digest).await?
+        {
+            found = self.open_object(&path).await?;
+        }
+        if found.is_none() {
+            found = self.open_object(&blob_path(digest)).await?;
+        }
+        let found = found.ok_or(StoreError::NotFound { digest })?;
         let scratch = scratch.to_owned();
         let file = spawn_blocking(move || nameless_file(&scratch)).await;
         let file = file.map_err(StoreError::of_task)?;
@@ -225,6 +237,22 @@ impl ArtifactStore {
         let file = file.expect("the digester had a file");
         Ok((FileSource::new(file).map_err(failed)?, actual))
     }
+}
+
+/// Opens a file of a store's directory, if it is there, and says whether its digest is known.
+async fn open_at(
+    directory: &Directory,
+    path: ObjectPath,
+    digest: Digest,
+) -> Result<Option<(Arc<FileSource>, bool)>, StoreError> {
+    let directory = directory.clone();
+    let opening = spawn_blocking(move || -> io::Result<_> {
+        let Some(source) = directory.open_file(&path)? else { return Ok(None) };
+        let is_known = directory.verified().digest(source.identity()) == Some(digest);
+        Ok(Some((Arc::new(source), is_known)))
+    });
+    let opened = opening.await.map_err(StoreError::of_task)?;
+    opened.map_err(|error| StoreError::of_io(ACTION, error))
 }
 
 /// Digests a file. Stops when nobody waits for the result any more.

@@ -123,14 +123,30 @@ impl Directory {
         placed.map_err(|error| StoreError::of_io("keep an artifact", error))
     }
 
+    /// Sets the time of a file to now. It is not synced: a time that a power cut loses does no
+    /// harm.
+    pub(super) async fn touch(&self, path: &object_store::path::Path) -> Result<(), StoreError> {
+        let path = self.path_of(path);
+        let touch = move || match OpenOptions::new().write(true).open(path) {
+            Ok(file) => file.set_modified(SystemTime::now()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error),
+        };
+        let touched = spawn_blocking(touch).await.map_err(StoreError::of_task)?;
+        touched.map_err(|error| StoreError::of_io("note the use of an artifact", error))
+    }
+
     /// Returns the blobs that were digested.
     pub(super) fn verified(&self) -> &VerifiedFiles {
         &self.verified
     }
 
-    /// Opens a blob, if there is one.
-    pub(super) fn open_blob(&self, digest: Digest) -> io::Result<Option<FileSource>> {
-        match FileSource::open(&self.path_of(&blob_path(digest))) {
+    /// Opens a file of the store, if there is one.
+    pub(super) fn open_file(
+        &self,
+        path: &object_store::path::Path,
+    ) -> io::Result<Option<FileSource>> {
+        match FileSource::open(&self.path_of(path)) {
             Ok(source) => Ok(Some(source)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),

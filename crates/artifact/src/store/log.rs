@@ -7,10 +7,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt as _, TryStreamExt as _};
-use object_store::ObjectStoreExt as _;
 use object_store::buffered::BufWriter;
 use object_store::path::Path;
-use slipway_proto::{BuildId, ProjectName};
+use object_store::{ObjectMeta, ObjectStoreExt as _};
+use slipway_proto::{BuildId, ProjectName, Timestamp};
 use tokio::io::AsyncWriteExt as _;
 
 use super::{ArtifactStore, StoreError};
@@ -23,7 +23,41 @@ fn log_path(project: &ProjectName, build: BuildId) -> Path {
     Path::from_iter(["logs", project.as_str(), &format!("{build}.log")])
 }
 
+/// An archived log.
+#[derive(Debug, Clone)]
+pub struct StoredLog {
+    /// The size of the log.
+    pub size_bytes: u64,
+    /// When it was archived.
+    pub archived_at: Timestamp,
+    path: Path,
+}
+
 impl ArtifactStore {
+    /// Lists every archived log.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be read.
+    pub async fn logs(&self) -> Result<Vec<StoredLog>, StoreError> {
+        let logs = self.listed("logs").await?.into_iter();
+        let stored = |log: ObjectMeta| StoredLog {
+            size_bytes: log.size,
+            archived_at: self.modified(&log),
+            path: log.location,
+        };
+        Ok(logs.map(stored).collect())
+    }
+
+    /// Removes an archived log.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be written to.
+    pub async fn remove_log(&self, log: &StoredLog) -> Result<(), StoreError> {
+        self.remove(&log.path).await
+    }
+
     /// Keeps the whole log of a build. It replaces an older one.
     ///
     /// # Errors

@@ -3,11 +3,13 @@
 //! One suite for both kinds of store: a directory, and objects in memory in place of a cloud. With
 //! `SLIPWAY_TEST_STORE=s3://bucket`, and the feature for it, the suite also runs against that cloud.
 
+mod removal;
+
 use std::convert::Infallible;
 use std::fs;
 
 use bytes::Bytes;
-use futures::stream;
+use futures::{TryStreamExt as _, stream};
 use object_store::PutPayload;
 use object_store::chunked::ChunkedStore;
 use object_store::memory::InMemory;
@@ -211,7 +213,7 @@ async fn an_upload_that_is_given_up_leaves_nothing() {
 }
 
 #[tokio::test]
-async fn an_upload_that_cannot_be_kept_leaves_nothing() {
+async fn an_upload_that_cannot_be_kept_leaves_no_bytes() {
     let [fixture, _] = simple_fixtures().await;
     let blobs = fixture.directory.path().join("store/blobs/sha256");
     fs::remove_dir(&blobs).expect("removed");
@@ -220,7 +222,8 @@ async fn an_upload_that_cannot_be_kept_leaves_nothing() {
         Err(ReceiveError::Store(error)) => assert!(error.is_transient(), "{error}"),
         other => panic!("{other:?}"),
     }
-    assert_eq!(fixture.objects().await, ["blobs/sha256"]);
+    let record = record_path(&project("team"), Digest::of(&jar())).to_string();
+    assert_eq!(fixture.objects().await, ["blobs/sha256", &record], "without bytes it is none");
 }
 
 #[tokio::test]

@@ -5,7 +5,6 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use object_store::ObjectStoreExt as _;
 use slipway_proto::api::ArtifactView;
 use slipway_proto::{ArtifactFacts, Digest, ProjectName, Timestamp};
 use tokio::task::spawn_blocking;
@@ -13,7 +12,7 @@ use tokio::task::spawn_blocking;
 use super::digesting::Digester;
 use super::local::{Directory, Partial};
 use super::remote::RemoteUpload;
-use super::{ArtifactStore, ReceiveError, StoreError, record_path};
+use super::{ArtifactStore, ReceiveError, StoreError};
 use crate::invalid::InspectError;
 use crate::source::{FileSource, Source};
 
@@ -93,47 +92,48 @@ impl Upload {
             }
             return Err(ReceiveError::DigestMismatch { expected, actual });
         }
-        let facts = match target {
-            Target::Local(directory, partial) => {
-                let failed = |error| StoreError::of_io("read an upload back", error);
-                let file = file.expect("the digester of a local upload has its file");
-                let source = file.try_clone().and_then(FileSource::new).map_err(failed)?;
-                let facts = inspect(&store, source, filename).await?;
-                directory.place(file, partial, actual).await?;
-                facts
-            }
-            Target::Remote(mut remote) => {
-                let length = received;
-                let result = keep_remote(&store, &mut remote, length, filename, actual).await;
-                remote.discard().await;
-                result?
-            }
-        };
-        let view = ArtifactView {
+        let described = |facts| ArtifactView {
             digest: actual,
             size_bytes: received,
             filename: filename.to_owned(),
             uploaded_at: now,
             facts,
         };
-        let document = serde_json::to_vec(&view).expect("a view has only texts as keys");
-        let written = store.objects.put(&record_path(project, actual), document.into()).await;
-        written.map_err(|error| StoreError::of_object("write the record of an artifact", error))?;
-        Ok(view)
+        match target {
+            Target::Local(directory, partial) => {
+                let failed = |error| StoreError::of_io("read an upload back", error);
+                let file = file.expect("the digester of a local upload has its file");
+                let source = file.try_clone().and_then(FileSource::new).map_err(failed)?;
+                let view = described(inspect(&store, source, filename).await?);
+                announce(&store, project, &view).await?;
+                directory.place(file, partial, actual).await?;
+                Ok(view)
+            }
+            Target::Remote(mut remote) => {
+                let kept = async {
+                    let source = remote.complete(received).await?;
+                    let view = described(inspect(&store, source, filename).await?);
+                    announce(&store, project, &view).await?;
+                    remote.place(received, actual).await?;
+                    Ok(view)
+                };
+                let kept = kept.await;
+                remote.discard().await;
+                kept
+            }
+        }
     }
 }
 
-async fn keep_remote(
+/// Writes the record of an artifact and stops its removal, before its bytes are placed: see
+/// [`removal`](super::removal). A record without bytes is none.
+async fn announce(
     store: &ArtifactStore,
-    remote: &mut RemoteUpload,
-    length: u64,
-    filename: &str,
-    digest: Digest,
-) -> Result<ArtifactFacts, ReceiveError> {
-    let source = remote.complete(length).await?;
-    let facts = inspect(store, source, filename).await?;
-    remote.place(length, digest).await?;
-    Ok(facts)
+    project: &ProjectName,
+    view: &ArtifactView,
+) -> Result<(), StoreError> {
+    store.put_record(project, view).await?;
+    store.pardon(view.digest).await
 }
 
 /// Inspects a source on a blocking thread, when its turn comes.
