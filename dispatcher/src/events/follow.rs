@@ -2,6 +2,9 @@
 
 //! Reads the log of a build: the whole log, or its growth until the build is finished.
 //!
+//! A log ends with the outcome of its build. Where nobody was there to write that, as for a build
+//! that was cancelled while it waited, the reader adds it from the build, behind everything else.
+//!
 //! A log is in the stream `LOGS` while its build runs and for a minute after, and in the artifact
 //! store once the build has ended (see `archive`). Positions are byte offsets, which mean the same
 //! in both, so a reader can switch in the middle and a client can resume in either.
@@ -31,6 +34,12 @@ const CHECK: Duration = Duration::from_secs(10);
 
 /// How long the server may take to open a reader.
 const READER_WITHIN: Duration = Duration::from_secs(10);
+
+/// How much of the end of a log is remembered, to see whether its last line is the outcome.
+const MAX_TAIL: usize = 16 << 10;
+
+/// The log of a build that ran, where no line of it is kept any more.
+const NOTHING_KEPT: &[u8] = b"(no line of this build's log is kept any more)\n";
 
 /// A piece of the log for a reader.
 #[derive(Debug)]
@@ -82,7 +91,7 @@ pub(crate) async fn send(
     sink: mpsc::Sender<Piece>,
 ) {
     let gone = sink.clone();
-    let mut log = Log { logs: &logs, request, position: 0, sink };
+    let mut log = Log { logs: &logs, request, position: 0, tail: Vec::new(), sink };
     let sent = async {
         tokio::select! {
             outcome = log.send(found, subscription) => outcome,
@@ -108,6 +117,8 @@ struct Log<'a> {
     request: LogRequest,
     /// How many bytes of the log have been read.
     position: u64,
+    /// The last bytes of those.
+    tail: Vec<u8>,
     sink: mpsc::Sender<Piece>,
 }
 
@@ -129,7 +140,17 @@ impl Log<'_> {
         self.end(&last).await
     }
 
-    async fn end(&self, build: &Build) -> Result<(), Stop> {
+    /// Ends the log. Its last line is the outcome, also if nobody was there to write that: the
+    /// build ended while it waited, or its worker is gone.
+    async fn end(&mut self, build: &Build) -> Result<(), Stop> {
+        if let Some(line) = build.last_line() {
+            if self.position == 0 && build.started_at.is_some() {
+                self.text(Bytes::from_static(NOTHING_KEPT)).await?;
+            }
+            if !ends_with_line(&self.tail, &line) {
+                self.text(Bytes::from(line + "\n")).await?;
+            }
+        }
         let state = StateName::from(&build.state.phase);
         self.sink.send(Piece::End(state)).await.map_err(|_| Stop::Gone)
     }
@@ -222,6 +243,8 @@ impl Log<'_> {
     async fn text(&mut self, mut text: Bytes) -> Result<(), Stop> {
         let start = self.position;
         self.position += text.len() as u64;
+        self.tail.extend_from_slice(&text[text.len().saturating_sub(MAX_TAIL)..]);
+        self.tail.drain(..self.tail.len().saturating_sub(MAX_TAIL));
         let known = self.request.skip.saturating_sub(start);
         let known = usize::try_from(known).unwrap_or(usize::MAX).min(text.len());
         let text = text.split_off(known);
@@ -339,6 +362,12 @@ impl Following<'_, '_> {
     }
 }
 
+/// Returns whether a log ends with a line.
+fn ends_with_line(log: &[u8], line: &str) -> bool {
+    let before = log.strip_suffix(b"\n").and_then(|log| log.strip_suffix(line.as_bytes()));
+    before.is_some_and(|before| before.is_empty() || before.ends_with(b"\n"))
+}
+
 fn broken(error: &(dyn std::error::Error + 'static)) -> Stop {
     tracing::warn!(error = chain(error), "failed to send a log");
     Stop::Broken
@@ -354,6 +383,23 @@ async fn outcome(told: &mut Option<broadcast::Receiver<Told>>, build: BuildId) -
         Err(broadcast::error::RecvError::Closed) => {
             *told = None;
             false
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::ends_with_line;
+
+    #[test]
+    fn the_last_line_is_compared_whole() {
+        let line = "Build cancelled: no more";
+        assert!(ends_with_line(b"Build cancelled: no more\n", line));
+        assert!(ends_with_line(b"one\nBuild cancelled: no more\n", line));
+        for log in
+            ["", "one\n", "not Build cancelled: no more\n", "Build cancelled: no more\ntwo\n"]
+        {
+            assert!(!ends_with_line(log.as_bytes(), line), "{log:?}");
         }
     }
 }

@@ -158,7 +158,9 @@ impl<O: Operations, R: Registry, W: Work> Attempt<'_, O, R, W> {
         let build = &self.record.build;
         tracing::info!(build = %build.request.build, "a build was ended by others");
         let last_line = match &build.state.phase {
-            Phase::Cancelled { message } => format!("Build cancelled: {message}"),
+            Phase::Cancelled { .. } => {
+                build.last_line().expect("a cancelled build has its outcome")
+            }
             _ => "the build has ended elsewhere; this worker stops working on it".to_owned(),
         };
         self.finish(&last_line).await;
