@@ -16,6 +16,7 @@ use crate::builds::announce::Announcer;
 use crate::builds::cancel::Cancelling;
 use crate::builds::existence::Existence;
 use crate::builds::find::Builds;
+use crate::config::retention::Retention;
 use crate::events::feed::Feed;
 use crate::events::follow::Logs;
 use crate::events::projection::Projection;
@@ -24,6 +25,7 @@ use crate::metrics::Metrics;
 use crate::pools::Pools;
 use crate::readiness::Readiness;
 use crate::reconcile::Reconciler;
+use crate::retention::Collector;
 
 /// How many batches are read at once. Reading one takes milliseconds of a processor, and several
 /// times the memory of its bytes for that time.
@@ -65,6 +67,8 @@ pub(crate) struct App {
     pub(crate) readiness: Arc<Readiness>,
     /// Finishes what a crash left undone.
     pub(crate) reconciler: Arc<Reconciler>,
+    /// Removes what nobody needs any more.
+    pub(crate) collector: Arc<Collector>,
     /// Counts.
     pub(crate) metrics: Arc<Metrics>,
     /// Every task that outlives its request.
@@ -85,6 +89,8 @@ pub(crate) struct Parts {
     pub(crate) readiness: Readiness,
     /// The largest artifact in bytes.
     pub(crate) max_artifact_bytes: u64,
+    /// How much is kept, and for how long.
+    pub(crate) retention: Retention,
     /// How many batches are read at once.
     pub(crate) max_batches_read: usize,
 }
@@ -117,6 +123,12 @@ impl App {
             announcer: announcer.clone(),
         };
         let reconciler = Reconciler::new(queue.clone(), announcer.clone(), Arc::clone(&metrics));
+        let collector = Collector {
+            queue: queue.clone(),
+            store: store.clone(),
+            metrics: Arc::clone(&metrics),
+            retention: parts.retention,
+        };
         Self {
             queue,
             store,
@@ -132,6 +144,7 @@ impl App {
             batch_bytes: Semaphore::new(MAX_BATCH_BYTES),
             readiness,
             reconciler: Arc::new(reconciler),
+            collector: Arc::new(collector),
             metrics,
             tasks,
             stop,

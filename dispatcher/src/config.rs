@@ -5,6 +5,8 @@
 //! How the layers are put together is `slipway_service::settings`; the connection to NATS and the
 //! artifact store have the settings that workers have too.
 
+pub mod retention;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -15,6 +17,8 @@ use slipway_queue::NatsConfig;
 use slipway_queue::topology::Limits;
 use slipway_service::directories::{self, StoreConfig};
 use slipway_service::settings::{self, Mistakes};
+
+pub use retention::RetentionConfig;
 
 /// A request of the largest size, with its headers.
 const MIN_QUEUE_BYTES: i64 = 1 << 20;
@@ -81,6 +85,10 @@ pub struct Config {
     #[command(flatten)]
     #[serde(flatten)]
     pub limits: LimitsConfig,
+    /// How much is kept, and for how long.
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub retention: RetentionConfig,
     /// The artifact store.
     #[command(flatten)]
     #[serde(flatten)]
@@ -165,6 +173,8 @@ impl Config {
         Limits {
             queue_messages: self.limits.queue_messages,
             queue_bytes: self.limits.queue_bytes,
+            records_age: self.retention.bounds().records.age,
+            dead_letters_age: self.retention.bounds().dead_letters.age,
             ..Limits::default()
         }
     }

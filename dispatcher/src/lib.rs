@@ -20,6 +20,7 @@ mod metrics;
 mod pools;
 mod readiness;
 mod reconcile;
+mod retention;
 pub mod server;
 #[cfg(test)]
 mod testing;

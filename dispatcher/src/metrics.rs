@@ -5,9 +5,11 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use slipway_proto::api::RepairsView;
+use slipway_proto::api::{CollectedView, CollectionView, RepairsView};
 use slipway_queue::protocol::reconcile;
 use slipway_service::Page;
+
+use crate::retention::CollectError;
 
 /// Counters since this dispatcher started.
 #[derive(Debug, Default)]
@@ -29,6 +31,23 @@ pub(crate) struct Metrics {
     reconciler_unfinished: AtomicU64,
     reconciler_sweeps: AtomicU64,
     repairs: Mutex<RepairsView>,
+    collections: [AtomicU64; 2],
+    collected: Mutex<Collected>,
+}
+
+/// What the last collection found, and what all of them removed.
+#[derive(Debug, Default)]
+struct Collected {
+    last: CollectionView,
+    removed: [u64; 5],
+    removed_bytes: [u64; 5],
+}
+
+/// What is collected, as a label.
+const COLLECTED: [&str; 5] = ["artifacts", "logs", "records", "tags", "dead_letters"];
+
+fn by_kind(view: &CollectionView) -> [&CollectedView; 5] {
+    [&view.artifacts, &view.logs, &view.records, &view.tags, &view.dead_letters]
 }
 
 /// Values that are read on request, not counted.
@@ -58,6 +77,20 @@ impl Metrics {
         Self::count(&self.reconciler_sweeps);
         let mut sum = self.repairs.lock().unwrap_or_else(PoisonError::into_inner);
         *sum = reconcile::sum(&sum, repairs);
+    }
+
+    /// Counts a collection, and notes what it found.
+    pub(crate) fn count_collection(&self, outcome: &Result<CollectionView, CollectError>) {
+        let Ok(view) = outcome else { return Self::count(&self.collections[1]) };
+        Self::count(&self.collections[0]);
+        let mut collected = self.collected.lock().unwrap_or_else(PoisonError::into_inner);
+        collected.last = view.clone();
+        if !view.dry_run {
+            for (place, kind) in by_kind(view).into_iter().enumerate() {
+                collected.removed[place] += kind.removed;
+                collected.removed_bytes[place] += kind.removed_bytes;
+            }
+        }
     }
 
     /// Writes all of them.
@@ -95,6 +128,7 @@ impl Metrics {
         );
         page.plain(value(&self.logs_archived));
         self.render_reconciler(&mut page);
+        self.render_collections(&mut page);
         page.family("slipway_nats_connected", "gauge", "Whether NATS is connected.");
         page.plain(u64::from(gauges.connected));
         page.family(
@@ -107,6 +141,31 @@ impl Metrics {
         page.sample("event", "slow_consumer", gauges.slow_consumers);
         page.sample("event", "disconnect", gauges.disconnects);
         page.text()
+    }
+
+    fn render_collections(&self, page: &mut Page) {
+        let value = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        page.family("slipway_collections_total", "counter", "Collections by outcome.");
+        page.sample("outcome", "finished", value(&self.collections[0]));
+        page.sample("outcome", "failed", value(&self.collections[1]));
+        let collected = self.collected.lock().unwrap_or_else(PoisonError::into_inner);
+        let kinds = by_kind(&collected.last).into_iter().zip(COLLECTED);
+        let kinds: Vec<(&CollectedView, &str)> = kinds.collect();
+        page.family(
+            "slipway_stored_bytes",
+            "gauge",
+            "What is kept, as this dispatcher's last collection found it.",
+        );
+        kinds.iter().for_each(|(view, kind)| page.sample("kind", kind, view.found_bytes));
+        page.family("slipway_stored_entries", "gauge", "The same, counted.");
+        kinds.iter().for_each(|(view, kind)| page.sample("kind", kind, view.found));
+        page.family("slipway_stored_bytes_max", "gauge", "How many bytes may be kept.");
+        kinds.iter().for_each(|(view, kind)| page.sample("kind", kind, view.max_bytes));
+        page.family("slipway_removed_total", "counter", "What collections have removed.");
+        (0..kinds.len()).for_each(|at| page.sample("kind", kinds[at].1, collected.removed[at]));
+        page.family("slipway_removed_bytes_total", "counter", "The size of that.");
+        (0..kinds.len())
+            .for_each(|at| page.sample("kind", kinds[at].1, collected.removed_bytes[at]));
     }
 
     fn render_reconciler(&self, page: &mut Page) {

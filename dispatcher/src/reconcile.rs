@@ -98,7 +98,7 @@ impl Reconciler {
     }
 
     /// Returns whether this dispatcher is the leader.
-    fn leads(&self) -> bool {
+    pub(crate) fn leads(&self) -> bool {
         self.held.borrow().is_some_and(|until| Instant::now() < until)
     }
 

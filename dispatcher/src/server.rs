@@ -35,6 +35,7 @@ use crate::http::write_timeout::{Impatient, STUCK};
 use crate::metrics::Metrics;
 use crate::readiness::Readiness;
 use crate::reconcile;
+use crate::retention;
 
 /// How long requests in flight may take after the stop: less than the 30 s after which Kubernetes
 /// kills.
@@ -150,6 +151,7 @@ impl Dispatcher {
             projection,
             readiness,
             max_artifact_bytes: config.limits.max_artifact_bytes,
+            retention: config.retention.bounds(),
             max_batches_read: MAX_BATCHES_READ,
         });
         Ok(Self { listener, address, app: Arc::new(app), folder, config })
@@ -216,6 +218,9 @@ fn background(app: &Arc<App>, folder: Folder, config: &Config) -> Option<JoinHan
     app.tasks.spawn(archiver.run(app.stop.clone()));
     let every = Duration::from_secs(u64::from(config.reconcile_every_s));
     app.tasks.spawn(reconcile::run(Arc::clone(&app.reconciler), every, app.stop.clone()));
+    let every = Duration::from_secs(u64::from(config.retention.collect_every_s));
+    let (collector, reconciler) = (Arc::clone(&app.collector), Arc::clone(&app.reconciler));
+    app.tasks.spawn(retention::run(collector, reconciler, every, app.stop.clone()));
     app.tasks.spawn(watch_readiness(Arc::clone(app), config.nats_sync_always));
     thread.ok()
 }

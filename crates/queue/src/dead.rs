@@ -208,7 +208,7 @@ impl Queue {
     }
 }
 
-fn letter(message: Message) -> Option<DeadLetter> {
+pub(crate) fn letter(message: Message) -> Option<DeadLetter> {
     let headers = message.headers.unwrap_or_default();
     DeadLetter::of(&message.subject, message.sequence, message.time, &headers, message.payload)
 }

@@ -32,8 +32,10 @@ pub mod query;
 pub mod read;
 pub mod reconnect;
 pub mod record;
+pub mod references;
 mod refusal;
 pub mod requests;
+pub mod retention;
 pub mod start;
 pub mod tag;
 #[cfg(test)]

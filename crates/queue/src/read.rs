@@ -279,6 +279,17 @@ impl Reader {
     ///
     /// When the server does not answer.
     pub async fn is_at_end(&mut self) -> Result<bool, ReadError> {
+        Ok(self.end().await? <= self.last)
+    }
+
+    /// Returns the sequence of the last message that was read.
+    pub(crate) fn position(&self) -> u64 {
+        self.last
+    }
+
+    /// Returns the sequence of the last message of the filter, by the leader of the stream; 0 if
+    /// there is none.
+    pub(crate) async fn end(&mut self) -> Result<u64, ReadError> {
         let unavailable = |source: async_nats::Error| ReadError::Unavailable {
             stream: self.stream.clone(),
             source,
@@ -286,8 +297,8 @@ impl Reader {
         let stream = self.jetstream.get_stream_no_info(&self.stream).await;
         let stream = stream.map_err(|error| unavailable(error.into()))?;
         match stream.get_last_raw_message_by_subject(&self.filter).await {
-            Ok(message) => Ok(message.sequence <= self.last),
-            Err(error) if is_missing(&error) => Ok(true),
+            Ok(message) => Ok(message.sequence),
+            Err(error) if is_missing(&error) => Ok(0),
             Err(error) => Err(unavailable(error.into())),
         }
     }

@@ -16,7 +16,7 @@ use slipway_proto::{PoolName, Priority};
 use crate::Queue;
 use crate::pull::consumer::BuildsConsumer;
 use crate::query::QueryError;
-pub use streams::{Limits, RECORD_AGE};
+pub use streams::{Limits, MIN_RECORD_AGE};
 
 /// How long a worker holds a build without extending its lease before another worker gets it.
 ///

@@ -26,7 +26,7 @@ use crate::intake::artifacts::Artifacts;
 use crate::pools::Pools;
 use crate::readiness::Readiness;
 use acceptance::Acceptance;
-use check::{check, check_again};
+use check::{Checked, check, check_again};
 
 pub(crate) use batch::{Item, accept_batch};
 
@@ -162,7 +162,7 @@ async fn request_for_retry(
     acceptor: &Acceptor,
     acceptance: &Acceptance,
     finished: BuildId,
-) -> Result<BuildRequest, AcceptError> {
+) -> Result<Checked, AcceptError> {
     let Some(build) = acceptor.builds.find(acceptance.project(), finished).await? else {
         return Err(AcceptError::NotFound(finished));
     };
@@ -171,6 +171,5 @@ async fn request_for_retry(
     }
     let request =
         BuildRequest { build: acceptance.id(), retry_of: Some(finished), ..build.request };
-    check_again(acceptor, &request).await?;
-    Ok(request)
+    check_again(acceptor, request).await
 }

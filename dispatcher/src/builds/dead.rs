@@ -3,8 +3,9 @@
 //! The dead letters of a project, replayed and dropped by the protocol of
 //! [`slipway_queue::protocol::replay`].
 
+use slipway_artifact::{ArtifactStore, StoreError};
 use slipway_proto::api::DeadLetterView;
-use slipway_proto::{Build, ProjectName};
+use slipway_proto::{Build, BuildRequest, Digest, ProjectName};
 use slipway_queue::Queue;
 use slipway_queue::dead::DeadLetter;
 use slipway_queue::protocol::replay::{self as protocol, ReplayError};
@@ -21,6 +22,12 @@ pub(crate) enum DeadError {
     /// The letters could not be read.
     #[error(transparent)]
     Read(#[from] ReadError),
+    /// Its artifact is no longer in the store.
+    #[error("the artifact {0} of the build is gone")]
+    ArtifactGone(Digest),
+    /// The artifact store does not answer.
+    #[error(transparent)]
+    Store(#[from] StoreError),
     /// It could not be replayed or dropped.
     #[error(transparent)]
     Replay(#[from] ReplayError),
@@ -42,12 +49,33 @@ pub(crate) fn view(letter: &DeadLetter) -> DeadLetterView {
 /// Tries the build of a dead letter again.
 pub(crate) async fn replay(
     queue: &Queue,
+    store: &ArtifactStore,
     announcer: &Announcer,
     project: &ProjectName,
     name: &str,
 ) -> Result<Build, DeadError> {
     let letter = find(queue, project, name).await?;
+    if let Some(request) = request(queue, project, &letter).await {
+        for artifact in request.artifacts() {
+            if store.use_record(project, artifact.digest).await?.is_none() {
+                return Err(DeadError::ArtifactGone(artifact.digest));
+            }
+        }
+    }
     Ok(protocol::replay(queue, announcer, project, &letter).await?)
+}
+
+/// Returns the request that a replay repeats, of the letter or, if that is corrupt, of the record.
+async fn request(
+    queue: &Queue,
+    project: &ProjectName,
+    letter: &DeadLetter,
+) -> Option<BuildRequest> {
+    if let Some(request) = letter.request() {
+        return Some(request);
+    }
+    let record = queue.record(project, letter.build.parse().ok()?).await.ok()??;
+    Some(record.build.request)
 }
 
 /// Drops a dead letter. Its build remains failed.

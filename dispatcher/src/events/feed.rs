@@ -21,7 +21,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use slipway_proto::{BuildId, ProjectName, Timestamp};
 use slipway_queue::events::EventMessage;
-use slipway_queue::topology::RECORD_AGE;
+use slipway_queue::topology::MIN_RECORD_AGE;
 use tokio::sync::{broadcast, watch};
 
 use crate::events::projection::{self, Stored};
@@ -40,7 +40,7 @@ const MAX_LAG_OF_BUILD: usize = 64;
 /// If the last folded event is younger than this, all events of builds whose live record has
 /// expired are folded. An hour less than records are kept, to allow for clocks that differ and
 /// events that were published late.
-const PAST: Duration = RECORD_AGE.saturating_sub(Duration::from_secs(60 * 60));
+const PAST: Duration = MIN_RECORD_AGE.saturating_sub(Duration::from_secs(60 * 60));
 
 /// How many broadcasts are kept before unused ones are removed.
 const MIN_PRUNED: usize = 64;
@@ -427,7 +427,7 @@ mod tests {
     fn the_past_is_known_when_an_event_of_the_last_days_or_the_end_was_folded() {
         let feed = Feed::default();
         let now = Timestamp::now();
-        feed.set_folded_until(now - RECORD_AGE);
+        feed.set_folded_until(now - MIN_RECORD_AGE);
         assert!(!feed.knows_past(), "the records of later builds may have expired");
         feed.set_folded_until(now);
         assert!(feed.knows_past());

@@ -26,7 +26,7 @@ use slipway_queue::protocol::ProjectedState;
 use tokio::sync::Semaphore;
 
 pub(crate) use fold::{FindRecord, Folder, RecordUnavailable, Stored};
-pub(crate) use list::{Cursor, ImageFilter, ListQuery, Page};
+pub(crate) use list::{Cursor, IdPrefix, ImageFilter, ListQuery, Page};
 pub(crate) use parse::event;
 pub(crate) use writer::{Work, spawn};
 

@@ -16,6 +16,7 @@ use slipway_proto::api::Problem;
 use slipway_proto::{BuildId, FieldError};
 use slipway_queue::protocol::replay::ReplayError;
 use slipway_queue::read::ReadError;
+use slipway_queue::references::ReferencesError;
 use slipway_queue::{PublishError, QueryError, RecordError};
 
 use crate::builds::accept::AcceptError;
@@ -26,6 +27,7 @@ use crate::builds::find::FindError;
 use crate::events::projection::ProjectionError;
 use crate::intake::content_digest::ContentDigestError;
 use crate::reconcile::SweepError;
+use crate::retention::CollectError;
 
 pub(crate) use code::Code;
 
@@ -214,6 +216,14 @@ impl From<DeadError> for ApiError {
                 "the project has no dead letter of this build: it was replayed or dropped, or \
                 never existed",
             ),
+            DeadError::ArtifactGone(digest) => Self::new(
+                Code::ArtifactNotFound,
+                format!(
+                    "the artifact {digest} of the build is no longer in the store: upload the \
+                    same file again and replay the letter, or drop it"
+                ),
+            ),
+            DeadError::Store(source) => source.into(),
             DeadError::Read(source) => queue_unavailable(&source),
             DeadError::Replay(source) => source.into(),
         }
@@ -259,6 +269,28 @@ impl From<SweepError> for ApiError {
             SweepError::Events(EventsError::Query(source)) => queue_unavailable(&source),
             SweepError::Events(EventsError::Projection(source)) => source.into(),
         }
+    }
+}
+
+impl From<CollectError> for ApiError {
+    fn from(error: CollectError) -> Self {
+        match error {
+            CollectError::Busy => Self::new(
+                Code::Busy,
+                "another dispatcher is collecting, or took this one's turn: try again",
+            ),
+            CollectError::Store(source) => source.into(),
+            CollectError::References(source) => queue_unavailable(&source),
+            CollectError::Trim(source) => queue_unavailable(&source),
+            CollectError::Letter(source) => source.into(),
+            CollectError::Turn(source) => queue_unavailable(&source),
+        }
+    }
+}
+
+impl From<ReferencesError> for ApiError {
+    fn from(error: ReferencesError) -> Self {
+        queue_unavailable(&error)
     }
 }
 

@@ -64,6 +64,9 @@ pub enum AcceptError {
     /// NATS does not store messages now, so nothing was tried.
     #[error("NATS does not store messages")]
     Unwritable,
+    /// What was checked before the record was created no longer holds. The record is gone again.
+    #[error("what was checked no longer holds")]
+    Unconfirmed,
 }
 
 /// What a record says to a submission of the same key.
@@ -106,20 +109,28 @@ fn withdraws(error: &PublishError) -> bool {
 
 impl Submitted<'_> {
     /// Takes the steps after the first, whose record was sent. `may_store` says whether NATS stores
-    /// messages now, as far as this process knows.
+    /// messages now, as far as this process knows. `confirmed` is awaited once the record is
+    /// stored, and says whether the artifacts are still there: others remove what no record names.
     ///
     /// # Errors
     ///
-    /// When the key belongs to another submission, the queue is full, or NATS does not answer; in
-    /// the last case the build may have been accepted.
+    /// When the key belongs to another submission, the artifact is gone, the queue is full, or NATS
+    /// does not answer; in the last case the build may have been accepted.
     pub async fn accept<O: Operations>(
         &self,
         operations: &O,
         creating: O::Creating,
         may_store: impl Fn() -> bool + Send,
+        confirmed: impl Future<Output = bool> + Send,
     ) -> Result<Accepted<O::Sent>, AcceptError> {
         let error = match operations.finish_create(creating).await {
-            Ok(record) => return self.enqueue(operations, record).await,
+            Ok(record) => {
+                if confirmed.await {
+                    return self.enqueue(operations, record).await;
+                }
+                withdraw(operations, &record).await;
+                return Err(AcceptError::Unconfirmed);
+            }
             Err(error) => error,
         };
         let earlier = match self.has_key {

@@ -16,11 +16,12 @@ const DUPLICATE_WINDOW: Duration = Duration::from_secs(120);
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// How long the live record of a build is kept after its last change.
-pub const RECORD_AGE: Duration = Duration::from_secs(3 * 24 * 60 * 60);
-
-/// How long a dead letter waits for a replay.
-const DEAD_LETTER_AGE: Duration = DAY.saturating_mul(30);
+/// How long the record of a finished build is kept whatever the bounds say.
+///
+/// Lower, and the message of a build that failed while its tags were written could outlive the
+/// record (an hour), and a projection that is being rebuilt could miss a used idempotency key;
+/// higher, and a small bound on bytes is not kept.
+pub const MIN_RECORD_AGE: Duration = Duration::from_secs(4 * 60 * 60);
 
 /// How long the server's advisories about the queue are kept.
 const ADVISORIES_AGE: Duration = DAY.saturating_mul(7);
@@ -28,10 +29,8 @@ const ADVISORIES_AGE: Duration = DAY.saturating_mul(7);
 /// How many bytes of advisories are kept.
 const ADVISORIES_BYTES: i64 = 64 << 20;
 
-/// How long the owner of a tag is kept: for ever.
-///
-/// If the owner of a tag were forgotten, an older build that still runs could take the tag. So the
-/// bucket grows by one entry for each tag that was ever written.
+/// How long the server keeps the owner of a tag: until a collection removes it, which first looks
+/// whether an older build could still take the tag (see `retention`).
 const TAG_OWNERS_AGE: Duration = Duration::ZERO;
 
 /// Limits of the streams. The defaults suit one machine; an operator raises them.
@@ -47,6 +46,10 @@ pub struct Limits {
     pub logs_age: Duration,
     /// How many bytes of logs are kept in the stream.
     pub logs_bytes: i64,
+    /// How long the live record of a build is kept after its last change.
+    pub records_age: Duration,
+    /// How long a dead letter waits for a replay.
+    pub dead_letters_age: Duration,
 }
 
 impl Default for Limits {
@@ -57,6 +60,8 @@ impl Default for Limits {
             events_age: 90 * DAY,
             logs_age: 3 * DAY,
             logs_bytes: 2 << 30,
+            records_age: 3 * DAY,
+            dead_letters_age: 30 * DAY,
         }
     }
 }
@@ -115,7 +120,7 @@ pub(super) fn all(subjects: &Subjects, replicas: usize, limits: &Limits) -> Vec<
             ..stream(subjects.logs_stream(), subjects.logs(), "logs of unfinished builds")
         },
         Config {
-            max_age: DEAD_LETTER_AGE,
+            max_age: limits.dead_letters_age,
             ..stream(subjects.dead_stream(), subjects.deads(), "requests that cannot be built")
         },
         Config {
@@ -124,7 +129,7 @@ pub(super) fn all(subjects: &Subjects, replicas: usize, limits: &Limits) -> Vec<
             subjects: subjects.advisories(),
             ..stream(subjects.advisories_stream(), String::new(), "advisories about the queue")
         },
-        bucket(subjects.state_bucket(), RECORD_AGE, "live records of builds"),
+        bucket(subjects.state_bucket(), limits.records_age, "live records of builds"),
         bucket(subjects.tags_bucket(), TAG_OWNERS_AGE, "which build each tag belongs to"),
         bucket(subjects.leases_bucket(), LEADERSHIP_AGE, "leases of dispatchers"),
         bucket(subjects.workers_bucket(), PRESENCE_AGE, "presence of workers"),

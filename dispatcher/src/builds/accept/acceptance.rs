@@ -5,16 +5,20 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use slipway_proto::{Build, BuildId, BuildRequest, Digest, ProjectName, Timestamp};
+use slipway_fault::chain;
+use slipway_proto::{Build, BuildId, Digest, ProjectName, Timestamp};
+use slipway_queue::failpoint;
 use slipway_queue::protocol::accept::{self as protocol, Submitted};
 use slipway_queue::publish::Sent;
 use slipway_queue::{Creating, RecordError};
 use tokio::time::Instant;
 
+use super::check::{Checked, gone};
 use super::{AcceptError, Accepted, Acceptor, SubmissionHeaders};
 use crate::builds::find::FindError;
 use crate::builds::supersede::supersede_later;
 use crate::events::projection::ProjectionError;
+use crate::intake::artifacts::CONFIRMED_WITHIN;
 
 /// How long a request waits for a projection that has just been opened. A dispatcher that kept its
 /// projection can tell within milliseconds of starting; one that rebuilds it may need minutes, for
@@ -38,17 +42,23 @@ pub(super) struct Acceptance {
 
 /// A submission before its first durable step.
 pub(super) enum Prepared {
-    /// This dispatcher knows no build of this id.
-    New(Box<Build>),
+    /// This dispatcher knows no build of this id. Its artifact was seen then.
+    New(Box<Build>, Instant),
     /// The key was used: the state of that build is the answer.
     Known,
     /// It is refused, unless its key names a build: that is the answer, whatever has changed since.
     Refused(AcceptError),
 }
 
+/// The artifacts of a submission, and when the store was first asked for one of them.
+pub(super) struct Artifacts {
+    digests: Vec<Digest>,
+    seen: Instant,
+}
+
 /// A submission after its first durable step.
 pub(super) enum Started {
-    Sent(Box<Creating>),
+    Sent(Box<Creating>, Artifacts),
     Known,
     Refused(AcceptError),
 }
@@ -87,9 +97,9 @@ impl Acceptance {
 
     /// Checks whether a checked request may become a build. A key with a live record is found when
     /// the record is created. A key whose record has expired (72 h) is found only here.
-    pub(super) async fn prepare(&self, checked: Result<BuildRequest, AcceptError>) -> Prepared {
-        let request = match checked {
-            Ok(request) => request,
+    pub(super) async fn prepare(&self, checked: Result<Checked, AcceptError>) -> Prepared {
+        let Checked { request, seen } = match checked {
+            Ok(checked) => checked,
             Err(error) => return Prepared::Refused(error),
         };
         if self.has_key {
@@ -102,7 +112,8 @@ impl Acceptance {
         if let Err(error) = self.can_store() {
             return Prepared::Refused(error);
         }
-        Prepared::New(Box::new(Build::accepted(request, self.digest, Timestamp::now())))
+        let build = Build::accepted(request, self.digest, Timestamp::now());
+        Prepared::New(Box::new(build), seen)
     }
 
     /// Returns whether the key names a build that the projection knows. While the projection is
@@ -131,8 +142,11 @@ impl Acceptance {
     /// Sends the build's record. The order of the calls is the order of acceptance.
     pub(super) async fn start(&self, prepared: Prepared) -> Started {
         match prepared {
-            Prepared::New(build) => {
-                Started::Sent(Box::new(self.acceptor.queue.records().begin_create(*build).await))
+            Prepared::New(build, seen) => {
+                failpoint("accept.checked");
+                let digests = build.request.artifacts().map(|artifact| artifact.digest).collect();
+                let creating = self.acceptor.queue.records().begin_create(*build).await;
+                Started::Sent(Box::new(creating), Artifacts { digests, seen })
             }
             Prepared::Known => Started::Known,
             Prepared::Refused(error) => Started::Refused(error),
@@ -141,17 +155,44 @@ impl Acceptance {
 
     /// Takes the remaining steps and returns the result.
     pub(super) async fn finish(&self, started: Started) -> Result<Accepted, AcceptError> {
-        let creating = match started {
-            Started::Sent(creating) => *creating,
+        let (creating, artifacts) = match started {
+            Started::Sent(creating, artifacts) => (*creating, artifacts),
             Started::Known => return self.earlier_or(RecordError::Conflict.into()).await,
             Started::Refused(error) => return self.earlier_or(error).await,
         };
         let queue = &self.acceptor.queue;
-        match self.submitted().accept(queue, creating, || self.can_store().is_ok()).await {
+        let may_store = || self.can_store().is_ok();
+        let confirmed = self.are_still_there(&artifacts);
+        match self.submitted().accept(queue, creating, may_store, confirmed).await {
             Ok(accepted) => Ok(self.announce(accepted)),
+            Err(protocol::AcceptError::Unconfirmed) => {
+                Err(AcceptError::Invalid(artifacts.digests.into_iter().map(gone).collect()))
+            }
             Err(protocol::AcceptError::Create(error)) => self.in_history(error.into()).await,
             Err(error) => Err(self.refusal(error)),
         }
+    }
+
+    /// Returns whether the artifacts are there, now that the build's record is. If the store was
+    /// asked a moment ago, a collector that removes one has yet to look for records.
+    async fn are_still_there(&self, artifacts: &Artifacts) -> bool {
+        // Boxed, because nearly all submissions are faster.
+        artifacts.seen.elapsed() < CONFIRMED_WITHIN || Box::pin(self.look_again(artifacts)).await
+    }
+
+    async fn look_again(&self, artifacts: &Artifacts) -> bool {
+        for digest in &artifacts.digests {
+            match self.acceptor.store.record(&self.project, *digest).await {
+                Ok(Some(_)) => {}
+                Ok(None) => return false,
+                Err(error) => {
+                    let error = chain(&error);
+                    tracing::warn!(error, %digest, "an artifact could not be looked for again");
+                    return false;
+                }
+            }
+        }
+        true
     }
 
     fn submitted(&self) -> Submitted<'_> {
@@ -216,6 +257,8 @@ impl Acceptance {
             protocol::AcceptError::Unwritable => {
                 self.can_store().err().unwrap_or(AcceptError::Unwritable)
             }
+            // Only a record of this submission is confirmed, and `finish` names the artifact.
+            protocol::AcceptError::Unconfirmed => AcceptError::NotFound(self.id),
         }
     }
 

@@ -27,6 +27,8 @@ pub(crate) struct ListQuery {
     pub(crate) states: Vec<StateName>,
     /// Only builds of this image.
     pub(crate) image: Option<ImageFilter>,
+    /// Only builds whose id begins so, in place of all other filters.
+    pub(crate) id: Option<IdPrefix>,
     /// The largest number of builds.
     pub(crate) limit: usize,
     /// Only builds after this one.
@@ -48,6 +50,57 @@ impl From<Reference> for ImageFilter {
             Some(_) => Self::Tagged(reference.to_string()),
             None => Self::Repository(reference.name()),
         }
+    }
+}
+
+/// The beginning of a build's id.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct IdPrefix {
+    /// The first and the last id that begin so.
+    first: [u8; 16],
+    last: [u8; 16],
+}
+
+/// A text that no id begins with.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "is not the beginning of a build's id: write its first characters, 0 to 9, a to f and dashes"
+)]
+pub(crate) struct ParseIdPrefixError;
+
+impl FromStr for IdPrefix {
+    type Err = ParseIdPrefixError;
+
+    fn from_str(text: &str) -> Result<Self, ParseIdPrefixError> {
+        const DASHES: [usize; 4] = [8, 13, 18, 23];
+        let (mut first, mut last) = ([0; 16], [0xff; 16]);
+        let mut digits = 0;
+        for (place, byte) in text.bytes().enumerate() {
+            if DASHES.contains(&place) {
+                if byte == b'-' {
+                    continue;
+                }
+                return Err(ParseIdPrefixError);
+            }
+            let digit = match byte {
+                b'0'..=b'9' => byte - b'0',
+                b'a'..=b'f' => byte - b'a' + 10,
+                _ => return Err(ParseIdPrefixError),
+            };
+            let place: usize = digits / 2;
+            if place >= first.len() {
+                return Err(ParseIdPrefixError);
+            }
+            if digits % 2 == 0 {
+                first[place] = digit << 4;
+                last[place] = digit << 4 | 0xf;
+            } else {
+                first[place] |= digit;
+                last[place] = first[place];
+            }
+            digits += 1;
+        }
+        if digits == 0 { Err(ParseIdPrefixError) } else { Ok(Self { first, last }) }
     }
 }
 
@@ -126,8 +179,13 @@ pub(super) fn rows(connection: &Connection, query: &ListQuery) -> rusqlite::Resu
     // at all.
     let snapshot = connection.unchecked_transaction()?;
     let mut found = Vec::new();
-    for state in states {
-        part(&snapshot, query, *state, &mut found)?;
+    match &query.id {
+        Some(prefix) => by_id(&snapshot, query, prefix, &mut found)?,
+        None => {
+            for state in states {
+                part(&snapshot, query, *state, &mut found)?;
+            }
+        }
     }
     found.sort_unstable_by(|one, other| other.cmp(one));
     let more = found.len() > query.limit;
@@ -175,10 +233,56 @@ fn part(
     Ok(())
 }
 
+/// Adds the rows whose id begins so, one more than the limit.
+fn by_id(
+    connection: &Connection,
+    query: &ListQuery,
+    prefix: &IdPrefix,
+    found: &mut Vec<(i64, BuildId, i64)>,
+) -> rusqlite::Result<()> {
+    let mut statement = connection.prepare_cached(
+        "SELECT accepted_at, id, number FROM builds
+         WHERE project = ?1 AND id BETWEEN ?2 AND ?3 ORDER BY id LIMIT ?4",
+    )?;
+    let limit = i64::try_from(query.limit).unwrap_or(i64::MAX - 1) + 1;
+    let (first, last) = (&prefix.first[..], &prefix.last[..]);
+    let rows = statement.query_map(params![query.project.as_str(), first, last, limit], |row| {
+        Ok((row.get(0)?, BuildId::from_bytes(row.get(1)?), row.get(2)?))
+    })?;
+    for row in rows {
+        found.push(row?);
+    }
+    Ok(())
+}
+
 pub(super) fn statement(image: &str) -> String {
     format!(
         "SELECT accepted_at, id, number FROM builds
          WHERE {image} project = ?1 AND state = ?2 AND (accepted_at, id) < (?3, ?4)
          ORDER BY accepted_at DESC, id DESC LIMIT ?5"
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_beginning_of_an_id_is_a_range_of_ids() {
+        let id: BuildId = "01890a5d-ac96-774b-bcce-b302099a8057".parse().expect("an id");
+        let whole = id.to_string();
+        for length in 1..=whole.len() {
+            let prefix: IdPrefix = whole[..length].parse().expect("a beginning");
+            let range = prefix.first..=prefix.last;
+            assert!(range.contains(id.as_bytes()), "{length}");
+        }
+        let prefix: IdPrefix = "018".parse().expect("a beginning");
+        assert_eq!(
+            (prefix.first[..2].to_vec(), prefix.last[..2].to_vec()),
+            (vec![1, 0x80], vec![1, 0x8f])
+        );
+        for wrong in ["", "-", "0189-", "01890A", "x", &format!("{whole}0"), "01890a5d0"] {
+            assert!(wrong.parse::<IdPrefix>().is_err(), "{wrong}");
+        }
+    }
 }

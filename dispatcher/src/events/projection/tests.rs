@@ -79,8 +79,14 @@ async fn get(projection: &Projection, build: &Build) -> Option<Build> {
 
 async fn all(projection: &Projection, states: &[StateName]) -> Vec<Build> {
     let project = "team".parse().expect("a name");
-    let query =
-        ListQuery { project, states: states.to_vec(), image: None, limit: 1000, after: None };
+    let query = ListQuery {
+        project,
+        states: states.to_vec(),
+        image: None,
+        id: None,
+        limit: 1000,
+        after: None,
+    };
     projection.list(query).await.expect("it is listed").builds
 }
 
@@ -289,7 +295,8 @@ async fn pages_put_together_are_the_whole_list_newest_first() {
         let mut found = Vec::new();
         loop {
             let project = "team".parse().expect("a name");
-            let query = ListQuery { project, states: Vec::new(), image: None, limit, after };
+            let query =
+                ListQuery { project, states: Vec::new(), image: None, id: None, limit, after };
             let page = projection.list(query).await.expect("it is listed");
             assert!(page.builds.len() <= limit);
             found.extend(page.builds);
@@ -331,7 +338,7 @@ async fn filters_leave_what_they_say() {
             .collect();
         assert!(!expected.is_empty());
         let project = "team".parse().expect("a name");
-        let query = ListQuery { project, states, image, limit: 100, after: None };
+        let query = ListQuery { project, states, image, id: None, limit: 100, after: None };
         let page = projection.list(query).await.expect("it is listed");
         assert_eq!(page.builds, expected);
         assert_eq!(page.next, None);

@@ -69,6 +69,7 @@ codes! {
     UploadTruncated BAD_REQUEST "upload_truncated" "The upload was cut off";
     UploadTimedOut REQUEST_TIMEOUT "upload_timed_out" "The upload made no progress for too long";
     ArtifactNotFound NOT_FOUND "artifact_not_found" "The project has no such artifact";
+    ArtifactInUse CONFLICT "artifact_in_use" "A build needs the artifact";
     BuildNotFound NOT_FOUND "build_not_found" "The project has no such build";
     BuildNotFinished CONFLICT "build_not_finished" "The build is not finished";
     BuildFinished CONFLICT "build_finished" "The build is finished";

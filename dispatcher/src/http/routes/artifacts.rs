@@ -17,9 +17,9 @@ use slipway_proto::api::ArtifactView;
 use slipway_proto::submission::{FILENAME_RULE, is_filename};
 use slipway_proto::{Digest, ProjectName, Timestamp};
 
-use super::json;
+use super::{in_time, json};
 use crate::app::App;
-use crate::http::extract::{self, InProject, OfArtifact, Parameters};
+use crate::http::extract::{self, InProject, NoParameters, OfArtifact, Parameters};
 use crate::http::problem::{ApiError, Code};
 use crate::intake::content_digest;
 use crate::metrics::Metrics;
@@ -132,10 +132,21 @@ fn too_large(limit: u64) -> ApiError {
     ApiError::new(
         Code::ArtifactTooLarge,
         format!(
-            "the artifact is larger than the limit of {limit} bytes: make it smaller, or ask the \
-            operator to raise max_artifact_bytes"
+            "the artifact is larger than the limit of {}: make it smaller, or ask the operator to \
+            raise max_artifact_bytes",
+            size(limit)
         ),
     )
+}
+
+/// Writes a limit for people: `2 GiB`, or in bytes if it is no whole number of a larger unit.
+fn size(bytes: u64) -> String {
+    let units = [(30, "GiB"), (20, "MiB"), (10, "KiB")];
+    let whole = units.into_iter().find(|(shift, _)| bytes >> shift << shift == bytes && bytes > 0);
+    match whole {
+        Some((shift, unit)) => format!("{} {unit}", bytes >> shift),
+        None => format!("{bytes} bytes"),
+    }
 }
 
 fn truncated(received: u64, announced: Option<u64>) -> ApiError {
@@ -176,12 +187,37 @@ pub(super) async fn show(
     State(app): State<Arc<App>>,
     OfArtifact(project, digest): OfArtifact,
 ) -> Result<Response, ApiError> {
-    let Some(artifact) = app.store.record(&project, digest).await? else {
+    // A client that asks may submit a build of it.
+    let Some(artifact) = app.store.use_record(&project, digest).await? else {
         return Err(missing(digest));
     };
     let mut response = json(&artifact);
     describe(&artifact, response.headers_mut());
     Ok(response)
+}
+
+pub(super) async fn discard(
+    State(app): State<Arc<App>>,
+    OfArtifact(project, digest): OfArtifact,
+    _: NoParameters,
+) -> Result<Response, ApiError> {
+    if app.store.record(&project, digest).await?.is_none() {
+        return Err(missing(digest));
+    }
+    let references = in_time(&app, app.queue.references()).await?;
+    if let Some(build) = references.build_of(&project, digest) {
+        return Err(ApiError::new(
+            Code::ArtifactInUse,
+            format!(
+                "build {build} needs the artifact: wait until it has ended or cancel it, or drop \
+                its dead letter"
+            ),
+        ));
+    }
+    // A build that is accepted at this moment keeps the bytes, which are collected later.
+    app.store.remove_record(&project, digest).await?;
+    app.artifacts.forget(&project, digest);
+    Ok(StatusCode::NO_CONTENT.into_response())
 }
 
 fn missing(digest: Digest) -> ApiError {

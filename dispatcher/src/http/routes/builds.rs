@@ -15,7 +15,7 @@ use slipway_queue::protocol::cancel::Scope;
 use super::json;
 use crate::app::App;
 use crate::builds::accept::{AcceptError, Accepted, SubmissionHeaders, accept, retry};
-use crate::events::projection::{Cursor, ImageFilter, ListQuery};
+use crate::events::projection::{Cursor, IdPrefix, ImageFilter, ListQuery};
 use crate::http::extract::{self, InProject, NoParameters, OfBuild, Parameters};
 use crate::http::problem::{ApiError, Code};
 use crate::metrics::Metrics;
@@ -155,14 +155,22 @@ pub(super) async fn list(
     InProject(project): InProject,
     uri: Uri,
 ) -> Result<Response, ApiError> {
-    let mut parameters = Parameters::read(&uri, &["state", "image", "limit", "cursor"]);
+    let mut parameters = Parameters::read(&uri, &["state", "image", "id", "limit", "cursor"]);
     let states = states(&mut parameters);
     let image: Option<Reference> = parameters.parsed("image", "invalid_reference");
+    let id: Option<IdPrefix> = parameters.parsed("id", "invalid_build_id");
+    for other in ["state", "image", "cursor"] {
+        if id.is_some() && parameters.text(other).is_some() {
+            let detail = "cannot be combined with `id`".to_owned();
+            parameters.mistake(other, "conflicting_parameter", detail);
+        }
+    }
     let limit = parameters.limit();
     let after: Option<Cursor> = parameters.parsed("cursor", "invalid_cursor");
     parameters.finish()?;
     let image = image.map(ImageFilter::from);
-    let page = app.projection.list(ListQuery { project, states, image, limit, after }).await?;
+    let query = ListQuery { project, states, image, id, limit, after };
+    let page = app.projection.list(query).await?;
     Ok(json(&BuildList {
         builds: page.builds.iter().map(BuildView::from).collect(),
         next_cursor: page.next.map(|cursor| cursor.to_string()),

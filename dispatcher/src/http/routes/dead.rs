@@ -48,7 +48,7 @@ pub(super) async fn replay(
     OfLetter(project, name): OfLetter,
     _: NoParameters,
 ) -> Result<Response, ApiError> {
-    let build = dead::replay(&app.queue, &app.announcer, &project, &name).await?;
+    let build = dead::replay(&app.queue, &app.store, &app.announcer, &project, &name).await?;
     let mut response = json(&BuildView::from(&build));
     *response.status_mut() = StatusCode::ACCEPTED;
     Ok(response)

@@ -8,12 +8,12 @@ use std::sync::atomic::Ordering;
 
 use axum::extract::State;
 use axum::response::{Html, IntoResponse, Response};
-use http::StatusCode;
 use http::header::{CONTENT_TYPE, HeaderValue};
+use http::{StatusCode, Uri};
 use serde_json::{Value, json};
 
 use crate::app::App;
-use crate::http::extract::NoParameters;
+use crate::http::extract::{NoParameters, Parameters};
 use crate::http::problem::{ApiError, Code};
 use crate::metrics::Gauges;
 use crate::reconcile::sweep_now;
@@ -54,6 +54,20 @@ pub(super) async fn reconcile(
         return Err(super::unavailable());
     }
     Ok(super::json(&sweep_now(&app.reconciler).await?))
+}
+
+pub(super) async fn collect(State(app): State<Arc<App>>, uri: Uri) -> Result<Response, ApiError> {
+    let mut parameters = Parameters::read(&uri, &["dry_run"]);
+    let dry_run = parameters.switch("dry_run", false);
+    parameters.finish()?;
+    if !app.queue.is_connected() {
+        return Err(super::unavailable());
+    }
+    let collector = Arc::clone(&app.collector);
+    // A client that hangs up does not end it halfway.
+    let collected = app.tasks.spawn(async move { collector.collect(dry_run).await }).await;
+    let collected = collected.map_err(|error| ApiError::internal(&error, "collect"))?;
+    Ok(super::json(&collected?))
 }
 
 pub(super) async fn metrics(State(app): State<Arc<App>>) -> Response {

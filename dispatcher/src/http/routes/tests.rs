@@ -35,6 +35,7 @@ use tokio::sync::Semaphore;
 use super::*;
 use crate::app::{MAX_BATCH_BYTES, Parts};
 use crate::builds::find::LIVE_RECORD_WITHIN;
+use crate::config::RetentionConfig;
 use crate::events::feed::Arrived;
 use crate::events::projection::{Folder, Projection, Stored};
 use crate::readiness::Readiness;
@@ -74,6 +75,7 @@ impl Api {
             projection,
             readiness: Readiness::default(),
             max_artifact_bytes: LIMIT,
+            retention: RetentionConfig::default().bounds(),
             max_batches_read: 1,
         });
         Self { app: Arc::new(app), folder, directory }

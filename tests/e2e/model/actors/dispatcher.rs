@@ -110,7 +110,7 @@ async fn submit<S: Server>(actor: Actor<S>, number: usize, digest: Digest) {
     let accepted_at: Timestamp = actor.now();
     let creating = actor.begin_create(Build::accepted(request, digest, accepted_at)).await;
     let accepted: Result<Accepted<_>, accept::AcceptError> =
-        submitted.accept(&actor, creating, || true).await;
+        submitted.accept(&actor, creating, || true, async { true }).await;
     let Ok(accepted) = accepted else { return };
     actor.world.history().answered.entry(id).or_default().insert(digest);
     // Behind the answer.

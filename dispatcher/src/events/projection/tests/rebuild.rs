@@ -111,7 +111,8 @@ async fn a_crash_in_the_middle_of_a_rebuild_costs_nothing_that_was_folded() {
         folder.fold(&[stored(sequence, Event::queued(&builds[number]))]).expect("it folds");
     };
     let project: ProjectName = "team".parse().expect("a name");
-    let query = ListQuery { project, states: Vec::new(), image: None, limit: 10, after: None };
+    let query =
+        ListQuery { project, states: Vec::new(), image: None, id: None, limit: 10, after: None };
     folder.align(1, MANY).expect("it aligns");
     accept(&mut folder, 0);
     let refused = projection.list(query.clone()).await;
@@ -234,7 +235,14 @@ async fn few_events_are_folded_with_lists_in_place() {
     for (created, last) in [(1, 0), (1, 1000), (2, 1000), (3, MANY), (4, 1000)] {
         folder.align(created, last).expect("it aligns");
         let project: ProjectName = "team".parse().expect("a name");
-        let query = ListQuery { project, states: Vec::new(), image: None, limit: 10, after: None };
+        let query = ListQuery {
+            project,
+            states: Vec::new(),
+            image: None,
+            id: None,
+            limit: 10,
+            after: None,
+        };
         assert_eq!(projection.list(query).await.is_ok(), last < MANY, "{created}");
         folder
             .fold(&[stored(1, Event::queued(&testing::build("team", "r.example/app:1")))])

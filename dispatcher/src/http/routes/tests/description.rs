@@ -3,7 +3,7 @@
 //! The description of the API says what the router serves and what the documents hold.
 
 use super::*;
-use slipway_proto::api::{BatchResult, BatchView};
+use slipway_proto::api::{BatchResult, BatchView, CollectionView, RemovalReason, RemovedArtifact};
 
 #[test]
 fn every_route_is_described_and_nothing_else() {
@@ -93,6 +93,12 @@ async fn the_schemas_have_the_members_that_the_documents_have() {
         retry_after_s: Some(5),
     };
     let batch = BatchView { accepted: 1, repeated: 0, refused: 0, results: vec![result.clone()] };
+    let removed = RemovedArtifact {
+        digest: Digest::of(b""),
+        size_bytes: 0,
+        used_at: None,
+        reason: RemovalReason::Age,
+    };
     let written = [
         ("DeadLetter", serde_json::to_value(letter)),
         ("DeadLetterList", serde_json::to_value(letters)),
@@ -100,6 +106,9 @@ async fn the_schemas_have_the_members_that_the_documents_have() {
         ("Batch", serde_json::to_value(batch)),
         ("BatchResult", serde_json::to_value(result)),
         ("Repairs", serde_json::to_value(RepairsView::default())),
+        ("Collection", serde_json::to_value(CollectionView::default())),
+        ("Collected", serde_json::to_value(CollectionView::default().artifacts)),
+        ("RemovedArtifact", serde_json::to_value(removed)),
         (
             "Readiness",
             serde_json::to_value(api.app.readiness.report(&api.app.queue, &api.app.feed).await),
