@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! Writes an image to this machine's disk instead of a registry.
+//! Writes an image to this machine's disk, or into a pipe, instead of a registry.
+
+mod place;
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -9,11 +11,11 @@ use std::path::{Path, PathBuf};
 
 use flate2::bufread::GzDecoder;
 use serde_json::json;
-use slipway_proto::{BuildRequest, Digest};
-use tempfile::NamedTempFile;
+use slipway_proto::{BuildRequest, Digest, Reference};
 
 use crate::assemble::base::BaseLayer;
 use crate::assemble::{Assembled, manifest, tar};
+use place::Place;
 
 /// How much is copied at a time.
 const CHUNK: usize = 256 * 1024;
@@ -25,8 +27,38 @@ pub enum Target {
     Registry,
     /// An OCI image layout in a directory.
     OciLayout(PathBuf),
-    /// A file that `docker load` and `podman load` read.
+    /// A file that `docker load` and `podman load` read, or a pipe or device; `-` is standard output.
     DockerArchive(PathBuf),
+}
+
+impl Target {
+    /// Checks that the target can be written to, before anything is built.
+    ///
+    /// # Errors
+    ///
+    /// When it is of the wrong kind, or in a directory that does not exist.
+    pub fn check(&self) -> io::Result<()> {
+        match self {
+            Self::Registry => Ok(()),
+            Self::OciLayout(path) if path.as_os_str() == "-" => {
+                Err(io::Error::other("an OCI layout is a directory: name one"))
+            }
+            Self::OciLayout(path) => match std::fs::metadata(path) {
+                Ok(found) if !found.is_dir() => {
+                    Err(io::Error::other("an OCI layout is a directory, and this is none"))
+                }
+                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+                _ => Ok(()),
+            },
+            Self::DockerArchive(path) => Place::of(path).map(drop),
+        }
+    }
+
+    /// Returns whether it is the standard output of this process.
+    #[must_use]
+    pub fn is_stdout(&self) -> bool {
+        matches!(self, Self::DockerArchive(path) if place::is_stdout(path))
+    }
 }
 
 /// Writes an image and returns how many bytes were written.
@@ -63,7 +95,7 @@ fn oci_layout(
         if name.exists() {
             return Ok(());
         }
-        let mut file = NamedTempFile::new_in(&blobs)?;
+        let mut file = place::temporary(&blobs)?;
         written += fill(&mut file)?;
         file.persist(name).map_err(|error| error.error)?;
         Ok::<_, io::Error>(())
@@ -126,43 +158,40 @@ fn docker_archive(
     image: &Assembled,
     base_layers: &[File],
 ) -> io::Result<u64> {
-    let directory = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    let temporary = NamedTempFile::new_in(directory)?;
-    let mut archive = Archive { out: BufWriter::new(temporary), written: 0 };
+    let place = Place::of(path)?;
+    let (out, directory) = (place.open()?, place.scratch());
+    let mut archive = Archive { out: BufWriter::new(out), written: 0 };
     let mut names = Vec::new();
     for (layer, file) in bases(image).zip(base_layers) {
         let mut file = file.try_clone()?;
         file.rewind()?;
         let mut plain = decompress(&layer.media_type, file)?;
-        names.push(archive.layer(directory, layer.diff_id, &mut plain)?);
+        names.push(archive.layer(&directory, layer.diff_id, &mut plain)?);
     }
     for layer in &image.layers {
         let content = layer.content_blocking().map_err(io::Error::other)?;
         let mut plain = decompress(layer.media_type, content.reader_from(0))?;
-        names.push(archive.layer(directory, layer.diff_id, &mut plain)?);
+        names.push(archive.layer(&directory, layer.diff_id, &mut plain)?);
     }
     let config = format!("{}.json", image.config_digest.hex());
     archive.bytes(&config, &image.config)?;
-    let tags: Vec<String> = request.references.iter().map(ToString::to_string).collect();
+    let tags: Vec<String> = request.references.iter().map(Reference::familiar).collect();
     let manifest = json!([{"Config": config, "RepoTags": tags, "Layers": names}]);
     archive.bytes("manifest.json", manifest.to_string().as_bytes())?;
     archive.write(&tar::END)?;
     let written = archive.written;
-    let temporary = archive.out.into_inner().map_err(io::IntoInnerError::into_error)?;
-    temporary.persist(path).map_err(|error| error.error)?;
+    let out = archive.out.into_inner().map_err(io::IntoInnerError::into_error)?;
+    out.finish()?;
     Ok(written)
 }
 
 struct Archive {
-    out: BufWriter<NamedTempFile>,
+    out: BufWriter<place::Out>,
     written: u64,
 }
 
 impl Archive {
-    /// Adds a layer. It is unpacked next to the archive first, because its size is in the header.
+    /// Adds a layer. It is unpacked into a directory first, because its size is in the header.
     fn layer(
         &mut self,
         directory: &Path,
@@ -248,7 +277,7 @@ fn copy_from_start(file: &File, out: &mut dyn Write) -> io::Result<u64> {
 
 fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let directory = path.parent().expect("a file of the layout lies in its directory");
-    let mut temporary = NamedTempFile::new_in(directory)?;
+    let mut temporary = place::temporary(directory)?;
     temporary.write_all(bytes)?;
     temporary.persist(path).map_err(|error| error.error)?;
     Ok(())

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use slipway_artifact::verified_files::Scope;
 use slipway_artifact::{FileSource, VerifiedFiles, source};
+use slipway_fault::chain;
 use slipway_proto::outcome::{Image, Transfer};
 use slipway_proto::{BuildRequest, Digest, Failure, Reason, Stage};
 use tokio::sync::oneshot;
@@ -146,6 +147,7 @@ async fn try_local(
             let base_layers = pipeline.export_layers(&image).await?;
             let written = export::write(target, request, &image, &base_layers);
             let sent_bytes = written.map_err(|error| {
+                let error = chain(&error);
                 let message = format!("failed to write {}: {error}", path.display());
                 StageError::permanent(Failure::new(Reason::PushImageFailed, message))
             })?;

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use slipway_proto::outcome::Transfer;
 use slipway_proto::request::Base;
 use slipway_proto::{
-    ArtifactKind, BuildRequest, Digest, Failure, Platform, Reason, Reference, Stage,
+    ArtifactKind, BuildRequest, Digest, Failure, Platform, Reason, Reference, Stage, units,
 };
 use tokio::sync::watch;
 
@@ -36,7 +36,7 @@ use crate::stage_clock::StageClock;
 use slipway_registry::{Registry, RegistryError};
 
 pub use platforms::{PlatformImage, Product};
-pub use report::{bytes, outcome};
+pub use report::outcome;
 
 /// Why a pipeline cannot be set up on this machine.
 #[derive(Debug, thiserror::Error)]
@@ -154,12 +154,12 @@ impl Pipeline {
         let pushed = pushed?;
         let count = |transfer| pushed.transfers.iter().filter(|t| **t == transfer).count();
         observer.line(&format!(
-            "pushed {}: {} layers mounted, {} found, {} uploaded, {} sent",
+            "pushed {}: {} mounted, {} found, {} uploaded, {} sent",
             image.manifest_digest,
-            count(Transfer::Mounted),
+            units::count(count(Transfer::Mounted), "layer"),
             count(Transfer::Found),
             count(Transfer::Uploaded),
-            bytes(pushed.sent_bytes)
+            units::size(pushed.sent_bytes)
         ));
         Ok((image, pushed))
     }
@@ -199,7 +199,7 @@ impl Pipeline {
             input.observer.line(&format!(
                 "assembled layer {} ({}{before}): {}",
                 layer.title,
-                bytes(layer.size),
+                units::size(layer.size),
                 layer.digest
             ));
         }

@@ -12,13 +12,13 @@ use futures::future::BoxFuture;
 use slipway_artifact::FileSource;
 use slipway_artifact::store::{ArtifactStore, Fetched, StoreError};
 use slipway_proto::request::Artifact;
-use slipway_proto::{BuildRequest, Digest, Stage};
+use slipway_proto::{BuildRequest, Digest, Stage, units};
 
 use crate::config::Config;
 use crate::failure::StageError;
 use crate::input::{ArtifactDigest, Input, Verified};
 use crate::observer::Observer;
-use crate::pipeline::{self, Pipeline, PipelineError, Product};
+use crate::pipeline::{Pipeline, PipelineError, Product};
 use crate::stage_clock::StageClock;
 
 /// An image that its registry holds by digest. No tag points at it yet.
@@ -137,7 +137,7 @@ impl PipelineStages {
                 let _over = liveness.touch();
             })
             .await?;
-        let size = pipeline::bytes(*size_bytes);
+        let size = units::size(*size_bytes);
         observer.line(&format!("fetched artifact {filename} ({size}, {digest})"));
         let Fetched { source, verification } = fetched;
         let verified = Verified::by(async { Ok(verification.wait().await?) });

@@ -66,37 +66,3 @@ fn platform_image(made: &pipeline::PlatformImage) -> PlatformImage {
         size_bytes: layer_bytes + image.config.len() as u64,
     }
 }
-
-/// Writes a number of bytes for people.
-#[must_use]
-pub fn bytes(number: u64) -> String {
-    const UNITS: [&str; 4] = ["kB", "MB", "GB", "TB"];
-    if number < 1000 {
-        return format!("{number} B");
-    }
-    let mut whole = number;
-    let mut tenths = 0;
-    let mut unit = "B";
-    for larger in UNITS {
-        if whole < 1000 {
-            break;
-        }
-        tenths = whole % 1000 / 100;
-        whole /= 1000;
-        unit = larger;
-    }
-    format!("{whole}.{tenths} {unit}")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::bytes;
-
-    #[test]
-    fn sizes_are_written_for_people() {
-        assert_eq!(bytes(999), "999 B");
-        assert_eq!(bytes(1000), "1.0 kB");
-        assert_eq!(bytes(46_234_567), "46.2 MB");
-        assert_eq!(bytes(3_000_000_000), "3.0 GB");
-    }
-}
