@@ -3,14 +3,16 @@
 //! The command line.
 
 mod build;
+mod build_name;
 mod dead;
 mod dev;
+mod examples;
 mod page;
 mod value;
 
 use clap::{Args, Parser, Subcommand};
 use serde::{Serialize, Serializer};
-use slipway_proto::{BuildId, ProjectName, WorkerId};
+use slipway_proto::{ProjectName, WorkerId};
 use slipway_secret::Secret;
 use slipway_service::settings::ConfigArgs;
 use url::Url;
@@ -21,6 +23,7 @@ use crate::output::Format;
 const CACHE_BYTES: u64 = 10 << 30;
 
 pub use build::{BuildArgs, LocalArgs, RequestArgs, SubmitArgs, Target};
+pub use build_name::BuildName;
 pub use dead::DeadCommand;
 pub use dev::DevArgs;
 pub use page::PageArgs;
@@ -130,22 +133,25 @@ pub enum Command {
     /// Upload an artifact and submit its build without waiting; prints the build's id
     Submit(Box<SubmitArgs>),
     /// Submit the builds of a file, one JSON request on each line; prints their ids
+    #[command(after_help = examples::BATCH)]
     Batch {
         /// The file, or - for standard input. A request has the fields of the API; `file`, the path
         /// of an artifact to upload, may take the place of `artifact`
         file: std::path::PathBuf,
     },
     /// Show one build
+    #[command(after_help = examples::GET)]
     Get {
-        /// The build
-        id: BuildId,
+        /// The build's id, or its first characters
+        id: BuildName,
     },
     /// List builds, newest first
     List(ListArgs),
     /// Print the log of a build, always as text
+    #[command(after_help = examples::LOGS)]
     Logs {
-        /// The build
-        id: BuildId,
+        /// The build's id, or its first characters
+        id: BuildName,
         /// Follow the log until the build has ended; the exit code is then the build's
         #[arg(short, long)]
         follow: bool,
@@ -169,14 +175,36 @@ pub enum Command {
     Queue,
     /// Repair builds that a crash left half done now, and show what was repaired
     Reconcile,
+    /// Remove artifacts, logs and records above their bounds that nobody needs any more
+    #[command(after_help = examples::GC)]
+    Gc {
+        /// Only say what would be removed
+        #[arg(long)]
+        dry_run: bool,
+    },
     /// List the environments that a build can name
     Environments,
+    /// Print a script that completes commands and options in a shell
+    #[command(after_help = examples::COMPLETION)]
+    Completion {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page of slipway, or write those of all commands into a directory
+    #[command(after_help = examples::MAN)]
+    Man {
+        /// The directory
+        directory: Option<std::path::PathBuf>,
+    },
+    /// Print the version
+    Version,
 }
 
 /// The options of `slipway list`.
 #[derive(Debug, Clone, Args)]
+#[command(after_help = examples::LIST)]
 pub struct ListArgs {
-    /// Only builds in this state; several may be given
+    /// Only builds in this state; repeatable
     #[arg(long = "state", value_name = "STATE", value_delimiter = ',', value_parser = value::state)]
     pub states: Vec<slipway_proto::api::StateName>,
     /// Only builds of this image: REGISTRY/REPOSITORY for any tag, or with :TAG
@@ -189,10 +217,11 @@ pub struct ListArgs {
 
 /// The options of `slipway cancel`.
 #[derive(Debug, Clone, Args)]
+#[command(after_help = examples::CANCEL)]
 pub struct CancelArgs {
-    /// The builds
+    /// The ids of the builds, or their first characters
     #[arg(value_name = "ID", required_unless_present = "all_queued")]
-    pub ids: Vec<BuildId>,
+    pub ids: Vec<BuildName>,
     /// All builds of the project that wait for a worker
     #[arg(long, conflicts_with = "ids")]
     pub all_queued: bool,
@@ -200,9 +229,10 @@ pub struct CancelArgs {
 
 /// The options of `slipway retry`.
 #[derive(Debug, Clone, Args)]
+#[command(after_help = examples::RETRY)]
 pub struct RetryArgs {
-    /// The finished build
-    pub id: BuildId,
+    /// The id of the finished build, or its first characters
+    pub id: BuildName,
     /// Show the new build's log and wait for its outcome; the exit code is then the build's
     #[arg(short, long)]
     pub follow: bool,
@@ -224,13 +254,14 @@ pub enum WorkersCommand {
 
 /// The options of `slipway events`.
 #[derive(Debug, Clone, Args)]
+#[command(after_help = examples::EVENTS)]
 pub struct EventsArgs {
     /// Print new events until Ctrl-C, instead of past ones
     #[arg(short, long)]
     pub follow: bool,
     /// Only events of this build; with --follow also its past ones
     #[arg(long, value_name = "ID")]
-    pub build: Option<BuildId>,
+    pub build: Option<BuildName>,
 }
 
 #[cfg(test)]
@@ -262,6 +293,38 @@ mod tests {
     }
 
     #[test]
+    fn every_option_that_repeats_says_so() {
+        fn check(command: &clap::Command) {
+            let repeats = |arg: &&clap::Arg| {
+                matches!(arg.get_action(), clap::ArgAction::Append) && !arg.is_positional()
+            };
+            for arg in command.get_arguments().filter(repeats) {
+                let help = arg.get_help().expect("a help").to_string();
+                assert!(help.contains("repeatable"), "{}: {help}", arg.get_id());
+            }
+            command.get_subcommands().for_each(check);
+        }
+        check(&Arguments::command());
+    }
+
+    #[test]
+    fn every_example_is_a_command_line() {
+        fn check(command: &clap::Command) {
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            for line in help.lines().filter_map(|line| line.trim().strip_prefix("slipway ")) {
+                let line = line.split(['|', '>', '#']).next().unwrap_or_default();
+                let words = line.split_whitespace().map(|word| word.trim_matches(['"', '\'']));
+                let words: Vec<&str> = std::iter::once("slipway").chain(words).collect();
+                if let Err(error) = Arguments::try_parse_from(&words) {
+                    panic!("{words:?}: {error}");
+                }
+            }
+            command.get_subcommands().for_each(check);
+        }
+        check(&Arguments::command());
+    }
+
+    #[test]
     fn workers_are_listed_unless_something_is_to_be_done_with_them() {
         let command = |line| match parse(line).expect("it parses").command {
             Some(Command::Workers { command }) => command,
@@ -277,7 +340,9 @@ mod tests {
     #[test]
     fn mistakes_are_usage_errors() {
         for line in [
-            "slipway get 12",
+            "slipway get nonsense",
+            "slipway get 0189-",
+            "slipway completion cmd",
             "slipway queue --server localhost:7070",
             "slipway queue --server ftp://x",
             "slipway queue --project A",

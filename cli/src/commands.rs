@@ -2,6 +2,7 @@
 
 //! The commands: the requests that each sends, and what it prints.
 
+pub(crate) mod about;
 pub(crate) mod batch;
 mod build;
 mod cancel;
@@ -14,18 +15,21 @@ mod wait;
 mod workers;
 
 use slipway_fault::chain;
+use slipway_proto::BuildId;
 use slipway_proto::api::BuildView;
 
 use slipway_client::{Client, ClientError, ClientOptions};
 use slipway_service::Exit;
 use slipway_service::signals::Signals;
 
-use crate::args::{BuildArgs, Command, GlobalArgs};
+use crate::args::{BuildArgs, BuildName, Command, GlobalArgs};
 use crate::exit::Error;
 use crate::output::Output;
+use crate::problem::problem;
 use crate::{dev, local};
 
-pub use batch::BatchError;
+pub use about::about;
+pub use batch::{BatchError, LineError};
 
 /// Log lines of `slipway dev`: the parts that run inside this process.
 const DEV_LOG: &str = "warn,slipway=info,slipway_dispatcher=info,slipway_worker=info,\
@@ -36,13 +40,29 @@ const LOCAL_LOG: &str = "warn";
 
 /// Runs a command and returns how the process ends. Errors are written to stderr.
 pub async fn run(command: Command, global: GlobalArgs) -> Exit {
-    let output = Output::new(global.output);
+    let mut output = Output::new(global.output);
+    if matches!(&command, Command::Build(args) if args.writes_to_stdout()) {
+        output = output.with_results_on_stderr();
+    }
     match Box::pin(run_command(command, global, &output)).await {
+        Ok(_) if output.has_failed() => Exit::Failed,
         Ok(exit) => exit,
         Err(error) => {
+            // Of several things, the results are there already.
+            if output.is_json() && !output.is_used() {
+                output.document(&problem(&error));
+            }
             output.note(&format!("error: {}", chain(&error)));
             error.exit()
         }
+    }
+}
+
+/// Returns the id of the build that somebody named.
+async fn id_of(client: &Client, name: &BuildName) -> Result<BuildId, ClientError> {
+    match name {
+        BuildName::Whole(id) => Ok(*id),
+        BuildName::Beginning(text) => client.find_build(text).await,
     }
 }
 
@@ -56,20 +76,25 @@ async fn run_command(command: Command, global: GlobalArgs, output: &Output) -> R
         Command::Build(args) => build_command(*args, global, output).await,
         Command::Submit(args) => {
             let client = client(global)?;
-            let build = build::submit(&client, &args.file, &args.request, output).await?;
+            let build = Box::pin(build::submit(&client, &args.file, &args.request, output)).await?;
             show::accepted(output, &build);
             Ok(Exit::Ok)
         }
         Command::Batch { file } => Ok(batch::run(&client(global)?, &file, output).await?),
         Command::Get { id } => {
-            let build = client(global)?.build(id).await?;
+            let client = client(global)?;
+            let build = client.build(id_of(&client, &id).await?).await?;
             show::document(output, &build, || crate::render::build_details(&build, now()));
             Ok(Exit::Ok)
         }
         Command::List(args) => Ok(show::list(&client(global)?, &args, output).await?),
-        Command::Logs { id, follow: false } => Ok(log::print(&client(global)?, id, output).await?),
-        Command::Logs { id, follow: true } => {
-            Ok(Box::pin(wait::follow_log(&client(global)?, id, output)).await?)
+        Command::Logs { id, follow } => {
+            let client = client(global)?;
+            let id = id_of(&client, &id).await?;
+            match follow {
+                false => Ok(log::print(&client, id, output).await?),
+                true => Ok(Box::pin(wait::follow_log(&client, id, output)).await?),
+            }
         }
         Command::Events(args) => Ok(events::print(&client(global)?, &args, output).await?),
         Command::Cancel(args) => Ok(cancel::run(&client(global)?, &args, output).await?),
@@ -96,6 +121,14 @@ async fn run_command(command: Command, global: GlobalArgs, output: &Output) -> R
             show::document(output, &repairs, || crate::render::repairs(&repairs));
             Ok(Exit::Ok)
         }
+        Command::Gc { dry_run } => {
+            let collection = client(global)?.collect(dry_run).await?;
+            show::document(output, &collection, || crate::render::collection(&collection));
+            Ok(Exit::Ok)
+        }
+        Command::Completion { .. } | Command::Man { .. } | Command::Version => {
+            unreachable!("main answers these without a server")
+        }
         Command::Environments => {
             let environments = client(global)?.environments().await?;
             show::document(output, &environments, || crate::render::environments(&environments));
@@ -111,7 +144,7 @@ async fn build_command(
 ) -> Result<Exit, Error> {
     if !args.local && args.to.is_none() {
         let client = client(global)?;
-        let accepted = build::submit(&client, &args.file, &args.request, output).await?;
+        let accepted = Box::pin(build::submit(&client, &args.file, &args.request, output)).await?;
         let watch = if args.follow { wait::Watch::Log } else { wait::Watch::Stages };
         return outcome(&client, accepted, watch, output).await;
     }
@@ -119,7 +152,7 @@ async fn build_command(
     // Signals are handled so that an interrupted build removes what it has begun to write.
     let mut signals = Signals::listen();
     let build = tokio::select! {
-        build = local::build(&args, &global.project, output) => build?,
+        build = Box::pin(local::build(&args, &global.project, output)) => build?,
         () = signals.next() => return Ok(Exit::Interrupted),
     };
     let written = args.to.map(|target| target.to_string());

@@ -157,6 +157,7 @@ impl Stack {
             data_dir: data.join("dispatcher"),
             environments: args.environments.clone(),
             limits: args.limits.clone(),
+            retention: args.retention.clone(),
             store: store.clone(),
             nats: nats_config.clone(),
             ..Default::default()

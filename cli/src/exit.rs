@@ -2,10 +2,12 @@
 
 //! Why a command could not do what it was asked for, and how the process ends then.
 
+use slipway_proto::FieldError;
 use slipway_service::Exit;
 
 use crate::commands::batch::error::BatchError;
 use crate::dev::DevError;
+use crate::input::InputError;
 use crate::local::LocalError;
 use slipway_client::ClientError;
 
@@ -15,6 +17,12 @@ pub enum Error {
     /// The dispatcher refuses or cannot be reached.
     #[error(transparent)]
     Client(#[from] ClientError),
+    /// The request has mistakes, which show without the server.
+    #[error("the build request has mistakes:{}", lines(.0))]
+    Mistakes(Vec<FieldError>),
+    /// The artifact cannot be taken from where it should come.
+    #[error(transparent)]
+    Input(#[from] InputError),
     /// A build without a server cannot be started.
     #[error(transparent)]
     Local(#[from] LocalError),
@@ -32,11 +40,17 @@ impl Error {
     pub fn exit(&self) -> Exit {
         match self {
             Self::Client(error) => client_exit(error),
-            Self::Batch(_) => Exit::Usage,
+            Self::Mistakes(_) => Exit::Failed,
+            Self::Batch(_) | Self::Input(_) => Exit::Usage,
             Self::Local(error) => error.exit(),
             Self::Dev(error) => error.exit(),
         }
     }
+}
+
+/// Writes mistakes on lines of their own.
+pub(crate) fn lines(mistakes: &[FieldError]) -> String {
+    mistakes.iter().map(|mistake| format!("\n  {mistake}")).collect()
 }
 
 fn client_exit(error: &ClientError) -> Exit {

@@ -11,11 +11,14 @@ pub mod args;
 mod commands;
 pub mod dev;
 mod exit;
+mod input;
 pub mod local;
 pub mod output;
+mod problem;
 mod progress;
 pub mod render;
 
 pub use args::{Arguments, Effective};
-pub use commands::{BatchError, run};
+pub use commands::{BatchError, LineError, about, run};
 pub use exit::Error;
+pub use input::InputError;

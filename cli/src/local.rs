@@ -5,8 +5,10 @@
 //! The artifact is inspected, the request checked and the image made by the same code as in
 //! dispatcher and worker, so the image has the same digest as one that was built through the queue.
 
+use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 
+use serde_json::Value;
 use slipway_artifact::{InspectError, KnownFacts, Source as _};
 use slipway_proto::api::BuildView;
 use slipway_proto::environment::{Catalogue, CatalogueError};
@@ -14,7 +16,7 @@ use slipway_proto::outcome::Image;
 use slipway_proto::submission::Uploaded;
 use slipway_proto::{
     ArtifactFacts, Build, BuildId, BuildRequest, Change, Digest, Failure, FieldError, ProjectName,
-    Submission, Timestamp, WorkerId,
+    Reference, Submission, Timestamp, WorkerId,
 };
 use slipway_service::{Exit, directories};
 use slipway_worker::RegistryConfig;
@@ -24,6 +26,8 @@ use slipway_worker::local::{self, Artifact};
 use slipway_worker::pipeline::{Pipeline, PipelineError};
 
 use crate::args::{BuildArgs, LocalArgs, Target};
+use crate::exit::lines;
+use crate::input::{ArtifactFile, InputError};
 use crate::output::Output;
 
 /// Why a build without a server cannot be started.
@@ -34,6 +38,18 @@ pub enum LocalError {
     Read {
         /// The file.
         path: PathBuf,
+        /// Why not.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Standard input cannot be used.
+    #[error(transparent)]
+    Input(#[from] InputError),
+    /// The image cannot be written to where it should go.
+    #[error("cannot write the image to {target}")]
+    Target {
+        /// Where to.
+        target: Target,
         /// Why not.
         #[source]
         source: std::io::Error,
@@ -92,6 +108,8 @@ impl LocalError {
         match self {
             Self::Inspect { .. } | Self::Refused(_) => Exit::Failed,
             Self::Read { .. }
+            | Self::Input(_)
+            | Self::Target { .. }
             | Self::Digest { .. }
             | Self::ReadCatalogue { .. }
             | Self::Catalogue { .. }
@@ -101,20 +119,25 @@ impl LocalError {
     }
 }
 
-fn lines(mistakes: &[FieldError]) -> String {
-    mistakes.iter().map(|mistake| format!("\n  {mistake}")).collect()
-}
-
 /// Builds an image in this process and returns the build as a dispatcher would show it.
 pub(crate) async fn build(
     args: &BuildArgs,
     project: &ProjectName,
     output: &Output,
 ) -> Result<BuildView, LocalError> {
+    if let Some(target) = &args.to {
+        check_target(target)?;
+    }
     let catalogue = catalogue(args.local_options.environments.as_deref())?;
     let config = config(&args.local_options)?;
-    let file = args.file.clone();
-    let filename = args.request.filename(&file);
+    let submission = |digest| Submission::read(&document(args, digest));
+    let early = submission(Digest::of(b""));
+    if !early.mistakes().is_empty() {
+        return Err(LocalError::Refused(early.mistakes().to_vec()));
+    }
+    let opened = ArtifactFile::open(&args.file, args.request.filename.as_deref()).await?;
+    let file = opened.path().to_owned();
+    let filename = args.request.filename(&args.file);
     let cache_dir = config.cache.cache_dir.clone();
     // At the same time: one reads the artifact's directory, the other the certificate authorities.
     let inspecting = tokio::task::spawn_blocking({
@@ -126,17 +149,12 @@ pub(crate) async fn build(
         Err(LocalError::Read { path: args.file.clone(), source: std::io::Error::other(panic) })
     })?;
     let pipeline = pipeline?;
-    let submission = |digest| Submission::read(&args.request.document(digest, &args.file));
     // No check of the request depends on the digest, which is computed while the image is made.
     let some_digest = artifact.digest.now().unwrap_or_else(|| Digest::of(b""));
     let mut request = submission(some_digest)
         .accept(BuildId::fresh(), project.clone(), Some(&uploaded), &catalogue)
         .map_err(LocalError::Refused)?;
-    let target = match &args.to {
-        None => local::Target::Registry,
-        Some(Target::OciLayout(path)) => local::Target::OciLayout(path.clone()),
-        Some(Target::DockerArchive(path)) => local::Target::DockerArchive(path.clone()),
-    };
+    let target = args.to.as_ref().map_or(local::Target::Registry, Target::of_worker);
     let accepted = Timestamp::now();
     let log = |line: &str| output.log(line.trim_end_matches('\n'));
     let built = Box::pin(local::build_local(&pipeline, &request, &artifact, target, log)).await;
@@ -149,6 +167,34 @@ pub(crate) async fn build(
         known_facts(&cache_dir).remember(digest, &uploaded.facts);
     }
     Ok(view(request, submission(digest).digest(), accepted, built))
+}
+
+/// Checks where the image goes before anything is read.
+fn check_target(target: &Target) -> Result<(), LocalError> {
+    let refused = |source| LocalError::Target { target: target.clone(), source };
+    let place = target.of_worker();
+    if place.is_stdout() && std::io::stdout().is_terminal() {
+        let why = "standard output is a terminal: redirect it, or pipe it into another program";
+        return Err(refused(std::io::Error::other(why)));
+    }
+    place.check().map_err(refused)
+}
+
+/// Makes the build request. An image that is pushed nowhere may have a short name.
+fn document(args: &BuildArgs, digest: Digest) -> Value {
+    let mut document = args.request.document(digest, &args.file);
+    if args.to.is_some() {
+        let complete = |name: &mut Value| {
+            let parsed = name.as_str().map(Reference::parse_name);
+            if let Some(Ok(reference)) = parsed {
+                *name = reference.to_string().into();
+            }
+        };
+        document.get_mut("image").into_iter().for_each(complete);
+        let more = document.get_mut("additional_images").and_then(Value::as_array_mut);
+        more.into_iter().flatten().for_each(complete);
+    }
+    document
 }
 
 /// Returns the finished build.

@@ -18,8 +18,8 @@ fn main() -> ExitCode {
 fn run() -> Exit {
     let file = directories::user_config().map(|directory| directory.join("config.toml"));
     // The commit is named here, where little has to be compiled again after the next one.
-    let version = Some(slipway_version::version!());
-    let sources = Sources { version, ..Sources::of_process(file) };
+    let version = slipway_version::version!();
+    let sources = Sources { version: Some(version), ..Sources::of_process(file) };
     let loaded = match settings::load::<Arguments>(&sources, |_, _| {}) {
         Ok(loaded) => loaded,
         Err(error) => return slipway_service::refuse("slipway", &error),
@@ -36,6 +36,9 @@ fn run() -> Exit {
         );
         return slipway_service::refuse("slipway", &LoadError::Usage(missing));
     };
+    if let Some(exit) = slipway::about(&command, &arguments.global, version) {
+        return exit;
+    }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {

@@ -9,6 +9,7 @@ use std::io::{IsTerminal as _, Write as _};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde::Serialize;
+use slipway_fault::chain;
 
 /// How results are written.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum, Serialize)]
@@ -27,7 +28,12 @@ pub struct Output {
     format: Format,
     result_on_terminal: bool,
     notes_on_terminal: bool,
+    /// Whether results go to stderr, because stdout takes something else.
+    results_on_stderr: bool,
+    /// Whether something was written to stdout.
+    used: AtomicBool,
     closed: AtomicBool,
+    failed: AtomicBool,
 }
 
 impl Output {
@@ -38,8 +44,30 @@ impl Output {
             format,
             result_on_terminal: std::io::stdout().is_terminal(),
             notes_on_terminal: std::io::stderr().is_terminal(),
+            results_on_stderr: false,
+            used: AtomicBool::new(false),
             closed: AtomicBool::new(false),
+            failed: AtomicBool::new(false),
         }
+    }
+
+    /// Writes results to stderr from now on: stdout takes something else.
+    #[must_use]
+    pub fn with_results_on_stderr(self) -> Self {
+        Self { results_on_stderr: true, result_on_terminal: self.notes_on_terminal, ..self }
+    }
+
+    /// Returns whether a result was written.
+    #[must_use]
+    pub fn is_used(&self) -> bool {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    /// Returns whether a result could not be written, as to a full disk. A reader that closed its
+    /// pipe has seen enough, which is no failure.
+    #[must_use]
+    pub fn has_failed(&self) -> bool {
+        self.failed.load(Ordering::Relaxed)
     }
 
     /// Returns whether results are JSON.
@@ -66,9 +94,16 @@ impl Output {
             return;
         }
         let line = if self.result_on_terminal { printable(line) } else { line.to_owned() };
+        if self.results_on_stderr {
+            return note(&line);
+        }
+        self.used.store(true, Ordering::Relaxed);
         let mut stdout = std::io::stdout().lock();
-        if writeln!(stdout, "{line}").and_then(|()| stdout.flush()).is_err() {
-            self.closed.store(true, Ordering::Relaxed);
+        let Err(error) = writeln!(stdout, "{line}").and_then(|()| stdout.flush()) else { return };
+        self.closed.store(true, Ordering::Relaxed);
+        if error.kind() != std::io::ErrorKind::BrokenPipe {
+            self.failed.store(true, Ordering::Relaxed);
+            self.note(&format!("error: cannot write to standard output: {}", chain(&error)));
         }
     }
 

@@ -10,7 +10,8 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::output::note;
 use crate::render;
-use slipway_client::Progress;
+use slipway_client::{ClientError, Progress};
+use slipway_fault::chain;
 
 /// How often a long upload is reported without a terminal.
 const REPORT_INTERVAL: Duration = Duration::from_secs(10);
@@ -79,6 +80,15 @@ impl Progress for UploadProgress {
             times.reported = Instant::now();
             let (sent, size) = (render::size(bytes), render::size(self.size_bytes));
             note(&format!("uploading {}: {sent} of {size}", self.name));
+        }
+    }
+
+    fn interrupted(&self, reason: &ClientError, pause: Duration) {
+        let (reason, pause) = (chain(reason), render::duration(pause));
+        let line = format!("uploading {}: {reason}; trying again in {pause}", self.name);
+        match &self.bar {
+            Some(bar) => bar.println(line),
+            None => note(&line),
         }
     }
 

@@ -3,7 +3,7 @@
 //! The options of `slipway build` and `slipway submit`, and the build request they make.
 //!
 //! Values are passed on unchanged. The dispatcher checks them all at once and reports mistakes by
-//! field, and a client of another version must not overrule it.
+//! field. What can be seen to be wrong without artifact and catalogue is refused before the upload.
 
 use std::path::{Path, PathBuf};
 
@@ -16,10 +16,24 @@ use slipway_worker::RegistryConfig;
 
 use super::value;
 
+const BUILD_EXAMPLES: &str = "\
+Examples:
+  slipway build app.jar --image registry.example/team/app:1.4 --follow
+  slipway build shop.war --image registry.example/team/shop:2 --tag latest --env A=1 --env B=2
+  slipway build tool --image registry.example/team/tool:1 --environment static --local
+  slipway build app.jar --image app:1.4 --to docker-archive:- | docker load
+  cat tool | slipway build - --name tool --image registry.example/team/tool:1";
+
+const SUBMIT_EXAMPLES: &str = "\
+Examples:
+  slipway submit app.jar --image registry.example/team/app:1.4
+  id=$(slipway submit app.jar --image registry.example/team/app:1.4) && slipway logs -f \"$id\"";
+
 /// The options of `slipway build`.
 #[derive(Debug, Args)]
+#[command(after_help = BUILD_EXAMPLES)]
 pub struct BuildArgs {
-    /// The artifact: a JAR, a WAR or a Linux executable
+    /// The artifact: a JAR, a WAR or a Linux executable; - for standard input, with --name
     pub file: PathBuf,
     /// What to build.
     #[command(flatten)]
@@ -30,7 +44,8 @@ pub struct BuildArgs {
     /// Build and push from this process, without a server
     #[arg(long, conflicts_with_all = ["idempotency_key", "supersede_key"])]
     pub local: bool,
-    /// Build without a server and write the image to a file instead of a registry
+    /// Build without a server and write the image to a directory, file or pipe instead of a
+    /// registry; docker-archive:- is standard output. The image may have a short name, as app:1.4
     #[arg(
         long,
         value_name = "oci:DIR|docker-archive:FILE",
@@ -43,10 +58,19 @@ pub struct BuildArgs {
     pub local_options: LocalArgs,
 }
 
+impl BuildArgs {
+    /// Returns whether the image goes to standard output.
+    #[must_use]
+    pub fn writes_to_stdout(&self) -> bool {
+        self.to.as_ref().is_some_and(|target| target.of_worker().is_stdout())
+    }
+}
+
 /// The options of `slipway submit`.
 #[derive(Debug, Args)]
+#[command(after_help = SUBMIT_EXAMPLES)]
 pub struct SubmitArgs {
-    /// The artifact: a JAR, a WAR or a Linux executable
+    /// The artifact: a JAR, a WAR or a Linux executable; - for standard input, with --name
     pub file: PathBuf,
     /// What to build.
     #[command(flatten)]
@@ -60,6 +84,17 @@ pub enum Target {
     OciLayout(PathBuf),
     /// A tar file as `docker load` reads it.
     DockerArchive(PathBuf),
+}
+
+impl Target {
+    /// Returns the target of the pipeline.
+    pub(crate) fn of_worker(&self) -> slipway_worker::local::Target {
+        use slipway_worker::local::Target as Place;
+        match self {
+            Self::OciLayout(path) => Place::OciLayout(path.clone()),
+            Self::DockerArchive(path) => Place::DockerArchive(path.clone()),
+        }
+    }
 }
 
 impl std::fmt::Display for Target {
@@ -116,10 +151,10 @@ pub struct RequestArgs {
     /// Where to push the image: REGISTRY/REPOSITORY:TAG, or without a tag for `latest`
     #[arg(long, value_name = "REFERENCE")]
     pub image: String,
-    /// Also tag the image with this, in the same repository
+    /// Also tag the image with this, in the same repository; repeatable
     #[arg(long = "tag", value_name = "TAG")]
     pub tags: Vec<String>,
-    /// Also push the image to this reference
+    /// Also push the image to this reference; repeatable
     #[arg(long = "additional-image", value_name = "REFERENCE")]
     pub additional_images: Vec<String>,
     /// The environment; `slipway environments` lists them (default: auto)
@@ -128,30 +163,30 @@ pub struct RequestArgs {
     /// A base image instead of the environment's, or `scratch`
     #[arg(long, value_name = "REFERENCE")]
     pub base: Option<String>,
-    /// Set an environment variable in the image
+    /// Set an environment variable in the image; repeatable
     #[arg(long, value_name = "KEY=VALUE", value_parser = value::pair)]
     pub env: Vec<(String, String)>,
-    /// Set a label of the image
+    /// Set a label of the image; repeatable
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = value::pair)]
     pub labels: Vec<(String, String)>,
-    /// Set an annotation of the manifest
+    /// Set an annotation of the manifest; repeatable
     #[arg(long = "annotation", value_name = "KEY=VALUE", value_parser = value::pair)]
     pub annotations: Vec<(String, String)>,
-    /// Declare a port, as 8080 or 53/udp
+    /// Declare a port, as 8080 or 53/udp; repeatable
     #[arg(long = "port", value_name = "PORT")]
     pub ports: Vec<String>,
     /// What starts the image instead of the environment's command: words between spaces, or a list
     /// in JSON; {artifact} is the artifact's path, {launch} what starts a JAR
     #[arg(long, value_name = "COMMAND", value_parser = value::words)]
     pub entrypoint: Option<value::Words>,
-    /// Append an argument to the command
+    /// Append an argument to the command; repeatable
     #[arg(long = "arg", value_name = "ARGUMENT", allow_hyphen_values = true)]
     pub args: Vec<String>,
     /// The user to run as, as 1000:1000 or a name
     #[arg(long, value_name = "USER:GROUP")]
     pub user: Option<String>,
     /// The platform of the image, as linux/arm64 or linux/arm/v7, or several with commas between
-    /// them (default: the artifact's)
+    /// them (default: the artifact's); repeatable
     #[arg(long, value_name = "OS/ARCH[/VARIANT]", value_delimiter = ',')]
     pub platform: Vec<String>,
     /// How urgent the build is: high, normal or low
@@ -185,7 +220,7 @@ pub struct RequestArgs {
     #[arg(long, value_name = "KEY")]
     pub idempotency_key: Option<String>,
     /// The artifact's name inside the image (default: the file's)
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, visible_alias = "name", value_name = "NAME")]
     pub filename: Option<String>,
 }
 

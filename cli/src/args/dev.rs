@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use serde::Serialize;
-use slipway_dispatcher::config::LimitsConfig;
+use slipway_dispatcher::config::{LimitsConfig, RetentionConfig};
 use slipway_service::telemetry::TelemetryConfig;
 use slipway_worker::RegistryConfig;
 
@@ -53,6 +53,10 @@ pub struct DevArgs {
     #[command(flatten)]
     #[serde(flatten)]
     pub limits: LimitsConfig,
+    /// How much is kept, and for how long.
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub retention: RetentionConfig,
     /// How registries are reached.
     #[command(flatten)]
     #[serde(flatten)]

@@ -6,9 +6,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use slipway_proto::api::BuildView;
-use slipway_proto::{BuildId, Digest};
+use slipway_proto::{BuildId, Digest, Submission};
 
+use super::id_of;
 use crate::args::{RequestArgs, RetryArgs};
+use crate::exit::Error;
+use crate::input::ArtifactFile;
 use crate::output::Output;
 use crate::progress::UploadProgress;
 use slipway_artifact::digest_file;
@@ -20,12 +23,34 @@ pub(super) async fn submit(
     file: &Path,
     request: &RequestArgs,
     output: &Output,
-) -> Result<BuildView, ClientError> {
-    let digest = upload(client, file, &request.filename(file), output).await?;
+) -> Result<BuildView, Error> {
+    // Nothing of this depends on the digest.
+    let early = Submission::read(&request.document(Digest::of(b""), file));
+    if !early.mistakes().is_empty() {
+        return Err(Error::Mistakes(early.mistakes().to_vec()));
+    }
+    let artifact = ArtifactFile::open(file, request.filename.as_deref()).await?;
+    let (path, filename) = (artifact.path(), request.filename(file));
+    let digest = upload(client, path, &filename, output).await?;
     let key = key(request.idempotency_key.as_deref());
-    let build = client.submit(&request.document(digest, file), &key).await?;
+    let document = request.document(digest, file);
+    let build = match client.submit(&document, &key).await {
+        Err(error) if is_artifact_gone(&error) => {
+            output.note(&format!("{filename} was removed from the server meanwhile"));
+            upload(client, path, &filename, output).await?;
+            client.submit(&document, &key).await?
+        }
+        submitted => submitted?,
+    };
     note_accepted(&build, output);
     Ok(build)
+}
+
+/// Returns whether the server removed the artifact between upload and submission, because nobody
+/// needed it.
+fn is_artifact_gone(error: &ClientError) -> bool {
+    let ClientError::Refused { problem, .. } = error else { return false };
+    problem.errors.iter().any(|mistake| mistake.code == "artifact_not_found")
 }
 
 /// Uploads an artifact if the project does not have it, and returns its digest.
@@ -51,7 +76,8 @@ pub(super) async fn retry(
     args: &RetryArgs,
     output: &Output,
 ) -> Result<BuildView, ClientError> {
-    let build = client.retry(args.id, &key(args.idempotency_key.as_deref())).await?;
+    let id = id_of(client, &args.id).await?;
+    let build = client.retry(id, &key(args.idempotency_key.as_deref())).await?;
     note_accepted(&build, output);
     Ok(build)
 }

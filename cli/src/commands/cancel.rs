@@ -2,7 +2,7 @@
 
 //! `slipway cancel`.
 
-use super::{several, show};
+use super::{id_of, several, show};
 use crate::args::CancelArgs;
 use crate::output::Output;
 use crate::render;
@@ -20,6 +20,6 @@ pub(super) async fn run(
         show::document(output, &view, || render::cancelled(&view));
         return Ok(Exit::Ok);
     }
-    let ask = async |id: &_| client.cancel(*id).await;
+    let ask = async |name: &_| client.cancel(id_of(client, name).await?).await;
     several::each(output, &args.ids, ask, |_, build| render::build_line(build)).await
 }

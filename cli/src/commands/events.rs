@@ -4,6 +4,7 @@
 
 use serde_json::Value;
 
+use super::id_of;
 use crate::args::EventsArgs;
 use crate::output::Output;
 use crate::render;
@@ -17,12 +18,16 @@ pub(super) async fn print(
     args: &EventsArgs,
     output: &Output,
 ) -> Result<Exit, ClientError> {
-    let which = match (args.follow, args.build) {
+    let which = match (args.follow, &args.build) {
         (false, _) => Events::Past,
         (true, None) => Events::Coming,
         (true, Some(_)) => Events::All,
     };
-    let mut events = client.events(which, args.build);
+    let build = match &args.build {
+        Some(name) => Some(id_of(client, name).await?),
+        None => None,
+    };
+    let mut events = client.events(which, build);
     let mut lost = false;
     loop {
         match events.next().await? {

@@ -52,6 +52,7 @@ pub(super) async fn list(
     let (builds, next_cursor) = pages(&args.page, async |limit, cursor| {
         let query = ListQuery {
             states: args.states.clone(),
+            id: None,
             image: args.image.clone(),
             limit: Some(limit),
             cursor,

@@ -100,6 +100,8 @@ struct Watcher<'a> {
     progress: Option<StageProgress>,
     /// Lines of the log. A piece may end within a line, which continues in the next piece.
     lines: Lines,
+    /// The last line that was shown.
+    last: String,
     lost: bool,
 }
 
@@ -136,6 +138,7 @@ impl<'a> Watcher<'a> {
             follower,
             progress,
             lines: Lines::default(),
+            last: String::new(),
             lost: false,
         }
     }
@@ -163,6 +166,10 @@ impl<'a> Watcher<'a> {
                 Ok(build) if build.state.is_finished() => {
                     if self.watch == Watch::Log {
                         self.drain_log().await;
+                        // The server waits longer for the last lines of a worker that died.
+                        if let Some(line) = build.last_line().filter(|line| *line != self.last) {
+                            self.show_line(line);
+                        }
                     }
                     return Ok(build);
                 }
@@ -209,7 +216,7 @@ impl<'a> Watcher<'a> {
         match self.watch {
             Watch::Log if event.name == "log" => {
                 let lines = self.lines.push(event.data.as_bytes());
-                lines.iter().for_each(|line| (self.show_log)(line));
+                lines.into_iter().for_each(|line| self.show_line(line));
                 Next::Listen
             }
             // Its end.
@@ -223,6 +230,11 @@ impl<'a> Watcher<'a> {
                 None => Next::Listen,
             },
         }
+    }
+
+    fn show_line(&mut self, line: String) {
+        (self.show_log)(&line);
+        self.last = line;
     }
 
     fn show_state(&mut self, build: &BuildView) {
@@ -257,7 +269,7 @@ impl<'a> Watcher<'a> {
             }
         }
         if let Some(line) = std::mem::take(&mut self.lines).rest() {
-            (self.show_log)(&line);
+            self.show_line(line);
         }
     }
 }

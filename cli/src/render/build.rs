@@ -7,6 +7,7 @@ use std::time::Duration;
 use slipway_proto::Timestamp;
 use slipway_proto::api::{BuildView, CancelledView, StateName};
 use slipway_proto::outcome::{Image, Transfer};
+use slipway_proto::units::count;
 
 use super::facts::Facts;
 use super::units::between;
@@ -166,11 +167,11 @@ fn add_image(facts: &mut Facts, image: &Image) {
         );
     }
     add_size(facts, image);
-    let count = |wanted| image.layers.iter().filter(|layer| layer.transfer == wanted).count();
+    let moved = |wanted| image.layers.iter().filter(|layer| layer.transfer == wanted).count();
     let transfers: Vec<String> = [
-        (count(Transfer::Uploaded), "sent"),
-        (count(Transfer::Mounted), "mounted"),
-        (count(Transfer::Found), "already there"),
+        (moved(Transfer::Uploaded), "sent"),
+        (moved(Transfer::Mounted), "mounted"),
+        (moved(Transfer::Found), "already there"),
     ]
     .into_iter()
     .filter(|(count, _)| *count > 0)
@@ -198,10 +199,9 @@ fn add_written(facts: &mut Facts, image: &Image, place: &str) {
 fn add_size(facts: &mut Facts, image: &Image) {
     let ours = image.layers.iter().filter(|layer| !layer.base).count();
     let base = image.layers.len() - ours;
-    let layers = match (ours, base) {
-        (1, 0) => "1 layer".to_owned(),
-        (ours, 0) => format!("{ours} layers"),
-        (ours, base) => format!("{} layers, {base} of them the base's", ours + base),
+    let layers = match base {
+        0 => count(ours, "layer"),
+        base => format!("{}, {base} of them the base's", count(ours + base, "layer")),
     };
     facts.add("size", format!("{} in {layers}", size(image.size_bytes)));
 }

@@ -8,7 +8,7 @@ use reqwest::header::HeaderValue;
 use reqwest::{Method, RequestBuilder, Response};
 use serde_json::Value;
 use slipway_proto::BuildId;
-use slipway_proto::api::{BuildList, BuildView, CancelledView, StateName};
+use slipway_proto::api::{BuildList, BuildView, CancelledView, Problem, StateName};
 
 use super::retry::Patience;
 use super::{Client, ClientError, Follower, REQUEST_DEADLINE, SWEEP_DEADLINE};
@@ -18,6 +18,8 @@ use super::{Client, ClientError, Follower, REQUEST_DEADLINE, SWEEP_DEADLINE};
 pub struct ListQuery {
     /// Only those in one of these states, if any is named.
     pub states: Vec<StateName>,
+    /// Only those whose id begins so, in place of all other filters.
+    pub id: Option<String>,
     /// Only those of this image, with any tag if none is given.
     pub image: Option<String>,
     /// The largest number of builds.
@@ -90,6 +92,47 @@ impl Client {
         self.get(self.project_url(&["builds", &id.to_string()])).await
     }
 
+    /// Returns the id of the only build that begins so.
+    ///
+    /// # Errors
+    ///
+    /// A refusal when none does or several do, and when the server cannot be asked.
+    pub async fn find_build(&self, beginning: &str) -> Result<BuildId, ClientError> {
+        const NAMED: u32 = 5;
+        let (id, limit) = (Some(beginning.to_owned()), Some(NAMED));
+        let found = self.list(&ListQuery { id, limit, ..ListQuery::default() }).await?;
+        let refuse = |code: &str, title: &str, status, detail| {
+            let (r#type, errors) = (format!("/problems/{code}"), Vec::new());
+            let (title, code) = (title.to_owned(), code.to_owned());
+            let problem = Box::new(Problem { r#type, title, status, detail, code, errors });
+            Err(ClientError::Refused { problem, retry_after: None })
+        };
+        let project = &self.project;
+        match found.builds.as_slice() {
+            [only] => Ok(only.id),
+            [] => refuse(
+                "build_not_found",
+                "The project has no such build",
+                404,
+                format!(
+                    "the project {project} has no build whose id begins with {beginning}: check \
+                    the id and the project"
+                ),
+            ),
+            several => {
+                let ids: Vec<String> = several.iter().map(|build| build.id.to_string()).collect();
+                let more = if found.next_cursor.is_some() { ", …" } else { "" };
+                let ids = ids.join(", ");
+                refuse(
+                    "ambiguous_build_id",
+                    "Several builds begin so",
+                    409,
+                    format!("the ids of several builds begin with {beginning}: {ids}{more}"),
+                )
+            }
+        }
+    }
+
     /// Returns a build, without repeating the request when the server is busy.
     ///
     /// # Errors
@@ -112,6 +155,9 @@ impl Client {
             if !query.states.is_empty() {
                 let states: Vec<_> = query.states.iter().map(|state| state.as_str()).collect();
                 pairs.append_pair("state", &states.join(","));
+            }
+            if let Some(id) = &query.id {
+                pairs.append_pair("id", id);
             }
             if let Some(image) = &query.image {
                 pairs.append_pair("image", image);

@@ -104,22 +104,20 @@ fn is_busy(status: u16) -> bool {
     matches!(status, 429 | 502 | 503 | 504)
 }
 
-/// Title and detail on one line, then each mistake on a line of its own.
+/// The detail, which says everything. Several mistakes stand below the title, each on a line of its
+/// own.
 #[must_use]
 pub fn describe(problem: &Problem) -> String {
-    let mut text = match (problem.title.as_str(), problem.detail.as_str()) {
-        (title, "") => title.to_owned(),
-        ("", detail) => detail.to_owned(),
-        (title, detail) => format!("{title}: {detail}"),
-    };
-    for mistake in problem.errors.iter().map(ToString::to_string) {
-        // The detail of a single mistake may be the mistake.
-        if problem.detail != mistake {
-            text.push_str("\n  ");
-            text.push_str(&mistake);
-        }
+    if problem.errors.len() > 1 {
+        let mistakes = problem.errors.iter().map(|mistake| format!("\n  {mistake}"));
+        return format!("{}:{}", problem.title, mistakes.collect::<String>());
     }
-    text
+    let only = problem.errors.first().map(ToString::to_string);
+    match (problem.detail.as_str(), only) {
+        ("", Some(mistake)) => mistake,
+        ("", None) => problem.title.clone(),
+        (detail, _) => detail.to_owned(),
+    }
 }
 
 #[cfg(test)]
@@ -149,7 +147,7 @@ mod tests {
     fn every_mistake_stands_on_its_own_line() {
         assert_eq!(
             problem(422).to_string(),
-            "Invalid request: correct 2 fields\n  image: is required\n  is too large"
+            "Invalid request:\n  image: is required\n  is too large"
         );
     }
 
@@ -161,7 +159,7 @@ mod tests {
         };
         problem.detail = mistake.to_string();
         problem.errors = vec![mistake];
-        assert_eq!(describe(&problem), "Invalid request: a: is b");
+        assert_eq!(describe(&problem), "a: is b");
     }
 
     #[test]

@@ -4,7 +4,7 @@
 
 use reqwest::Method;
 use slipway_proto::WorkerId;
-use slipway_proto::api::{EnvironmentView, QueueView, RepairsView, WorkerView};
+use slipway_proto::api::{CollectionView, EnvironmentView, QueueView, RepairsView, WorkerView};
 
 use super::retry::Patience;
 use super::{Client, ClientError, REQUEST_DEADLINE, SWEEP_DEADLINE};
@@ -61,6 +61,20 @@ impl Client {
     pub async fn drain(&self, worker: &WorkerId) -> Result<WorkerView, ClientError> {
         let request = self.request(Method::POST, self.url(&["workers", worker.as_str(), "drain"]));
         self.repeat(request, Patience::Busy).await
+    }
+
+    /// Makes the server remove what nobody needs any more, or only say what that is.
+    ///
+    /// # Errors
+    ///
+    /// When another dispatcher is doing it, or the server cannot be asked.
+    pub async fn collect(&self, dry_run: bool) -> Result<CollectionView, ClientError> {
+        let mut url = self.url(&["gc"]);
+        if dry_run {
+            url.query_pairs_mut().append_pair("dry_run", "true");
+        }
+        let request = self.request(Method::POST, url);
+        self.repeat_within(SWEEP_DEADLINE, request, Patience::Busy).await
     }
 
     /// Makes the server look for builds that a crash left half accepted or half ended, and returns

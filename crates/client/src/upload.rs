@@ -48,6 +48,8 @@ pub trait Progress: Send + Sync {
     fn started(&self);
     /// The given number of bytes has been sent in total.
     fn sent(&self, bytes: u64);
+    /// A try ended for this reason, and another follows after a pause.
+    fn interrupted(&self, reason: &ClientError, pause: Duration);
     /// All bytes were sent, and the server has them.
     fn finished(&self);
 }
@@ -56,6 +58,7 @@ pub trait Progress: Send + Sync {
 impl Progress for () {
     fn started(&self) {}
     fn sent(&self, _bytes: u64) {}
+    fn interrupted(&self, _reason: &ClientError, _pause: Duration) {}
     fn finished(&self) {}
 }
 
@@ -106,7 +109,10 @@ impl Client {
                     return Ok(Some(artifact));
                 }
                 Err(error) => match retries.after(&error, Patience::Away) {
-                    Some(pause) => tokio::time::sleep(pause).await,
+                    Some(pause) => {
+                        progress.interrupted(&error, pause);
+                        tokio::time::sleep(pause).await;
+                    }
                     None => return Err(error),
                 },
             }
