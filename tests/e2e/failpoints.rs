@@ -14,6 +14,8 @@ use slipway_tests::faulty_registry::{FaultyRegistry, Misbehaviour, Rule};
 use slipway_tests::process::{Process, repository};
 use slipway_tests::{Stack, WorkerOptions, events, wait};
 
+use crate::retention;
+
 /// The outcome of the build at a worker's failpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Build {
@@ -70,6 +72,8 @@ fn every_point_is_crashed_at() {
         .chain(ACCEPT)
         .chain(CANCEL)
         .chain(REPLAY)
+        .chain(retention::COLLECT)
+        .chain([retention::CHECKED])
         .map(str::to_owned)
         .collect();
     assert_eq!(named, crashed);

@@ -17,17 +17,21 @@ mod harness;
 mod history;
 mod images;
 mod laid_down_whole;
+mod last_lines;
 mod letters;
 mod limits;
 mod load;
 mod model;
 mod needs;
-#[cfg(target_arch = "x86_64")]
+mod newcomer;
 mod platforms;
+#[cfg(target_arch = "x86_64")]
 mod processors;
 mod programs;
 mod push;
+mod readme;
 mod reconciler;
+mod retention;
 mod starts;
 mod switched_off;
 mod tags;
