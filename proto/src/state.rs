@@ -70,8 +70,17 @@ pub struct BuildState {
     /// The number of the current or last attempt. An attempt that ended by a fault of the
     /// infrastructure is not charged, and its number is used again.
     pub attempt: u32,
+    /// How many attempts in a row failed, charged or not, since the build was accepted or replayed.
+    /// The delay before the next one grows with it.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub failures: u32,
     /// Where the build is.
     pub phase: Phase,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(count: &u32) -> bool {
+    *count == 0
 }
 
 /// Where a build is.
@@ -216,7 +225,8 @@ impl BuildState {
     /// Returns the state of a build that was just accepted.
     #[must_use]
     pub fn accepted() -> Self {
-        Self { epoch: 0, attempt: 0, phase: Phase::Queued { not_before: None } }
+        let phase = Phase::Queued { not_before: None };
+        Self { epoch: 0, attempt: 0, failures: 0, phase }
     }
 
     /// Returns whether the build has its outcome.
@@ -257,6 +267,7 @@ impl BuildState {
                 Self {
                     epoch: *epoch,
                     attempt: self.attempt + 1,
+                    failures: self.failures,
                     phase: Phase::Running { worker: worker.clone(), stage: Stage::Fetch },
                 }
             }
@@ -287,12 +298,15 @@ impl BuildState {
             }
             Change::Retry { epoch, not_before, .. } => {
                 self.held(*epoch)?;
-                self.to(Phase::Queued { not_before: Some(*not_before) })
+                let failures = self.failures.saturating_add(1);
+                Self { failures, ..self.to(Phase::Queued { not_before: Some(*not_before) }) }
             }
-            Change::GiveBack { epoch, not_before, .. } => {
+            Change::GiveBack { epoch, not_before, failure } => {
                 self.held(*epoch)?;
                 let attempt = self.attempt.saturating_sub(1);
-                Self { attempt, ..self.to(Phase::Queued { not_before: *not_before }) }
+                let failures = self.failures.saturating_add(u32::from(failure.is_some()));
+                let queued = self.to(Phase::Queued { not_before: *not_before });
+                Self { attempt, failures, ..queued }
             }
             Change::Cancel { message } => match &self.phase {
                 Phase::Publishing { .. } => return Err(Refusal::TooLate),
@@ -310,9 +324,7 @@ impl BuildState {
             Change::Replay { epoch } if *epoch <= self.epoch => {
                 Err(Refusal::StaleEpoch { offered: *epoch, current: self.epoch })
             }
-            Change::Replay { epoch } => {
-                Ok(Self { epoch: *epoch, attempt: 0, phase: Phase::Queued { not_before: None } })
-            }
+            Change::Replay { epoch } => Ok(Self { epoch: *epoch, ..Self::accepted() }),
             _ => Ok(self.to(Phase::Failed { failure: failure.clone(), dead: false })),
         }
     }

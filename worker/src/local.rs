@@ -23,6 +23,9 @@ use crate::pipeline::{Pipeline, Product, outcome};
 use crate::push::PushReport;
 use crate::stage_clock::StageClock;
 
+/// The longest delay that a registry can ask a person to wait for.
+const MAX_WAIT: Duration = Duration::from_secs(10 * 60);
+
 /// A file of this machine that an image is made from.
 #[derive(Clone)]
 pub struct Artifact {
@@ -104,10 +107,11 @@ pub async fn build_local(
             Ok(image) => return Ok(image),
             Err(error) => error,
         };
-        if !error.transient || attempt >= request.max_attempts {
+        let asked = error.retry_after.unwrap_or_default();
+        if !error.transient || attempt >= request.max_attempts || asked > MAX_WAIT {
             return Err(error.failure);
         }
-        let delay = error.retry_after.unwrap_or(Duration::from_secs(1 << attempt.min(5)));
+        let delay = asked.max(Duration::from_secs(1 << attempt.min(5)));
         observer.line(&format!("{}; trying again in {} s", error.failure, delay.as_secs()));
         tokio::time::sleep(delay).await;
         attempt += 1;

@@ -201,7 +201,8 @@ pub struct RequestArgs {
     /// The longest time an attempt may take, as 90s, 10m or 1h (default: 10m)
     #[arg(long, value_name = "TIME", value_parser = value::seconds)]
     pub timeout: Option<u64>,
-    /// The longest time the build may wait for a worker, in the same form (default: 24h)
+    /// The longest time the build may wait for a worker, or for a registry that limits it, in the
+    /// same form (default: 24h)
     #[arg(long, value_name = "TIME", value_parser = value::seconds)]
     pub queue_timeout: Option<u64>,
     /// The longest time an attempt may make no progress, in the same form (default: 2m)

@@ -78,6 +78,19 @@ fn a_given_back_attempt_is_not_charged_and_a_retried_one_is() {
 }
 
 #[test]
+fn failures_in_a_row_count_whether_they_are_charged_or_not() {
+    let limited = Change::GiveBack {
+        epoch: 2,
+        not_before: None,
+        failure: Some(Failure::new(Reason::PushImageFailed, "x")),
+    };
+    let twice = after(&[claim(1), retry(1), claim(2), limited, claim(3)]);
+    assert_eq!((twice.failures, twice.attempt), (2, 2));
+    let drained = twice.apply(&give_back(3)).expect("it is held");
+    assert_eq!(drained.failures, 2, "a worker that stops is no failure");
+}
+
+#[test]
 fn a_build_whose_tags_are_being_written_cannot_be_cancelled() {
     let state = after(&[claim(1), Change::Publish { epoch: 1 }]);
     assert_eq!(state.apply(&Change::Cancel { message: "x".into() }), Err(Refusal::TooLate));

@@ -27,9 +27,11 @@ use crate::stages::Made;
 /// registry that takes longer has not understood it.
 const WRITTEN_WITHIN: Duration = Duration::from_secs(30);
 
-/// The delay of the next attempt after a failed one, spread so that builds that failed together do
-/// not come back together.
-const RETRY_DELAY: Backoff = Backoff::constant(1_000, 2, 60_000, 40);
+/// The delay of the next attempt after failed ones in a row, spread so that builds that failed
+/// together do not come back together. The longest is reached by builds that a registry limits for
+/// hours, since their attempts are not charged: a shorter one would run into what registries call
+/// abuse, a longer one would keep a build waiting when the limit is over.
+const RETRY_DELAY: Backoff = Backoff::constant(1_000, 2, 300_000, 40);
 
 /// The work of one attempt at an image.
 pub(super) struct ImageWork {
@@ -202,8 +204,8 @@ impl Work for ImageWork {
         }
     }
 
-    fn retry_delay(&self, attempt: u32) -> Duration {
-        RETRY_DELAY.pause(attempt, &mut rand::rng())
+    fn retry_delay(&self, failures: u32) -> Duration {
+        RETRY_DELAY.pause(failures, &mut rand::rng())
     }
 
     fn line(&self, line: &str) {

@@ -108,8 +108,8 @@ pub trait Work: Send + Sync {
     /// Returns what the record says of the image.
     fn outcome(&self, made: Self::Made, tagged: Tagged) -> Image;
 
-    /// Returns how long to wait after an attempt that failed.
-    fn retry_delay(&self, attempt: u32) -> Duration;
+    /// Returns how long to wait after so many attempts in a row that failed, at least 1.
+    fn retry_delay(&self, failures: u32) -> Duration;
 
     /// Appends a line to the log.
     fn line(&self, line: &str);

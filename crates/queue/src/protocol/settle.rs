@@ -22,8 +22,9 @@ use crate::delivery::{Answer, DeliveryError};
 use crate::failpoint::failpoint;
 use crate::{Record, RecordError};
 
-/// The longest delay that a registry can ask for.
-const MAX_REQUESTED_DELAY: Duration = Duration::from_secs(600);
+/// The longest delay that a registry can ask for. Longer ones are cut: a registry that was wrong
+/// about the time would otherwise hold a build up for days.
+const MAX_REQUESTED_DELAY: Duration = Duration::from_secs(60 * 60);
 /// How long a worker that lost a build tries to record that it was no fault of the build.
 const UNCHARGE_FOR: Duration = Duration::from_secs(60);
 const UNCHARGE_EVERY: Duration = Duration::from_millis(500);
@@ -40,9 +41,41 @@ enum Verdict {
     Fail { failure: Failure, dead: bool },
 }
 
-fn judge(build: &Build, error: AttemptFailure) -> Verdict {
+/// Returns whether an attempt ended because a registry limits its rate: it costs no attempt, and is no
+/// fault of this side, as a lost lease is.
+fn is_limited(failure: &Failure, charged: bool) -> bool {
+    !charged && failure.reason != Reason::LeaseLost
+}
+
+/// Returns how long a build may still wait for what is no fault of its own: a worker, or a registry
+/// that limits it. `None` if that time is over.
+fn time_left(build: &Build, now: Timestamp) -> Option<Duration> {
+    let limit = Duration::from_secs(build.request.queue_timeout_s.into());
+    let waited = Duration::try_from(now.duration_since(build.queued_since())).unwrap_or_default();
+    limit.checked_sub(waited).filter(|left| !left.is_zero())
+}
+
+/// Returns the delay before the next attempt: what the other side asked for, but no less than what
+/// the failures in a row ask for. A build whose failures are not charged is tried once more when its
+/// time is over.
+fn next_delay(usual: Duration, asked: Option<Duration>, left: Option<Duration>) -> Duration {
+    let asked = asked.unwrap_or_default().min(MAX_REQUESTED_DELAY);
+    let delay = usual.max(asked);
+    left.map_or(delay, |left| delay.min(left.max(asked)))
+}
+
+fn judge(build: &Build, error: AttemptFailure, now: Timestamp) -> Verdict {
     let AttemptFailure { mut failure, transient, charged, retry_after } = error;
     let attempt = build.state.attempt;
+    let waits = retry_after.unwrap_or_default().min(MAX_REQUESTED_DELAY);
+    let is_limited = transient && is_limited(&failure, charged);
+    if is_limited && time_left(build, now).is_none_or(|left| left < waits) {
+        // What costs no attempt would otherwise go on for ever.
+        let limit = build.request.queue_timeout_s;
+        failure.message =
+            format!("{} (the build may wait {limit} s, its queue_timeout_s)", failure.message);
+        return Verdict::Fail { failure, dead: true };
+    }
     if transient && (!charged || attempt < build.request.max_attempts) {
         return Verdict::Retry { failure, charged, retry_after };
     }
@@ -204,7 +237,8 @@ impl<O: Operations, R: Registry, W: Work> Attempt<'_, O, R, W> {
     }
 
     async fn failed(mut self, error: AttemptFailure) {
-        let (failure, dead) = match judge(&self.record.build, error) {
+        let now = self.worker.operations.now();
+        let (failure, dead) = match judge(&self.record.build, error, now) {
             Verdict::Retry { failure, charged, retry_after } => {
                 return Box::pin(self.retry(failure, charged, retry_after)).await;
             }
@@ -229,10 +263,12 @@ impl<O: Operations, R: Registry, W: Work> Attempt<'_, O, R, W> {
     async fn retry(mut self, failure: Failure, charged: bool, retry_after: Option<Duration>) {
         self.refresh().await;
         let state = &self.record.build.state;
-        let usual = self.work.retry_delay(state.attempt);
-        let delay = retry_after.map_or(usual, |asked| asked.min(MAX_REQUESTED_DELAY));
         let operations = self.worker.operations;
         let now = operations.now();
+        let usual = self.work.retry_delay(state.failures.saturating_add(1));
+        let is_limited = is_limited(&failure, charged);
+        let left = time_left(&self.record.build, now).filter(|_| is_limited);
+        let delay = next_delay(usual, retry_after, left);
         let not_before = now.checked_add(delay).unwrap_or(now);
         let epoch = state.epoch;
         let change = if charged {

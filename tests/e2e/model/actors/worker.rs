@@ -265,7 +265,7 @@ impl<S: Server> Work for ImageWork<S> {
         image(&self.request, tagged)
     }
 
-    fn retry_delay(&self, _attempt: u32) -> Duration {
+    fn retry_delay(&self, _failures: u32) -> Duration {
         Duration::ZERO
     }
 

@@ -34,22 +34,66 @@ fn a_transient_failure_is_tried_again_until_the_attempts_are_used_up() {
     let mut build = running();
     let (failure, retry_after) = (reset(), None);
     let retry = Verdict::Retry { failure: failure.clone(), charged: true, retry_after };
-    assert_eq!(judge(&build, transient(true)), retry);
+    assert_eq!(judge(&build, transient(true), build.accepted_at), retry);
     build.request.max_attempts = 1;
-    let Verdict::Fail { failure: last, dead } = judge(&build, transient(true)) else {
+    let Verdict::Fail { failure: last, dead } = judge(&build, transient(true), build.accepted_at)
+    else {
         panic!("it was the last")
     };
     assert!(dead, "its request is kept");
     assert_eq!(last.message, "reset (attempt 1 was the last)");
     let free = Verdict::Retry { failure, charged: false, retry_after };
-    assert_eq!(judge(&build, transient(false)), free, "no fault of the build");
+    assert_eq!(judge(&build, transient(false), build.accepted_at), free, "no fault of the build");
 }
 
 #[test]
 fn a_permanent_failure_is_no_dead_letter() {
     let permanent = AttemptFailure { transient: false, ..transient(true) };
     let fail = Verdict::Fail { failure: reset(), dead: false };
-    assert_eq!(judge(&running(), permanent), fail);
+    let build = running();
+    assert_eq!(judge(&build, permanent, build.accepted_at), fail);
+}
+
+#[test]
+fn what_costs_no_attempt_ends_with_its_reason_when_the_time_to_wait_is_over() {
+    let mut build = running();
+    build.request.queue_timeout_s = 20;
+    let after = |seconds| {
+        let time = build.accepted_at.checked_add(Duration::from_secs(seconds));
+        judge(&build, transient(false), time.expect("a time"))
+    };
+    assert!(matches!(after(19), Verdict::Retry { charged: false, .. }));
+    let Verdict::Fail { failure, dead } = after(20) else { panic!("its time is over") };
+    assert!(dead, "its request is kept");
+    assert_eq!(failure.message, "reset (the build may wait 20 s, its queue_timeout_s)");
+    let asks = |seconds| {
+        let retry_after = Some(Duration::from_secs(seconds));
+        let limited = AttemptFailure { retry_after, ..transient(false) };
+        judge(&build, limited, build.accepted_at)
+    };
+    assert!(matches!(asks(20), Verdict::Retry { .. }));
+    assert!(matches!(asks(21), Verdict::Fail { .. }), "it would be too late");
+    let charged = judge(&build, transient(true), build.accepted_at);
+    assert!(matches!(charged, Verdict::Retry { charged: true, .. }));
+    let late = build.accepted_at.checked_add(Duration::from_secs(60)).expect("a time");
+    let outage = AttemptFailure::unavailable("NATS is away".to_owned());
+    let outage = judge(&build, outage, late);
+    assert!(matches!(outage, Verdict::Retry { charged: false, .. }), "no fault of the build");
+}
+
+#[test]
+fn the_next_attempt_waits_as_long_as_asked_and_no_less_than_the_failures_in_a_row_say() {
+    let seconds = Duration::from_secs;
+    let delay = |usual, asked: Option<u64>, left: Option<u64>| {
+        next_delay(seconds(usual), asked.map(seconds), left.map(seconds)).as_secs()
+    };
+    assert_eq!(delay(4, None, None), 4);
+    assert_eq!(delay(1, Some(3), None), 3, "what Retry-After said");
+    assert_eq!(delay(64, Some(1), None), 64, "a registry that always says 1");
+    assert_eq!(delay(1, Some(1_000_000), None), 3600);
+    assert_eq!(delay(64, None, Some(9)), 9, "once more at the end of its time");
+    assert_eq!(delay(64, Some(3), Some(9)), 9);
+    assert_eq!(delay(1, Some(9), Some(9)), 9);
 }
 
 fn record(build: Build) -> Option<Record> {
