@@ -5,82 +5,35 @@
 //! Only manifest and config are read here. They are cached by digest, so a known base costs one
 //! request, for the tag. The push copies layers, and only if the target lacks them.
 
+mod document;
+mod error;
+mod mirror;
+
 use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use futures::{FutureExt as _, StreamExt as _};
-use serde::Deserialize;
-use slipway_proto::{Digest, Failure, Platform, Reason, Reference};
+use slipway_proto::{Digest, Reference};
 
 use crate::assemble::base::{BaseImage, BaseLayer};
-use crate::cache::{Cache, CacheError, Wanted};
-use crate::failure::{StageError, registry};
-use slipway_registry::{ErrorKind, MAX_MANIFEST, Registry, RegistryError, Repository};
+use crate::cache::{self, Cache, CacheError};
+pub use document::WantedPlatform;
+use document::{Descriptor, Document, IndexEntry, NamedPlatform, layer_type};
+pub use error::BaseError;
+pub use mirror::{Mirror, ParseMirrorError, mirrored};
+use slipway_registry::{MAX_MANIFEST, Registry, RegistryError, Repository};
 
 /// The largest config that is read, in bytes.
 const MAX_CONFIG: u64 = 16 * 1024 * 1024;
 
+/// The most manifests and indexes that are read to find one image.
+const MAX_MANIFESTS: usize = 16;
+
 /// The largest number of layers in a base. Container runtimes mount at most half as many
 /// (overlayfs).
 const MAX_LAYERS: usize = 256;
-
-/// Replaces the start of base references, so that public names work inside a closed network.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Mirror {
-    prefix: String,
-    mirror: String,
-}
-
-/// A text that is not a mirror.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is not a mirror: write PREFIX=MIRROR, as in docker.io=registry.example/docker.io")]
-pub struct ParseMirrorError(String);
-
-impl std::str::FromStr for Mirror {
-    type Err = ParseMirrorError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let refuse = || ParseMirrorError(text.to_owned());
-        let (prefix, mirror) = text.split_once('=').ok_or_else(refuse)?;
-        let (prefix, mirror) = (prefix.trim_matches('/'), mirror.trim_matches('/'));
-        // A check: both must be the start of a reference with a registry.
-        let starts = |part: &str| Reference::parse_target(&format!("{part}/probe")).is_ok();
-        if !starts(prefix) || !starts(mirror) {
-            return Err(refuse());
-        }
-        Ok(Self { prefix: prefix.to_owned(), mirror: mirror.to_owned() })
-    }
-}
-
-impl serde::Serialize for Mirror {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl std::fmt::Display for Mirror {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}={}", self.prefix, self.mirror)
-    }
-}
-
-/// Returns where a base is read from. The longest matching prefix wins.
-#[must_use]
-pub fn mirrored(reference: &Reference, mirrors: &[Mirror]) -> Reference {
-    let text = reference.to_string();
-    let rest_of = |mirror: &Mirror| {
-        let rest = text.strip_prefix(&mirror.prefix)?;
-        rest.starts_with(['/', ':', '@']).then(|| rest.to_owned())
-    };
-    mirrors
-        .iter()
-        .filter_map(|mirror| rest_of(mirror).map(|rest| (mirror, rest)))
-        .max_by_key(|(mirror, _)| mirror.prefix.len())
-        .and_then(|(mirror, rest)| format!("{}{rest}", mirror.mirror).parse().ok())
-        .unwrap_or_else(|| reference.clone())
-}
 
 /// Returns the repository that a base is read from.
 #[must_use]
@@ -97,96 +50,6 @@ pub struct ResolvedBase {
     pub repository: Repository,
 }
 
-/// Why a base image cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum BaseError {
-    /// Its registry refused or failed.
-    #[error("failed to read the base image {reference}")]
-    Registry {
-        /// The base, as the recipe names it.
-        reference: Reference,
-        /// The registry's answer, or why there is none.
-        #[source]
-        source: Arc<RegistryError>,
-    },
-    /// It has no image for the platform.
-    #[error("the base image {reference} has no image for {platform}; it has {available}")]
-    NoPlatform {
-        /// The base, as the recipe names it.
-        reference: Reference,
-        /// The platform asked for.
-        platform: Platform,
-        /// The available platforms.
-        available: String,
-    },
-    /// Its documents do not describe an image.
-    #[error("the base image {reference} is not an image Slipway can build on: {why}")]
-    Unusable {
-        /// The base, as the recipe names it.
-        reference: Reference,
-        /// What is wrong with its documents, for people.
-        why: String,
-    },
-}
-
-impl From<BaseError> for StageError {
-    fn from(error: BaseError) -> Self {
-        match &error {
-            BaseError::Registry { reference, source } => {
-                let failure = match source.kind() {
-                    ErrorKind::NotFound => Failure::new(
-                        Reason::BaseImageNotFound,
-                        format!(
-                            "there is no base image {reference} ({source}); check its name and tag"
-                        ),
-                    ),
-                    ErrorKind::Denied => {
-                        Failure::new(Reason::RegistryDenied, format!("{error}: {source}"))
-                    }
-                    _ => Failure::new(Reason::PullBaseImageFailed, format!("{error}: {source}")),
-                };
-                registry::stage_error(failure, source)
-            }
-            BaseError::NoPlatform { .. } => {
-                Self::permanent(Failure::new(Reason::BaseImageNotFound, error.to_string()))
-            }
-            BaseError::Unusable { .. } => {
-                Self::permanent(Failure::new(Reason::PullBaseImageFailed, error.to_string()))
-            }
-        }
-    }
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Document {
-    #[serde(default)]
-    manifests: Vec<IndexEntry>,
-    config: Option<Descriptor>,
-    #[serde(default)]
-    layers: Vec<Descriptor>,
-}
-
-#[derive(Deserialize)]
-struct IndexEntry {
-    digest: Digest,
-    platform: Option<IndexPlatform>,
-}
-
-#[derive(Deserialize)]
-struct IndexPlatform {
-    os: String,
-    architecture: String,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Descriptor {
-    media_type: String,
-    digest: Digest,
-    size: u64,
-}
-
 /// Resolves a base reference for a platform.
 ///
 /// # Errors
@@ -197,26 +60,11 @@ pub async fn resolve(
     cache: &Cache,
     mirrors: &[Mirror],
     reference: &Reference,
-    platform: Platform,
+    platform: WantedPlatform,
 ) -> Result<ResolvedBase, BaseError> {
     let repository = repository(reference, mirrors);
     let resolver = Resolver { registry, cache, repository: &repository, reference };
-    let (mut document, mut digest) = resolver.manifest(&repository.reference.version()).await?;
-    if !document.manifests.is_empty() {
-        digest = resolver.choose(&document.manifests, platform)?;
-        (document, _) = resolver.manifest(&digest.to_string()).await?;
-    }
-    let descriptor =
-        document.config.ok_or_else(|| resolver.unusable("its manifest has no config"))?;
-    let config = resolver.config(&descriptor).await?;
-    let architecture = config["architecture"].as_str().unwrap_or_default();
-    if architecture != platform.architecture.as_str() {
-        return Err(BaseError::NoPlatform {
-            reference: reference.clone(),
-            platform,
-            available: format!("linux/{architecture}"),
-        });
-    }
+    let Found { document, digest, config } = resolver.find(platform).await?;
     if document.layers.len() > MAX_LAYERS {
         let count = document.layers.len();
         return Err(resolver.unusable(&format!("it has {count} layers, more than {MAX_LAYERS}")));
@@ -232,7 +80,9 @@ pub async fn resolve(
             digest: layer.digest,
             diff_id: diff_id.ok_or_else(|| resolver.unusable("a diff id does not parse"))?,
             size: layer.size,
-            media_type: resolver.oci_media_type(&layer.media_type)?,
+            media_type: layer_type(&layer.media_type).ok_or_else(|| {
+                resolver.unusable(&format!("it has a layer of type {}", layer.media_type))
+            })?,
         });
     }
     let image = BaseImage { reference: reference.clone(), digest, layers, config };
@@ -245,8 +95,8 @@ pub(crate) fn download(
     repository: &Repository,
     digest: Digest,
     size: u64,
-) -> (Wanted, impl FnOnce() -> BoxFuture<'static, Reading> + Send + use<>) {
-    let wanted = Wanted { digest, size, from: repository.reference.name() };
+) -> (cache::Wanted, impl FnOnce() -> BoxFuture<'static, Reading> + Send + use<>) {
+    let wanted = cache::Wanted { digest, size, from: repository.reference.name() };
     let (registry, repository) = (registry.clone(), repository.clone());
     let fetch = move || {
         async move { registry.blob(&repository, digest).await.map(|pieces| pieces.boxed()) }.boxed()
@@ -256,6 +106,42 @@ pub(crate) fn download(
 
 /// A blob that is being read, or the reason why it cannot be read.
 type Reading = Result<BoxStream<'static, Result<Bytes, RegistryError>>, RegistryError>;
+
+/// An image that was found.
+struct Found {
+    document: Document,
+    digest: Digest,
+    config: serde_json::Value,
+}
+
+/// A document that may lead to the image.
+struct Unread {
+    /// The document, if it was read already, and its digest.
+    document: Option<(Document, Digest)>,
+    /// The entry of an index that names it.
+    named: Option<IndexEntry>,
+}
+
+/// Returns the entries of an index to look into for a platform, the best first: the one that serves
+/// it best, wherever it stands, or else all that name none. Adds the other platforms that it names.
+fn candidates(
+    index: Document,
+    wanted: WantedPlatform,
+    others: &mut Vec<String>,
+) -> Vec<IndexEntry> {
+    let (named, unnamed): (Vec<IndexEntry>, Vec<IndexEntry>) =
+        index.into_images().partition(|entry| entry.platform().is_some());
+    let rank = |entry: &IndexEntry| entry.platform().and_then(|named| named.rank(wanted));
+    let names: Vec<String> =
+        named.iter().filter_map(|entry| entry.platform().map(ToString::to_string)).collect();
+    // The first of those that serve equally well.
+    let best = named.into_iter().filter_map(|entry| Some((rank(&entry)?, entry)));
+    if let Some((_, entry)) = best.min_by_key(|(rank, _)| *rank) {
+        return vec![entry];
+    }
+    others.extend(names);
+    unnamed
+}
 
 struct Resolver<'a> {
     registry: &'a Registry,
@@ -291,23 +177,56 @@ impl Resolver<'_> {
         Ok((document, digest))
     }
 
-    fn choose(&self, entries: &[IndexEntry], wanted: Platform) -> Result<Digest, BaseError> {
-        let platforms =
-            || entries.iter().filter_map(|entry| Some((entry, entry.platform.as_ref()?)));
-        platforms()
-            .find(|(_, platform)| {
-                platform.os == "linux" && platform.architecture == wanted.architecture.as_str()
-            })
-            .map(|(entry, _)| entry.digest)
-            .ok_or_else(|| BaseError::NoPlatform {
-                reference: self.reference.clone(),
-                platform: wanted,
-                available: platforms()
-                    .filter(|(_, platform)| platform.os != "unknown")
-                    .map(|(_, platform)| format!("{}/{}", platform.os, platform.architecture))
-                    .collect::<Vec<_>>()
-                    .join(", "),
-            })
+    /// Finds the image for a platform: the manifest itself, or one that the index names for it.
+    /// Where no entry names the platform, those that name none are looked into, because only their
+    /// configs tell. An entry may be an index again.
+    async fn find(&self, wanted: WantedPlatform) -> Result<Found, BaseError> {
+        let first = self.manifest(&self.repository.reference.version()).await?;
+        let is_single = !first.0.is_index();
+        let mut unread = vec![Unread { document: Some(first), named: None }];
+        let mut others: Vec<String> = Vec::new();
+        for _ in 0..MAX_MANIFESTS {
+            let Some(Unread { document, named }) = unread.pop() else { break };
+            let (document, digest) = match (document, &named) {
+                (Some(first), _) => first,
+                (None, Some(entry)) => self.manifest(&entry.digest.to_string()).await?,
+                (None, None) => break,
+            };
+            if document.is_index() {
+                // The first is read first.
+                let next = candidates(document, wanted, &mut others).into_iter().rev();
+                unread.extend(next.map(|entry| Unread { document: None, named: Some(entry) }));
+                continue;
+            }
+            let config = self.config_of(&document).await?;
+            let entry = named.as_ref().and_then(IndexEntry::platform);
+            let platform = NamedPlatform::of_config(&config).with_variant_of(entry);
+            if platform.rank(wanted).is_some() {
+                return Ok(Found { document, digest, config });
+            }
+            others.push(platform.to_string());
+        }
+        let reference = self.reference.clone();
+        if is_single {
+            let actual = others.concat();
+            return Err(BaseError::OtherPlatform { reference, platform: wanted.platform, actual });
+        }
+        others.dedup();
+        let available =
+            if others.is_empty() { "no image at all".to_owned() } else { others.join(", ") };
+        Err(BaseError::NoPlatform { reference, platform: wanted.platform, available })
+    }
+
+    /// Reads the config of a manifest.
+    async fn config_of(&self, document: &Document) -> Result<serde_json::Value, BaseError> {
+        if document.is_schema_1() {
+            return Err(self.unusable(
+                "it is in the format that Docker wrote before 2016 (schema 1); copy it once with a \
+                current tool, as `skopeo copy --format oci` does",
+            ));
+        }
+        let config = document.config.as_ref();
+        self.config(config.ok_or_else(|| self.unusable("its manifest has no config"))?).await
     }
 
     async fn config(&self, descriptor: &Descriptor) -> Result<serde_json::Value, BaseError> {
@@ -333,52 +252,11 @@ impl Resolver<'_> {
             .map_err(|error| self.unusable(&format!("its config does not parse ({error})")))
     }
 
-    /// The media type that the same bytes have in an OCI manifest.
-    fn oci_media_type(&self, media_type: &str) -> Result<String, BaseError> {
-        let oci = match media_type {
-            "application/vnd.docker.image.rootfs.diff.tar.gzip" => {
-                "application/vnd.oci.image.layer.v1.tar+gzip"
-            }
-            "application/vnd.docker.image.rootfs.diff.tar" => {
-                "application/vnd.oci.image.layer.v1.tar"
-            }
-            oci if oci.starts_with("application/vnd.oci.image.layer.v1.") => oci,
-            other => return Err(self.unusable(&format!("it has a layer of type {other}"))),
-        };
-        Ok(oci.to_owned())
-    }
-
     fn failed(&self, source: RegistryError) -> BaseError {
         BaseError::Registry { reference: self.reference.clone(), source: Arc::new(source) }
     }
 
     fn unusable(&self, why: &str) -> BaseError {
         BaseError::Unusable { reference: self.reference.clone(), why: why.to_owned() }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_longest_prefix_names_the_mirror() {
-        let mirrors: Vec<Mirror> =
-            ["docker.io=127.0.0.1:5000/docker.io", "docker.io/library=m.example/official"]
-                .map(|text| text.parse().expect("a mirror"))
-                .to_vec();
-        let mirror =
-            |text: &str| mirrored(&text.parse().expect("a reference"), &mirrors).to_string();
-        assert_eq!(mirror("nginx:1"), "m.example/official/nginx:1");
-        assert_eq!(mirror("team/app:1"), "127.0.0.1:5000/docker.io/team/app:1");
-        assert_eq!(mirror("gcr.io/a/b:1"), "gcr.io/a/b:1");
-        assert_eq!(mirror("docker.iox.example/a:1"), "docker.iox.example/a:1");
-    }
-
-    #[test]
-    fn what_is_no_mirror_is_refused() {
-        for text in ["docker.io", "=x", "docker.io=", "docker.io=UPPER/x", "library=r.example"] {
-            assert!(text.parse::<Mirror>().is_err(), "{text}");
-        }
     }
 }

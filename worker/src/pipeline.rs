@@ -23,7 +23,7 @@ use crate::assemble::layer::{Layer, LayerContext};
 use crate::assemble::manifest::Document;
 use crate::assemble::records::LayerRecords;
 use crate::assemble::{self, Assembled, Progress};
-use crate::base::{self, Mirror, ResolvedBase};
+use crate::base::{self, Mirror, ResolvedBase, WantedPlatform};
 use crate::cache::Cache;
 use crate::config::Config;
 use crate::failure::StageError;
@@ -256,9 +256,9 @@ impl Pipeline {
             observer.line("starting from nothing (scratch)");
             return Ok(None);
         };
+        let wanted = WantedPlatform::of(request);
         let base =
-            base::resolve(&self.registry, &self.cache, &self.mirrors, reference, request.platform)
-                .await?;
+            base::resolve(&self.registry, &self.cache, &self.mirrors, reference, wanted).await?;
         let location = &base.repository.reference;
         let by_way =
             if location == reference { String::new() } else { format!(" by way of {location}") };

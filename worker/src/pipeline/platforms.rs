@@ -13,7 +13,7 @@ use slipway_proto::{BuildRequest, Digest, Failure, Platform, Reason, Stage};
 use super::Pipeline;
 use crate::assemble::manifest::{self, Document};
 use crate::assemble::{Assembled, index};
-use crate::base::{self, BaseError};
+use crate::base::{self, BaseError, WantedPlatform};
 use crate::failure::StageError;
 use crate::input::Input;
 use crate::liveness::Liveness;
@@ -183,10 +183,12 @@ impl Pipeline {
         for Input { request, .. } in inputs {
             let Base::Image(reference) = &request.recipe.base else { continue };
             let (registry, cache) = (&self.registry, &self.cache);
-            let base = base::resolve(registry, cache, &self.mirrors, reference, request.platform);
-            match base.await {
+            let wanted = WantedPlatform::of(request);
+            match base::resolve(registry, cache, &self.mirrors, reference, wanted).await {
                 Ok(_) => {}
-                Err(error @ BaseError::NoPlatform { .. }) => missing.push(error.to_string()),
+                Err(error @ (BaseError::NoPlatform { .. } | BaseError::OtherPlatform { .. })) => {
+                    missing.push(error.to_string());
+                }
                 Err(error) => return Err(error.into()),
             }
         }
