@@ -110,6 +110,14 @@ pub struct RegistryConfig {
         value_delimiter = ','
     )]
     pub insecure_registries: Vec<String>,
+    /// Speak TLS with this registry although it is on a loopback address; repeatable
+    #[arg(
+        long = "registry-tls",
+        env = "SLIPWAY_REGISTRY_TLS",
+        value_name = "HOST:PORT",
+        value_delimiter = ','
+    )]
+    pub registry_tls: Vec<String>,
     /// Docker config.json with registry credentials; repeatable
     #[arg(
         long = "docker-config",
@@ -127,6 +135,18 @@ pub struct RegistryConfig {
         default_value_t = 64 << 20
     )]
     pub upload_chunk_bytes: u64,
+}
+
+impl RegistryConfig {
+    /// Returns the mistakes that no value shows alone, each with its setting.
+    #[must_use]
+    pub fn mistakes(&self) -> Vec<(&'static str, String)> {
+        let both = self.registry_tls.iter().filter(|host| self.insecure_registries.contains(host));
+        let mistake = |host: &String| {
+            ("registry_tls", format!("{host} is also listed in insecure_registries: choose one"))
+        };
+        both.map(mistake).collect()
+    }
 }
 
 impl Default for Config {
@@ -159,6 +179,9 @@ impl Config {
         for (setting, message) in self.nats.mistakes() {
             mistakes.add(setting, message);
         }
+        for (setting, message) in self.registries.mistakes() {
+            mistakes.add(setting, message);
+        }
     }
 
     /// Returns how long a worker that was told to stop works on what it holds.
@@ -170,10 +193,16 @@ impl Config {
     /// Returns how registries are reached.
     #[must_use]
     pub fn registry_options(&self) -> RegistryOptions {
-        let RegistryConfig { insecure_registries, docker_configs, upload_chunk_bytes, .. } =
-            &self.registries;
+        let RegistryConfig {
+            insecure_registries,
+            registry_tls,
+            docker_configs,
+            upload_chunk_bytes,
+            mirrors: _,
+        } = &self.registries;
         RegistryOptions {
             insecure: insecure_registries.clone(),
+            tls: registry_tls.clone(),
             docker_configs: docker_configs.clone(),
             upload_chunk_bytes: *upload_chunk_bytes,
         }

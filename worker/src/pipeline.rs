@@ -31,7 +31,7 @@ use crate::input::{ArtifactDigest, Input};
 use crate::liveness::Liveness;
 use crate::observer::Observer;
 use crate::push::locations::BlobLocations;
-use crate::push::{PartialImage, PublishGate, PushError, PushReport, Pusher, Uploads};
+use crate::push::{Mounts, PartialImage, PublishGate, PushError, PushReport, Pusher, Uploads};
 use crate::stage_clock::StageClock;
 use slipway_registry::{Registry, RegistryError};
 
@@ -318,6 +318,7 @@ impl Pipeline {
             cache: &self.cache,
             locations: &self.locations,
             uploads: &self.uploads,
+            mounts: Mounts::default(),
             request,
             liveness,
         }

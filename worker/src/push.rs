@@ -5,15 +5,17 @@
 //!
 //! Each blob starts with the request that is most likely to be the only one. A blob that its
 //! repository confirmed minutes ago needs none. If the repository is known to hold the blob, it is
-//! asked. If another repository of the registry holds it, the blob is mounted. A blob that no registry
-//! can have yet is sent. These memories can be wrong: when a repository refuses the manifest, they are
-//! dropped, and the push runs once more and asks for every blob. A layer of the base is downloaded
-//! only for a repository that lacks it, and is sent on while it arrives.
+//! asked. If another repository of the registry holds it, the blob is mounted, or uploaded where the
+//! registry does not mount. A blob that no registry can have yet is sent. These memories can be wrong:
+//! when a repository refuses the manifest, they are dropped, and the push runs once more and asks for
+//! every blob. A layer of the base is downloaded only for a repository that lacks it, and is sent on
+//! while it arrives.
 
 mod blob;
 mod error;
 mod gate;
 pub mod locations;
+mod mounts;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -38,6 +40,7 @@ use blob::{Blob, Source};
 pub use error::PushError;
 pub use gate::PublishGate;
 use locations::BlobLocations;
+pub use mounts::Mounts;
 use slipway_registry::{ErrorKind, Registry, RegistryError, Repository, SingleFlight};
 
 /// The most blobs that are transferred to one repository at the same time.
@@ -91,6 +94,8 @@ pub struct Pusher<'a> {
     pub locations: &'a BlobLocations,
     /// The transfers of other pushes of this process.
     pub uploads: &'a Uploads,
+    /// The mounts that this build's registries refused.
+    pub mounts: Mounts,
     /// The request that the image was assembled for.
     pub request: &'a BuildRequest,
     /// Touched with every piece that is sent.
@@ -148,7 +153,12 @@ impl Pusher<'_> {
         let repositories = self.repositories();
         let each = repositories.iter().map(|repository| async move {
             let put = self.registry.put_manifest(repository, index.media_type, &index.bytes).await;
-            put.map_err(|source| PushError::of_registry(repository, source))
+            match put {
+                Err(refusal) if self.is_there_anyway(repository, index.digest, &refusal).await => {
+                    Ok(())
+                }
+                put => put.map_err(|source| PushError::of_registry(repository, source)),
+            }
         });
         try_join_all(each).await.map(drop)
     }
@@ -202,6 +212,18 @@ impl Pusher<'_> {
         written.map(|()| true).map_err(to_target)
     }
 
+    /// Returns whether a manifest whose write was refused is there: where nothing can be overwritten,
+    /// only the write was refused.
+    async fn is_there_anyway(
+        &self,
+        repository: &Repository,
+        digest: Digest,
+        refusal: &RegistryError,
+    ) -> bool {
+        let is_refused = refusal.status().is_some() && !refusal.is_transient();
+        is_refused && self.registry.has_manifest(repository, digest).await
+    }
+
     fn repository(&self, reference: &Reference) -> Repository {
         let secret = self.request.registry_secret.clone();
         Repository { reference: reference.clone(), secret }
@@ -234,6 +256,12 @@ impl Pusher<'_> {
                         self.locations.forget(repository, blob.digest);
                     }
                     push.trusts_nothing = true;
+                }
+                // All blobs were confirmed, so that a manifest that is there is a whole image.
+                Err(source)
+                    if self.is_there_anyway(repository, image.manifest_digest, &source).await =>
+                {
+                    return Ok(transfers);
                 }
                 Err(source) => return Err(PushError::of_registry(repository, source)),
             }

@@ -8,18 +8,19 @@
 use std::sync::Arc;
 
 use http::StatusCode;
-use reqwest::{RequestBuilder, Response, Url};
+use reqwest::{RequestBuilder, Response};
 use tokio::time::Instant;
 
 use super::access::Access;
 use super::challenge::{self, Challenge, Scheme};
+use super::credentials::{Found, Login};
 use super::token::{self, Question, Token};
-use super::transport::{Registry, send};
+use super::transport::Registry;
 use super::{ErrorKind, RegistryError, Repository};
 
 impl Registry {
-    /// Sends a request with the token for its access, and again with a new token if the answer is
-    /// 401.
+    /// Sends a request with the token for its access. Sends it once more with a new token if the
+    /// answer is 401, or if it is 403 and the credentials have changed.
     pub(super) async fn send_authorized(
         &self,
         access: &Access,
@@ -27,13 +28,18 @@ impl Registry {
         make: &(dyn Fn() -> RequestBuilder + Sync),
     ) -> Result<Response, RegistryError> {
         let begun = Instant::now();
+        let credentials = &self.shared.credentials;
+        credentials.refresh();
+        let before = credentials.generation();
         let token = self.token(access).await?;
-        let signed = |token: Option<&Arc<Token>>| match token {
-            Some(token) => token.sign(make()),
-            None => make(),
-        };
-        let response = send(signed(token.as_ref()), what).await?;
-        if response.status() != StatusCode::UNAUTHORIZED {
+        let registry = access.repository.reference.registry();
+        let response = self.send_signed(registry, what, make, token.as_ref()).await?;
+        if !matches!(response.status(), StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
+            return Ok(response);
+        }
+        credentials.read_again();
+        let is_new = credentials.generation() != before;
+        if response.status() == StatusCode::FORBIDDEN && !is_new {
             return Ok(response);
         }
         // Only the registry decides where credentials go, not a host that it redirects to.
@@ -47,19 +53,64 @@ impl Registry {
         };
         if challenge.is_some_and(|challenge| challenge.is_insufficient)
             && token.as_ref().is_some_and(is_answered)
+            && !is_new
         {
             return Ok(response);
         }
+        if question.scheme == Scheme::Basic {
+            // User and password are not asked for, so that a refusal can be kept until it is known
+            // whether there are others.
+            let another = Box::pin(self.another(access, token.as_ref(), question)).await?;
+            if token.is_some_and(|token| token.is_same(&another)) {
+                return Ok(response);
+            }
+            drop(response);
+            return self.send_signed(registry, what, make, Some(&another)).await;
+        }
         drop(response);
         let another = Box::pin(self.another(access, token.as_ref(), question)).await?;
-        send(signed(Some(&another)), what).await
+        self.send_signed(registry, what, make, Some(&another)).await
+    }
+
+    async fn send_signed(
+        &self,
+        registry: &str,
+        what: &str,
+        make: &(dyn Fn() -> RequestBuilder + Sync),
+        token: Option<&Arc<Token>>,
+    ) -> Result<Response, RegistryError> {
+        let signed = || match token {
+            Some(token) => token.sign(make()),
+            None => make(),
+        };
+        self.exchange(registry, what, &signed).await
+    }
+
+    /// Reads a refusal, and says what is known of the credentials if it is about them.
+    pub(super) async fn refusal(
+        &self,
+        access: &Access,
+        what: &str,
+        response: Response,
+    ) -> RegistryError {
+        let error = RegistryError::from_response(what, response).await;
+        if error.kind() != ErrorKind::Denied {
+            return error;
+        }
+        let Repository { reference, secret } = &access.repository;
+        let note = match self.shared.credentials.find(reference, secret.as_ref()) {
+            Ok(Found { login: Login::Anonymous, absence, .. }) => absence,
+            Ok(_) => "check that the worker's credentials for it may do this".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        error.with_note(&note)
     }
 
     /// Returns the token for an access. Fetches one if there is none and the registry is known to
     /// want one.
     async fn token(&self, access: &Access) -> Result<Option<Arc<Token>>, RegistryError> {
         let tokens = &self.shared.tokens;
-        if let Some(token) = tokens.kept(access) {
+        if let Some(token) = tokens.kept(access, self.shared.credentials.generation()) {
             return Ok(Some(token));
         }
         let Some(scheme) = tokens.scheme(access.repository.reference.registry()) else {
@@ -98,7 +149,7 @@ impl Registry {
         let name = reference.name();
         let ask = async {
             if let Scheme::Bearer { realm, .. } = &question.scheme
-                && !self.may_be_told(reference.registry(), realm)
+                && !self.may_go_to(reference.registry(), realm)
             {
                 let host = realm.host_str().unwrap_or_default();
                 return Err(RegistryError::denied(format!(
@@ -106,39 +157,11 @@ impl Registry {
                     that host as insecure, or give it TLS"
                 )));
             }
-            let login = self.shared.credentials.find(reference, secret.as_ref());
-            let login = login.map_err(|error| RegistryError::denied(format!("{name}: {error}")))?;
-            token::ask(self.http(), question, &login, &name).await
+            let found = self.shared.credentials.find(reference, secret.as_ref());
+            let found = found.map_err(|error| RegistryError::denied(format!("{name}: {error}")))?;
+            token::ask(self, reference.registry(), question, &found, &name).await
         };
-        self.shared.tokens.another(access, refused, ask).await
-    }
-
-    /// Returns whether credentials may be sent to a token server: over TLS, unless the operator
-    /// lists the server or the registry as insecure.
-    fn may_be_told(&self, registry: &str, realm: &Url) -> bool {
-        let trusted = &self.shared.options.insecure;
-        realm.scheme() == "https"
-            || self.is_plain(registry)
-            || trusted.iter().any(|host| host == realm.authority())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::RegistryOptions;
-    use super::*;
-
-    #[test]
-    fn credentials_are_told_without_tls_only_where_the_operator_trusts_the_way() {
-        let insecure = vec!["plain.example".to_owned(), "auth.example:81".to_owned()];
-        let registry = Registry::new(RegistryOptions { insecure, ..RegistryOptions::default() });
-        let registry = registry.expect("it can be made");
-        let may = |name, realm: &str| registry.may_be_told(name, &realm.parse().expect("one"));
-        assert!(may("r.example", "https://anywhere.example/token"));
-        assert!(may("r.example", "http://auth.example:81/token"));
-        assert!(may("plain.example", "http://auth.example/token"));
-        assert!(may("127.0.0.1:5000", "http://127.0.0.1:5001/token"));
-        assert!(!may("r.example", "http://auth.example/token"));
-        assert!(!may("r.example", "http://127.0.0.1:5001/token"));
+        let generation = self.shared.credentials.generation();
+        self.shared.tokens.another((access, generation), refused, ask).await
     }
 }

@@ -6,9 +6,12 @@
 use std::time::Duration;
 
 use http::StatusCode;
+use http::header::LOCATION;
 use slipway_fault::root_cause;
 
+use super::connect::proxy_to;
 use super::error_document::{ErrorCode, ErrorDocument};
+use super::trust::{TlsFailure, tls_failure};
 
 /// How much of an error's body is read, in bytes.
 const MAX_BODY: usize = 64 * 1024;
@@ -21,6 +24,8 @@ pub struct RegistryError {
     message: String,
     /// The codes of the registry's error document, if it sent one.
     codes: Vec<ErrorCode>,
+    /// The status of the answer, if there was one.
+    status: Option<StatusCode>,
     retry_after: Option<Duration>,
     #[source]
     source: Option<reqwest::Error>,
@@ -41,6 +46,9 @@ pub enum ErrorKind {
     RateLimited,
     /// The registry cannot be reached, broke the connection, or has an error of its own.
     Unavailable,
+    /// The connection is not secure, and will not be by itself: a certificate that is not trusted,
+    /// no version of TLS in common, or TLS on one side alone.
+    Insecure,
 }
 
 impl RegistryError {
@@ -62,6 +70,20 @@ impl RegistryError {
         self.retry_after
     }
 
+    /// Returns the status of the answer; `None` if there was no answer, or a success that violates
+    /// the protocol.
+    #[must_use]
+    pub fn status(&self) -> Option<StatusCode> {
+        self.status
+    }
+
+    /// Returns whether the connection broke before the whole answer came, so that nobody knows
+    /// whether the request was carried out.
+    #[must_use]
+    pub fn is_unanswered(&self) -> bool {
+        self.kind == ErrorKind::Unavailable && self.source.is_some()
+    }
+
     /// Returns whether the registry lacks a blob that a manifest names.
     #[must_use]
     pub fn is_blob_unknown(&self) -> bool {
@@ -75,14 +97,16 @@ impl RegistryError {
 
     /// Returns the same failure for another waiter, without its source, which the message includes.
     pub(super) fn again(&self) -> Self {
-        let Self { kind, message, codes, retry_after, source: _ } = self;
+        let Self { kind, message, codes, status, retry_after, source: _ } = self;
+        let (kind, status, retry_after) = (*kind, *status, *retry_after);
         let (message, codes) = (message.clone(), codes.clone());
-        Self { kind: *kind, message, codes, retry_after: *retry_after, source: None }
+        Self { kind, message, codes, status, retry_after, source: None }
     }
 
     /// A failure without an error document.
     fn new(kind: ErrorKind, message: String) -> Self {
-        Self { kind, message, codes: Vec::new(), retry_after: None, source: None }
+        let (codes, status, retry_after) = (Vec::new(), None, None);
+        Self { kind, message, codes, status, retry_after, source: None }
     }
 
     /// An answer outside the protocol.
@@ -97,29 +121,55 @@ impl RegistryError {
         Self::new(ErrorKind::Denied, message)
     }
 
+    /// The registry refuses the request, and would refuse it again.
+    #[must_use]
+    pub fn refused(message: String) -> Self {
+        Self::new(ErrorKind::Refused, message)
+    }
+
+    /// The connection cannot be secured, and will not be by itself.
+    #[must_use]
+    pub fn insecure(message: String) -> Self {
+        Self::new(ErrorKind::Insecure, message)
+    }
+
+    /// Adds a sentence for people.
+    pub(super) fn with_note(self, note: &str) -> Self {
+        Self { message: format!("{}; {note}", self.message), ..self }
+    }
+
     /// A local fault while sending, such as an unreadable file.
     #[must_use]
     pub fn unavailable(message: String) -> Self {
         Self::new(ErrorKind::Unavailable, message)
     }
 
-    /// A success status that the protocol does not have here.
-    pub(crate) fn unexpected(response: &reqwest::Response, what: &str) -> Self {
-        let (status, url) = (response.status(), response.url());
-        Self::malformed(format!("{}: answered {status} to {what}", host(url)))
-    }
-
     /// No answer, or a broken one.
     pub(crate) fn from_transport(what: &str, error: reqwest::Error) -> Self {
-        let error = error.without_url();
-        let why = if error.is_timeout() {
-            "it did not answer in time".to_owned()
-        } else if error.is_connect() {
-            format!("it cannot be reached ({})", root_cause(&error))
-        } else {
-            format!("the connection broke ({})", root_cause(&error))
+        let (host, proxy) = match error.url() {
+            Some(url) => (host_and_port(url), proxy_to(url)),
+            None => ("the registry".to_owned(), None),
         };
-        let failure = Self::new(ErrorKind::Unavailable, format!("{what}: {why}"));
+        let way = proxy.map_or_else(String::new, |proxy| format!(" by way of the proxy {proxy}"));
+        let error = error.without_url();
+        let failure = match tls_failure(&error) {
+            Some(TlsFailure::NotTls) => Self::insecure(format!(
+                "{what}: {host}{way} speaks plain HTTP; allow it with --insecure-registry {host}"
+            )),
+            Some(TlsFailure::Lasting(sentence)) => {
+                Self::insecure(format!("{what}: {host}{way} {sentence}"))
+            }
+            None => {
+                let why = if error.is_timeout() {
+                    format!("it did not answer in time{way}")
+                } else if error.is_connect() {
+                    format!("it cannot be reached{way} ({})", root_cause(&error))
+                } else {
+                    format!("the connection broke{way} ({})", root_cause(&error))
+                };
+                Self::new(ErrorKind::Unavailable, format!("{what}: {why}"))
+            }
+        };
         Self { source: Some(error), ..failure }
     }
 
@@ -131,11 +181,18 @@ impl RegistryError {
             .get("retry-after")
             .and_then(|value| value.to_str().ok())
             .and_then(parse_retry_after);
+        let location = response.headers().get(LOCATION).filter(|_| status.is_redirection());
+        let location = location.and_then(|value| value.to_str().ok()).map(str::to_owned);
         let ErrorDocument { codes, text } = ErrorDocument::parse(&read_start(response).await);
-        let (kind, advice) = classify(status, &codes);
-        let quote = if text.is_empty() { String::new() } else { format!(": {text}") };
-        let message = format!("{what}: the registry answered {status}{quote}{advice}");
-        Self { kind, message, codes, retry_after, source: None }
+        let kind = classify(status, &codes);
+        let quote = match location {
+            Some(location) => format!(" to {location}"),
+            None if text.is_empty() => String::new(),
+            None => format!(": {text}"),
+        };
+        let message = format!("{what}: the registry answered {status}{quote}");
+        let status = Some(status);
+        Self { kind, message, codes, status, retry_after, source: None }
     }
 }
 
@@ -151,19 +208,20 @@ const LOST: [ErrorCode; 5] = [
     ErrorCode::SizeInvalid,
 ];
 
-fn classify(status: StatusCode, codes: &[ErrorCode]) -> (ErrorKind, &'static str) {
+fn classify(status: StatusCode, codes: &[ErrorCode]) -> ErrorKind {
+    // Some say so with a status of their own.
+    if !status.is_success() && codes.contains(&ErrorCode::TooManyRequests) {
+        return ErrorKind::RateLimited;
+    }
     if status.is_client_error() && codes.iter().any(|code| LOST.contains(code)) {
-        return (ErrorKind::Unavailable, "");
+        return ErrorKind::Unavailable;
     }
     match status.as_u16() {
-        404 => (ErrorKind::NotFound, ""),
-        401 | 403 => (
-            ErrorKind::Denied,
-            "; check that the worker has credentials for it and that they may do this",
-        ),
-        429 => (ErrorKind::RateLimited, ""),
-        408 | 500..=599 => (ErrorKind::Unavailable, ""),
-        _ => (ErrorKind::Refused, ""),
+        404 => ErrorKind::NotFound,
+        401 | 403 => ErrorKind::Denied,
+        429 => ErrorKind::RateLimited,
+        408 | 500..=599 => ErrorKind::Unavailable,
+        _ => ErrorKind::Refused,
     }
 }
 
@@ -189,8 +247,9 @@ async fn read_start(mut response: reqwest::Response) -> Vec<u8> {
     body
 }
 
-fn host(url: &reqwest::Url) -> String {
-    url.host_str().unwrap_or("the registry").to_owned()
+fn host_and_port(url: &reqwest::Url) -> String {
+    let host = url.host_str().unwrap_or("the registry");
+    url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
 }
 
 #[cfg(test)]
@@ -207,10 +266,19 @@ mod tests {
     #[test]
     fn a_blob_that_the_registry_lost_is_sent_again() {
         let codes = [ErrorCode::DigestInvalid, ErrorCode::ManifestBlobUnknown];
-        let (kind, _) = classify(StatusCode::BAD_REQUEST, &codes);
+        let kind = classify(StatusCode::BAD_REQUEST, &codes);
         assert_eq!(kind, ErrorKind::Unavailable);
-        let (kind, _) = classify(StatusCode::NOT_FOUND, &["MANIFEST_UNKNOWN".into()]);
+        let kind = classify(StatusCode::NOT_FOUND, &["MANIFEST_UNKNOWN".into()]);
         assert_eq!(kind, ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn a_rate_limit_is_told_by_its_status_or_its_code() {
+        for (status, code) in [(429, "UNKNOWN"), (429, "TOOMANYREQUESTS"), (403, "TOOMANYREQUESTS")]
+        {
+            let status = StatusCode::from_u16(status).expect("a status");
+            assert_eq!(classify(status, &[code.into()]), ErrorKind::RateLimited, "{status} {code}");
+        }
     }
 
     #[test]
@@ -230,7 +298,7 @@ mod tests {
             (504, true),
         ] {
             let status = StatusCode::from_u16(status).expect("a status");
-            let (kind, _) = classify(status, &["DENIED".into()]);
+            let kind = classify(status, &["DENIED".into()]);
             let error = RegistryError::new(kind, String::new());
             assert_eq!(error.is_transient(), transient, "{status}");
         }

@@ -27,6 +27,8 @@ pub enum ErrorCode {
     ManifestBlobUnknown,
     /// `SIZE_INVALID`: the bytes have another length.
     SizeInvalid,
+    /// `TOOMANYREQUESTS`: a rate limit.
+    TooManyRequests,
     /// Any other code. Nothing is decided by it.
     Other(String),
 }
@@ -40,6 +42,7 @@ impl From<&str> for ErrorCode {
             "DIGEST_INVALID" => Self::DigestInvalid,
             "MANIFEST_BLOB_UNKNOWN" => Self::ManifestBlobUnknown,
             "SIZE_INVALID" => Self::SizeInvalid,
+            "TOOMANYREQUESTS" => Self::TooManyRequests,
             other => Self::Other(other.to_owned()),
         }
     }
@@ -54,6 +57,7 @@ impl std::fmt::Display for ErrorCode {
             Self::DigestInvalid => "DIGEST_INVALID",
             Self::ManifestBlobUnknown => "MANIFEST_BLOB_UNKNOWN",
             Self::SizeInvalid => "SIZE_INVALID",
+            Self::TooManyRequests => "TOOMANYREQUESTS",
             Self::Other(code) => code,
         })
     }

@@ -9,20 +9,24 @@
 //! specification 1.1; the methods name its sections.
 
 mod access;
+mod address;
 mod authorize;
 mod body;
 mod challenge;
+mod connect;
 pub mod credentials;
 mod download;
 pub mod error;
 mod error_document;
 mod manifest;
+mod redirect;
 mod repository;
 mod resume;
 mod single_flight;
 mod token;
 mod tokens;
 mod transport;
+mod trust;
 mod upload;
 
 use slipway_fault::Backoff;

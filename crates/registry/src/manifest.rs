@@ -6,7 +6,7 @@
 //! checked against its bytes.
 
 use bytes::Bytes;
-use http::{Method, StatusCode};
+use http::Method;
 use slipway_proto::Digest;
 use tokio::time::Instant;
 
@@ -39,10 +39,14 @@ impl Registry {
         repository: &Repository,
         version: &str,
     ) -> Result<Manifest, RegistryError> {
+        self.read(&Access::pull(repository), version).await
+    }
+
+    async fn read(&self, access: &Access, version: &str) -> Result<Manifest, RegistryError> {
         let path = format!("manifests/{version}");
-        let access = Access::pull(repository);
+        let repository = &access.repository;
         let request = |builder: reqwest::RequestBuilder| builder.header("accept", MANIFEST_TYPES);
-        let response = self.send(&access, Method::GET, &path, &request, &Body::Empty).await?;
+        let response = self.send(access, Method::GET, &path, &request, &Body::Empty).await?;
         let what = format!("manifest {}:{version}", repository.reference.name());
         let media_type = response.headers().get("content-type");
         let media_type = media_type.and_then(|value| value.to_str().ok()).map(str::to_owned);
@@ -104,12 +108,22 @@ impl Registry {
         .await
     }
 
+    /// Returns whether a repository holds this manifest, as the one who may push to it sees it.
+    pub async fn has_manifest(&self, repository: &Repository, digest: Digest) -> bool {
+        self.read(&Access::push(repository), &digest.to_string()).await.is_ok()
+    }
+
     /// Writes a manifest under a tag ("Pushing manifests"). `writer` is sent in the header
     /// `Slipway-Tag-Write`, so that a registry's log shows which attempt moved a tag.
     ///
+    /// A tag that points at the manifest already is fine, whatever the registry says to the write:
+    /// one with immutable tags refuses it, each in its own way.
+    ///
     /// # Errors
     ///
-    /// When the registry refuses, cannot be reached, or stored other bytes.
+    /// When the registry refuses, cannot be reached, or stored other bytes;
+    /// [`ErrorKind::Refused`](super::ErrorKind::Refused) when the tag is another manifest's and the
+    /// registry does not move it.
     pub async fn put_tag(
         &self,
         repository: &Repository,
@@ -118,10 +132,25 @@ impl Registry {
         manifest: &Bytes,
         writer: &str,
     ) -> Result<(), RegistryError> {
-        self.put(repository, tag, manifest, &|builder| {
+        let prepare = |builder: reqwest::RequestBuilder| {
             builder.header("content-type", media_type).header("slipway-tag-write", writer)
-        })
-        .await
+        };
+        let put = self.put(repository, tag, manifest, &prepare).await;
+        let Err(refusal) = put else { return Ok(()) };
+        let is_refused = refusal.status().is_some() && !refusal.is_transient();
+        if !is_refused && !refusal.is_unanswered() {
+            return Err(refusal);
+        }
+        let digest = Digest::of(manifest);
+        match self.read(&Access::push(repository), tag).await {
+            Ok(now) if now.digest == digest => Ok(()),
+            Ok(now) if is_refused => Err(RegistryError::refused(format!(
+                "the tag {tag} is taken by {}, and tags there are immutable: choose another tag \
+                ({refusal})",
+                now.digest
+            ))),
+            _ => Err(refusal),
+        }
     }
 
     async fn put(
@@ -135,9 +164,7 @@ impl Registry {
         let access = Access::push(repository);
         let body = Body::Bytes(manifest.clone());
         let response = self.send(&access, Method::PUT, &path, prepare, &body).await?;
-        if response.status() != StatusCode::CREATED && response.status() != StatusCode::OK {
-            return Err(RegistryError::unexpected(&response, "the manifest"));
-        }
+        // Any success: quay.io answered 202 for a time.
         check_digest(&response, Digest::of(manifest), "the manifest")
     }
 }
@@ -170,7 +197,7 @@ mod tests {
             answers.iter().all(|read| read.as_ref().is_err_and(RegistryError::is_transient));
         assert!(all_failed, "{answers:?}");
         let count = *heard.borrow_and_update();
-        assert_eq!(count, 3, "the tries of one");
+        assert_eq!(count, 4, "the tries of one, and whether it wants TLS");
         closing.abort();
     }
 }

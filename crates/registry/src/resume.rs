@@ -15,7 +15,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt as _};
-use http::StatusCode;
 use reqwest::{RequestBuilder, Response};
 use slipway_proto::Digest;
 
@@ -188,10 +187,6 @@ impl Sending<'_> {
                 octets(self.registry.http().put(location), length)
             })
             .await?;
-        if response.status() != StatusCode::CREATED {
-            let error = RegistryError::unexpected(&response, "an upload");
-            return Err(Stop::End(error.into()));
-        }
         check_digest(&response, digest, "the blob").map_err(|e| Stop::End(e.into()))
     }
 
@@ -227,7 +222,7 @@ impl Sending<'_> {
     /// Decides what an answer that is no success means for the upload.
     async fn judge(&self, response: Response) -> Stop {
         let status = response.status();
-        let failure = RegistryError::from_response(&self.what, response).await;
+        let failure = self.registry.refusal(&self.access, &self.what, response).await;
         let spoiled = failure.has_code(&[ErrorCode::DigestInvalid, ErrorCode::SizeInvalid]);
         let is_session = matches!(status.as_u16(), 404 | 409 | 416)
             || failure.has_code(&[ErrorCode::BlobUploadUnknown, ErrorCode::BlobUploadInvalid]);
@@ -277,7 +272,7 @@ impl Sending<'_> {
                     RegistryError::from_response(&self.what, response).await
                 }
                 Ok(response) => {
-                    let failure = RegistryError::from_response(&self.what, response).await;
+                    let failure = registry.refusal(access, what, response).await;
                     let waits = failure.kind() == ErrorKind::RateLimited;
                     return if waits { Err(failure) } else { Ok(None) };
                 }

@@ -19,7 +19,8 @@ use tokio::time::Instant;
 use super::RegistryError;
 use super::body::read_bounded;
 use super::challenge::Scheme;
-use super::credentials::Login;
+use super::credentials::{Found, Login};
+use super::transport::Registry;
 
 /// The largest answer of a token server that is read, in bytes. Tokens go in a header, so that few
 /// are longer than 8 KiB.
@@ -44,22 +45,29 @@ pub(super) struct Token {
     pub(super) question: Question,
     /// The header's value; it does not show itself.
     value: HeaderValue,
+    /// The state of the credentials it was asked with.
+    pub(super) generation: u64,
     pub(super) asked_at: Instant,
     until: Option<Instant>,
 }
 
 impl Token {
-    /// Returns user and password as they go with each request.
-    pub(super) fn basic(user: &str, password: &str) -> Self {
+    /// Returns user and password as they go with each request. `generation` is the state of the
+    /// files that they come from.
+    pub(super) fn basic(user: &str, password: &str, generation: u64) -> Self {
         let pair = base64::engine::general_purpose::STANDARD.encode(format!("{user}:{password}"));
         let mut value = HeaderValue::try_from(format!("Basic {pair}")).expect("base64 is ASCII");
         value.set_sensitive(true);
         let question = Question { scheme: Scheme::Basic, scopes: Vec::new() };
-        Self { question, value, asked_at: Instant::now(), until: None }
+        Self { question, value, generation, asked_at: Instant::now(), until: None }
     }
 
-    /// Reads a token server's answer to what was asked at a moment.
-    fn read(question: Question, answer: &[u8], asked_at: Instant) -> Option<Self> {
+    /// Reads a token server's answer to what was asked at a moment, with credentials of a state.
+    fn read(
+        question: Question,
+        answer: &[u8],
+        (asked_at, generation): (Instant, u64),
+    ) -> Option<Self> {
         let answer: Value = serde_json::from_slice(answer).ok()?;
         let token = answer["token"].as_str().or(answer["access_token"].as_str())?;
         let mut value = HeaderValue::try_from(format!("Bearer {token}")).ok()?;
@@ -67,7 +75,12 @@ impl Token {
         let life = answer["expires_in"].as_u64().unwrap_or(DEFAULT_LIFE).clamp(1, MAX_LIFE);
         // A tenth earlier: a request takes its time, too.
         let until = asked_at + Duration::from_secs(life) * 9 / 10;
-        Some(Self { question, value, asked_at, until: Some(until) })
+        Some(Self { question, value, generation, asked_at, until: Some(until) })
+    }
+
+    /// Returns whether it says the same as another.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        self.value == other.value
     }
 
     /// Returns whether the time is over that its server gave it.
@@ -83,41 +96,49 @@ impl Token {
 
 /// Asks a token server. `what` is the repository that it is for, in messages.
 pub(super) async fn ask(
-    http: &reqwest::Client,
+    registry: &Registry,
+    name: &str,
     question: Question,
-    login: &Login,
+    found: &Found,
     what: &str,
 ) -> Result<Token, RegistryError> {
-    let asked_at = Instant::now();
+    let Found { login, absence, generation } = found;
+    let asked = (Instant::now(), *generation);
     let Scheme::Bearer { realm, service } = &question.scheme else {
         return match login {
-            Login::Password { user, password } => Ok(Token::basic(user, password)),
-            Login::Anonymous | Login::Identity(_) => Err(RegistryError::denied(format!(
-                "{what}: the registry asks for a user and password, and the worker has none for \
-                it; add them to a Docker config.json that the worker reads"
+            Login::Password { user, password } => Ok(Token::basic(user, password, *generation)),
+            Login::Anonymous => Err(RegistryError::denied(format!(
+                "{what}: the registry asks for a user and password; {absence}"
+            ))),
+            Login::Identity(_) => Err(RegistryError::denied(format!(
+                "{what}: the registry asks for a user and password, and the worker has an identity \
+                token for it; put a user and password into the Docker config.json"
             ))),
         };
     };
     let what = format!("{what}: the token server");
-    let request = request(http, realm, service.as_deref(), &question.scopes, login);
-    let response = request.send().await.map_err(|e| RegistryError::from_transport(&what, e))?;
+    let http = registry.http();
+    let make = || request(http, realm, service.as_deref(), &question.scopes, login);
+    let response = registry.exchange(name, &what, &make).await?;
     if !response.status().is_success() {
         let error = RegistryError::from_response(&what, response).await;
         return Err(if error.is_transient() {
             error
         } else {
             // Its words may repeat the credentials.
-            RegistryError::denied(format!(
-                "{what} {}; check them in the Docker config.json that the worker reads",
-                match login {
-                    Login::Anonymous => "refuses who has no credentials, as the worker here",
-                    _ => "refused the worker's credentials",
+            RegistryError::denied(match login {
+                Login::Anonymous => {
+                    format!("{what} refuses who has no credentials; {absence}")
                 }
-            ))
+                _ => format!(
+                    "{what} refused the worker's credentials; check them in the Docker \
+                    config.json that the worker reads"
+                ),
+            })
         });
     }
     let answer = read_bounded(response, MAX_ANSWER, &what).await?;
-    Token::read(question, &answer, asked_at)
+    Token::read(question, &answer, asked)
         .ok_or_else(|| RegistryError::malformed(format!("{what} answered without a token")))
 }
 
@@ -155,7 +176,7 @@ mod tests {
 
     fn read(answer: &str) -> Option<Token> {
         let question = Question { scheme: Scheme::Basic, scopes: Vec::new() };
-        Token::read(question, answer.as_bytes(), Instant::now())
+        Token::read(question, answer.as_bytes(), (Instant::now(), 0))
     }
 
     #[tokio::test(start_paused = true)]

@@ -26,9 +26,11 @@ pub(super) struct Tokens {
 }
 
 impl Tokens {
-    /// Returns the token for an access, if there is one that is not over.
-    pub(super) fn kept(&self, access: &Access) -> Option<Arc<Token>> {
-        lock(&self.kept).get(access).filter(|token| !token.is_over()).map(Arc::clone)
+    /// Returns the token for an access, if there is one that is not over and was asked for with the
+    /// credentials of this state.
+    pub(super) fn kept(&self, access: &Access, generation: u64) -> Option<Arc<Token>> {
+        let is_good = |token: &&Arc<Token>| !token.is_over() && token.generation == generation;
+        lock(&self.kept).get(access).filter(is_good).map(Arc::clone)
     }
 
     /// Asks for a token and keeps it. `refused` is one that the registry takes no longer: if there
@@ -36,12 +38,12 @@ impl Tokens {
     /// others shares their failure, too, instead of failing the same way one after the other.
     pub(super) async fn another(
         &self,
-        access: &Access,
+        (access, generation): (&Access, u64),
         refused: Option<&Arc<Token>>,
         ask: impl Future<Output = Result<Token, RegistryError>>,
     ) -> Result<Arc<Token>, RegistryError> {
         let flight = self.asking.join(access.clone()).await;
-        let kept = self.kept(access);
+        let kept = self.kept(access, generation);
         let is_refused = |token: &Arc<Token>| refused.is_some_and(|old| Arc::ptr_eq(old, token));
         if let Some(token) = kept.filter(|token| !is_refused(token)) {
             return Ok(token);
@@ -115,7 +117,7 @@ mod tests {
         async fn ask(&self) -> Result<Token, RegistryError> {
             self.0.fetch_add(1, Ordering::Relaxed);
             tokio::task::yield_now().await;
-            Ok(Token::basic("user", "password"))
+            Ok(Token::basic("user", "password", 0))
         }
 
         async fn fail(&self) -> Result<Token, RegistryError> {
@@ -132,28 +134,28 @@ mod tests {
     async fn all_tags_of_a_repository_share_one_token_that_is_asked_for_once() {
         let (tokens, server) = (Tokens::default(), Server::default());
         let tags: Vec<Access> = (0..20).map(|n| access(&format!("r.example/app:{n}"))).collect();
-        let asking = tags.iter().map(|tag| tokens.another(tag, None, server.ask()));
+        let asking = tags.iter().map(|tag| tokens.another((tag, 0), None, server.ask()));
         let got = futures::future::try_join_all(asking).await.expect("all get one");
         assert!(got.iter().all(|token| Arc::ptr_eq(token, &got[0])));
         assert_eq!(server.asked(), 1);
-        assert!(tokens.kept(&access("r.example/app@sha256:0000000000000000000000000000000000000000000000000000000000000000")).is_some());
-        assert!(tokens.kept(&access("r.example/other:1")).is_none());
+        assert!(tokens.kept(&access("r.example/app@sha256:0000000000000000000000000000000000000000000000000000000000000000"), 0).is_some());
+        assert!(tokens.kept(&access("r.example/other:1"), 0).is_none());
         let pull = Repository { reference: "r.example/app:1".parse().expect("one"), secret: None };
-        assert!(tokens.kept(&Access::pull(&pull)).is_none(), "another right");
-        assert!(tokens.kept(&Access::mount(&pull, "base")).is_none(), "another right");
-        assert!(tokens.kept(&Access::mount(&pull, "app")).is_some(), "the same right");
+        assert!(tokens.kept(&Access::pull(&pull), 0).is_none(), "another right");
+        assert!(tokens.kept(&Access::mount(&pull, "base"), 0).is_none(), "another right");
+        assert!(tokens.kept(&Access::mount(&pull, "app"), 0).is_some(), "the same right");
     }
 
     #[tokio::test]
     async fn a_token_that_the_registry_refuses_is_replaced_once() {
         let (tokens, server) = (Tokens::default(), Server::default());
         let access = access("r.example/app:1");
-        let old = tokens.another(&access, None, server.ask()).await.expect("a token");
-        let asking = (0..20).map(|_| tokens.another(&access, Some(&old), server.ask()));
+        let old = tokens.another((&access, 0), None, server.ask()).await.expect("a token");
+        let asking = (0..20).map(|_| tokens.another((&access, 0), Some(&old), server.ask()));
         let got = futures::future::try_join_all(asking).await.expect("all get one");
         assert!(!Arc::ptr_eq(&got[0], &old) && got.iter().all(|token| Arc::ptr_eq(token, &got[0])));
         assert_eq!(server.asked(), 2);
-        let late = tokens.another(&access, Some(&old), server.ask()).await.expect("a token");
+        let late = tokens.another((&access, 0), Some(&old), server.ask()).await.expect("a token");
         assert!(Arc::ptr_eq(&late, &got[0]), "it was replaced already");
         assert_eq!(server.asked(), 2);
     }
@@ -162,13 +164,13 @@ mod tests {
     async fn who_waits_shares_a_failure_and_who_comes_later_asks_again() {
         let (tokens, server) = (Tokens::default(), Server::default());
         let access = access("r.example/app:1");
-        let asking = (0..20).map(|_| tokens.another(&access, None, server.fail()));
+        let asking = (0..20).map(|_| tokens.another((&access, 0), None, server.fail()));
         let failures = futures::future::join_all(asking).await;
         let words =
             failures.iter().map(|failed| failed.as_ref().expect_err("a failure").to_string());
         assert!(words.into_iter().all(|words| words == "it is away"));
         assert_eq!(server.asked(), 1);
-        tokens.another(&access, None, server.ask()).await.expect("a token");
+        tokens.another((&access, 0), None, server.ask()).await.expect("a token");
         assert_eq!(server.asked(), 2);
     }
 
@@ -177,7 +179,7 @@ mod tests {
         let (tokens, server) = (Tokens::default(), Server::default());
         for number in 0..=MAX_TOKENS {
             let access = access(&format!("r{number}.example/app"));
-            tokens.another(&access, None, server.ask()).await.expect("a token");
+            tokens.another((&access, 0), None, server.ask()).await.expect("a token");
             tokens.remember(access.repository.reference.registry(), &Scheme::Basic);
         }
         assert!(lock(&tokens.kept).len() <= MAX_TOKENS);

@@ -12,6 +12,8 @@ use reqwest::{RequestBuilder, Response, Url};
 use slipway_proto::Digest;
 
 use super::access::Access;
+use super::address::is_private;
+use super::redirect::in_the_clear;
 use super::transport::{Body, Registry};
 use super::{ErrorKind, RegistryError, Repository};
 
@@ -24,13 +26,16 @@ pub struct UploadSession {
     pub(super) min_chunk: u64,
 }
 
-/// The registry's answer to a mount.
+/// The registry's answer to a mount. A mount only saves an upload, so none of them is a failure.
 #[derive(Debug)]
 pub enum Mounted {
     /// The blob is in the repository now.
     Yes,
     /// It must be uploaded, into this session.
     No(UploadSession),
+    /// It must be uploaded, into a session that is still to be opened: the registry has no mounts,
+    /// or none for this client, or none at the moment.
+    Refused(RegistryError),
 }
 
 /// The registry's answer to a blob in one request.
@@ -43,11 +48,12 @@ pub enum Posted {
 }
 
 impl Registry {
-    /// Asks whether a repository has a blob ("Checking if content exists").
+    /// Asks whether a repository has a blob ("Checking if content exists"). One that does not say
+    /// so does not have it: then the blob is uploaded, and only that must be possible.
     ///
     /// # Errors
     ///
-    /// When the registry refuses or cannot be reached.
+    /// When the registry asks to wait, or cannot be reached.
     pub async fn has_blob(
         &self,
         repository: &Repository,
@@ -57,31 +63,26 @@ impl Registry {
         // With the right to push, because a new repository may be invisible to a token for pulling.
         let access = Access::push(repository);
         match self.send(&access, Method::HEAD, &path, &|b| b, &Body::Empty).await {
-            Ok(_) => Ok(true),
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+            Ok(response) => Ok(check_digest(&response, digest, "the blob").is_ok()),
+            Err(error) if error.kind() == ErrorKind::RateLimited => Err(error),
+            Err(error) if error.status().is_some() => Ok(false),
             Err(error) => Err(error),
         }
     }
 
     /// Asks the registry to mount a blob from another of its repositories. If the other is the
     /// same, asks whether it has the blob.
-    ///
-    /// # Errors
-    ///
-    /// When the registry refuses the upload itself, or cannot be reached.
-    pub async fn mount(
-        &self,
-        repository: &Repository,
-        digest: Digest,
-        from: &str,
-    ) -> Result<Mounted, RegistryError> {
+    pub async fn mount(&self, repository: &Repository, digest: Digest, from: &str) -> Mounted {
         let access = Access::mount(repository, from);
         let path = format!("blobs/uploads/?mount={digest}&from={}", percent_encode(from));
-        let response = self.send(&access, Method::POST, &path, &|b| b, &Body::Empty).await?;
-        if response.status() == StatusCode::CREATED {
-            return Ok(Mounted::Yes);
-        }
-        self.session(&access, &response, None).map(Mounted::No)
+        let sent = self.send_once(&access, &Method::POST, &path, &|b| b, &Body::Empty).await;
+        let mounted = sent.and_then(|response| match response.status() {
+            StatusCode::CREATED => {
+                check_digest(&response, digest, "the blob").map(|()| Mounted::Yes)
+            }
+            _ => self.session(&access, &response, None).map(Mounted::No),
+        });
+        mounted.unwrap_or_else(Mounted::Refused)
     }
 
     /// Opens an upload session ("Pushing a blob monolithically", POST then PUT).
@@ -137,8 +138,9 @@ impl Registry {
         }
     }
 
-    /// Reads from an answer where an upload continues. `before` is the session of the request,
-    /// because an answer need not repeat its location.
+    /// Reads from a successful answer where an upload continues, whatever its status: registries
+    /// mix up 201, 202 and 204. `before` is the session of the request, because an answer need not
+    /// repeat its location.
     pub(super) fn session(
         &self,
         access: &Access,
@@ -146,18 +148,20 @@ impl Registry {
         before: Option<&UploadSession>,
     ) -> Result<UploadSession, RegistryError> {
         let name = || access.repository.reference.name();
-        if !matches!(response.status(), StatusCode::ACCEPTED | StatusCode::NO_CONTENT) {
-            return Err(RegistryError::unexpected(response, "the start of an upload"));
-        }
         let header = |name: &str| response.headers().get(name)?.to_str().ok();
         let told = header("location").and_then(|value| response.url().join(value).ok());
         let known = || before.map(|session| session.location.clone());
         let location = told.or_else(known).ok_or_else(|| {
             RegistryError::malformed(format!(
-                "{}: the registry opened an upload without a location",
-                name()
+                "{}: the registry answered {} to the start of an upload, and not where it goes on",
+                name(),
+                response.status()
             ))
         })?;
+        let registry = access.repository.reference.registry();
+        if !self.may_go_to(registry, &location) {
+            return Err(in_the_clear(registry, "uploads", &location));
+        }
         let same_host = self.url(access, "")?.origin() == location.origin();
         if !same_host && is_private(&location) {
             return Err(RegistryError::malformed(format!(
@@ -204,21 +208,6 @@ fn stored_by(range: &str) -> Option<u64> {
     let (first, last) = range.trim().trim_start_matches("bytes=").split_once('-')?;
     let last: u64 = last.trim().parse().ok()?;
     (first.trim() == "0" && last > 0).then(|| last.saturating_add(1))
-}
-
-/// Returns whether an address belongs to a private network, where no registry elsewhere may send
-/// requests.
-fn is_private(url: &Url) -> bool {
-    match url.host() {
-        Some(url::Host::Ipv4(address)) => {
-            address.is_private() || address.is_loopback() || address.is_link_local()
-        }
-        Some(url::Host::Ipv6(address)) => {
-            address.is_loopback() || address.is_unique_local() || address.is_unicast_link_local()
-        }
-        Some(url::Host::Domain(name)) => name == "localhost",
-        None => true,
-    }
 }
 
 fn percent_encode(text: &str) -> String {

@@ -16,10 +16,7 @@ use crate::assemble::base::BaseLayer;
 use crate::assemble::layer::Layer;
 use crate::base::{self, ResolvedBase};
 use crate::cache::CacheError;
-use slipway_registry::{
-    ErrorKind, Mounted, Pieces, Posted, RegistryError, Repository, Upload, UploadError,
-    UploadSession,
-};
+use slipway_registry::{Mounted, Pieces, Posted, Repository, Upload, UploadError, UploadSession};
 
 /// The source of a blob's bytes.
 pub(super) enum Source {
@@ -105,7 +102,7 @@ impl Push<'_> {
         }
         let mut session = None;
         if let Some(from) = from {
-            match self.mount(target, blob.digest, from).await? {
+            match self.mount(target, blob.digest, from).await {
                 Mount::Done => return Ok(Transfer::Mounted),
                 Mount::Lacking(opened) => {
                     session = Some(opened);
@@ -117,7 +114,7 @@ impl Push<'_> {
             }
         } else if !is_expected && matches!(blob.source, Source::Made(_)) {
             // One request that asks and opens a session: another worker may have made this layer.
-            match self.mount(target, blob.digest, here).await? {
+            match self.mount(target, blob.digest, here).await {
                 Mount::Done => return Ok(Transfer::Found),
                 Mount::Lacking(opened) => session = Some(opened),
                 Mount::Refused => {}
@@ -126,19 +123,30 @@ impl Push<'_> {
         self.upload(target, session, from, blob).await
     }
 
-    async fn mount(
-        &self,
-        target: &Repository,
-        digest: Digest,
-        from: &str,
-    ) -> Result<Mount, PushError> {
-        match self.pusher.registry.mount(target, digest, from).await {
-            Ok(Mounted::Yes) => Ok(Mount::Done),
-            Ok(Mounted::No(session)) => Ok(Mount::Lacking(session)),
-            // The credentials may not reach the other repository, but reach the target.
-            Err(error) if may_still_upload(&error) => Ok(Mount::Refused),
-            Err(error) => Err(PushError::of_registry(target, error)),
+    async fn mount(&self, target: &Repository, digest: Digest, from: &str) -> Mount {
+        if self.trusts_nothing {
+            // The registry may have said that it mounted what it lacks now.
+            return Mount::Refused;
         }
+        let Pusher { registry, mounts, .. } = self.pusher;
+        let asked = mounts.ask(target, from, async |permission| {
+            match registry.mount(target, digest, from).await {
+                Mounted::Yes => {
+                    permission.answered();
+                    Mount::Done
+                }
+                Mounted::No(session) => {
+                    permission.answered();
+                    Mount::Lacking(session)
+                }
+                Mounted::Refused(refusal) => {
+                    tracing::debug!(%refusal, "a mount was refused; the blob is uploaded");
+                    permission.refused(&refusal);
+                    Mount::Refused
+                }
+            }
+        });
+        asked.await.unwrap_or(Mount::Refused)
     }
 
     /// Sends a blob. If another build sends it to the same registry, waits and mounts it. `refused`
@@ -160,7 +168,7 @@ impl Push<'_> {
         let here = target.reference.repository();
         let other = known.iter().find(|holder| *holder != here && Some(holder.as_str()) != refused);
         if let Some(other) = other {
-            match self.mount(target, blob.digest, other).await? {
+            match self.mount(target, blob.digest, other).await {
                 Mount::Done => return Ok(Transfer::Mounted),
                 Mount::Lacking(opened) => {
                     session = Some(opened);
@@ -270,12 +278,6 @@ enum Mount {
     Lacking(UploadSession),
     /// It must be uploaded. Whether the other repository has it is unknown.
     Refused,
-}
-
-/// Returns whether an upload may succeed although the mount was refused.
-fn may_still_upload(error: &RegistryError) -> bool {
-    use ErrorKind::{Denied, Malformed, NotFound, Refused};
-    matches!(error.kind(), Denied | Malformed | NotFound | Refused)
 }
 
 /// Returns another repository of the same registry.
