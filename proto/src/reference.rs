@@ -8,6 +8,7 @@
 //! short name there would silently mean Docker Hub, which is how users of KubeSphere's B2I lost
 //! images to `docker.io/library` (kubesphere#4958).
 
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
@@ -146,11 +147,33 @@ impl fmt::Debug for Reference {
 #[error("`{text}` is not an image reference: {why}")]
 pub struct ParseReferenceError {
     text: String,
-    why: &'static str,
+    why: Cow<'static, str>,
 }
 
-fn error(text: &str, why: &'static str) -> ParseReferenceError {
-    ParseReferenceError { text: text.chars().take(200).collect(), why }
+fn error(text: &str, why: impl Into<Cow<'static, str>>) -> ParseReferenceError {
+    ParseReferenceError { text: shown(text), why: why.into() }
+}
+
+fn shown(text: &str) -> String {
+    text.chars().take(200).collect()
+}
+
+/// Says how to write a target that names no registry.
+fn without_registry(text: &str) -> ParseReferenceError {
+    let short = shown(text);
+    let why = if short.contains('/') {
+        format!(
+            "name the registry first: docker.io/{short} for Docker Hub, or another, as in \
+            registry.example/{short}"
+        )
+    } else {
+        format!(
+            "name the registry first: write docker.io/library/{short} for what Docker calls \
+            {short}, docker.io/you/{short} for one of yours on Docker Hub, or another registry, as \
+            in registry.example/team/{short}"
+        )
+    };
+    error(text, why)
 }
 
 impl FromStr for Reference {
@@ -188,13 +211,7 @@ fn parse(text: &str, short: Short) -> Result<Reference, ParseReferenceError> {
     }
     let (registry, repository) = match (split_registry(name), short) {
         (Some((registry, repository)), _) => (registry.to_owned(), repository.to_owned()),
-        (None, Short::Refused) => {
-            return Err(error(
-                text,
-                "name the registry first, as in registry.example/team/app:1.0 (docker.io/you/app \
-                for Docker Hub)",
-            ));
-        }
+        (None, Short::Refused) => return Err(without_registry(text)),
         (None, Short::Completed) if name.contains('/') => {
             (DEFAULT_REGISTRY.to_owned(), name.to_owned())
         }
@@ -347,6 +364,13 @@ mod tests {
         let with_digest = format!("r.example/app@{}", Digest::of(b""));
         for text in ["app", "team/app:1", with_digest.as_str()] {
             assert!(Reference::parse_target(text).is_err(), "{text}");
+        }
+        for (text, written) in [
+            ("app:1", "write docker.io/library/app:1 for what Docker calls app:1"),
+            ("team/app:1", "docker.io/team/app:1 for Docker Hub"),
+        ] {
+            let error = Reference::parse_target(text).expect_err(text).to_string();
+            assert!(error.contains(written) && error.contains("registry.example/"), "{error}");
         }
         let target = Reference::parse_target("127.0.0.1:5000/team/app").expect("a target");
         assert_eq!(target.to_string(), "127.0.0.1:5000/team/app:latest");
