@@ -1,7 +1,7 @@
 # What a person or a gate runs; `make` alone lists it.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test chaos bench bench-image bench-queue bench-history bench-programs fuzz test-s3 lint
+.PHONY: help setup build demo test chaos bench bench-image bench-queue bench-history bench-programs fuzz test-s3 test-registries lint
 
 # Debian installs nats-server, runc and mmdebstrap in directories that only root's PATH holds.
 export PATH := $(PATH):/usr/sbin:/sbin
@@ -81,6 +81,12 @@ fuzz: ## run each fuzz target for SECONDS_=60; TARGETS="zip elf" for some
 # Not part of `make test`: the server is compiled from source, for minutes, and needs a recent Go.
 test-s3: setup ## test the artifact store and one build against a real S3 server
 	@dev/test-s3.sh
+
+# Not part of `make test`: distribution is compiled from source, for minutes, and needs a recent Go.
+test-registries: setup ## test pushes to distribution 3 and go-containerregistry's registry too
+	cargo build --package slipway --locked
+	SLIPWAY_TEST_REGISTRIES=distribution=$$(dev/registry.sh distribution),ggcr=$$(dev/registry.sh ggcr) \
+	  cargo test --package slipway-tests --locked --test e2e registries::matrix
 
 # With every cloud, because the tests compile the store without any.
 CLOUDS := --features s3,gcs,azure

@@ -207,7 +207,8 @@ async fn a_registry_that_asks_to_wait_is_given_its_time_and_costs_no_attempt() {
         method: Some("POST"),
         path_contains: "/blobs/uploads/".to_owned(),
         misbehaviour: Misbehaviour::TooManyRequests { retry_after_s: 3 },
-        times: Some(1),
+        // A mount that is refused is an upload, so that the upload counts.
+        times: Some(2),
         probability: 1.0,
     });
     stack.add_worker(worker("worker-1"));

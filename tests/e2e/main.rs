@@ -31,6 +31,7 @@ mod programs;
 mod push;
 mod readme;
 mod reconciler;
+mod registries;
 mod retention;
 mod starts;
 mod switched_off;

@@ -24,8 +24,9 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
 use reqwest::Body;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite};
 
+use crate::certificate::Certificate;
 use crate::proxy::Acceptor;
 use answers::{falsify, refusal, relocate};
 use script::Script;
@@ -51,21 +52,31 @@ impl FaultyRegistry {
     /// Starts it in front of a real registry, `<host>:<port>`. Everything random follows from the
     /// seed and the order of the requests.
     pub async fn before(upstream: &str, seed: u64) -> Self {
-        let redirect = reqwest::redirect::Policy::none();
-        let _already_chosen = rustls::crypto::ring::default_provider().install_default();
-        let client = reqwest::Client::builder().redirect(redirect).no_proxy().build();
-        let shared = Arc::new(Shared {
-            upstream: upstream.to_owned(),
-            client: client.expect("the client can be made"),
-            script: Script::with_seed(seed),
-            writes: Writes::default(),
-            tokens: Tokens::default(),
-            traffic: Traffic::default(),
-            gate: Gate::default(),
-        });
+        let shared = Shared::before(upstream, seed, "http");
         let served = Arc::clone(&shared);
         let acceptor = Acceptor::start(move |stream| serve(Arc::clone(&served), stream)).await;
         Self { shared, acceptor }
+    }
+
+    /// Starts it in front of a real registry, `<host>:<port>`, and speaks TLS with a certificate.
+    ///
+    /// # Panics
+    ///
+    /// When the certificate cannot be used.
+    pub async fn with_tls(upstream: &str, certificate: &Certificate) -> Self {
+        let tls = certificate.acceptor();
+        let shared = Shared::before(upstream, 1, "https");
+        let served = Arc::clone(&shared);
+        let acceptor = Acceptor::start(move |stream| {
+            let (tls, served) = (tls.clone(), Arc::clone(&served));
+            async move {
+                // Clients may find the certificate wanting.
+                if let Ok(stream) = tls.accept(stream).await {
+                    serve(served, stream).await;
+                }
+            }
+        });
+        Self { shared, acceptor: acceptor.await }
     }
 
     /// Returns where clients connect, `127.0.0.1:<port>`.
@@ -126,6 +137,8 @@ impl FaultyRegistry {
 
 struct Shared {
     upstream: String,
+    /// The scheme of its own addresses.
+    scheme: &'static str,
     client: reqwest::Client,
     script: Script,
     writes: Writes,
@@ -134,7 +147,10 @@ struct Shared {
     gate: Gate,
 }
 
-async fn serve(shared: Arc<Shared>, stream: TcpStream) {
+async fn serve<S>(shared: Arc<Shared>, stream: S)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let service = service_fn(move |request| answer(Arc::clone(&shared), request));
     let connection =
         hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service);
@@ -148,11 +164,35 @@ async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Respo
     let host = request.headers().get(header::HOST).cloned();
     let mut response = Arc::clone(&shared).decide(request, seen).await?;
     shared.traffic.answered(seen, response.status());
-    relocate(response.headers_mut(), host.as_ref());
+    relocate(response.headers_mut(), (&shared.upstream, shared.scheme), host.as_ref());
     Ok(response)
 }
 
 impl Shared {
+    fn before(upstream: &str, seed: u64, scheme: &'static str) -> Arc<Self> {
+        let redirect = reqwest::redirect::Policy::none();
+        let _already_chosen = rustls::crypto::ring::default_provider().install_default();
+        let client = reqwest::Client::builder().redirect(redirect).no_proxy().build();
+        Arc::new(Self {
+            upstream: upstream.to_owned(),
+            scheme,
+            client: client.expect("the client can be made"),
+            script: Script::with_seed(seed),
+            writes: Writes::default(),
+            tokens: Tokens::default(),
+            traffic: Traffic::default(),
+            gate: Gate::default(),
+        })
+    }
+
+    /// Returns whether the real registry holds what a request writes.
+    async fn exists(&self, parts: &Parts) -> bool {
+        let url = format!("http://{}{}", self.upstream, parts.uri);
+        let accept = "application/vnd.oci.image.manifest.v1+json";
+        let asked = self.client.head(url).header(header::ACCEPT, accept).send().await;
+        asked.is_ok_and(|answer| answer.status().is_success())
+    }
+
     /// Decides whether a request is answered here or passed on.
     async fn decide(
         self: Arc<Self>,
@@ -160,9 +200,11 @@ impl Shared {
         seen: usize,
     ) -> Result<Response<Body>, Error> {
         if request.uri().path() == tokens::PATH {
-            return Ok(self.tokens.give());
+            let fault = self.script.draw(&request);
+            let refusal = fault.as_ref().and_then(refusal);
+            return Ok(refusal.unwrap_or_else(|| self.tokens.give()));
         }
-        let challenge = tokens::challenge(request.headers());
+        let challenge = tokens::challenge(request.headers(), self.scheme);
         if !self.tokens.admit(request.headers()) {
             return Ok(challenge);
         }

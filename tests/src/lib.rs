@@ -7,6 +7,7 @@
 //! by its id when its handle is dropped.
 
 pub mod artifacts;
+pub mod certificate;
 pub mod chaos;
 pub mod container;
 pub mod disk;

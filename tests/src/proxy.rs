@@ -3,6 +3,7 @@
 //! A TCP proxy that can hold a connection at a chosen moment, and the base of all proxies here.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -48,6 +49,46 @@ impl Acceptor {
 impl Drop for Acceptor {
     fn drop(&mut self) {
         self.task.abort();
+    }
+}
+
+/// Counts connections, and closes each after its first bytes, or answers it with others.
+pub struct Counter {
+    connections: Arc<AtomicU32>,
+    acceptor: Acceptor,
+}
+
+impl Counter {
+    /// Starts it. It answers nothing.
+    pub async fn start() -> Self {
+        Self::answering(b"").await
+    }
+
+    /// Starts it with the bytes that it answers to every client.
+    pub async fn answering(answer: &'static [u8]) -> Self {
+        let connections = Arc::new(AtomicU32::new(0));
+        let counted = Arc::clone(&connections);
+        let acceptor = Acceptor::start(move |mut client| {
+            counted.fetch_add(1, Ordering::Relaxed);
+            async move {
+                let _first = client.read(&mut [0; 1024]).await;
+                // Clients may leave at any time.
+                let _sent = client.write_all(answer).await;
+            }
+        });
+        Self { connections, acceptor: acceptor.await }
+    }
+
+    /// Returns where clients connect, `127.0.0.1:<port>`.
+    #[must_use]
+    pub fn address(&self) -> &str {
+        &self.acceptor.address
+    }
+
+    /// Returns how many connected so far.
+    #[must_use]
+    pub fn connections(&self) -> u32 {
+        self.connections.load(Ordering::Relaxed)
     }
 }
 

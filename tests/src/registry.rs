@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//! Debian's docker-registry as a child process, and what tests put into it and read from it.
+//! A registry as a child process, and what tests put into it and read from it. Debian's
+//! docker-registry unless a test asks for another.
+
+mod program;
 
 use std::path::{Path, PathBuf};
 
@@ -10,8 +13,9 @@ use slipway_proto::Digest;
 
 use crate::http;
 use crate::port::free_port;
-use crate::process::{Process, command};
+use crate::process::Process;
 use crate::{artifacts, wait};
+pub use program::RegistryProgram;
 
 const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
 const INDEX_TYPE: &str = "application/vnd.oci.image.index.v1+json";
@@ -23,35 +27,49 @@ pub struct Registry {
     client: reqwest::Client,
     process: Process,
     directory: PathBuf,
+    program: RegistryProgram,
     password_file: Option<PathBuf>,
 }
 
 impl Registry {
     /// Starts an open registry.
     pub async fn start(directory: &Path) -> Self {
-        Self::start_with(directory, None).await
+        Self::start_program(RegistryProgram::DockerRegistry, directory).await
+    }
+
+    /// Starts another open registry.
+    pub async fn start_program(program: RegistryProgram, directory: &Path) -> Self {
+        Self::start_with(program, directory, None).await
     }
 
     /// Starts a registry that wants the user `user` with the password `password`.
+    pub async fn start_closed(directory: &Path) -> Self {
+        Self::start_closed_program(RegistryProgram::DockerRegistry, directory).await
+    }
+
+    /// Starts another registry that wants the user `user` with the password `password`.
     ///
     /// # Panics
     ///
     /// When the password file cannot be written.
-    pub async fn start_closed(directory: &Path) -> Self {
+    pub async fn start_closed_program(program: RegistryProgram, directory: &Path) -> Self {
         std::fs::create_dir_all(directory).expect("the directory can be made");
         let file = directory.join("htpasswd");
         // bcrypt of `password`.
         let line = "user:$2a$05$GOYqtVdsNnOa0k51soFZFuvEJw1313SQ2lo6vxbT1yWUC2futLyxu\n";
         std::fs::write(&file, line).expect("the password file can be written");
-        Self::start_with(directory, Some(file)).await
+        Self::start_with(program, directory, Some(file)).await
     }
 
-    async fn start_with(directory: &Path, password_file: Option<PathBuf>) -> Self {
-        std::fs::create_dir_all(directory).expect("the directory can be made");
+    async fn start_with(
+        program: RegistryProgram,
+        directory: &Path,
+        password_file: Option<PathBuf>,
+    ) -> Self {
         let address = format!("127.0.0.1:{}", free_port());
-        let process = spawn(directory, &address, password_file.as_deref());
-        let directory = directory.to_owned();
-        let registry = Self { address, client: http::client(), process, directory, password_file };
+        let process = spawn(&program, directory, &address, password_file.as_deref());
+        let (client, directory) = (http::client(), directory.to_owned());
+        let registry = Self { address, client, process, directory, program, password_file };
         registry.ready().await;
         registry
     }
@@ -69,8 +87,22 @@ impl Registry {
 
     /// Starts it again, with its data.
     pub async fn restart(&mut self) {
-        self.process = spawn(&self.directory, &self.address, self.password_file.as_deref());
+        let Self { program, directory, address, password_file, .. } = &*self;
+        self.process = spawn(program, directory, address, password_file.as_deref());
         self.ready().await;
+    }
+
+    /// Replaces the user of a closed registry: from its next start it takes only the user `next`
+    /// with the password `next`.
+    ///
+    /// # Panics
+    ///
+    /// When the registry is open, or the password file cannot be written.
+    pub fn replace_user(&self) {
+        // bcrypt of `next`.
+        let line = "next:$2b$05$TACJzYwxBcJO3P4GZKQJVuAFnSYTHaDy2IqgD011/WMeIubri7Vc.\n";
+        let file = self.password_file.as_ref().expect("the registry is closed");
+        std::fs::write(file, line).expect("the password file can be written");
     }
 
     fn url(&self, path: &str) -> String {
@@ -243,19 +275,36 @@ impl Registry {
         self.put_manifest(repository, tag, INDEX_TYPE, &index).await;
     }
 
-    async fn put_blob(&self, repository: &str, bytes: Bytes) -> Digest {
+    /// Puts a blob into a repository.
+    ///
+    /// # Panics
+    ///
+    /// When the registry refuses it.
+    pub async fn put_blob(&self, repository: &str, bytes: Bytes) -> Digest {
         let digest = Digest::of(&bytes);
         let start = self.client.post(self.url(&format!("{repository}/blobs/uploads/")));
         let response = start.send().await.expect("it answers");
-        let location = response.headers()["location"].to_str().expect("a location").to_owned();
-        let separator = if location.contains('?') { '&' } else { '?' };
-        let put = self.client.put(format!("{location}{separator}digest={digest}")).body(bytes);
+        let location = response.headers()["location"].to_str().expect("a location");
+        let mut location = response.url().join(location).expect("a location");
+        location.query_pairs_mut().append_pair("digest", &digest.to_string());
+        let put = self.client.put(location).body(bytes);
         let response = put.send().await.expect("it answers");
         assert!(response.status().is_success(), "{}", response.status());
         digest
     }
 
-    async fn put_manifest(&self, repository: &str, tag: &str, kind: &str, value: &Value) -> Digest {
+    /// Puts a manifest or index of a media type under a tag.
+    ///
+    /// # Panics
+    ///
+    /// When the registry refuses it.
+    pub async fn put_manifest(
+        &self,
+        repository: &str,
+        tag: &str,
+        kind: &str,
+        value: &Value,
+    ) -> Digest {
         let bytes = Bytes::from(value.to_string());
         let url = self.url(&format!("{repository}/manifests/{tag}"));
         let put = self.client.put(url).header("content-type", kind).body(bytes.clone());
@@ -265,19 +314,15 @@ impl Registry {
     }
 }
 
-/// Starts the program. The secret lets an upload's session survive a restart.
-fn spawn(directory: &Path, address: &str, password_file: Option<&Path>) -> Process {
-    let auth = password_file.map_or_else(String::new, |path| {
-        format!("auth:\n  htpasswd:\n    realm: tests\n    path: {}\n", path.display())
-    });
-    let config = format!(
-        "version: 0.1\nlog:\n  level: error\n  accesslog:\n    disabled: true\nstorage:\n  \
-         filesystem:\n    rootdirectory: {}\nhttp:\n  addr: {address}\n  secret: tests\n{auth}",
-        directory.join("storage").display()
-    );
-    let path = directory.join("config.yml");
-    std::fs::write(&path, config).expect("the configuration can be written");
-    let mut registry = command("docker-registry");
-    registry.arg("serve").arg(&path);
-    Process::start("docker-registry", registry, &directory.join("registry.log"))
+fn spawn(
+    program: &RegistryProgram,
+    directory: &Path,
+    address: &str,
+    password_file: Option<&Path>,
+) -> Process {
+    let more = match password_file {
+        Some(path) => json!({"auth": {"htpasswd": {"realm": "tests", "path": path}}}),
+        None => json!({}),
+    };
+    program.start(directory, address, &more)
 }

@@ -29,6 +29,7 @@ use tokio::net::TcpStream;
 use crate::port::free_port;
 use crate::process::{Process, command};
 use crate::proxy::Acceptor;
+use crate::registry::RegistryProgram;
 use crate::{http, wait};
 
 /// The user that gets tokens.
@@ -100,12 +101,19 @@ impl TokenServer {
     /// Starts a docker-registry that wants tokens of this server, on the storage of another
     /// registry. Returns it with its address.
     pub async fn registry(&self, directory: &Path, storage: &Path) -> (Process, String) {
+        self.registry_program(&RegistryProgram::DockerRegistry, directory, storage).await
+    }
+
+    /// Starts another registry in the same way.
+    pub async fn registry_program(
+        &self,
+        program: &RegistryProgram,
+        directory: &Path,
+        storage: &Path,
+    ) -> (Process, String) {
         let address = format!("127.0.0.1:{}", free_port());
-        let config = json!({
-            "version": 0.1,
-            "log": {"level": "error", "accesslog": {"disabled": true}},
+        let more = json!({
             "storage": {"filesystem": {"rootdirectory": storage}},
-            "http": {"addr": address, "secret": "tests"},
             "auth": {"token": {
                 "realm": format!("http://{}/token", self.acceptor.address),
                 "service": "registry-of-the-tests",
@@ -113,12 +121,7 @@ impl TokenServer {
                 "rootcertbundle": directory.join("certificate.pem"),
             }},
         });
-        // Every JSON document is YAML.
-        let path = directory.join("config.yml");
-        std::fs::write(&path, config.to_string()).expect("the configuration can be written");
-        let mut registry = command("docker-registry");
-        registry.arg("serve").arg(&path);
-        let process = Process::start("docker-registry", registry, &directory.join("registry.log"));
+        let process = program.start(directory, &address, &more);
         let (client, url) = (http::client(), format!("http://{address}/v2/"));
         wait::until("the registry", wait::SOON, || http::answers(&client, &url)).await;
         (process, address)

@@ -17,14 +17,18 @@ use super::{DIGEST, Misbehaviour, closed};
 /// The smallest chunk that a registry accepts, except for the last of an upload.
 const MIN_CHUNK: HeaderName = HeaderName::from_static("oci-chunk-min-length");
 
-/// Redirects clients from the real registry to this one.
-pub(super) fn relocate(headers: &mut HeaderMap, host: Option<&HeaderValue>) {
+/// Sends clients that the real registry sends to itself to this one.
+pub(super) fn relocate(
+    headers: &mut HeaderMap,
+    (real, scheme): (&str, &str),
+    host: Option<&HeaderValue>,
+) {
     let location = headers.get(header::LOCATION).and_then(|location| location.to_str().ok());
     let path = location.and_then(|location| location.strip_prefix("http://"));
-    let path = path.and_then(|location| location.split_once('/'));
+    let path = path.and_then(|location| location.split_once('/')).filter(|(at, _)| *at == real);
     let host = host.and_then(|host| host.to_str().ok());
     if let (Some((_real, path)), Some(host)) = (path, host) {
-        let location = format!("http://{host}/{path}").parse().expect("it was one before");
+        let location = format!("{scheme}://{host}/{path}").parse().expect("it was one before");
         headers.insert(header::LOCATION, location);
     }
 }
@@ -39,6 +43,14 @@ pub(super) fn refusal(fault: &Misbehaviour) -> Option<Response<Body>> {
         Misbehaviour::TooManyRequests { .. } => (429, "TOOMANYREQUESTS"),
         Misbehaviour::ServerError(status) => (*status, "UNKNOWN"),
         Misbehaviour::BlobUnknown => (400, "MANIFEST_BLOB_UNKNOWN"),
+        Misbehaviour::Answer { status, code, headers } => {
+            let mut response = refused(*status, code);
+            for (name, value) in headers {
+                let value = HeaderValue::try_from(value).expect("rules have headers of HTTP");
+                response.headers_mut().insert(*name, value);
+            }
+            return Some(response);
+        }
         _ => return None,
     };
     let mut response = refused(status, code);
@@ -82,6 +94,23 @@ pub(super) async fn falsify(
             let wrong = Digest::of(b"something else").to_string();
             let wrong = HeaderValue::try_from(wrong).expect("digests are ASCII");
             response.headers_mut().insert(DIGEST, wrong);
+            Ok(response)
+        }
+        Some(Misbehaviour::SucceedWith(status)) if response.status().is_success() => {
+            *response.status_mut() = StatusCode::from_u16(*status).expect("a status of HTTP");
+            Ok(response)
+        }
+        Some(Misbehaviour::SendUploadsTo(address)) => {
+            let location = response.headers().get(header::LOCATION);
+            let location = location.and_then(|location| location.to_str().ok());
+            if let Some((_, path)) = location.and_then(|location| location.split_once("/v2/")) {
+                let location = format!("{address}/v2/{path}").parse().expect("it was one before");
+                response.headers_mut().insert(header::LOCATION, location);
+            }
+            Ok(response)
+        }
+        Some(Misbehaviour::NameNoLocation) => {
+            response.headers_mut().remove(header::LOCATION);
             Ok(response)
         }
         Some(Misbehaviour::ChunksOfAtLeast { bytes }) => {

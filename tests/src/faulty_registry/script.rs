@@ -27,6 +27,25 @@ pub enum Misbehaviour {
     },
     /// Answers this status, and does nothing.
     ServerError(u16),
+    /// Answers this status with a code and headers, and does nothing.
+    Answer {
+        /// The status.
+        status: u16,
+        /// The code in the error document.
+        code: &'static str,
+        /// More headers.
+        headers: Vec<(&'static str, String)>,
+    },
+    /// Carries out the request, and answers success with this status instead.
+    SucceedWith(u16),
+    /// Keeps what is under a manifest's tag or digest: answers this status to whoever writes one that
+    /// exists, and does nothing.
+    Immutable(u16),
+    /// Carries out the request, and names this address, `<scheme>://<host>:<port>`, as the one where
+    /// an upload goes on.
+    SendUploadsTo(String),
+    /// Carries out the request, and names no address where an upload goes on.
+    NameNoLocation,
     /// Waits, then carries out the request. A manifest arrives even if its client is gone by then.
     Slow {
         /// For how long.
@@ -72,12 +91,20 @@ pub enum Misbehaviour {
     },
 }
 
+impl Misbehaviour {
+    /// Answers this status with a code, and does nothing.
+    #[must_use]
+    pub fn answer(status: u16, code: &'static str) -> Self {
+        Self::Answer { status, code, headers: Vec::new() }
+    }
+}
+
 /// When the registry misbehaves: the first rule that applies to a request decides.
 #[derive(Debug, Clone)]
 pub struct Rule {
     /// The method of the requests it applies to, or all.
     pub method: Option<&'static str>,
-    /// A part of their path.
+    /// A part of their path, or of the query behind it.
     pub path_contains: String,
     /// The misbehaviour.
     pub misbehaviour: Misbehaviour,
@@ -114,7 +141,7 @@ impl Script {
 
     /// Returns the misbehaviour for a request, and counts it.
     pub(super) fn draw(&self, request: &Request<Incoming>) -> Option<Misbehaviour> {
-        let (method, path) = (request.method(), request.uri().path());
+        let (method, path) = (request.method(), request.uri().to_string());
         let mut rules = lock(&self.rules);
         let rule = rules.iter_mut().find(|rule| {
             rule.times != Some(0)

@@ -50,9 +50,9 @@ impl Tokens {
 }
 
 /// Returns the answer to a request without a valid token: the challenge.
-pub(super) fn challenge(headers: &HeaderMap) -> Response<Body> {
+pub(super) fn challenge(headers: &HeaderMap, scheme: &str) -> Response<Body> {
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
-    let challenge = format!("Bearer realm=\"http://{host}{PATH}\",service=\"tests\"");
+    let challenge = format!("Bearer realm=\"{scheme}://{host}{PATH}\",service=\"tests\"");
     let challenge = HeaderValue::try_from(challenge).expect("hosts are ASCII");
     answers::unauthorized(challenge)
 }

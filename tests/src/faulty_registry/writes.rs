@@ -140,6 +140,12 @@ impl Shared {
                 self.writes.record(write);
                 return Err(closed());
             }
+            Some(Misbehaviour::Immutable(status)) if self.exists(&parts).await => {
+                self.writes.record(write);
+                return Ok(
+                    refusal(&Misbehaviour::answer(*status, "TAG_INVALID")).expect("it is one")
+                );
+            }
             // Outside its turn, so that others may overtake it.
             Some(Misbehaviour::Slow { millis }) => pause(*millis).await,
             Some(fault) => {
