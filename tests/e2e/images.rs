@@ -141,6 +141,25 @@ async fn a_war_is_exploded_with_its_libraries_apart() {
     insta::assert_json_snapshot!("war_layers", listing);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn the_result_has_the_variant_of_its_base() {
+    let stack = Stack::with_worker().await;
+    let layer = artifacts::tar(&[("etc/base", b"for ARM\n")]);
+    let arm = json!({
+        "architecture": "arm", "variant": "v7", "history": [{"created_by": "the tests"}]
+    });
+    stack.registry.put_base_saying("bases/arm", "1", arm, &[layer]).await;
+    let base = stack.image("bases/arm:1");
+    for platform in ["linux/arm", "linux/arm/v7", "armhf"] {
+        let more = json!({"environment": "java-17", "base": base, "platform": platform});
+        let build = stack.run("app.jar", artifacts::jar("arm"), "variant/app:1", more).await;
+        assert_eq!(build["state"], "succeeded", "{build}");
+        assert_eq!(build["image"]["platform"], "linux/arm/v7", "{platform}");
+        let config = stack.registry.config("variant/app", "1").await;
+        assert_eq!(config["variant"], "v7", "{platform}");
+    }
+}
+
 /// Servers tell browsers by the time of a static file whether it is the one that they have.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_files_of_an_archive_keep_their_times() {

@@ -58,7 +58,8 @@ fn platform_image(made: &pipeline::PlatformImage) -> PlatformImage {
     let layer_bytes: u64 = layers.iter().map(|layer| layer.size_bytes).sum();
     let base = image.base.as_ref();
     PlatformImage {
-        platform: *platform,
+        // An image runs on what its base runs on.
+        platform: base.and_then(|base| base.platform()).unwrap_or(*platform),
         digest: image.manifest_digest,
         config_digest: image.config_digest,
         base: base.map(|base| BaseImage { reference: base.reference.clone(), digest: base.digest }),
