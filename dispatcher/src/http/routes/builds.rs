@@ -28,8 +28,9 @@ pub(super) async fn submit(
 ) -> Result<Response, ApiError> {
     let headers = submission_headers(request.headers())?;
     let document = extract::json(request).await?;
-    let outcome =
-        accept(&app.acceptor, project.clone(), Submission::read(&document), headers).await;
+    let submission = Submission::read(&document);
+    let accepting = accept(&app.acceptor, project.clone(), submission, headers);
+    let outcome = Box::pin(accepting).await;
     accepted(&app, &project, outcome)
 }
 
