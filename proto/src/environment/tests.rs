@@ -75,7 +75,7 @@ fn what_is_too_new_for_every_environment_is_refused_by_name_or_built_on_a_base_o
         ..WarFacts::default()
     });
     let error = choose(AUTO, &facts, false).expect_err("there is none");
-    assert!(error.contains("the newest has Java 21"), "{error}");
+    assert!(error.contains("the newest has Java 25"), "{error}");
 }
 
 #[test]
