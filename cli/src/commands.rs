@@ -76,7 +76,13 @@ async fn run_command(command: Command, global: GlobalArgs, output: &Output) -> R
         Command::Build(args) => build_command(*args, global, output).await,
         Command::Submit(args) => {
             let client = client(global)?;
-            let build = Box::pin(build::submit(&client, &args.file, &args.request, output)).await?;
+            let build = Box::pin(build::submit(
+                &client,
+                (&args.file, &args.further),
+                &args.request,
+                output,
+            ))
+            .await?;
             show::accepted(output, &build);
             Ok(Exit::Ok)
         }
@@ -144,7 +150,9 @@ async fn build_command(
 ) -> Result<Exit, Error> {
     if !args.local && args.to.is_none() {
         let client = client(global)?;
-        let accepted = Box::pin(build::submit(&client, &args.file, &args.request, output)).await?;
+        let accepted =
+            Box::pin(build::submit(&client, (&args.file, &args.further), &args.request, output))
+                .await?;
         let watch = if args.follow { wait::Watch::Log } else { wait::Watch::Stages };
         return outcome(&client, accepted, watch, output).await;
     }

@@ -9,6 +9,7 @@ use crate::commands::batch::error::BatchError;
 use crate::dev::DevError;
 use crate::input::InputError;
 use crate::local::LocalError;
+use crate::platforms::PlatformsError;
 use slipway_client::ClientError;
 
 /// Why a command could not do what it was asked for.
@@ -23,6 +24,9 @@ pub enum Error {
     /// The artifact cannot be taken from where it should come.
     #[error(transparent)]
     Input(#[from] InputError),
+    /// The files of further platforms cannot be used.
+    #[error(transparent)]
+    Platforms(#[from] PlatformsError),
     /// A build without a server cannot be started.
     #[error(transparent)]
     Local(#[from] LocalError),
@@ -41,7 +45,7 @@ impl Error {
         match self {
             Self::Client(error) => client_exit(error),
             Self::Mistakes(_) => Exit::Failed,
-            Self::Batch(_) | Self::Input(_) => Exit::Usage,
+            Self::Batch(_) | Self::Input(_) | Self::Platforms(_) => Exit::Usage,
             Self::Local(error) => error.exit(),
             Self::Dev(error) => error.exit(),
         }

@@ -5,6 +5,7 @@
 //! The artifact is inspected, the request checked and the image made by the same code as in
 //! dispatcher and worker, so the image has the same digest as one that was built through the queue.
 
+use std::collections::BTreeMap;
 use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 
@@ -15,8 +16,8 @@ use slipway_proto::environment::{Catalogue, CatalogueError};
 use slipway_proto::outcome::Image;
 use slipway_proto::submission::Uploaded;
 use slipway_proto::{
-    ArtifactFacts, Build, BuildId, BuildRequest, Change, Digest, Failure, FieldError, ProjectName,
-    Reference, Submission, Timestamp, WorkerId,
+    ArtifactFacts, Build, BuildId, BuildRequest, Change, Digest, Failure, FieldError, Platform,
+    ProjectName, Reference, Submission, Timestamp, WorkerId,
 };
 use slipway_service::{Exit, directories};
 use slipway_worker::RegistryConfig;
@@ -29,6 +30,7 @@ use crate::args::{BuildArgs, LocalArgs, Target};
 use crate::exit::lines;
 use crate::input::{ArtifactFile, InputError};
 use crate::output::Output;
+use crate::platforms::{self, PlatformsError};
 
 /// Why a build without a server cannot be started.
 #[derive(Debug, thiserror::Error)]
@@ -63,6 +65,9 @@ pub enum LocalError {
         #[source]
         source: InspectError,
     },
+    /// The files of further platforms cannot be used.
+    #[error(transparent)]
+    Platforms(#[from] PlatformsError),
     /// The catalogue file cannot be read.
     #[error("cannot read the environment catalogue {}", path.display())]
     ReadCatalogue {
@@ -110,6 +115,7 @@ impl LocalError {
             Self::Read { .. }
             | Self::Input(_)
             | Self::Target { .. }
+            | Self::Platforms(_)
             | Self::Digest { .. }
             | Self::ReadCatalogue { .. }
             | Self::Catalogue { .. }
@@ -149,6 +155,20 @@ pub(crate) async fn build(
         Err(LocalError::Read { path: args.file.clone(), source: std::io::Error::other(panic) })
     })?;
     let pipeline = pipeline?;
+    let further = further(args, &cache_dir).await?;
+    if !further.is_empty() {
+        // Each artifact is told from the others by its digest.
+        wait_for_digest(&artifact, &args.file).await?;
+    }
+    let digests = further.iter().map(|(platform, part)| (*platform, part.digest)).collect();
+    let submission = |digest| {
+        let mut document = document(args, digest);
+        platforms::put(&mut document, &digests);
+        let tell = |submission: Submission, part: &FurtherPart| {
+            submission.with_further(part.digest, part.uploaded.clone())
+        };
+        further.values().fold(Submission::read(&document), tell)
+    };
     // No check of the request depends on the digest, which is computed while the image is made.
     let some_digest = artifact.digest.now().unwrap_or_else(|| Digest::of(b""));
     let mut request = submission(some_digest)
@@ -157,16 +177,50 @@ pub(crate) async fn build(
     let target = args.to.as_ref().map_or(local::Target::Registry, Target::of_worker);
     let accepted = Timestamp::now();
     let log = |line: &str| output.log(line.trim_end_matches('\n'));
-    let built = Box::pin(local::build_local(&pipeline, &request, &artifact, target, log)).await;
-    let digest = artifact.digest.wait().await.map_err(|error| {
-        let StageError { failure, .. } = error;
-        LocalError::Digest { path: args.file.clone(), failure }
-    })?;
-    request.artifact.digest = digest;
+    let artifact_of = |digest: Digest| {
+        let part = further.values().find(|part| part.digest == digest);
+        part.map_or(&artifact, |part| &part.artifact).clone()
+    };
+    let artifacts: Vec<Artifact> =
+        request.artifacts().map(|artifact| artifact_of(artifact.digest)).collect();
+    let built = Box::pin(local::build_local(&pipeline, &request, &artifacts, target, log)).await;
+    let digest = wait_for_digest(&artifact, &args.file).await?;
+    for artifact in request.artifacts_mut().filter(|artifact| artifact.digest == some_digest) {
+        artifact.digest = digest;
+    }
     if artifact.file.is_untouched().unwrap_or_default() {
         known_facts(&cache_dir).remember(digest, &uploaded.facts);
     }
     Ok(view(request, submission(digest).digest(), accepted, built))
+}
+
+/// The executable of a further platform.
+struct FurtherPart {
+    artifact: Artifact,
+    digest: Digest,
+    uploaded: Uploaded,
+}
+
+/// Opens and digests the executables of further platforms.
+async fn further(
+    args: &BuildArgs,
+    cache_dir: &Path,
+) -> Result<BTreeMap<Platform, FurtherPart>, LocalError> {
+    let mut parts = BTreeMap::new();
+    for (platform, path) in platforms::find(&args.further, &args.request.platform_artifacts)? {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let (artifact, uploaded) = inspect(&path, &name, cache_dir)?;
+        let digest = wait_for_digest(&artifact, &path).await?;
+        parts.insert(platform, FurtherPart { artifact, digest, uploaded });
+    }
+    Ok(parts)
+}
+
+async fn wait_for_digest(artifact: &Artifact, path: &Path) -> Result<Digest, LocalError> {
+    artifact.digest.wait().await.map_err(|error| {
+        let StageError { failure, .. } = error;
+        LocalError::Digest { path: path.to_owned(), failure }
+    })
 }
 
 /// Checks where the image goes before anything is read.

@@ -90,6 +90,12 @@ impl BuildRequest {
         std::iter::once(&self.artifact).chain(further)
     }
 
+    /// Returns the artifacts that the build reads, to be changed.
+    pub fn artifacts_mut(&mut self) -> impl Iterator<Item = &mut Artifact> {
+        let further = self.further_platforms.iter_mut().map(|part| &mut part.artifact);
+        std::iter::once(&mut self.artifact).chain(further)
+    }
+
     /// Returns the requests for the image of each platform alone, in the order of
     /// [`platforms`](Self::platforms).
     #[must_use]

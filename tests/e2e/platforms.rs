@@ -107,3 +107,67 @@ async fn a_base_that_lacks_platforms_is_one_error_and_nothing_is_pushed() {
     assert_eq!(build["attempt"], 1);
     assert!(stack.registry.tags("several/lacking").await.is_empty());
 }
+
+/// Two executables that the client tells apart, and one archive, with and without a server.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_client_builds_for_several_platforms_with_and_without_a_server() {
+    let stack = Stack::with_worker().await;
+    stack.registry.put_platforms(TEMURIN, "17-jre", &["amd64", "arm64"]).await;
+    let directory = stack.directory.path();
+    let write = |name: &str, bytes: Vec<u8>| {
+        let path = directory.join(name);
+        std::fs::write(&path, bytes).expect("it can be written");
+        path.to_str().expect("UTF-8").to_owned()
+    };
+    let (one, other) =
+        (write("app", artifacts::elf(62, "")), write("arm", artifacts::elf(183, "")));
+    let build = async |arguments: &[&str]| -> Value {
+        let mirror = format!("docker.io={}/docker.io", stack.registry.address);
+        let local = ["--cache-dir", directory.to_str().expect("UTF-8"), "--mirror", &mirror];
+        let mut line = [&["--output", "json", "build"], arguments].concat();
+        if line.iter().any(|argument| ["--local", "--to"].contains(argument)) {
+            line.extend(local);
+        }
+        let output = stack.cli(&line).await;
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(0), "{arguments:?}: {errors}");
+        serde_json::from_slice(&output.stdout).expect("one document")
+    };
+    let image = stack.image("client/tool:1");
+    let files = [&*one, &*other, "--image", &image, "--environment", "scratch"];
+    let queued = build(&files).await;
+    assert_eq!(platforms(&queued["image"]["platforms"]), ["linux/amd64", "linux/arm64"]);
+    let local = build(&[&files[..], &["--local"]].concat()).await;
+    assert_eq!(local["image"]["digest"], queued["image"]["digest"]);
+    let named = format!("linux/arm64={other}");
+    let named = [&*one, "--platform-artifact", &named, "--image", &image];
+    let named = build(&[&named[..], &["--environment", "scratch"]].concat()).await;
+    assert_eq!(named["image"]["digest"], queued["image"]["digest"]);
+
+    let jar = write("app.jar", artifacts::jar("several"));
+    let layout = directory.join("layout");
+    let to = format!("oci:{}", layout.display());
+    let written = ["--platform", "linux/arm64,linux/amd64", "--image", "app:1", "--to", &to];
+    let written = build(&[&[&*jar], &written[..]].concat()).await;
+    let index = std::fs::read(layout.join("index.json")).expect("it was written");
+    let index: Value = serde_json::from_slice(&index).expect("JSON");
+    let entry = &index["manifests"][0];
+    assert_eq!(entry["mediaType"], "application/vnd.oci.image.index.v1+json");
+    assert_eq!(entry["digest"], written["image"]["digest"]);
+    for architecture in ["amd64", "arm64"] {
+        let mut skopeo = command("skopeo");
+        skopeo.args(["inspect", "--config", "--override-arch", architecture]);
+        skopeo.arg(format!("{to}:1"));
+        let config: Value = serde_json::from_str(&succeed(skopeo).await).expect("JSON");
+        assert_eq!(config["architecture"], architecture);
+    }
+
+    let wrong = stack.cli(&["build", &one, &jar, "--image", &image]).await;
+    assert_eq!(wrong.status.code(), Some(2));
+    let says = String::from_utf8_lossy(&wrong.stderr).into_owned();
+    assert!(says.contains("app.jar is a jar: only executables differ by platform"), "{says}");
+    let twice = stack.cli(&["build", &one, &one, "--image", &image]).await;
+    assert_eq!(twice.status.code(), Some(1));
+    let says = String::from_utf8_lossy(&twice.stderr).into_owned();
+    assert!(says.contains("linux/amd64"), "{says}");
+}

@@ -48,9 +48,12 @@ pub struct ResolvedBase {
     pub image: Arc<BaseImage>,
     /// The repository of its blobs.
     pub repository: Repository,
+    /// The digest of what the reference meant: that of an index, if it named one.
+    pub named: Digest,
 }
 
-/// Resolves a base reference for a platform.
+/// Resolves a base reference for a platform. `named` is what it meant a moment ago, for another
+/// platform of the same build, whose images must not differ because a tag moved between them.
 ///
 /// # Errors
 ///
@@ -61,10 +64,11 @@ pub async fn resolve(
     mirrors: &[Mirror],
     reference: &Reference,
     platform: WantedPlatform,
+    named: Option<Digest>,
 ) -> Result<ResolvedBase, BaseError> {
     let repository = repository(reference, mirrors);
     let resolver = Resolver { registry, cache, repository: &repository, reference };
-    let Found { document, digest, config } = resolver.find(platform).await?;
+    let Found { document, digest, config, named } = resolver.find(platform, named).await?;
     if document.layers.len() > MAX_LAYERS {
         let count = document.layers.len();
         return Err(resolver.unusable(&format!("it has {count} layers, more than {MAX_LAYERS}")));
@@ -86,7 +90,7 @@ pub async fn resolve(
         });
     }
     let image = BaseImage { reference: reference.clone(), digest, layers, config };
-    Ok(ResolvedBase { image: Arc::new(image), repository })
+    Ok(ResolvedBase { image: Arc::new(image), repository, named })
 }
 
 /// Returns the blob to request from the cache, and its download.
@@ -112,6 +116,8 @@ struct Found {
     document: Document,
     digest: Digest,
     config: serde_json::Value,
+    /// The digest of what the reference meant.
+    named: Digest,
 }
 
 /// A document that may lead to the image.
@@ -180,8 +186,15 @@ impl Resolver<'_> {
     /// Finds the image for a platform: the manifest itself, or one that the index names for it.
     /// Where no entry names the platform, those that name none are looked into, because only their
     /// configs tell. An entry may be an index again.
-    async fn find(&self, wanted: WantedPlatform) -> Result<Found, BaseError> {
-        let first = self.manifest(&self.repository.reference.version()).await?;
+    async fn find(
+        &self,
+        wanted: WantedPlatform,
+        named: Option<Digest>,
+    ) -> Result<Found, BaseError> {
+        let version =
+            named.map_or_else(|| self.repository.reference.version(), |digest| digest.to_string());
+        let first = self.manifest(&version).await?;
+        let meant = first.1;
         let is_single = !first.0.is_index();
         let mut unread = vec![Unread { document: Some(first), named: None }];
         let mut others: Vec<String> = Vec::new();
@@ -202,7 +215,7 @@ impl Resolver<'_> {
             let entry = named.as_ref().and_then(IndexEntry::platform);
             let platform = NamedPlatform::of_config(&config).with_variant_of(entry);
             if platform.rank(wanted).is_some() {
-                return Ok(Found { document, digest, config });
+                return Ok(Found { document, digest, config, named: meant });
             }
             others.push(platform.to_string());
         }

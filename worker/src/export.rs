@@ -14,7 +14,9 @@ use serde_json::json;
 use slipway_proto::{BuildRequest, Digest, Reference};
 
 use crate::assemble::base::BaseLayer;
-use crate::assemble::{Assembled, manifest, tar};
+use crate::assemble::index::{self, EntryPlatform};
+use crate::assemble::{Assembled, tar};
+use crate::pipeline::{PlatformImage, Product};
 use place::Place;
 
 /// How much is copied at a time.
@@ -61,7 +63,8 @@ impl Target {
     }
 }
 
-/// Writes an image and returns how many bytes were written.
+/// Writes images and returns how many bytes were written. `base_layers` has the open layers of the
+/// base of each.
 ///
 /// # Errors
 ///
@@ -69,12 +72,15 @@ impl Target {
 pub fn write(
     target: &Target,
     request: &BuildRequest,
-    image: &Assembled,
-    base_layers: &[File],
+    product: &Product,
+    base_layers: &[Vec<File>],
 ) -> io::Result<u64> {
     match target {
-        Target::OciLayout(path) => oci_layout(path, request, image, base_layers),
-        Target::DockerArchive(path) => docker_archive(path, request, image, base_layers),
+        Target::OciLayout(path) => oci_layout(path, request, product, base_layers),
+        Target::DockerArchive(path) => match (&product.images[..], base_layers) {
+            ([image], [base_layers]) => docker_archive(path, request, &image.image, base_layers),
+            _ => Err(io::Error::other("a Docker archive holds one platform: use oci:DIR")),
+        },
         Target::Registry => Ok(0),
     }
 }
@@ -84,8 +90,8 @@ pub fn write(
 fn oci_layout(
     path: &Path,
     request: &BuildRequest,
-    image: &Assembled,
-    base_layers: &[File],
+    product: &Product,
+    base_layers: &[Vec<File>],
 ) -> io::Result<u64> {
     let blobs = path.join("blobs/sha256");
     std::fs::create_dir_all(&blobs)?;
@@ -100,19 +106,26 @@ fn oci_layout(
         file.persist(name).map_err(|error| error.error)?;
         Ok::<_, io::Error>(())
     };
-    for (layer, file) in bases(image).zip(base_layers) {
-        blob(layer.digest, &mut |out| copy_from_start(file, out))?;
+    for (PlatformImage { image, .. }, base_layers) in product.images.iter().zip(base_layers) {
+        for (layer, file) in bases(image).zip(base_layers) {
+            blob(layer.digest, &mut |out| copy_from_start(file, out))?;
+        }
+        for layer in &image.layers {
+            blob(layer.digest, &mut |out| {
+                let content = layer.content_blocking().map_err(io::Error::other)?;
+                copy(&mut content.reader_from(0), out)
+            })?;
+        }
+        for (digest, bytes) in
+            [(image.config_digest, &image.config), (image.manifest_digest, &image.manifest)]
+        {
+            blob(digest, &mut |out| out.write_all(bytes).map(|()| bytes.len() as u64))?;
+        }
     }
-    for layer in &image.layers {
-        blob(layer.digest, &mut |out| {
-            let content = layer.content_blocking().map_err(io::Error::other)?;
-            copy(&mut content.reader_from(0), out)
-        })?;
-    }
-    for (digest, bytes) in
-        [(image.config_digest, &image.config), (image.manifest_digest, &image.manifest)]
-    {
-        blob(digest, &mut |out| out.write_all(bytes).map(|()| bytes.len() as u64))?;
+    let document = product.document();
+    if product.index.is_some() {
+        let bytes = &document.bytes;
+        blob(document.digest, &mut |out| out.write_all(bytes).map(|()| bytes.len() as u64))?;
     }
     replace(&path.join("oci-layout"), br#"{"imageLayoutVersion":"1.0.0"}"#)?;
     let index_path = path.join("index.json");
@@ -128,23 +141,21 @@ fn oci_layout(
         let name = entry["annotations"][NAME].as_str();
         name.is_none_or(|name| !tags.contains(name))
     });
-    let config: serde_json::Value = serde_json::from_slice(&image.config)?;
-    let mut platform = json!({"os": "linux", "architecture": config["architecture"]});
-    if let Some(variant) = config["variant"].as_str() {
-        platform["variant"] = variant.into();
-    }
     manifests.extend(tags.iter().map(|tag| {
-        json!({
-            "mediaType": manifest::MEDIA_TYPE,
-            "digest": image.manifest_digest,
-            "size": image.manifest.len(),
-            "platform": platform,
+        let mut entry = json!({
+            "mediaType": document.media_type,
+            "digest": document.digest,
+            "size": document.bytes.len(),
             "annotations": {NAME: tag},
-        })
+        });
+        if let [PlatformImage { platform, image, .. }] = &product.images[..] {
+            entry["platform"] = json!(EntryPlatform::of(*platform, image));
+        }
+        entry
     }));
     let index = json!({
         "schemaVersion": 2,
-        "mediaType": "application/vnd.oci.image.index.v1+json",
+        "mediaType": index::MEDIA_TYPE,
         "manifests": manifests,
     });
     replace(&index_path, index.to_string().as_bytes())?;

@@ -12,6 +12,7 @@ use futures::future::{BoxFuture, Shared};
 use slipway_artifact::FileSource;
 use slipway_proto::{BuildRequest, Digest};
 
+use crate::base::ResolvedBase;
 use crate::failure::StageError;
 use crate::observer::Observer;
 
@@ -27,6 +28,15 @@ pub struct Input<'a> {
     pub verified: &'a Verified,
     /// The follower of the build.
     pub observer: &'a dyn Observer,
+    /// The base, where it was resolved before.
+    pub base: Option<Arc<ResolvedBase>>,
+}
+
+impl<'a> Input<'a> {
+    /// Returns the same input with another follower and a base that was resolved.
+    pub(crate) fn with(&self, observer: &'a dyn Observer, base: Option<Arc<ResolvedBase>>) -> Self {
+        Self { observer, base, artifact: Arc::clone(&self.artifact), ..*self }
+    }
 }
 
 /// Whether an artifact is the one that its request names. The check starts when the first caller

@@ -19,7 +19,7 @@ pub use crate::export::Target;
 use crate::failure::StageError;
 use crate::input::{ArtifactDigest, Input, Verified};
 use crate::observer::{Lines, Observer};
-use crate::pipeline::{Pipeline, Product, outcome};
+use crate::pipeline::{Pipeline, PlatformImage, Product, outcome};
 use crate::push::PushReport;
 use crate::stage_clock::StageClock;
 
@@ -62,6 +62,15 @@ impl Artifact {
         });
         Ok(Self { file, digest })
     }
+
+    /// Returns whether the file is still what was digested. Checked once all of it was read.
+    fn verified(&self) -> Verified {
+        let read = self.clone();
+        Verified::by(async move {
+            read.digest.wait().await?;
+            is_untouched(&read.file)
+        })
+    }
 }
 
 /// The digests of the files of this machine that images were made from.
@@ -86,8 +95,8 @@ fn find_digest(
     Ok(digest)
 }
 
-/// Builds an image in this process, without a server or a queue, from the given artifact. The
-/// digest in the request is ignored.
+/// Builds an image in this process, without a server or a queue. `artifacts` has the artifact of
+/// each platform of the request, in its order; the digests in the request are ignored.
 ///
 /// # Errors
 ///
@@ -95,7 +104,7 @@ fn find_digest(
 pub async fn build_local(
     pipeline: &Pipeline,
     request: &BuildRequest,
-    artifact: &Artifact,
+    artifacts: &[Artifact],
     target: Target,
     log: impl Fn(&str) + Send + Sync,
 ) -> Result<Image, Failure> {
@@ -103,7 +112,7 @@ pub async fn build_local(
     let request = Arc::new(request.clone());
     let mut attempt = 1;
     loop {
-        let error = match try_local(pipeline, &request, artifact, &target, &observer).await {
+        let error = match try_local(pipeline, &request, artifacts, &target, &observer).await {
             Ok(image) => return Ok(image),
             Err(error) => error,
         };
@@ -121,23 +130,25 @@ pub async fn build_local(
 async fn try_local(
     pipeline: &Pipeline,
     request: &Arc<BuildRequest>,
-    artifact: &Artifact,
+    artifacts: &[Artifact],
     target: &Target,
     observer: &dyn Observer,
 ) -> Result<Image, StageError> {
     let mut clock = StageClock::default();
     clock.enter(Stage::Fetch, observer);
-    let Artifact { file, digest } = artifact.clone();
-    let read = artifact.clone();
-    let verified = Verified::by(async move {
-        // Checked once all of it was read.
-        read.digest.wait().await?;
-        is_untouched(&read.file)
-    });
-    let input = Input { request, artifact: file, digest: &digest, verified: &verified, observer };
+    let requests: Vec<Arc<BuildRequest>> =
+        request.for_each_platform().into_iter().map(Arc::new).collect();
+    let verified: Vec<Verified> = artifacts.iter().map(Artifact::verified).collect();
+    let parts = requests.iter().zip(artifacts).zip(&verified);
+    let inputs: Vec<Input<'_>> = parts
+        .map(|((request, artifact), verified)| {
+            let (digest, artifact) = (&artifact.digest, Arc::clone(&artifact.file));
+            Input { request, artifact, digest, verified, observer, base: None }
+        })
+        .collect();
     let product = match target {
         Target::Registry => {
-            let product = pipeline.publish_all(request, &[input], &mut clock).await?;
+            let product = pipeline.publish_all(request, &inputs, &mut clock).await?;
             let document = product.document();
             for reference in &request.references {
                 pipeline.tag(request, reference, &document, "local").await?;
@@ -146,19 +157,30 @@ async fn try_local(
             product
         }
         Target::OciLayout(path) | Target::DockerArchive(path) => {
-            let image = pipeline.assemble(&input, &mut clock).await?;
+            let images = pipeline.assemble_all(&inputs, &mut clock).await?;
             clock.enter(Stage::Push, observer);
-            let base_layers = pipeline.export_layers(&image).await?;
-            let written = export::write(target, request, &image, &base_layers);
-            let sent_bytes = written.map_err(|error| {
+            let mut parts = Vec::new();
+            let mut base_layers = Vec::new();
+            for (image, platform) in images.into_iter().zip(request.platforms()) {
+                let of_base = pipeline.export_layers(&image).await?;
+                let layers = of_base.len() + image.layers.len();
+                let transfers = vec![Transfer::Uploaded; layers];
+                let pushed = PushReport { transfers, sent_bytes: 0 };
+                parts.push(PlatformImage { platform, image, pushed });
+                base_layers.push(of_base);
+            }
+            let mut product = Product::of(request, parts);
+            let written = export::write(target, request, &product, &base_layers);
+            let written = written.map_err(|error| {
                 let error = chain(&error);
                 let message = format!("failed to write {}: {error}", path.display());
                 StageError::permanent(Failure::new(Reason::PushImageFailed, message))
             })?;
+            // The index is counted by the product.
+            let index = product.index.as_ref().map_or(0, |index| index.bytes.len() as u64);
+            product.images[0].pushed.sent_bytes = written.saturating_sub(index);
             observer.line(&format!("wrote {}", path.display()));
-            let layers = base_layers.len() + image.layers.len();
-            let pushed = PushReport { transfers: vec![Transfer::Uploaded; layers], sent_bytes };
-            Product::single(request.platform, image, pushed)
+            product
         }
     };
     Ok(outcome(request, &product, clock.finish()))

@@ -23,13 +23,12 @@ use crate::assemble::layer::{Layer, LayerContext};
 use crate::assemble::manifest::Document;
 use crate::assemble::records::LayerRecords;
 use crate::assemble::{self, Assembled, Progress};
-use crate::base::{self, Mirror, ResolvedBase, WantedPlatform};
+use crate::base::{self, BaseError, Mirror, ResolvedBase, WantedPlatform};
 use crate::cache::Cache;
 use crate::config::Config;
 use crate::failure::StageError;
 use crate::input::{ArtifactDigest, Input};
 use crate::liveness::Liveness;
-use crate::observer::Observer;
 use crate::push::locations::BlobLocations;
 use crate::push::{Mounts, PartialImage, PublishGate, PushError, PushReport, Pusher, Uploads};
 use crate::stage_clock::StageClock;
@@ -235,7 +234,7 @@ impl Pipeline {
             let sender = LayerSender { image: partial.clone(), digest: digest.clone() };
             move || assemble::make_parts(&request, &artifact, digest_now, &context, &sender)
         });
-        let base = self.resolve(request, observer).await?.map(Arc::new);
+        let base = self.resolve(input).await?;
         let base_image = base.as_ref().map(|base| Arc::clone(&base.image));
         partial.send_modify(|image| image.base = base);
         clock.enter(Stage::Assemble, observer);
@@ -247,18 +246,16 @@ impl Pipeline {
         Ok(assemble::put_together(request, digest.wait().await?, base_image, parts, self.epoch)?)
     }
 
-    async fn resolve(
-        &self,
-        request: &BuildRequest,
-        observer: &dyn Observer,
-    ) -> Result<Option<ResolvedBase>, StageError> {
+    async fn resolve(&self, input: &Input<'_>) -> Result<Option<Arc<ResolvedBase>>, StageError> {
+        let Input { request, observer, .. } = *input;
         let Base::Image(reference) = &request.recipe.base else {
             observer.line("starting from nothing (scratch)");
             return Ok(None);
         };
-        let wanted = WantedPlatform::of(request);
-        let base =
-            base::resolve(&self.registry, &self.cache, &self.mirrors, reference, wanted).await?;
+        let base = match &input.base {
+            Some(base) => Arc::clone(base),
+            None => Arc::new(self.resolve_base(request, reference, None).await?),
+        };
         let location = &base.repository.reference;
         let by_way =
             if location == reference { String::new() } else { format!(" by way of {location}") };
@@ -267,6 +264,16 @@ impl Pipeline {
             observer.line(&line);
         }
         Ok(Some(base))
+    }
+
+    async fn resolve_base(
+        &self,
+        request: &BuildRequest,
+        reference: &Reference,
+        named: Option<Digest>,
+    ) -> Result<ResolvedBase, BaseError> {
+        let (registry, cache, mirrors) = (&self.registry, &self.cache, &self.mirrors);
+        base::resolve(registry, cache, mirrors, reference, WantedPlatform::of(request), named).await
     }
 
     /// Waits until the artifact of an image is verified, and then remembers its layers. Nothing is
@@ -423,8 +430,14 @@ pub(crate) mod tests {
             async move {
                 let digest = ArtifactDigest::Known(request.artifact.digest);
                 let verified = Verified::by(std::future::ready(verified));
-                let input =
-                    Input { request, artifact, digest: &digest, verified: &verified, observer };
+                let input = Input {
+                    request,
+                    artifact,
+                    digest: &digest,
+                    verified: &verified,
+                    observer,
+                    base: None,
+                };
                 pipeline.assemble(&input, &mut StageClock::default()).await
             }
         };
@@ -454,7 +467,7 @@ pub(crate) mod tests {
             let artifact = Arc::new(FileSource::open(&path).expect("it opens"));
             let digest = &ArtifactDigest::by(async move { Ok(whole) });
             let verified = &Verified::by(std::future::ready(Ok(())));
-            let input = Input { request, artifact, digest, verified, observer };
+            let input = Input { request, artifact, digest, verified, observer, base: None };
             let image = pipeline.assemble(&input, &mut StageClock::default()).await;
             images.push(image.expect("it is assembled"));
         }

@@ -117,7 +117,7 @@ impl PipelineStages {
                 let artifact = fetched.iter().find(|known| known.digest == artifact);
                 let artifact = artifact.expect("each artifact was fetched");
                 let (verified, artifact) = (&artifact.verified, Arc::clone(&artifact.source));
-                Input { request, artifact, digest, verified, observer }
+                Input { request, artifact, digest, verified, observer, base: None }
             })
             .collect();
         let product = pipeline.publish_all(request, &inputs, &mut stages).await?;

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde::Serialize;
 use serde_json::{Map, Value};
-use slipway_proto::Digest;
+use slipway_proto::{Digest, Platform};
 use slipway_service::telemetry::TelemetryConfig;
 use slipway_worker::RegistryConfig;
 
@@ -35,6 +35,9 @@ Examples:
 pub struct BuildArgs {
     /// The artifact: a JAR, a WAR or a Linux executable; - for standard input, with --name
     pub file: PathBuf,
+    /// The same program for further platforms, one executable each
+    #[arg(value_name = "FILE")]
+    pub further: Vec<PathBuf>,
     /// What to build.
     #[command(flatten)]
     pub request: RequestArgs,
@@ -72,6 +75,9 @@ impl BuildArgs {
 pub struct SubmitArgs {
     /// The artifact: a JAR, a WAR or a Linux executable; - for standard input, with --name
     pub file: PathBuf,
+    /// The same program for further platforms, one executable each
+    #[arg(value_name = "FILE")]
+    pub further: Vec<PathBuf>,
     /// What to build.
     #[command(flatten)]
     pub request: RequestArgs,
@@ -189,6 +195,13 @@ pub struct RequestArgs {
     /// them (default: the artifact's); repeatable
     #[arg(long, value_name = "OS/ARCH[/VARIANT]", value_delimiter = ',')]
     pub platform: Vec<String>,
+    /// The executable of a further platform, where the file does not tell; repeatable
+    #[arg(
+        long = "platform-artifact",
+        value_name = "OS/ARCH=FILE",
+        value_parser = value::platform_file
+    )]
+    pub platform_artifacts: Vec<(Platform, PathBuf)>,
     /// How urgent the build is: high, normal or low
     #[arg(long)]
     pub priority: Option<String>,
@@ -328,7 +341,7 @@ mod tests {
     #[test]
     fn every_field_of_the_request_has_its_option() {
         let build = build(
-            "slipway build x --image r.example/a:1 --tag latest --additional-image s.example/a:1 \
+            "slipway build x y --platform-artifact linux/s390x=z --image r.example/a:1 --tag latest --additional-image s.example/a:1 \
              --environment java-17 --base b.example/c --env A=b=c --label l=1 --annotation a=2 \
              --port 8080 --port 53/udp --entrypoint run --arg --verbose --user 1000:0 \
              --platform linux/arm64 \
@@ -339,7 +352,10 @@ mod tests {
         let document = build.request.document(Digest::of(b"x"), &build.file);
         let fields = document.as_object().expect("an object");
         let missing: Vec<_> = FIELDS.iter().filter(|name| !fields.contains_key(**name)).collect();
+        // The artifacts are known once they are uploaded.
         assert_eq!(missing, [&"platform_artifacts", &"$schema"]);
+        assert_eq!(build.further, [PathBuf::from("y")]);
+        assert_eq!(build.request.platform_artifacts.len(), 1);
         assert_eq!(document["filename"], "app.jar");
         assert_eq!(document["compression"], "zstd");
         assert_eq!(document["env"], json!({"A": "b=c"}));

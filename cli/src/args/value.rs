@@ -4,6 +4,7 @@
 
 use std::path::PathBuf;
 
+use slipway_proto::Platform;
 use slipway_proto::api::StateName;
 use url::Url;
 
@@ -38,6 +39,16 @@ pub(super) fn words(text: &str) -> Result<Words, String> {
     words.filter(|words: &Vec<String>| !words.is_empty()).map(Words).ok_or_else(|| {
         "write words between spaces, or a list of texts as [\"java\", \"-version\"]".to_owned()
     })
+}
+
+/// Reads `PLATFORM=FILE`.
+pub(super) fn platform_file(text: &str) -> Result<(Platform, PathBuf), String> {
+    let (platform, path) = text.split_once('=').unwrap_or((text, ""));
+    if path.is_empty() {
+        return Err("write PLATFORM=FILE, as in linux/arm64=./app-arm64".to_owned());
+    }
+    let platform = platform.parse::<Platform>().map_err(|error| error.to_string())?;
+    Ok((platform, PathBuf::from(path)))
 }
 
 /// Reads the name of a state.

@@ -2,17 +2,19 @@
 
 //! Uploads an artifact and submits its build, or submits a finished one again.
 
-use std::path::Path;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use slipway_proto::api::BuildView;
-use slipway_proto::{BuildId, Digest, Submission};
+use slipway_proto::{BuildId, Digest, Platform, Submission};
 
 use super::id_of;
 use crate::args::{RequestArgs, RetryArgs};
 use crate::exit::Error;
 use crate::input::ArtifactFile;
 use crate::output::Output;
+use crate::platforms;
 use crate::progress::UploadProgress;
 use slipway_artifact::digest_file;
 use slipway_client::{Client, ClientError, Progress, Upload};
@@ -20,7 +22,7 @@ use slipway_client::{Client, ClientError, Progress, Upload};
 /// Uploads the artifact if the project does not have it, and submits the build.
 pub(super) async fn submit(
     client: &Client,
-    file: &Path,
+    (file, further): (&Path, &[PathBuf]),
     request: &RequestArgs,
     output: &Output,
 ) -> Result<BuildView, Error> {
@@ -29,21 +31,38 @@ pub(super) async fn submit(
     if !early.mistakes().is_empty() {
         return Err(Error::Mistakes(early.mistakes().to_vec()));
     }
+    let files = platforms::find(further, &request.platform_artifacts)?;
     let artifact = ArtifactFile::open(file, request.filename.as_deref()).await?;
     let (path, filename) = (artifact.path(), request.filename(file));
     let digest = upload(client, path, &filename, output).await?;
     let key = key(request.idempotency_key.as_deref());
-    let document = request.document(digest, file);
+    let mut document = request.document(digest, file);
+    platforms::put(&mut document, &upload_further(client, &files, output).await?);
     let build = match client.submit(&document, &key).await {
         Err(error) if is_artifact_gone(&error) => {
             output.note(&format!("{filename} was removed from the server meanwhile"));
             upload(client, path, &filename, output).await?;
+            upload_further(client, &files, output).await?;
             client.submit(&document, &key).await?
         }
         submitted => submitted?,
     };
     note_accepted(&build, output);
     Ok(build)
+}
+
+/// Uploads the executables of further platforms, and returns their digests.
+async fn upload_further(
+    client: &Client,
+    files: &platforms::Files,
+    output: &Output,
+) -> Result<BTreeMap<Platform, Digest>, ClientError> {
+    let mut digests = BTreeMap::new();
+    for (platform, path) in files {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        digests.insert(*platform, upload(client, path, &name, output).await?);
+    }
+    Ok(digests)
 }
 
 /// Returns whether the server removed the artifact between upload and submission, because nobody

@@ -51,6 +51,14 @@ pub enum BaseError {
     },
 }
 
+impl BaseError {
+    /// Returns whether it has no image for the platform, as far as its documents tell.
+    #[must_use]
+    pub fn lacks_platform(&self) -> bool {
+        matches!(self, Self::NoPlatform { .. } | Self::OtherPlatform { .. })
+    }
+}
+
 impl From<BaseError> for StageError {
     fn from(error: BaseError) -> Self {
         match &error {

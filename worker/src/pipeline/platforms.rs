@@ -5,15 +5,16 @@
 //! In turn and not at once, because the images of an archive share its layers. The first image makes
 //! them, and the others find them made, and sent.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use slipway_proto::request::Base;
-use slipway_proto::{BuildRequest, Digest, Failure, Platform, Reason, Stage};
+use slipway_proto::{BuildRequest, Digest, Failure, Platform, Reason, Reference, Stage};
 
 use super::Pipeline;
 use crate::assemble::manifest::{self, Document};
 use crate::assemble::{Assembled, index};
-use crate::base::{self, BaseError, WantedPlatform};
+use crate::base::ResolvedBase;
 use crate::failure::StageError;
 use crate::input::Input;
 use crate::liveness::Liveness;
@@ -95,6 +96,12 @@ struct OfPlatform<'a> {
     is_first: bool,
 }
 
+impl<'a> OfPlatform<'a> {
+    fn of(input: &Input<'a>, is_first: bool) -> Self {
+        Self { inner: input.observer, platform: input.request.platform, is_first }
+    }
+}
+
 impl Observer for OfPlatform<'_> {
     fn stage(&self, stage: Stage) {
         if self.is_first {
@@ -132,16 +139,12 @@ impl Pipeline {
             let (image, pushed) = self.publish(input, clock).await?;
             return Ok(Product::single(request.platform, image, pushed));
         }
-        self.require_bases(inputs).await?;
+        let bases = self.resolve_all(inputs).await?;
         let mut images = Vec::new();
-        for (number, input) in inputs.iter().enumerate() {
-            let platform = input.request.platform;
-            let is_first = number == 0;
-            let observer = OfPlatform { inner: input.observer, platform, is_first };
-            let input =
-                Input { observer: &observer, artifact: Arc::clone(&input.artifact), ..*input };
-            let (image, pushed) = self.publish(&input, clock).await?;
-            images.push(PlatformImage { platform, image, pushed });
+        for (input, base) in inputs.iter().zip(bases) {
+            let observer = OfPlatform::of(input, images.is_empty());
+            let (image, pushed) = self.publish(&input.with(&observer, base), clock).await?;
+            images.push(PlatformImage { platform: observer.platform, image, pushed });
         }
         let product = Product::of(request, images);
         let observer = inputs[0].observer;
@@ -164,36 +167,40 @@ impl Pipeline {
         if let [input] = inputs {
             return Ok(vec![self.assemble(input, clock).await?]);
         }
-        self.require_bases(inputs).await?;
+        let bases = self.resolve_all(inputs).await?;
         let mut images = Vec::new();
-        for (number, input) in inputs.iter().enumerate() {
-            let platform = input.request.platform;
-            let observer = OfPlatform { inner: input.observer, platform, is_first: number == 0 };
-            let input =
-                Input { observer: &observer, artifact: Arc::clone(&input.artifact), ..*input };
-            images.push(self.assemble(&input, clock).await?);
+        for (input, base) in inputs.iter().zip(bases) {
+            let observer = OfPlatform::of(input, images.is_empty());
+            images.push(self.assemble(&input.with(&observer, base), clock).await?);
         }
         Ok(images)
     }
 
-    /// Checks that the bases have all platforms, so that a build for several does not push the
-    /// image of one and then fail. Reports every platform that is missing.
-    async fn require_bases(&self, inputs: &[Input<'_>]) -> Result<(), StageError> {
+    /// Resolves the bases of all platforms, so that a build for several does not push the image of
+    /// one and then fail. Reports every platform that is missing.
+    async fn resolve_all(
+        &self,
+        inputs: &[Input<'_>],
+    ) -> Result<Vec<Option<Arc<ResolvedBase>>>, StageError> {
+        let mut bases = Vec::new();
         let mut missing = Vec::new();
+        let mut meant: HashMap<&Reference, Digest> = HashMap::new();
         for Input { request, .. } in inputs {
-            let Base::Image(reference) = &request.recipe.base else { continue };
-            let (registry, cache) = (&self.registry, &self.cache);
-            let wanted = WantedPlatform::of(request);
-            match base::resolve(registry, cache, &self.mirrors, reference, wanted).await {
-                Ok(_) => {}
-                Err(error @ (BaseError::NoPlatform { .. } | BaseError::OtherPlatform { .. })) => {
-                    missing.push(error.to_string());
+            let Base::Image(reference) = &request.recipe.base else {
+                bases.push(None);
+                continue;
+            };
+            match self.resolve_base(request, reference, meant.get(reference).copied()).await {
+                Ok(base) => {
+                    meant.insert(reference, base.named);
+                    bases.push(Some(Arc::new(base)));
                 }
+                Err(error) if error.lacks_platform() => missing.push(error.to_string()),
                 Err(error) => return Err(error.into()),
             }
         }
         if missing.is_empty() {
-            return Ok(());
+            return Ok(bases);
         }
         Err(StageError::permanent(Failure::new(Reason::BaseImageNotFound, missing.join("; "))))
     }
