@@ -174,6 +174,8 @@ printf 'row\tenvironment\timage\tfirst answer\toutcome\n' >"$ROWS/table"
 start_registry
 dev/base-images.sh "$registry"
 dev/base-images.sh "$registry" --jvm
+# What an earlier Slipway found out about an artifact would not be looked for again.
+rm -rf "${STATE:?}/dev"
 start_slipway
 # shellcheck source=tests/jvm/rows.sh
 . tests/jvm/rows.sh
