@@ -38,7 +38,7 @@ const MAX_LAG: usize = 2048;
 const MAX_LAG_OF_BUILD: usize = 64;
 
 /// If the last folded event is younger than this, all events of builds whose live record has
-/// expired are folded. An hour less than records are kept, to allow for clocks that differ and
+/// expired are folded. An hour less than any record is kept, to allow for clocks that differ and
 /// events that were published late.
 const PAST: Duration = MIN_RECORD_AGE.saturating_sub(Duration::from_secs(60 * 60));
 
@@ -325,7 +325,8 @@ impl Feed {
     }
 
     /// Returns whether a build without a live record that the projection does not know never
-    /// existed. This is `false` while the projection is rebuilt, until the last 72 h are reached.
+    /// existed. This is `false` while the projection is rebuilt, until the last three hours are
+    /// reached.
     pub(crate) fn knows_past(&self) -> bool {
         *self.knows_past.borrow()
     }
