@@ -25,7 +25,13 @@ test: setup ## run all tests, against a real nats-server and a real registry
 	@dev/base-images.sh --prepare
 	@# With all targets, so that programs and tests share one build of every dependency.
 	cargo build --workspace --all-targets --locked
-	cargo test --workspace --locked
+	@# A second registry takes seconds where there is a recent Go.
+	registry=; if command -v go >/dev/null && path=$$(dev/registry.sh ggcr); then \
+	  registry=ggcr=$$path; \
+	else \
+	  echo "go-containerregistry's registry is not compiled: builds go to docker-registry alone"; \
+	fi; \
+	SLIPWAY_TEST_REGISTRIES=$$registry cargo test --workspace --locked
 
 # Which rows of tests/jvm/rows.sh; all if there is none.
 ROWS ?=

@@ -12,9 +12,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use slipway_registry::{ErrorKind, RegistryError, Repository};
 
-/// The mounts of a build, by registry, and by registry and repository to mount from.
+/// The mounts of a build.
 #[derive(Default)]
-pub struct Mounts(Mutex<HashMap<(String, Option<String>), Arc<Gate>>>);
+pub struct Mounts(Mutex<HashMap<Source, Arc<Gate>>>);
+
+/// A registry, or one of its repositories to mount from.
+type Source = (String, Option<String>);
 
 /// What is known of the mounts of a registry, or of those from one repository.
 #[derive(Default)]
