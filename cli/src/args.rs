@@ -22,6 +22,7 @@ use crate::output::Format;
 /// The bound of the cache of base images unless configured otherwise, in bytes.
 const CACHE_BYTES: u64 = 10 << 30;
 
+pub(crate) use build::name_of;
 pub use build::{BuildArgs, LocalArgs, RequestArgs, SubmitArgs, Target};
 pub use build_name::BuildName;
 pub use dead::DeadCommand;

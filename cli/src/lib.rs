@@ -14,6 +14,7 @@ mod exit;
 mod input;
 pub mod local;
 pub mod output;
+mod pack;
 mod platforms;
 mod problem;
 mod progress;

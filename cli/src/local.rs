@@ -30,6 +30,7 @@ use crate::args::{BuildArgs, LocalArgs, Target};
 use crate::exit::lines;
 use crate::input::{ArtifactFile, InputError};
 use crate::output::Output;
+use crate::pack::Uploadable;
 use crate::platforms::{self, PlatformsError};
 
 /// Why a build without a server cannot be started.
@@ -282,7 +283,9 @@ type Inspected = (Artifact, Uploaded);
 
 fn inspect(path: &Path, filename: &str, cache_dir: &Path) -> Result<Inspected, LocalError> {
     let read = |source| LocalError::Read { path: path.to_owned(), source };
-    let artifact = Artifact::open(path, cache_dir).map_err(read)?;
+    // The archive of a directory is open, and needs its name no more.
+    let packed = Uploadable::of(path).map_err(read)?;
+    let artifact = Artifact::open(packed.path(), cache_dir).map_err(read)?;
     let size_bytes = artifact.file.len();
     let known = artifact.digest.now().and_then(|digest| known_facts(cache_dir).get(digest));
     let facts: ArtifactFacts = match known {

@@ -2,6 +2,7 @@
 
 //! What an uploaded artifact is: its kind, and what it needs of a base image.
 
+mod bundle;
 mod jvm;
 
 use std::borrow::Cow;
@@ -11,11 +12,12 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use crate::platform::{Architecture, Platform, Variant};
+pub use bundle::{BUNDLE_EXTENSIONS, BundleExecutable, BundleFacts, BundleForm, bundle_name};
 pub use jvm::{
     ExecutableFacts, JarFacts, JavaFacts, ServletApi, ServletFacts, SpringBootFacts, WarFacts,
 };
 
-/// The three kinds of artifact that Slipway builds images from.
+/// The four kinds of artifact that Slipway builds images from.
 #[derive(
     Debug,
     Clone,
@@ -38,6 +40,8 @@ pub enum ArtifactKind {
     War,
     /// A native ELF executable.
     Binary,
+    /// A directory with everything that a program needs, in a tar archive or a ZIP.
+    Bundle,
 }
 
 impl ArtifactKind {
@@ -48,6 +52,7 @@ impl ArtifactKind {
             Self::Jar => "jar",
             Self::War => "war",
             Self::Binary => "binary",
+            Self::Bundle => "bundle",
         }
     }
 }
@@ -60,7 +65,7 @@ impl fmt::Display for ArtifactKind {
 
 /// A text that is not an artifact kind.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is not an artifact kind: use jar, war or binary")]
+#[error("`{0}` is not an artifact kind: use jar, war, binary or bundle")]
 pub struct ParseKindError(String);
 
 impl FromStr for ArtifactKind {
@@ -71,6 +76,7 @@ impl FromStr for ArtifactKind {
             "jar" => Ok(Self::Jar),
             "war" => Ok(Self::War),
             "binary" => Ok(Self::Binary),
+            "bundle" => Ok(Self::Bundle),
             other => Err(ParseKindError(other.chars().take(100).collect())),
         }
     }
@@ -87,6 +93,8 @@ pub enum ArtifactFacts {
     War(WarFacts),
     /// Facts of an ELF executable.
     Binary(ElfFacts),
+    /// Facts of a bundle.
+    Bundle(BundleFacts),
 }
 
 impl ArtifactFacts {
@@ -97,6 +105,7 @@ impl ArtifactFacts {
             Self::Jar(_) => ArtifactKind::Jar,
             Self::War(_) => ArtifactKind::War,
             Self::Binary(_) => ArtifactKind::Binary,
+            Self::Bundle(_) => ArtifactKind::Bundle,
         }
     }
 
@@ -107,6 +116,27 @@ impl ArtifactFacts {
             Self::Jar(jar) => jar.java_release,
             Self::War(war) => war.java_release,
             Self::Binary(_) => None,
+            Self::Bundle(bundle) => bundle.java_release,
+        }
+    }
+
+    /// Returns what the executable needs that is started, if it is one that is started.
+    #[must_use]
+    pub fn executable(&self) -> Option<&ElfFacts> {
+        match self {
+            Self::Binary(elf) => Some(elf),
+            Self::Bundle(bundle) => bundle.executable().map(|executable| &executable.facts),
+            Self::Jar(_) | Self::War(_) => None,
+        }
+    }
+
+    /// Returns the facts of what is started, where the artifact has several programs: the name of the
+    /// file, or the entrypoint of a request, may say which one.
+    #[must_use]
+    pub fn narrowed(&self, filename: &str, entrypoint: &[String]) -> Cow<'_, Self> {
+        match self {
+            Self::Bundle(bundle) => Cow::Owned(Self::Bundle(bundle.narrowed(filename, entrypoint))),
+            _ => Cow::Borrowed(self),
         }
     }
 
@@ -116,6 +146,7 @@ impl ArtifactFacts {
         match self {
             Self::Jar(jar) => Some(&jar.java),
             Self::War(war) => Some(&war.java),
+            Self::Bundle(bundle) => bundle.runs_on_java().then_some(&bundle.java),
             Self::Binary(_) => None,
         }
     }
@@ -171,6 +202,10 @@ impl fmt::Display for KindMismatch {
                 f,
                 "`{shown}` is a JAR (it has no `WEB-INF/`): give it a name that ends in `.jar`, \
                 or upload the WAR"
+            ),
+            ArtifactKind::Bundle => write!(
+                f,
+                "`{shown}` is a tar archive: give it a name that ends in `.tar` or `.tar.gz`"
             ),
             ArtifactKind::Binary => write!(
                 f,

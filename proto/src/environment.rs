@@ -2,6 +2,7 @@
 
 //! Environments: named recipes, and which artifacts can run in each.
 
+mod bundle;
 mod catalogue;
 mod executable;
 mod java;
@@ -142,8 +143,9 @@ impl Environment {
                 notes.extend(servlet::notes(war, servlet, is_chosen && !base_replaced));
                 &war.warnings
             }
-            ArtifactFacts::Binary(elf) => {
-                notes.extend(executable::notes(elf, base_replaced));
+            ArtifactFacts::Binary(_) | ArtifactFacts::Bundle(_) => {
+                let elf = facts.executable().into_iter();
+                notes.extend(elf.flat_map(|elf| executable::notes(elf, base_replaced)));
                 &[]
             }
         };
@@ -210,6 +212,11 @@ impl Environment {
         if let ArtifactFacts::War(WarFacts { not_unpackable: Some(why), .. }) = facts {
             return unsuitable(format!("its server unpacks the WAR, and {why}"));
         }
+        if let ArtifactFacts::Bundle(bundle) = facts
+            && let Some(why) = bundle::refusal(self, bundle)
+        {
+            return unsuitable(why);
+        }
         let needs = java::Needs::of(facts);
         if let Some(why) = needs.as_ref().and_then(java::Needs::contradiction) {
             return unsuitable(why);
@@ -227,7 +234,7 @@ impl Environment {
         {
             return unsuitable(why);
         }
-        if let ArtifactFacts::Binary(elf) = facts
+        if let Some(elf) = facts.executable()
             && let Some(why) = executable::refusal(self, elf)
         {
             return unsuitable(why);

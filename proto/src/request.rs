@@ -258,6 +258,9 @@ pub enum Layering {
     Jar,
     /// A WAR exploded in the destination directory, its libraries in a layer of their own.
     War,
+    /// The files of a bundle in the destination directory, what changes rarely in layers of its
+    /// own.
+    Bundle,
 }
 
 /// How layers are stored. They unpack to the same files.

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::environment::{AUTO, Catalogue, Choice, ChooseError};
+use crate::artifact::BundleForm;
 use crate::id::SecretName;
 use crate::request::{Artifact, Base, Compression, Note, PlatformPart, Port};
 use crate::{
@@ -295,6 +296,9 @@ impl Submission {
         catalogue: &Catalogue,
     ) -> Result<BuildRequest, Vec<FieldError>> {
         let mut errors = std::mem::take(&mut self.errors);
+        let narrowed = uploaded.map(|uploaded| self.narrowed(uploaded));
+        let uploaded = narrowed.as_ref();
+        errors.extend(uploaded.and_then(|uploaded| self.no_start(&uploaded.facts)));
         let choice = self.choose(uploaded, catalogue, &mut errors);
         errors.extend(self.missing_artifacts());
         let complete = (self.artifact, self.image.take(), uploaded, choice);
@@ -372,6 +376,30 @@ impl Submission {
         }
         let catalogue = catalogue.with_entrypoint(&self.entrypoint);
         catalogue.choose(&self.environment, facts, self.base.is_some())
+    }
+
+    /// Returns an artifact with the facts of the program that is started.
+    fn narrowed(&self, uploaded: &Uploaded) -> Uploaded {
+        let filename = self.filename.as_deref().unwrap_or(&uploaded.filename);
+        let facts = uploaded.facts.narrowed(filename, &self.entrypoint).into_owned();
+        Uploaded { facts, ..uploaded.clone() }
+    }
+
+    /// Returns the mistake of leaving out what an artifact does not tell: how it is started, or what
+    /// it runs on.
+    fn no_start(&self, facts: &ArtifactFacts) -> Option<FieldError> {
+        let ArtifactFacts::Bundle(bundle) = facts else { return None };
+        if self.entrypoint.is_empty() {
+            let why = bundle.no_start()?;
+            return Some(FieldError::new("entrypoint", "entrypoint_missing", why));
+        }
+        let is_open = self.environment == AUTO && self.base.is_none();
+        let tells = bundle.form != BundleForm::Unknown || bundle.java_release.is_some();
+        (is_open && !tells).then(|| {
+            let detail = "nothing in the bundle tells what it runs on: name an environment, or give \
+                a `base`";
+            FieldError::new("environment", "environment_unsuitable", detail.to_owned())
+        })
     }
 
     fn request(

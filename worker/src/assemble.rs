@@ -24,7 +24,8 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use slipway_artifact::FileSource;
+use slipway_artifact::{Bundle, FileSource};
+use slipway_proto::request::Layering;
 use slipway_proto::{BuildRequest, Digest, Failure, Reason};
 
 use crate::failure::StageError;
@@ -162,7 +163,12 @@ pub fn make_parts(
     context: &LayerContext,
     progress: &dyn Progress,
 ) -> Result<Parts, AssembleError> {
-    let plan = layout::plan(request, artifact)?;
+    let bundle = (request.recipe.layering == Layering::Bundle)
+        .then(|| Bundle::open(&**artifact, &context.scratch))
+        .transpose()?;
+    let plan = layout::plan(request, artifact, bundle.as_ref())?;
+    // A compressed bundle was unpacked, and its files are ranges of that.
+    let artifact = bundle.as_ref().and_then(Bundle::unpacked).unwrap_or(artifact);
     let source =
         LayerSource { artifact: Arc::clone(artifact), digest, compression: request.compression };
     let layers = make_layers(plan.layers, &source, context, progress)?;

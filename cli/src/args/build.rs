@@ -33,7 +33,8 @@ Examples:
 #[derive(Debug, Args)]
 #[command(after_help = BUILD_EXAMPLES)]
 pub struct BuildArgs {
-    /// The artifact: a JAR, a WAR or a Linux executable; - for standard input, with --name
+    /// The artifact: a JAR, a WAR, a Linux executable, or a directory or archive (.tar, .tar.gz,
+    /// .tgz, .zip) with all that a program needs; - for standard input, with --name
     pub file: PathBuf,
     /// The same program for further platforms, one executable each
     #[arg(value_name = "FILE")]
@@ -73,7 +74,8 @@ impl BuildArgs {
 #[derive(Debug, Args)]
 #[command(after_help = SUBMIT_EXAMPLES)]
 pub struct SubmitArgs {
-    /// The artifact: a JAR, a WAR or a Linux executable; - for standard input, with --name
+    /// The artifact: a JAR, a WAR, a Linux executable, or a directory or archive (.tar, .tar.gz,
+    /// .tgz, .zip) with all that a program needs; - for standard input, with --name
     pub file: PathBuf,
     /// The same program for further platforms, one executable each
     #[arg(value_name = "FILE")]
@@ -181,8 +183,8 @@ pub struct RequestArgs {
     /// Declare a port, as 8080 or 53/udp; repeatable
     #[arg(long = "port", value_name = "PORT")]
     pub ports: Vec<String>,
-    /// What starts the image instead of the environment's command: words between spaces, or a list
-    /// in JSON; {artifact} is the artifact's path, {launch} what starts a JAR
+    /// What starts the image instead of the environment's command: words as a shell divides
+    /// them, or a list in JSON; {artifact} is the artifact's path, {launch} what starts a JAR
     #[arg(long, value_name = "COMMAND", value_parser = value::words)]
     pub entrypoint: Option<value::Words>,
     /// Append an argument to the command; repeatable
@@ -242,9 +244,7 @@ impl RequestArgs {
     /// Returns the name that the artifact gets.
     #[must_use]
     pub fn filename(&self, file: &Path) -> String {
-        self.filename.clone().unwrap_or_else(|| {
-            file.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned())
-        })
+        self.filename.clone().unwrap_or_else(|| name_of(file))
     }
 
     /// Returns the build request for the API, without the options that were not given.
@@ -309,6 +309,13 @@ impl RequestArgs {
         }
         Value::Object(fields)
     }
+}
+
+/// Returns the name of a file or directory, which `.` and `..` do not tell.
+pub(crate) fn name_of(path: &Path) -> String {
+    let real = path.file_name().is_none().then(|| path.canonicalize().ok()).flatten();
+    let name = real.as_deref().unwrap_or(path).file_name();
+    name.map_or_else(String::new, |name| name.to_string_lossy().into_owned())
 }
 
 #[cfg(test)]

@@ -30,14 +30,14 @@ pub(super) fn pair(text: &str) -> Result<(String, String), String> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Words(pub Vec<String>);
 
-/// Reads a command: words between spaces, or a list in JSON.
+/// Reads a command: words as a shell divides them, or a list in JSON.
 pub(super) fn words(text: &str) -> Result<Words, String> {
     let words = match text.starts_with('[') {
         true => serde_json::from_str(text).ok(),
-        false => Some(text.split_whitespace().map(str::to_owned).collect()),
+        false => Some(slipway_artifact::words::split(text).map_err(|error| error.to_string())?),
     };
     words.filter(|words: &Vec<String>| !words.is_empty()).map(Words).ok_or_else(|| {
-        "write words between spaces, or a list of texts as [\"java\", \"-version\"]".to_owned()
+        "write words as for a shell, or a list of texts as [\"java\", \"-version\"]".to_owned()
     })
 }
 

@@ -126,7 +126,7 @@ async fn upload(client: &Client, lines: &mut [Line], output: &Output) -> Result<
         let Ok(fields) = &mut line.request else { continue };
         let Some(Value::String(file)) = fields.remove("file") else { continue };
         let path = Path::new(&file);
-        let name = path.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned());
+        let name = crate::args::name_of(path);
         let digest = match uploaded.get(&file) {
             Some(known) => known.clone(),
             None => verdict(build::upload(client, path, &name, output).await)?,

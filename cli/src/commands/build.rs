@@ -14,6 +14,7 @@ use crate::args::{RequestArgs, RetryArgs};
 use crate::exit::Error;
 use crate::input::ArtifactFile;
 use crate::output::Output;
+use crate::pack::Uploadable;
 use crate::platforms;
 use crate::progress::UploadProgress;
 use slipway_artifact::digest_file;
@@ -79,6 +80,8 @@ pub(super) async fn upload(
     filename: &str,
     output: &Output,
 ) -> Result<Digest, ClientError> {
+    let packed = pack(file).await?;
+    let file = packed.path();
     let (digest, size_bytes) = digest(file).await?;
     let progress: Arc<dyn Progress> =
         Arc::new(UploadProgress::new(filename, size_bytes, output.notes_on_terminal()));
@@ -113,6 +116,15 @@ fn note_accepted(build: &BuildView, output: &Output) {
     for note in build.request.notes.iter().filter(|note| note.warning) {
         output.note(&note.to_string());
     }
+}
+
+/// Packs a directory.
+async fn pack(path: &Path) -> Result<Uploadable, ClientError> {
+    let read = path.to_owned();
+    let packed = tokio::task::spawn_blocking(move || Uploadable::of(&read)).await;
+    packed
+        .unwrap_or_else(|panic| Err(std::io::Error::other(panic)))
+        .map_err(|source| ClientError::ReadArtifact { path: path.to_owned(), source })
 }
 
 async fn digest(file: &Path) -> Result<(Digest, u64), ClientError> {

@@ -9,6 +9,7 @@
 //! classes of the application, its launcher, its libraries, its framework and its descriptors. All
 //! of them are asked here, and the facts say which one told what.
 
+mod bundle;
 mod class_file;
 mod descriptor;
 mod java;
@@ -17,9 +18,12 @@ mod library;
 mod servlet;
 mod start;
 
+use std::path::Path;
+
 use slipway_proto::ArtifactFacts;
 use slipway_proto::artifact::{ExecutableFacts, JarFacts, SpringBootFacts, WarFacts};
 
+use crate::bundle::Format;
 use crate::invalid::{Code, InspectError};
 use crate::manifest::Manifest;
 use crate::source::Source;
@@ -33,7 +37,7 @@ use libraries::Libraries;
 
 /// Numbers what [`inspect`] finds in the same bytes. Raise it with every change, so that facts that
 /// were remembered before are found out again.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// Where a WAR has what is not served. Its being there makes an archive a WAR.
 const WEB_INF: &str = "WEB-INF/";
@@ -58,14 +62,32 @@ const BOOT_CLASSES: &str = "BOOT-INF/classes/";
 /// [`InspectError::Invalid`] for bytes that are refused, [`InspectError::Read`] when they cannot
 /// be read.
 pub fn inspect(source: &dyn Source, filename: &str) -> Result<ArtifactFacts, InspectError> {
-    let facts = facts(source)?;
+    inspect_in(source, filename, &std::env::temp_dir())
+}
+
+/// As [`inspect`], with the directory in which a compressed bundle is unpacked, to a file without a
+/// name.
+///
+/// # Errors
+///
+/// As [`inspect`].
+pub fn inspect_in(
+    source: &dyn Source,
+    filename: &str,
+    scratch: &Path,
+) -> Result<ArtifactFacts, InspectError> {
+    let facts = facts(source, filename, scratch)?;
     if let Err(mismatch) = facts.named(filename) {
         return Err(InspectError::invalid(Code::KindMismatch, mismatch.to_string()));
     }
     Ok(facts)
 }
 
-fn facts(source: &dyn Source) -> Result<ArtifactFacts, InspectError> {
+fn facts(
+    source: &dyn Source,
+    filename: &str,
+    scratch: &Path,
+) -> Result<ArtifactFacts, InspectError> {
     if source.is_empty() {
         return Err(InspectError::invalid(
             Code::NotAnArtifact,
@@ -75,12 +97,18 @@ fn facts(source: &dyn Source) -> Result<ArtifactFacts, InspectError> {
     if is_elf(source)? {
         return elf::inspect(source).map(ArtifactFacts::Binary);
     }
+    if Format::of(source)?.is_some() {
+        return bundle::inspect(source, scratch).map(ArtifactFacts::Bundle);
+    }
     let archive = Archive::read(source).map_err(|error| foreign::explain(error, source))?;
     if archive.entries().is_empty() {
         return Err(InspectError::invalid(
             Code::NotAnArtifact,
             "the archive is empty: upload one with classes in it",
         ));
+    }
+    if bundle::is_zip(&archive, filename) {
+        return bundle::inspect(source, scratch).map(ArtifactFacts::Bundle);
     }
     let manifest = Manifest::read(&archive, source)?;
     let mut inspection =

@@ -10,7 +10,7 @@ use std::{fmt, io};
 /// The stable code of a refusal; part of the API, so a code never changes its meaning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Code {
-    /// Neither a ZIP archive nor an ELF executable.
+    /// Neither an archive nor an ELF executable.
     NotAnArtifact,
     /// The end of the file is missing.
     Truncated,

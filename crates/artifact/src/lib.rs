@@ -7,6 +7,7 @@
 //! about itself (counts, sizes, offsets, names) is bounded or checked before it is used, because
 //! the people who upload are not the people who run the service.
 
+pub mod bundle;
 mod digest_file;
 pub mod elf;
 pub mod file_identity;
@@ -26,11 +27,13 @@ pub mod store;
 pub mod testing;
 #[cfg(feature = "store")]
 pub mod verified_files;
+pub mod words;
 pub mod zip;
 
+pub use bundle::Bundle;
 pub use digest_file::digest_file;
 pub use file_identity::FileIdentity;
-pub use inspect::inspect;
+pub use inspect::{inspect, inspect_in};
 pub use invalid::{Code, InspectError, InvalidArtifact};
 #[cfg(feature = "store")]
 pub use known_facts::KnownFacts;

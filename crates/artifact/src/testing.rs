@@ -5,6 +5,8 @@
 //! Compiled for the tests of this crate, and with the feature `testing` for the fuzz targets. Not
 //! one of the writers on crates.io: those cannot be made to contradict themselves.
 
+pub mod tar;
+
 use std::io::Write as _;
 
 use flate2::Compression;

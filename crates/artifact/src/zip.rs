@@ -22,6 +22,9 @@ mod time;
 mod unpack;
 
 use self::end::u16_at;
+pub(crate) use self::directory::{LONGEST_DIRECTORY, MOST_ENTRIES};
+pub(crate) use self::layout::check_total;
+pub(crate) use self::name::{by_path, check as check_name};
 pub use self::reader::EntryReader;
 use crate::invalid::{Code, InspectError, quoted};
 use crate::source::Source;
@@ -56,6 +59,8 @@ pub struct Entry {
     /// When its content was last changed, in seconds since the epoch; above 0. `None` without a
     /// time that can be.
     pub modified: Option<i64>,
+    /// Its Unix mode, with the type of the file; 0 if the archive does not tell it.
+    pub mode: u32,
     /// Where its local header is in the source.
     offset: u64,
     /// Where the next local header or the central directory starts.
@@ -71,6 +76,11 @@ impl Entry {
     pub(crate) fn place(&self) -> starts::Place {
         let Self { offset, method, compressed_size, .. } = *self;
         starts::Place { local: offset, method, compressed_size }
+    }
+
+    /// Returns what it is by its Unix mode, if that is neither a file nor a directory.
+    pub(crate) fn special(&self) -> Option<&'static str> {
+        self.special
     }
 
     /// Returns whether this is a directory.

@@ -275,7 +275,8 @@ impl Catalogue {
             .environments
             .iter()
             .filter(|environment| environment.auto && environment.kinds.contains(&facts.kind()))
-            .filter(|environment| servlet.is_none() || environment.servlet == servlet);
+            .filter(|environment| servlet.is_none() || environment.servlet == servlet)
+            .filter(|environment| environment.is_for(facts));
         let (mut suitable, mut newest, mut refusal) = (Vec::new(), None, None);
         for environment in candidates {
             match environment.check(facts, base_replaced) {

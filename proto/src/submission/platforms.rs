@@ -46,8 +46,8 @@ impl Submission {
         catalogue: &Catalogue,
         errors: &mut Vec<FieldError>,
     ) -> Parts {
-        match facts {
-            ArtifactFacts::Binary(elf) => {
+        match facts.executable() {
+            Some(elf) => {
                 // A platform that is named with its variant is the image's.
                 let named =
                     |platform: &&Platform| platform.variant.is_some() && runs_on(elf, **platform);
@@ -56,7 +56,7 @@ impl Submission {
                 let own = self.part(platform, artifact.clone(), choice);
                 self.executables((own, elf), catalogue, errors)
             }
-            _ => self.archives(artifact, choice, errors),
+            None => self.archives(artifact, choice, errors),
         }
     }
 
@@ -94,7 +94,8 @@ impl Submission {
             let mut refuse = |code: &str, detail: String| {
                 errors.push(FieldError::new(&format!("{FIELD}.{platform}"), code, detail));
             };
-            let ArtifactFacts::Binary(further) = &uploaded.facts else {
+            let uploaded = self.narrowed(uploaded);
+            let Some(further) = uploaded.facts.executable() else {
                 let kind = uploaded.facts.kind();
                 refuse("not_an_executable", format!("the artifact is a {kind}, no executable"));
                 continue;
@@ -167,7 +168,8 @@ impl Submission {
     }
 
     fn part(&self, platform: Platform, artifact: Artifact, choice: &Choice) -> PlatformPart {
-        PlatformPart { platform, artifact, recipe: choice.environment.recipe(self.base.clone()) }
+        let environment = choice.environment.clone().for_kind(artifact.kind);
+        PlatformPart { platform, artifact, recipe: environment.recipe(self.base.clone()) }
     }
 }
 

@@ -156,6 +156,52 @@ fn the_name_of_each_submission_must_promise_what_the_bytes_are() {
 }
 
 #[test]
+fn a_bundle_goes_below_app_and_says_what_it_lacks() {
+    let facts = |form: Value, release: Option<u16>| {
+        json!({"kind": "bundle", "form": form, "java_release": release})
+    };
+    let bundle = |facts: Value| Uploaded {
+        size_bytes: 7,
+        filename: "shop.tar.gz".into(),
+        facts: serde_json::from_value(facts).expect("facts"),
+    };
+    let accepted = |uploaded: &Uploaded, more: Value| {
+        let mut document = json!({"artifact": Digest::of(b"x"), "image": "r.example/a:1"});
+        let members = document.as_object_mut().expect("an object");
+        members.extend(more.as_object().expect("an object").clone());
+        let project = "team".parse().expect("a name");
+        let submission = Submission::read(&document);
+        submission.accept(BuildId::fresh(), project, Some(uploaded), &Catalogue::default())
+    };
+    let two = bundle(facts(json!({"name": "start-scripts", "scripts": ["a", "shop"]}), Some(21)));
+    let request = accepted(&two, json!({})).expect("one is named as the artifact");
+    assert_eq!(request.recipe.environment, "java-21");
+    assert_eq!(request.recipe.layering, crate::request::Layering::Bundle);
+    assert_eq!(request.recipe.destination, "/app");
+    let refused = accepted(&two, json!({"filename": "x"})).expect_err("none is named");
+    assert_eq!(refused[0].field, "entrypoint");
+    let static_ = accepted(&two, json!({"environment": "static"})).expect_err("it has no Java");
+    assert_eq!(static_[0].code, "environment_unsuitable");
+
+    let elf = json!({"architecture": "arm64", "interpreter": null});
+    let tool = json!({"name": "executables", "executables": [{"path": "bin/t", "facts": elf}]});
+    let tool = bundle(facts(tool, None));
+    let request = accepted(&tool, json!({})).expect("it is accepted");
+    assert_eq!((&*request.recipe.environment, &*request.recipe.destination), ("static", "/app"));
+    assert_eq!(request.platform.to_string(), "linux/arm64");
+    assert!(accepted(&tool, json!({"environment": "java-21"})).is_err());
+
+    let unknown = bundle(facts(json!({"name": "unknown"}), None));
+    let command = json!({"entrypoint": ["/app/run"]});
+    let refused = accepted(&unknown, command.clone()).expect_err("on nothing that is known");
+    assert_eq!(refused[0].field, "environment");
+    let mut with_base = command;
+    with_base["base"] = json!("registry.example/node:22");
+    let request = accepted(&unknown, with_base).expect("it is accepted");
+    assert_eq!(request.recipe.entrypoint.expect("one"), ["/app/run"]);
+}
+
+#[test]
 fn a_jar_that_nothing_starts_is_taken_with_an_entrypoint() {
     let library = Uploaded { facts: ArtifactFacts::Jar(JarFacts::default()), ..uploaded() };
     let mut document = json!({"artifact": Digest::of(b"x").to_string(), "image": "r.example/a"});

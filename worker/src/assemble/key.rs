@@ -50,6 +50,7 @@ pub fn outline(planned: &PlannedLayer, compression: Compression, epoch: i64) -> 
             key.number(entry.size);
             key.number(entry.crc32.into());
         }
+        Data::Range(file) => key.number(file.size),
         Data::Text(_) => {}
     });
     (!is_whole).then(|| key.finish())
@@ -85,6 +86,16 @@ fn nodes(
                 key.field(b"entry");
                 // Of several entries of one name only the last is ever unpacked.
                 key.field(entry.name.as_bytes());
+            }
+            Node::File { data: Data::Range(file), .. } => {
+                key.field(b"range");
+                // Where it starts follows from the artifact and the path. It may start elsewhere in
+                // another artifact that has the same file.
+                key.number(file.size);
+            }
+            Node::Link { target } => {
+                key.field(b"link");
+                key.field(target.as_bytes());
             }
             Node::File { data: Data::Text(text), .. } => {
                 key.field(b"text");

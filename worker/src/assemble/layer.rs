@@ -320,7 +320,7 @@ fn weigh(planned: &PlannedLayer, source: &LayerSource) -> Weight {
         let Node::File { data, .. } = node else { continue };
         let size = data.size(&source.artifact);
         let name = match data {
-            Data::Whole | Data::Text(_) => path,
+            Data::Whole | Data::Range(_) | Data::Text(_) => path,
             Data::Entry(entry) => &entry.name,
         };
         length = length.saturating_add(size);

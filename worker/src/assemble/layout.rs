@@ -2,12 +2,14 @@
 
 //! Decides which files go where, in which layer.
 
+mod bundle;
 mod java;
 mod launch;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use slipway_artifact::bundle::{Bundle, PlacedFile};
 use slipway_artifact::zip::{Archive, Entry};
 use slipway_artifact::{FileSource, Source as _};
 use slipway_proto::BuildRequest;
@@ -60,6 +62,11 @@ pub enum Node {
         /// Where its bytes come from.
         data: Data,
     },
+    /// A symbolic link.
+    Link {
+        /// The relative path that it leads to.
+        target: String,
+    },
 }
 
 impl Node {
@@ -80,6 +87,8 @@ impl Node {
     pub fn mode(&self) -> u32 {
         match self {
             Self::Directory { mode } | Self::File { mode, .. } => *mode,
+            // Linux pays no attention to it.
+            Self::Link { .. } => 0o777,
         }
     }
 
@@ -91,6 +100,7 @@ impl Node {
     pub fn modified(&self) -> Option<i64> {
         match self {
             Self::File { data: Data::Entry(entry), .. } => entry.modified,
+            Self::File { data: Data::Range(file), .. } => file.modified,
             _ => None,
         }
     }
@@ -103,6 +113,8 @@ pub enum Data {
     Whole,
     /// An entry of the artifact, which is an archive.
     Entry(Entry),
+    /// A range of the artifact, or of what was unpacked from it.
+    Range(PlacedFile),
     /// A text that was made here.
     Text(String),
 }
@@ -114,6 +126,7 @@ impl Data {
         match self {
             Self::Whole => artifact.len(),
             Self::Entry(entry) => entry.size,
+            Self::Range(file) => file.size,
             Self::Text(text) => text.len() as u64,
         }
     }
@@ -144,18 +157,25 @@ impl PlannedLayer {
     }
 }
 
-/// Plans the layers of a request.
+/// Plans the layers of a request. `bundle` is the artifact's, where the recipe lays down one.
 ///
 /// # Errors
 ///
 /// When the artifact or the recipe is unsuitable.
-pub fn plan(request: &BuildRequest, artifact: &Arc<FileSource>) -> Result<Plan, AssembleError> {
+pub fn plan(
+    request: &BuildRequest,
+    artifact: &Arc<FileSource>,
+    bundle: Option<&Bundle>,
+) -> Result<Plan, AssembleError> {
     let recipe = &request.recipe;
     let destination = destination(&recipe.destination, &request.artifact.filename)?;
-    let mut plan = match recipe.layering {
-        Layering::AsIs => as_is(request, destination),
-        Layering::Jar => java::plan_jar(request, artifact, &destination)?,
-        Layering::War => java::plan_war(request, artifact, &destination)?,
+    let mut plan = match (recipe.layering, bundle) {
+        (Layering::Bundle, Some(bundle)) => {
+            bundle::plan(request, bundle.files(&**artifact), &destination)?
+        }
+        (Layering::Jar, _) => java::plan_jar(request, artifact, &destination)?,
+        (Layering::War, _) => java::plan_war(request, artifact, &destination)?,
+        (Layering::AsIs | Layering::Bundle, _) => as_is(request, destination),
     };
     // In the lowest layer, which changes least.
     if let Some(layer) = plan.layers.first_mut() {

@@ -13,13 +13,16 @@ pub const BLOCK: usize = 512;
 const MAX_SIZE: u64 = 0o777_7777_7777;
 const MAX_OWNER: u32 = 0o777_7777;
 
+/// The length of the field for the target of a link.
+const LONGEST_TARGET: usize = 100;
+
 /// The fields of a header.
 #[derive(Debug, Clone, Copy)]
 pub struct Entry<'a> {
     /// The path, relative, without a leading or trailing slash.
     pub path: &'a str,
     /// The kind of entry.
-    pub kind: Kind,
+    pub kind: Kind<'a>,
     /// The permission bits.
     pub mode: u32,
     /// The numeric user.
@@ -32,11 +35,13 @@ pub struct Entry<'a> {
 
 /// A kind of entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum Kind<'a> {
     /// A directory.
     Directory,
     /// A regular file of that many bytes.
     File(u64),
+    /// A symbolic link to a path.
+    Link(&'a str),
 }
 
 /// Returns the header blocks of an entry.
@@ -45,11 +50,19 @@ pub fn header(entry: &Entry<'_>) -> Vec<u8> {
     let (path, size, flag) = match entry.kind {
         Kind::Directory => (format!("{}/", entry.path), 0, b'5'),
         Kind::File(size) => (entry.path.to_owned(), size, b'0'),
+        Kind::Link(_) => (entry.path.to_owned(), 0, b'2'),
+    };
+    let target = match entry.kind {
+        Kind::Link(target) => target,
+        Kind::Directory | Kind::File(_) => "",
     };
     let mut records = String::new();
     let split = split_path(&path);
     if split.is_none() || !path.is_ascii() {
         records.push_str(&pax_record("path", &path));
+    }
+    if target.len() > LONGEST_TARGET || !target.is_ascii() {
+        records.push_str(&pax_record("linkpath", target));
     }
     if size > MAX_SIZE {
         records.push_str(&pax_record("size", &size.to_string()));
@@ -62,7 +75,7 @@ pub fn header(entry: &Entry<'_>) -> Vec<u8> {
     let mut blocks = Vec::with_capacity(4 * BLOCK);
     if !records.is_empty() {
         let length = records.len() as u64;
-        let fixed = Entry { mode: 0o644, user: 0, group: 0, ..*entry };
+        let fixed = Entry { kind: Kind::File(length), mode: 0o644, user: 0, group: 0, ..*entry };
         blocks.extend_from_slice(&block("", "PaxHeader", length, b'x', &fixed));
         blocks.extend_from_slice(records.as_bytes());
         blocks.resize(blocks.len().next_multiple_of(BLOCK), 0);
@@ -100,6 +113,11 @@ fn block(prefix: &str, name: &str, size: u64, flag: u8, entry: &Entry<'_>) -> [u
     put(136, format!("{:011o}\0", entry.modified.max(0)).as_bytes());
     put(148, b"        ");
     put(156, &[flag]);
+    if let Kind::Link(target) = entry.kind {
+        // A reader without pax sees a shortened target.
+        let short: String = target.chars().filter(char::is_ascii).take(LONGEST_TARGET).collect();
+        put(157, short.as_bytes());
+    }
     put(257, b"ustar\x0000");
     put(345, prefix.as_bytes());
     let sum: u32 = block.iter().map(|byte| u32::from(*byte)).sum();
@@ -145,6 +163,18 @@ mod tests {
             slipway_proto::Digest::of(&bytes).to_string(),
             "sha256:0a88ae742ba6cd85682646efced468c1ad143d59de581b0a1b1fc8c7e3f4aa5b"
         );
+    }
+
+    #[test]
+    fn a_link_has_its_target_and_no_content() {
+        let link = |target| Entry { kind: Kind::Link(target), mode: 0o777, ..file("lib/a.so", 0) };
+        let bytes = header(&link("a-1.so"));
+        assert_eq!((bytes.len(), bytes[156]), (BLOCK, b'2'));
+        assert_eq!((text(&bytes[157..257]), text(&bytes[124..136])), ("a-1.so".into(), "0".repeat(11)));
+        let long = "../".repeat(60) + "a";
+        let bytes = header(&link(&long));
+        assert!(String::from_utf8_lossy(&bytes).contains(&format!("linkpath={long}\n")));
+        assert_eq!(bytes[bytes.len() - BLOCK + 156], b'2');
     }
 
     #[test]

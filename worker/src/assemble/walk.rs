@@ -36,14 +36,20 @@ pub fn walk(
         let kind = match node {
             Node::Directory { .. } => tar::Kind::Directory,
             Node::File { data, .. } => tar::Kind::File(data.size(artifact)),
+            Node::Link { target } => tar::Kind::Link(target),
         };
         let mode = node.mode();
         let modified = node.modified().unwrap_or(epoch);
         let header = tar::Entry { path, kind, mode, user, group, modified };
         walk.sink.write(&tar::header(&header)).map_err(disk())?;
         match node {
-            Node::Directory { .. } => {}
-            Node::File { data: Data::Whole, .. } => walk.whole().map_err(disk())?,
+            Node::Directory { .. } | Node::Link { .. } => {}
+            Node::File { data: Data::Whole, .. } => {
+                walk.range(0, artifact.len()).map_err(disk())?;
+            }
+            Node::File { data: Data::Range(file), .. } => {
+                walk.range(file.offset, file.size).map_err(disk())?;
+            }
             Node::File { data: Data::Text(text), .. } => {
                 walk.sink.write(text.as_bytes()).map_err(disk())?;
             }
@@ -64,20 +70,20 @@ struct Walk<'a> {
 }
 
 impl Walk<'_> {
-    fn whole(&mut self) -> io::Result<()> {
-        let length = self.artifact.len();
+    /// Writes a range of the artifact.
+    fn range(&mut self, offset: u64, length: u64) -> io::Result<()> {
         let mut start = [0; 8];
         let known = usize::try_from(length).unwrap_or(usize::MAX).min(start.len());
-        self.artifact.read_exact_at(0, &mut start[..known])?;
+        self.artifact.read_exact_at(offset, &mut start[..known])?;
         if is_compressed(&start) || self.sink.prefers_ranges() {
-            self.sink.range(0, length)?;
+            self.sink.range(offset, length)?;
             return Ok(());
         }
         let mut done = 0;
         while done < length {
             let rest = usize::try_from(length - done).unwrap_or(usize::MAX);
             let chunk = &mut self.chunk[..rest.min(READ_AT_ONCE)];
-            self.artifact.read_exact_at(done, chunk)?;
+            self.artifact.read_exact_at(offset + done, chunk)?;
             self.sink.write(chunk)?;
             done += chunk.len() as u64;
         }

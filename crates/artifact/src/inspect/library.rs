@@ -89,13 +89,31 @@ impl<'a> Library<'a> {
         }
     }
 
+    /// Opens a library that is not compressed.
+    ///
+    /// # Errors
+    ///
+    /// When the source cannot be read.
+    pub(super) fn of(section: Section<'a>) -> io::Result<Self> {
+        let mut library =
+            Self { stored: None, bytes: Vec::new(), classes: Vec::new(), initializers: [false; 2] };
+        match library.open_section(section) {
+            Ok(()) | Err(InspectError::Invalid(_)) => Ok(library),
+            Err(InspectError::Read(error)) => Err(error),
+        }
+    }
+
     fn open_stored(
         &mut self,
         archive: &Archive,
         source: &'a dyn Source,
         entry: &Entry,
     ) -> Result<(), InspectError> {
-        let section = Section::new(source, archive.data_offset(source, entry)?, entry.size);
+        let offset = archive.data_offset(source, entry)?;
+        self.open_section(Section::new(source, offset, entry.size))
+    }
+
+    fn open_section(&mut self, section: Section<'a>) -> Result<(), InspectError> {
         self.stored = Some(section);
         let central::List { offset, size, base } = central::find(&section)?;
         if size > LONGEST_DIRECTORY {

@@ -82,6 +82,11 @@ impl Directory {
         self.root.join(path.as_ref())
     }
 
+    /// Returns the directory of what is being received, which is on the store's disk.
+    pub(super) fn uploads(&self) -> PathBuf {
+        self.root.join("uploads")
+    }
+
     /// Makes the file of an upload.
     pub(super) async fn create_upload(&self) -> Result<(File, Partial), StoreError> {
         let path = self.path_of(&fresh_upload_path());

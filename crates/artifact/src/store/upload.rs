@@ -145,8 +145,9 @@ async fn inspect(
     let turn = Arc::clone(&store.inspections).acquire_owned().await;
     let turn = turn.expect("the semaphore is never closed");
     let filename = filename.to_owned();
+    let scratch = store.directory.as_ref().map_or_else(std::env::temp_dir, Directory::uploads);
     let work = move || {
-        let inspected = crate::inspect(&source, &filename);
+        let inspected = crate::inspect_in(&source, &filename, &scratch);
         // Held until here and not by the future: a client that hangs up does not end the work.
         drop(turn);
         inspected

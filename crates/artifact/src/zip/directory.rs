@@ -12,11 +12,11 @@ use crate::source::{Source, SourceReader};
 /// More entries than this are refused. Too low refuses real applications (the largest exploded
 /// ones have some 60,000 files); too high lets one upload take the memory of a hundred, at some
 /// 100 bytes an entry.
-pub(super) const MOST_ENTRIES: u64 = 200_000;
+pub(crate) const MOST_ENTRIES: u64 = 200_000;
 
 /// A longer central directory is refused, because its names are what an archive costs in memory. It
 /// leaves 160 bytes for each of [`MOST_ENTRIES`], of which 46 are not the name.
-pub(super) const LONGEST_DIRECTORY: u64 = 32 << 20;
+pub(crate) const LONGEST_DIRECTORY: u64 = 32 << 20;
 
 const RECORD: &[u8] = b"PK\x01\x02";
 const RECORD_LENGTH: usize = 46;
@@ -144,7 +144,8 @@ fn entry(
     };
     // The system that the record names is ignored: some writers set a Unix mode with another
     // system.
-    let file_type = (u32_at(record, 38) >> 16) & 0o170_000;
+    let mode = u32_at(record, 38) >> 16;
+    let file_type = mode & 0o170_000;
     let special = SPECIAL_FILES.iter().find(|(special, _)| *special == file_type);
     let (size, compressed_size, offset) = sizes(record, extra, &name)?;
     Ok(Entry {
@@ -152,6 +153,7 @@ fn entry(
         method,
         compressed_size,
         size,
+        mode,
         modified: time::modified(u16_at(record, 12), u16_at(record, 14), extra),
         offset: offset
             .checked_add(directory.base)

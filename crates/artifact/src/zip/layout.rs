@@ -57,6 +57,12 @@ pub(super) fn check_sizes(entries: &[Entry], length: u64) -> Result<(), InspectE
         }
         total = total.saturating_add(entry.size);
     }
+    check_total(total, length)
+}
+
+/// Refuses an archive that becomes `total` bytes of files out of `length` bytes of an upload, if
+/// that is more than a real one would.
+pub(crate) fn check_total(total: u64, length: u64) -> Result<(), InspectError> {
     if total > MOST_INFLATED {
         return Err(bomb(format!(
             "the archive inflates to {total} bytes, and at most {MOST_INFLATED} are built: split it"
@@ -118,6 +124,7 @@ mod tests {
             crc32: 0,
             compressed_size,
             size,
+            mode: 0,
             modified: None,
             offset: 0,
             end: 0,

@@ -54,7 +54,7 @@ fn from_code_page_437(bytes: &[u8]) -> String {
 }
 
 /// Refuses a name that is not one relative path with `/` between its components.
-pub(super) fn check(name: &str) -> Result<(), InspectError> {
+pub(crate) fn check(name: &str) -> Result<(), InspectError> {
     let drive = || name.as_bytes().first().is_some_and(u8::is_ascii_alphabetic);
     let wrong = if name.is_empty() {
         "is empty"
@@ -92,7 +92,7 @@ pub(super) fn directory_of(name: &str) -> &str {
 /// Orders names as a walk through the tree of directories meets them: `/` before every other
 /// character. Everything below `a` then follows `a` directly, which byte order does not give
 /// (`a`, `a!`, `a/b`).
-pub(super) fn by_path(one: &str, other: &str) -> Ordering {
+pub(crate) fn by_path(one: &str, other: &str) -> Ordering {
     let differing = iter::zip(one.bytes(), other.bytes()).find(|(one, other)| one != other);
     match differing {
         Some((one, other)) => {
