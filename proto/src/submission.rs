@@ -14,8 +14,8 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::environment::{AUTO, Catalogue, Choice, ChooseError};
 use crate::artifact::BundleForm;
+use crate::environment::{AUTO, Catalogue, Choice, ChooseError};
 use crate::id::SecretName;
 use crate::request::{Artifact, Base, Compression, Note, PlatformPart, Port};
 use crate::{

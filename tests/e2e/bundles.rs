@@ -32,7 +32,8 @@ fn directory(stack: &Stack, name: &str, files: &[(&str, Vec<u8>)]) -> PathBuf {
         let path = root.join(path);
         fs::create_dir_all(path.parent().expect("a parent")).expect("it can be made");
         fs::write(&path, bytes).expect("it can be written");
-        let mode = if path.parent().is_some_and(|parent| parent.ends_with("bin")) { 0o755 } else { 0o644 };
+        let mode =
+            if path.parent().is_some_and(|parent| parent.ends_with("bin")) { 0o755 } else { 0o644 };
         fs::set_permissions(&path, fs::Permissions::from_mode(mode)).expect("it can be set");
     }
     root
@@ -95,7 +96,8 @@ async fn build(stack: &Stack, artifact: &Path, name: &str, more: &[&str]) -> Str
     let mut digests = Vec::new();
     for (repository, how) in [("queued", &[][..]), ("local", &["--local"])] {
         let image = stack.image(&format!("{repository}/{name}:1"));
-        let line = [&["build", artifact, "--image", &image, "--base", "scratch"], more, how].concat();
+        let line =
+            [&["build", artifact, "--image", &image, "--base", "scratch"], more, how].concat();
         let output = stack.cli(&line).await;
         let errors = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(0), "{errors}");
@@ -228,7 +230,8 @@ async fn a_zip_without_a_manifest_is_a_bundle() {
 async fn what_does_not_tell_how_it_starts_needs_an_entrypoint() {
     let stack = Stack::start().await;
     let unknown = artifacts::tar(&[("server.js", b"// node"), ("package.json", b"{}")]);
-    let two = artifacts::tar(&[("bin/a", &artifacts::elf(62, "a")), ("bin/b", &artifacts::elf(62, "b"))]);
+    let two =
+        artifacts::tar(&[("bin/a", &artifacts::elf(62, "a")), ("bin/b", &artifacts::elf(62, "b"))]);
     for (file, bytes, says) in [
         ("node.tar", unknown, "nothing in the bundle tells"),
         ("tools.tar", two, "`bin/a`, `bin/b`"),
@@ -239,7 +242,8 @@ async fn what_does_not_tell_how_it_starts_needs_an_entrypoint() {
         assert_eq!(status, 422, "{problem}");
         let found = problem["errors"].as_array().expect("mistakes");
         let is_told = |error: &Value| {
-            error["field"] == "entrypoint" && error["detail"].as_str().is_some_and(|d| d.contains(says))
+            error["field"] == "entrypoint"
+                && error["detail"].as_str().is_some_and(|d| d.contains(says))
         };
         assert!(found.iter().any(is_told), "{problem}");
         request["entrypoint"] = json!(["/app/bin/b"]);

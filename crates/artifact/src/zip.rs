@@ -21,8 +21,8 @@ pub(crate) mod starts;
 mod time;
 mod unpack;
 
-use self::end::u16_at;
 pub(crate) use self::directory::{LONGEST_DIRECTORY, MOST_ENTRIES};
+use self::end::u16_at;
 pub(crate) use self::layout::check_total;
 pub(crate) use self::name::{by_path, check as check_name};
 pub use self::reader::EntryReader;

@@ -93,12 +93,15 @@ impl BundleFacts {
                     None => named_as(&names, files),
                     Some(command) => {
                         let is_named = |one: &&BundleExecutable| {
-                            command.strip_suffix(&*one.path).is_some_and(|above| above.ends_with('/'))
+                            command
+                                .strip_suffix(&*one.path)
+                                .is_some_and(|above| above.ends_with('/'))
                         };
                         executables.iter().find(is_named).or(executables.first())
                     }
                 };
-                let executables = named.map_or_else(|| executables.clone(), |one| vec![one.clone()]);
+                let executables =
+                    named.map_or_else(|| executables.clone(), |one| vec![one.clone()]);
                 BundleForm::Executables { executables }
             }
             other => other.clone(),
@@ -110,7 +113,9 @@ impl BundleFacts {
     #[must_use]
     pub fn executable(&self) -> Option<&BundleExecutable> {
         match &self.form {
-            BundleForm::Executables { executables } if executables.len() == 1 => executables.first(),
+            BundleForm::Executables { executables } if executables.len() == 1 => {
+                executables.first()
+            }
             _ => None,
         }
     }
@@ -189,11 +194,12 @@ fn named_as<'a, T>(
     let exact = |name: &&str| candidates.clone().find(|(candidate, _)| candidate == name);
     let versioned = |name: &&str| {
         let is_version = |rest: &str| {
-            rest.strip_prefix('-').is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
+            rest.strip_prefix('-')
+                .is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
         };
-        candidates.clone().find(|(candidate, _)| {
-            name.strip_prefix(candidate).is_some_and(is_version)
-        })
+        candidates
+            .clone()
+            .find(|(candidate, _)| name.strip_prefix(candidate).is_some_and(is_version))
     };
     let found = names.iter().find_map(exact).or_else(|| names.iter().find_map(versioned));
     found.map(|(_, one)| one)
@@ -216,7 +222,8 @@ mod tests {
 
     #[test]
     fn of_several_programs_the_one_that_is_named_as_the_directory_is_started() {
-        let started = |facts: BundleFacts, filename: &str| match facts.narrowed(filename, &[]).form {
+        let started = |facts: BundleFacts, filename: &str| match facts.narrowed(filename, &[]).form
+        {
             BundleForm::StartScripts { scripts } => scripts.join(" "),
             other => panic!("{other:?}"),
         };
@@ -252,7 +259,8 @@ mod tests {
 
     #[test]
     fn what_does_not_tell_how_it_is_started_says_what_to_do() {
-        let several = scripts(None, &["admin", "shop"]).narrowed("x", &[]).no_start().expect("a text");
+        let several =
+            scripts(None, &["admin", "shop"]).narrowed("x", &[]).no_start().expect("a text");
         assert!(several.contains("`bin/admin`, `bin/shop`"), "{several}");
         assert!(several.contains("entrypoint"), "{several}");
         assert_eq!(scripts(None, &["shop"]).no_start(), None);

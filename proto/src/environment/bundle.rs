@@ -29,9 +29,7 @@ impl Environment {
     /// that is not recognised needs Java if it has JARs.
     pub(super) fn is_for(&self, facts: &ArtifactFacts) -> bool {
         match facts {
-            ArtifactFacts::Bundle(bundle) => {
-                self.java.is_some() == bundle.runs_on_java()
-            }
+            ArtifactFacts::Bundle(bundle) => self.java.is_some() == bundle.runs_on_java(),
             _ => true,
         }
     }

@@ -175,7 +175,7 @@ fn a_war_that_starts_by_itself_is_built_as_a_jar_where_no_war_is_taken() {
     assert_eq!((choice.environment.name.as_str(), choice.kind), ("java-21", ArtifactKind::Jar));
     let server_only = ArtifactFacts::War(WarFacts::default());
     let error = choose("java-17", &server_only, false).expect_err("it does not start");
-    assert!(error.contains("it takes jar, and the artifact is a war"), "{error}");
+    assert!(error.contains("it takes jar or bundle, and the artifact is a war"), "{error}");
     let mismatch = server_only.named("app.JAR").expect_err("it does not start");
     assert!(mismatch.to_string().contains("is a WAR"), "{mismatch}");
 }

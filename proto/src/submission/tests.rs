@@ -157,9 +157,7 @@ fn the_name_of_each_submission_must_promise_what_the_bytes_are() {
 
 #[test]
 fn a_bundle_goes_below_app_and_says_what_it_lacks() {
-    let facts = |form: Value, release: Option<u16>| {
-        json!({"kind": "bundle", "form": form, "java_release": release})
-    };
+    let facts = |form: Value, release: Option<u16>| json!({"kind": "bundle", "form": form, "java_release": release});
     let bundle = |facts: Value| Uploaded {
         size_bytes: 7,
         filename: "shop.tar.gz".into(),

@@ -38,7 +38,10 @@ fn check(bundle: &Bundle, bytes: &[u8]) {
         assert!(path.split('/').all(is_plain) && !path.contains('\0'), "{path:?}");
         for (slash, _) in path.match_indices('/') {
             let above = nodes.get(&path[..slash]);
-            assert!(above.is_none_or(|above| *above == Node::Directory), "{path:?} is below a file");
+            assert!(
+                above.is_none_or(|above| *above == Node::Directory),
+                "{path:?} is below a file"
+            );
         }
         if let Node::File(file) = node {
             let end = file.offset.checked_add(file.size).expect("it is in the file");
@@ -55,7 +58,8 @@ fn check(bundle: &Bundle, bytes: &[u8]) {
 }
 
 fn inputs() -> Vec<(&'static str, Vec<u8>)> {
-    let script = b"#!/bin/sh\nCLASSPATH=$APP_HOME/lib/a.jar\nset -- -classpath \"$CLASSPATH\" M \"$@\"\n";
+    let script =
+        b"#!/bin/sh\nCLASSPATH=$APP_HOME/lib/a.jar\nset -- -classpath \"$CLASSPATH\" M \"$@\"\n";
     let long = "d/".repeat(60) + "x";
     vec![
         ("scripts", tar([file("shop/bin/shop", script), file("shop/lib/a.jar", b"PK")])),

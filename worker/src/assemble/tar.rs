@@ -170,7 +170,10 @@ mod tests {
         let link = |target| Entry { kind: Kind::Link(target), mode: 0o777, ..file("lib/a.so", 0) };
         let bytes = header(&link("a-1.so"));
         assert_eq!((bytes.len(), bytes[156]), (BLOCK, b'2'));
-        assert_eq!((text(&bytes[157..257]), text(&bytes[124..136])), ("a-1.so".into(), "0".repeat(11)));
+        assert_eq!(
+            (text(&bytes[157..257]), text(&bytes[124..136])),
+            ("a-1.so".into(), "0".repeat(11))
+        );
         let long = "../".repeat(60) + "a";
         let bytes = header(&link(&long));
         assert!(String::from_utf8_lossy(&bytes).contains(&format!("linkpath={long}\n")));

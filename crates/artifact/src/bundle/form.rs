@@ -6,12 +6,12 @@ use std::collections::HashSet;
 
 use slipway_proto::artifact::{BundleExecutable, BundleForm, ElfFacts};
 
-use super::script::{LONGEST_SCRIPT, Script};
 use super::Files;
+use super::script::{LONGEST_SCRIPT, Script};
+use crate::elf;
 use crate::invalid::InspectError;
 use crate::manifest::Manifest;
 use crate::zip::Archive;
-use crate::elf;
 
 /// The JAR that starts a Quarkus application.
 pub const QUARKUS_RUN: &str = "quarkus-run.jar";
@@ -176,10 +176,7 @@ fn manifest(files: Files<'_>, path: &str) -> Result<Option<Manifest>, InspectErr
 }
 
 /// Returns the files of the bundle that the class path of a manifest names, in its order.
-fn class_path<'a>(
-    files: Files<'a>,
-    manifest: &Manifest,
-) -> impl Iterator<Item = String> + use<'a> {
+fn class_path<'a>(files: Files<'a>, manifest: &Manifest) -> impl Iterator<Item = String> + use<'a> {
     let named: Vec<String> = manifest
         .get("Class-Path")
         .unwrap_or_default()
@@ -209,19 +206,14 @@ fn executables(files: Files<'_>) -> Result<Vec<BundleExecutable>, InspectError> 
 }
 
 /// Returns the libraries of an executable that are not in the bundle where it looks for them.
-fn missing(
-    files: Files<'_>,
-    path: &str,
-    facts: &ElfFacts,
-) -> Vec<String> {
+fn missing(files: Files<'_>, path: &str, facts: &ElfFacts) -> Vec<String> {
     let directory = path.rsplit_once('/').map_or("", |(directory, _)| directory);
     let search = facts.search_path.as_deref().unwrap_or_default();
     let places: Vec<String> = search
         .split(':')
         .filter_map(|place| {
-            let below = place
-                .strip_prefix("$ORIGIN")
-                .or_else(|| place.strip_prefix("${ORIGIN}"))?;
+            let below =
+                place.strip_prefix("$ORIGIN").or_else(|| place.strip_prefix("${ORIGIN}"))?;
             Some(format!("{directory}{below}"))
         })
         .collect();

@@ -39,8 +39,7 @@ pub(super) fn check(nodes: &BTreeMap<String, Node>) -> Result<(), InspectError> 
             }
             Err(Astray::TooFar) => "leads round in a circle, or too far: remove it",
         };
-        let message =
-            format!("the symbolic link {} to {} {what}", quoted(path), quoted(target));
+        let message = format!("the symbolic link {} to {} {what}", quoted(path), quoted(target));
         return Err(InspectError::invalid(Code::UnsafePath, message));
     }
     Ok(())
@@ -90,9 +89,9 @@ mod tests {
     use super::*;
 
     fn tree(links: &[(&str, &str)]) -> BTreeMap<String, Node> {
-        let links = links.iter().map(|(path, target)| {
-            ((*path).to_owned(), Node::Link((*target).to_owned()))
-        });
+        let links = links
+            .iter()
+            .map(|(path, target)| ((*path).to_owned(), Node::Link((*target).to_owned())));
         links.chain([("d".to_owned(), Node::Directory)]).collect()
     }
 

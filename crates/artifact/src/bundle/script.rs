@@ -131,11 +131,7 @@ impl Variables<'_> {
     /// Returns the first value that a script gives a variable and that is not empty: those behind it
     /// change it for Windows or by what the person who starts it has set. `value` tells the values of
     /// other variables, and not of this one, so that there is an end.
-    fn assigned(
-        &self,
-        variable: &str,
-        value: &dyn Fn(&str) -> Option<String>,
-    ) -> Option<String> {
+    fn assigned(&self, variable: &str, value: &dyn Fn(&str) -> Option<String>) -> Option<String> {
         let prefix = format!("{variable}=");
         let assigned = self.lines.iter().filter_map(|line| line.strip_prefix(&prefix));
         let mut words = assigned.map(|text| expand(text, value).ok());
@@ -171,7 +167,8 @@ fn command(line: &str, variables: &Variables<'_>) -> Option<Vec<String>> {
         // Options that stand in front of these words later in the script.
         let mut words = split(&variables.value("DEFAULT_JVM_OPTS").unwrap_or_default()).ok()?;
         for word in &mut words {
-            *word = word.replace("$APP_HOME", variables.home).replace("${APP_HOME}", variables.home);
+            *word =
+                word.replace("$APP_HOME", variables.home).replace("${APP_HOME}", variables.home);
         }
         words.extend(variables.expand(rest).ok()?);
         words

@@ -14,8 +14,8 @@ mod pax;
 use super::tree::{Builder, Node, PlacedFile, Tree};
 use crate::invalid::{Code, InspectError, quoted};
 use crate::source::Source;
-use header::{Header, Kind};
 pub(super) use header::{BLOCK, is_header};
+use header::{Header, Kind};
 use pax::Extended;
 
 /// The longest extended header, long name or long link that is read, in bytes.
@@ -133,7 +133,10 @@ pub(super) fn text(of: &str, bytes: &[u8]) -> Result<String, InspectError> {
         let of = if of.is_empty() { String::new() } else { format!(" of {}", quoted(of)) };
         InspectError::invalid(
             Code::UnsafePath,
-            format!("the name {}{of} is not UTF-8: rename it and build the archive again", quoted(&shown)),
+            format!(
+                "the name {}{of} is not UTF-8: rename it and build the archive again",
+                quoted(&shown)
+            ),
         )
     })
 }

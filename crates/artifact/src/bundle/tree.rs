@@ -223,12 +223,13 @@ fn check_parents(nodes: &BTreeMap<String, Node>) -> Result<(), InspectError> {
     Ok(())
 }
 
-/// Returns the one directory at the top, if there is nothing beside it.
+/// Returns the one directory at the top, if there is nothing beside it. `bin` is a directory of a
+/// program, and never its name.
 fn only_directory(nodes: &BTreeMap<String, Node>) -> Option<String> {
     let top = |path: &'_ str| path.split('/').next().unwrap_or_default().to_owned();
     let first = top(nodes.keys().next()?);
     let is_directory = matches!(nodes.get(&first), None | Some(Node::Directory));
-    (is_directory && nodes.keys().all(|path| top(path) == first)).then_some(first)
+    (is_directory && first != "bin" && nodes.keys().all(|path| top(path) == first)).then_some(first)
 }
 
 /// Returns whether two entries of one path say the same.

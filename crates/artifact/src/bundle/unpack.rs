@@ -11,8 +11,8 @@ use std::path::Path;
 
 use flate2::bufread::MultiGzDecoder;
 
-use super::tree::{Builder, Node, PlacedFile, Tree};
 use super::tar;
+use super::tree::{Builder, Node, PlacedFile, Tree};
 use crate::invalid::{Code, InspectError, quoted};
 use crate::source::{FileSource, Source, SourceReader};
 use crate::zip::{Archive, check_total};
@@ -35,7 +35,8 @@ fn scratch_file(directory: &Path) -> Result<File, InspectError> {
 /// Unpacks a gzip file of any number of members.
 pub(super) fn gzip(source: &dyn Source, scratch: &Path) -> Result<FileSource, InspectError> {
     let mut unpacked = scratch_file(scratch)?;
-    let reader = std::io::BufReader::with_capacity(PIECE, SourceReader::new(source, 0, source.len()));
+    let reader =
+        std::io::BufReader::with_capacity(PIECE, SourceReader::new(source, 0, source.len()));
     let mut decoder = MultiGzDecoder::new(reader);
     let mut buffer = vec![0; PIECE];
     let mut total = 0;

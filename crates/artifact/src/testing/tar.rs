@@ -71,7 +71,10 @@ pub fn record(key: &str, value: &str) -> Vec<u8> {
 /// Writes an archive of these entries, with its end.
 #[must_use]
 pub fn tar(entries: impl IntoIterator<Item = TarEntry>) -> Vec<u8> {
-    let mut bytes: Vec<u8> = entries.into_iter().flat_map(|entry| entry.bytes()).collect();
+    let mut bytes = Vec::new();
+    for entry in entries {
+        bytes.extend_from_slice(&entry.bytes());
+    }
     bytes.resize(bytes.len() + 2 * BLOCK, 0);
     bytes
 }

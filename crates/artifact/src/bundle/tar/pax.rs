@@ -88,7 +88,7 @@ mod tests {
         for text in [
             &b"path=a\n"[..],
             b"10 path=a",
-            b"9 path=a\n",
+            b"8 path=a\n",
             b"99 path=a\n",
             b"0 a=b\n",
             b"2 a=b\n",

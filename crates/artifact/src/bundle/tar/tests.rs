@@ -55,7 +55,8 @@ fn long_names_are_read_in_the_forms_of_pax_gnu_and_ustar() {
     assert_eq!(paths(&read(pax)), [&long, "z"]);
     assert_eq!(paths(&read(gnu)), [&long, "z"]);
     let target = format!("{}x", "./".repeat(80));
-    let link = [extended(b'x', &record("linkpath", &target)), special("l", b'2', "?"), file("x", b"")];
+    let link =
+        [extended(b'x', &record("linkpath", &target)), special("l", b'2', "?"), file("x", b"")];
     assert_eq!(read(link).nodes().get("l"), Some(&Node::Link(target.clone())));
     let link = [extended(b'K', target.as_bytes()), special("l", b'2', "?"), file("x", b"")];
     assert_eq!(read(link).nodes().get("l"), Some(&Node::Link(target)));
@@ -64,7 +65,8 @@ fn long_names_are_read_in_the_forms_of_pax_gnu_and_ustar() {
 #[test]
 fn times_and_sizes_of_pax_count() {
     let records = [record("mtime", "1600000000.75"), record("size", "3")].concat();
-    let entries = [extended(b'x', &records), TarEntry { size: 0, ..file("a", b"abc") }, file("b", b"")];
+    let entries =
+        [extended(b'x', &records), TarEntry { size: 0, ..file("a", b"abc") }, file("b", b"")];
     let tree = read(entries);
     let a = tree.file("a").expect("it is there");
     assert_eq!((a.size, a.modified), (3, Some(1_600_000_000)));
@@ -82,6 +84,7 @@ fn a_directory_at_the_top_is_left_out_unless_the_root_is_in_the_archive() {
     }
     assert_eq!(paths(&read([file("a/x", b""), file("b/x", b"")])), ["a/x", "b/x"]);
     assert_eq!(paths(&read([file("tool", b"")])), ["tool"]);
+    assert_eq!(paths(&read([file("bin/tool", b"")])), ["bin/tool"], "it is not its name");
 }
 
 #[test]
@@ -90,8 +93,7 @@ fn a_hard_link_is_the_file_that_it_names() {
     assert_eq!(tree.file("a"), tree.file("d/b"));
     assert_eq!(tree.file("a"), tree.file("c"));
     for target in ["/etc/passwd", "../a", "later", "d", "", "self"] {
-        let entries =
-            [special("d/", b'5', ""), special("self", b'1', target), file("later", b"")];
+        let entries = [special("d/", b'5', ""), special("self", b'1', target), file("later", b"")];
         assert_eq!(refusal(entries), Code::UnsupportedEntry, "{target}");
     }
 }
@@ -148,7 +150,8 @@ fn what_is_neither_file_nor_directory_nor_link_is_refused_by_name() {
 
 #[test]
 fn a_path_that_is_there_twice_is_refused_unless_both_are_the_same() {
-    let same = [file("a", b"12"), special("d/", b'5', ""), file("a", b"12"), special("d", b'5', "")];
+    let same =
+        [file("a", b"12"), special("d/", b'5', ""), file("a", b"12"), special("d", b'5', "")];
     assert_eq!(paths(&read(same)), ["a", "d"]);
     let executable = TarEntry { mode: 0o755, ..file("a", b"12") };
     for other in [file("a", b"13"), file("a", b"1"), special("a", b'5', ""), executable] {
