@@ -83,14 +83,14 @@ impl BundleFacts {
         let names: Vec<&str> = directory.chain([bundle_name(filename)]).collect();
         let form = match &self.form {
             BundleForm::StartScripts { scripts } => {
-                let named = named_as(&names, scripts.iter().map(|script| (&**script, script)));
+                let named = named_as(&names, &scripts.iter().map(|script| (&**script, script)));
                 let scripts = named.map_or_else(|| scripts.clone(), |one| vec![one.clone()]);
                 BundleForm::StartScripts { scripts }
             }
             BundleForm::Executables { executables } => {
                 let files = executables.iter().map(|one| (file_name(&one.path), one));
                 let named = match entrypoint.first() {
-                    None => named_as(&names, files),
+                    None => named_as(&names, &files),
                     Some(command) => {
                         let is_named = |one: &&BundleExecutable| {
                             command
@@ -189,7 +189,7 @@ fn file_name(path: &str) -> &str {
 /// version is left out: `app` for `app-1.0`.
 fn named_as<'a, T>(
     names: &[&str],
-    candidates: impl Iterator<Item = (&'a str, T)> + Clone,
+    candidates: &(impl Iterator<Item = (&'a str, T)> + Clone),
 ) -> Option<T> {
     let exact = |name: &&str| candidates.clone().find(|(candidate, _)| candidate == name);
     let versioned = |name: &&str| {
